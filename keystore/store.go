@@ -1,0 +1,146 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+)
+
+// Kind says what a record describes. It is the first part of every Ref.
+type Kind string
+
+const (
+	KindKey    Kind = "key"    // a KMS key: Value is a Key
+	KindRegion Kind = "region" // the token a region is bound to: Value is a Region
+)
+
+// Ref names one record. Records of one Kind, Region and Account are ordered by ID, byte by byte.
+type Ref struct {
+	Kind    Kind
+	Region  string
+	Account string
+	ID      string
+}
+
+// Record is one versioned record as the store holds it.
+type Record struct {
+	Ref Ref
+	// Version is the number of the Commit that wrote this value. Numbers of one store only grow, so that a record
+	// that was deleted and made again never shows a version it had before.
+	Version uint64
+	// Value is the canonical encoding made by Key.Put, Region.Put and so on.
+	Value []byte
+	// Seal is reserved for an authenticator of Value under a service key. Empty in this format.
+	Seal []byte
+}
+
+// Index names a way to find records other than by Ref.
+type Index string
+
+const (
+	// IndexCKAID finds the key record by its CKA_ID. Unique in the store: a Commit that would give one value to two
+	// records fails with ErrExists.
+	IndexCKAID Index = "cka-id"
+	// IndexUnfinished finds the key records in the states Creating and Deleting by the instance that works on them.
+	IndexUnfinished Index = "unfinished"
+)
+
+// Unique tells whether at most one record of the store may carry a given value of the index.
+func (i Index) Unique() bool { return i == IndexCKAID }
+
+// Entry is one value under which an index finds a record. A record has at most one entry per index.
+type Entry struct {
+	Index Index
+	Value string
+}
+
+// Op is what a Change does to its record.
+type Op int
+
+const (
+	Check  Op = iota // touch nothing: only the version is compared
+	Put              // write Value and replace the record's index entries by Index
+	Delete           // remove the record and its index entries
+)
+
+// Change is one condition and, unless Op is Check, one effect of a Commit.
+type Change struct {
+	Op  Op
+	Ref Ref
+	// Expect is the version that the record must have now; 0 means that it must not exist.
+	Expect uint64
+	Value  []byte  // Put only
+	Seal   []byte  // Put only
+	Index  []Entry // Put only
+}
+
+// MaxChanges is the largest number of changes of one Commit, MaxPage the largest page of List and Lookup,
+// MaxValue the largest Value in bytes.
+const (
+	MaxChanges = 64
+	MaxPage    = 1000
+	MaxValue   = 256 << 10
+)
+
+// The sentinels. Every other error is a failure of the store itself (disk, lock, network), and none of the call's
+// effects can be relied on or excluded.
+var (
+	// ErrNotFound: Get found no such record.
+	ErrNotFound = errors.New("no such record")
+	// ErrConflict: a Commit's Expect did not hold. Nothing was changed; read again and decide anew.
+	ErrConflict = errors.New("record was changed by somebody else")
+	// ErrExists: a Commit would have put one value of a unique index on two records. Nothing was changed.
+	ErrExists = errors.New("index value is taken")
+	// ErrAlive: TakeOver was asked for an instance that is still running.
+	ErrAlive = errors.New("instance is alive")
+	// ErrReplaced: the store that was opened is no longer the one at its place (file replaced or removed). Final.
+	ErrReplaced = errors.New("store was replaced while it was open")
+	// ErrClosed: the store was used after Close.
+	ErrClosed = errors.New("store is closed")
+)
+
+// Store keeps records. Implementations are safe for concurrent use by many goroutines, and by many processes that
+// each opened the same store; package keystoretest holds what they have in common.
+//
+// Every method returns ctx.Err (wrapped) when ctx ends first; a Commit that ends so may or may not have happened.
+type Store interface {
+	// Get returns the record, or ErrNotFound. It sees every Commit that returned before Get was called, in
+	// whatever process.
+	Get(ctx context.Context, ref Ref) (Record, error)
+
+	// List returns up to limit (1..MaxPage) records of one kind, region and account with an ID greater than after,
+	// ordered by ID. Fewer than limit means that there are no more. The cost does not depend on the position.
+	List(ctx context.Context, kind Kind, region, account, after string, limit int) ([]Record, error)
+
+	// Lookup returns up to limit (1..MaxPage) records that carry the value in the index, ordered by Ref (kind,
+	// region, account, id) and after the given one (the zero Ref: from the start). An empty value means every
+	// record that carries the index.
+	Lookup(ctx context.Context, index Index, value string, after Ref, limit int) ([]Record, error)
+
+	// Commit applies all changes or none, and returns the version that every Put of the batch now has. The
+	// conditions of all changes are examined in one serialisable step with the effects, and before the unique
+	// indexes: of ErrConflict and ErrExists the first wins. What CheckChanges refuses is an error. When it returns without error the changes survive a crash of the
+	// process and of the machine.
+	Commit(ctx context.Context, changes ...Change) (uint64, error)
+
+	// Watermark returns a number that differs from the one it returned before whenever any Commit, of this or any
+	// other process, completed between the two calls. It is cheap and has resources of its own, so that it does
+	// not queue behind other calls. Numbers mean nothing to another Store value. ErrReplaced when the store at
+	// this place is no longer the one that was opened.
+	Watermark(ctx context.Context) (uint64, error)
+
+	// Instance returns the name of this opening of the store: random, never used again, alive (see TakeOver) from
+	// before the first Commit until Close or the end of the process.
+	Instance() string
+
+	// TakeOver proves that an instance is dead and keeps others from taking it over at the same time. ErrAlive
+	// when it runs, or when somebody else is taking it over now. release must be called once; with forget it also
+	// removes what the store keeps of the instance (call it so when no record names the instance any more).
+	TakeOver(ctx context.Context, instance string) (release func(forget bool), err error)
+
+	// Verify reads everything and reports the first damage it finds. Slow: for doctor.
+	Verify(ctx context.Context) error
+
+	// Close gives everything back. It waits for the calls under way, which may finish or end with ErrClosed; calls
+	// after it get ErrClosed. The second Close returns what the first did.
+	Close() error
+}
