@@ -1,0 +1,111 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// do runs an operation on a session of the pool. If the session or the device fails under it, the device is asked whether
+// it is there, and an operation that may be repeated is repeated once on a fresh session.
+func (t *Token) do(ctx context.Context, o *operation) error {
+	err := t.with(ctx, o)
+	if !looksLost(err) {
+		return err
+	}
+	if gone := t.examine(ctx, err); gone != nil {
+		return gone
+	}
+	if o.once {
+		return err
+	}
+	return t.with(ctx, o)
+}
+
+// with lends a session for one operation and takes it back, whatever comes of it.
+func (t *Token) with(ctx context.Context, o *operation) error {
+	for {
+		s, err := t.pool.acquire(ctx, t.timeout)
+		if err != nil {
+			return err
+		}
+		if err := t.lostCause(); err != nil {
+			s.end(true)
+			return err
+		}
+		err = s.call(ctx, o, t.timeout)
+		if err == nil && o.keep != nil {
+			o.keep(s)
+			return nil
+		}
+		if !t.outOfSessions(err) {
+			t.giveBack(s, err)
+			return err
+		}
+		others := t.pool.shrink()
+		t.log.Warn("the token has no more sessions to give, so the pool goes on with fewer", "sessions", t.pool.stats().Size)
+		t.giveBack(s, err)
+		if !others {
+			return errors.Join(ErrBusy, err)
+		}
+	}
+}
+
+func (t *Token) outOfSessions(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Func == "C_OpenSession" && e.is(pkcs11.CKR_SESSION_COUNT)
+}
+
+// giveBack returns a session after a call that ended with err, or throws it away.
+func (t *Token) giveBack(s *session, err error) {
+	var hung *HungError
+	if errors.As(err, &hung) {
+		return // its goroutine gives the place back when the call does
+	}
+	if keepsSession(err) && s.open && t.pool.give(s) {
+		return
+	}
+	s.end(true)
+}
+
+// errNotBegun marks a call whose context had ended before its session was touched.
+var errNotBegun = errors.New("the call was not begun")
+
+// keepsSession reports whether a session can be used again after an operation that ended with err.
+func keepsSession(err error) bool {
+	if err == nil || errors.Is(err, ErrKeyMissing) || errors.Is(err, ErrKeyAmbiguous) || errors.Is(err, ErrKeyExists) || errors.Is(err, errNotBegun) {
+		return true
+	}
+	var e *Error
+	return errors.As(err, &e) && e.leavesSessionClean()
+}
+
+// semaphore counts places; a slot in the channel is one that is taken.
+type semaphore chan struct{}
+
+func newSemaphore(n int) semaphore { return make(semaphore, n) }
+
+func (s semaphore) take() { s <- struct{}{} }
+
+// takeWithin waits until ctx ends or wait is over, then it returns ErrBusy.
+func (s semaphore) takeWithin(ctx context.Context, wait time.Duration) error {
+	select {
+	case s <- struct{}{}:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return errors.Join(ErrBusy, ctx.Err())
+	case <-timer.C:
+		return ErrBusy
+	}
+}
+
+func (s semaphore) release() { <-s }

@@ -1,0 +1,125 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// restartPauses are the waits before a module is initialised again to look for a token that it did not show or could not
+// log in to, and restartLimit bounds the whole, since a real device's module may take long to initialise.
+var restartPauses = []time.Duration{5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond,
+	80 * time.Millisecond, 160 * time.Millisecond, 320 * time.Millisecond, 320 * time.Millisecond}
+
+const restartLimit = time.Second
+
+// connect does the steps of Open that talk to the token. The caller holds the module's lock and a reference.
+//
+// SoftHSM rewrites the token's file at each login. A process that reads it in that moment sees no token, a token without a
+// user PIN, or gets CKR_GENERAL_ERROR from C_Login before its PIN is looked at; it goes on to see that until its module is
+// initialised again. So does a network module whose server was not up yet.
+func (t *Token) connect(ctx context.Context, cfg Config, uri URI) error {
+	begin := time.Now()
+	for attempt := 0; ; attempt++ {
+		err := t.attach(ctx, cfg, uri)
+		if err == nil || !t.mayPass(err) || attempt == len(restartPauses) || time.Since(begin) > restartLimit {
+			return err
+		}
+		t.keeper.session.close()
+		if stopped := pause(ctx, restartPauses[attempt]); stopped != nil {
+			return fmt.Errorf("looking for the token: %w", stopped)
+		}
+		restarted, restartErr := t.loaded.restart(t.c)
+		if restartErr != nil {
+			return restartErr
+		}
+		if !restarted && isReason(err, TokenMissing) {
+			return err // others use the module, and it will not look for tokens again while they do
+		}
+		t.log.Debug("trying again to open the token", "after", err)
+	}
+}
+
+// mayPass reports whether an error may be one of the moment. A refused PIN never is. CKR_GENERAL_ERROR is believed to be
+// harmless of SoftHSM only: another token could have counted a PIN attempt.
+func (t *Token) mayPass(err error) bool {
+	if isReason(err, TokenMissing) {
+		return true
+	}
+	return t.loaded.isSoftHSM() && (isReason(err, NotInitialized) || isRV(err, pkcs11.CKR_GENERAL_ERROR))
+}
+
+func isReason(err error, r Reason) bool {
+	var e *OpenError
+	return errors.As(err, &e) && e.Reason == r
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// attach finds the token, logs in on the session that stays open, and probes.
+func (t *Token) attach(ctx context.Context, cfg Config, uri URI) error {
+	f, err := findToken(t.c, t.loaded.path, uri, cfg.Serial)
+	if err != nil {
+		return err
+	}
+	t.epoch = t.loaded.epoch.Load()
+	t.slot = f.slot
+	t.quirk = quirkOf(trim(f.info.ManufacturerID), trim(f.info.Model))
+	t.describe(f)
+	size := poolSize(cfg.MaxSessions, f.info)
+	t.pool = newPool(size, func() *session { return &session{token: t, place: t.pool} })
+	t.streams = newSemaphore(max(1, size/4))
+	key := refusalKey{module: t.loaded.id, serial: f.serial()}
+	pins := pinSource{file: uri.PINFile, callback: cfg.PIN}
+	err = t.keeper.session.run(&operation{run: func(s *session, _ []byte) error {
+		return login(ctx, t.c, s.handle, f, key, pins, cfg.TryLowPIN)
+	}}, nil)
+	if err != nil {
+		return err
+	}
+	t.caps = t.probe()
+	return nil
+}
+
+func (t *Token) describe(f found) {
+	t.info = Info{
+		Label: f.label(), Serial: f.serial(), Manufacturer: trim(f.info.ManufacturerID), Model: trim(f.info.Model),
+		FirmwareVersion:    fmt.Sprintf("%d.%d", f.info.FirmwareVersion.Major, f.info.FirmwareVersion.Minor),
+		ModulePath:         t.loaded.path,
+		LibraryDescription: trim(t.loaded.info.LibraryDescription),
+		HostInitialized:    t.loaded.hostOwned,
+		Flags:              f.info.Flags,
+	}
+}
+
+// poolSize is the configured maximum or what the token has beside the session that stays open. Tokens that do not know
+// their limit, or have none, say so with values that must not be taken for numbers.
+func poolSize(configured int, info pkcs11.TokenInfo) int {
+	size := configured
+	if size <= 0 {
+		size = defaultMaxSessions
+	}
+	for _, limit := range []uint{info.MaxSessionCount, info.MaxRwSessionCount} {
+		if limit == pkcs11.CK_EFFECTIVELY_INFINITE || limit == pkcs11.CK_UNAVAILABLE_INFORMATION || limit > uint(size) {
+			continue
+		}
+		size = max(1, int(limit)-1)
+	}
+	return size
+}
+
+// isSoftHSM reports whether the module is SoftHSM's own, with its files and its configuration in this process.
+func (m *loadedModule) isSoftHSM() bool { return strings.HasPrefix(m.info.ManufacturerID, "SoftHSM") }

@@ -1,0 +1,37 @@
+// Package token is the device: it keeps HMAC keys in a PKCS#11 token and computes MACs with them. It knows PKCS#11 and
+// knows nothing of KMS.
+//
+// Open finds one token by its RFC 7512 URI, logs in, and probes what the token can do. GenerateHMACKey makes a key that
+// never leaves the token; HMACKey names one by its CKA_ID; MAC computes a tag in one part, NewStream in many. Verifying
+// is the caller's: compute the tag again and compare in constant time. C_Verify is not used, since modules differ in what
+// they accept around a good MAC.
+//
+// # Modules
+//
+// A PKCS#11 module is one instance per file and process, whoever loads it. The package counts its users, initialises it
+// for the first and finalizes it after the last. A module that the host application had initialised is used, but never
+// finalized. SoftHSM reads its configuration when it is initialised only, so one process can work with one SoftHSM
+// configuration.
+//
+// # Sessions
+//
+// Sessions come from a bounded pool. They are opened when they are needed, used by one call at a time, and thrown away
+// after an unexpected error. One more session stays open for good: PKCS#11 ends the login with the last session.
+//
+// # Deadlines
+//
+// A C call cannot be interrupted. If the caller's context can end (its Done is not nil), the call runs on the session's
+// own goroutine; when the context or Config.CallTimeout ends first, the caller gets a *HungError at once, and the session
+// returns to the pool as a free place only after the C call has come back. If the context cannot end, the call runs on
+// the caller's goroutine, which saves about 3 µs, and waits for as long as the device takes.
+//
+// # PINs
+//
+// The PIN is read at each login, handed to the module, and kept nowhere. A wrong PIN is never tried twice, and no attempt
+// is made when the token says that few are left.
+//
+// # Limits
+//
+// A lost device is recognised and named (ErrGone), but not brought back: close the token and open it again. Handles carry
+// the generation of the connection, so that none can outlive it.
+package token

@@ -1,0 +1,138 @@
+package token
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrBusy says that no session became free in time; the error wraps the context's if that ended. Trying again is right.
+	ErrBusy = errors.New("no session of the token became free in time")
+	// ErrGone says that the connection to the device is lost; it wraps the cause.
+	ErrGone = errors.New("token is gone")
+	// ErrKeyMissing says that no object with the CKA_ID is in the token.
+	ErrKeyMissing = errors.New("key is not in the token")
+	// ErrKeyAmbiguous says that several objects carry the CKA_ID, so that none of them is used or destroyed.
+	ErrKeyAmbiguous = errors.New("several objects in the token have the CKA_ID")
+	// ErrKeyExists says that a token which takes only short CKA_IDs has the CKA_ID already. Take another.
+	ErrKeyExists = errors.New("the token has the CKA_ID already")
+	// ErrClosed is returned by every method of a Token or Stream after Close.
+	ErrClosed = errors.New("token is closed")
+	// ErrStreamRefused is returned by NewStream on a module that is known to crash in multi-part operations.
+	ErrStreamRefused = errors.New("streamed MACs are refused: this module is known to crash in C_SignFinal")
+)
+
+// Error is the answer of a C_ function other than CKR_OK. Its text is like "C_SignInit: CKR_KEY_HANDLE_INVALID".
+type Error struct {
+	Func string // the C_ function
+	RV   uint   // its return value, a CKR_ constant
+}
+
+// Error names the function and the return value.
+func (e *Error) Error() string { return e.Func + ": " + rvName(e.RV) }
+
+// rvName takes the name out of miekg's text "pkcs11: 0x60: CKR_KEY_HANDLE_INVALID", which is empty for unknown values.
+func rvName(rv uint) string {
+	text := pkcs11.Error(rv).Error()
+	if i := strings.LastIndex(text, "CKR_"); i >= 0 {
+		return text[i:]
+	}
+	return fmt.Sprintf("CKR 0x%X", rv)
+}
+
+// wrapRV turns what miekg returns into an *Error. Anything that is not a return value is kept as it is.
+func wrapRV(fn string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var rv pkcs11.Error
+	if !errors.As(err, &rv) {
+		return fmt.Errorf("%s: %w", fn, err)
+	}
+	return &Error{Func: fn, RV: uint(rv)}
+}
+
+// isRV reports whether err is an *Error with one of the return values.
+func isRV(err error, rvs ...uint) bool {
+	var e *Error
+	return errors.As(err, &e) && e.is(rvs...)
+}
+
+func (e *Error) is(rvs ...uint) bool {
+	for _, rv := range rvs {
+		if e.RV == rv {
+			return true
+		}
+	}
+	return false
+}
+
+// StaleHandle reports whether the object handle was not valid (any more). Modules differ in which value they return.
+func (e *Error) StaleHandle() bool {
+	return e.is(pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID)
+}
+
+// DeviceLost reports whether the value is one that modules return when the connection to the device is lost. Some of the
+// values can also be the trouble of one session, so the Token asks the device again before it believes them.
+func (e *Error) DeviceLost() bool {
+	return e.SessionLost() || e.is(pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_TOKEN_NOT_PRESENT,
+		pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_USER_NOT_LOGGED_IN,
+		pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED)
+}
+
+// SessionLost reports whether the session is not usable any more, which may be the trouble of this one session alone.
+func (e *Error) SessionLost() bool {
+	return e.is(pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_OPERATION_ACTIVE)
+}
+
+// Unsupported reports whether the token does not do what was asked at all: the mechanism, the key's length or the function.
+func (e *Error) Unsupported() bool {
+	return e.is(pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_KEY_SIZE_RANGE,
+		pkcs11.CKR_KEY_TYPE_INCONSISTENT, pkcs11.CKR_MECHANISM_PARAM_INVALID)
+}
+
+// leavesSessionClean reports whether the session can be used again. A refusal by an Init call or by a call on objects
+// begins no operation; after anything else the state of the session is not known.
+func (e *Error) leavesSessionClean() bool {
+	switch e.Func {
+	case "C_SignInit", "C_GenerateKey", "C_CreateObject", "C_GetAttributeValue", "C_DestroyObject", "C_FindObjectsInit":
+	default:
+		return false
+	}
+	return e.StaleHandle() || e.Unsupported() || e.is(pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED,
+		pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
+		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_ATTRIBUTE_SENSITIVE,
+		pkcs11.CKR_ACTION_PROHIBITED, pkcs11.CKR_DEVICE_MEMORY)
+}
+
+// HungError says that a call into the module did not answer in time. The call is still running: it cannot be stopped.
+// If the caller's context ended, the error wraps the context's error.
+type HungError struct {
+	Func  string // the C_ function that the call is about
+	cause error  // the context's error; nil if Config.CallTimeout ended the wait
+	done  chan struct{}
+}
+
+func newHungError(fn string) *HungError { return &HungError{Func: fn, done: make(chan struct{})} }
+
+// Error names the function.
+func (e *HungError) Error() string {
+	if e.cause != nil {
+		return fmt.Sprintf("%s has not answered: %v", e.Func, e.cause)
+	}
+	return e.Func + " has not answered in time"
+}
+
+// Unwrap returns the error of the caller's context, if that was what ended the wait.
+func (e *HungError) Unwrap() error { return e.cause }
+
+// Timeout reports true, as for other errors of a deadline.
+func (e *HungError) Timeout() bool { return true }
+
+// Done is closed when the call has come back after all and its effects are undone: a key that it made is destroyed. It
+// may stay open for as long as the device hangs.
+func (e *HungError) Done() <-chan struct{} { return e.done }

@@ -1,0 +1,261 @@
+package token_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/stretchr/testify/require"
+)
+
+// faulty stands in front of the real module: it counts the calls, and a hook can make one fail, hang, or be answered
+// otherwise. Everything else is the real module's answer.
+type faulty struct {
+	token.Module
+
+	mu     sync.Mutex // guards the rest
+	counts map[string]int
+	hooks  map[string]func() error
+	flags  uint // added to those of CK_TOKEN_INFO
+	clear  uint // taken away from them
+	limit  uint // answered as CK_TOKEN_INFO.ulMaxSessionCount, if set
+	// manufacturer and model are answered in CK_TOKEN_INFO, if set, so that another vendor's quirks apply.
+	manufacturer, model string
+	noSlots             bool // as a network module while its server is down
+	shortTag            bool // C_Sign and C_SignFinal leave out the last byte
+	refuse              uint // an attribute that C_GenerateKey answers with CKR_ATTRIBUTE_TYPE_INVALID
+
+	mechanism uint                // of the last C_GenerateKey
+	template  []*pkcs11.Attribute // of the last C_GenerateKey
+}
+
+// newFaulty makes the token of a test go through a faulty.
+func newFaulty(cfg *token.Config) *faulty {
+	f := &faulty{counts: map[string]int{}, hooks: map[string]func() error{}}
+	cfg.SetWrap(func(m token.Module) token.Module {
+		f.Module = m
+		return f
+	})
+	return f
+}
+
+// on sets the hook of a function; nil takes it away. An error that it returns is the answer instead of the call.
+func (f *faulty) on(name string, hook func() error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hooks[name] = hook
+}
+
+// fail makes the next n calls of a function return a value.
+func (f *faulty) fail(name string, n int, rv uint) {
+	var mu sync.Mutex
+	f.on(name, func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if n--; n >= 0 {
+			return pkcs11.Error(rv)
+		}
+		return nil
+	})
+}
+
+// hang makes calls of a function wait, and returns what tells that one waits and what lets them go on.
+func (f *faulty) hang(name string) (reached <-chan struct{}, free func()) {
+	arrived, gate := make(chan struct{}, 64), make(chan struct{})
+	f.on(name, func() error {
+		arrived <- struct{}{}
+		<-gate
+		return nil
+	})
+	return arrived, sync.OnceFunc(func() {
+		f.on(name, nil)
+		close(gate)
+	})
+}
+
+func (f *faulty) count(name string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counts[name]
+}
+
+func (f *faulty) hit(name string) error {
+	f.mu.Lock()
+	f.counts[name]++
+	hook := f.hooks[name]
+	f.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook()
+}
+
+func (f *faulty) Initialize(o ...pkcs11.InitializeOption) error {
+	if err := f.hit("C_Initialize"); err != nil {
+		return err
+	}
+	return f.Module.Initialize(o...)
+}
+
+func (f *faulty) Finalize() error {
+	if err := f.hit("C_Finalize"); err != nil {
+		return err
+	}
+	return f.Module.Finalize()
+}
+
+func (f *faulty) GetSlotList(present bool) ([]uint, error) {
+	if err := f.hit("C_GetSlotList"); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.noSlots {
+		return nil, nil
+	}
+	return f.Module.GetSlotList(present)
+}
+
+func (f *faulty) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
+	if err := f.hit("C_GetTokenInfo"); err != nil {
+		return pkcs11.TokenInfo{}, err
+	}
+	info, err := f.Module.GetTokenInfo(slot)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info.Flags = info.Flags&^f.clear | f.flags
+	if f.limit != 0 {
+		info.MaxSessionCount = f.limit
+	}
+	if f.manufacturer != "" {
+		info.ManufacturerID, info.Model = f.manufacturer, f.model
+	}
+	return info, err
+}
+
+func (f *faulty) OpenSession(slot, flags uint) (pkcs11.SessionHandle, error) {
+	if err := f.hit("C_OpenSession"); err != nil {
+		return 0, err
+	}
+	return f.Module.OpenSession(slot, flags)
+}
+
+func (f *faulty) CloseSession(s pkcs11.SessionHandle) error {
+	if err := f.hit("C_CloseSession"); err != nil {
+		return err
+	}
+	return f.Module.CloseSession(s)
+}
+
+func (f *faulty) GetSessionInfo(s pkcs11.SessionHandle) (pkcs11.SessionInfo, error) {
+	if err := f.hit("C_GetSessionInfo"); err != nil {
+		return pkcs11.SessionInfo{}, err
+	}
+	return f.Module.GetSessionInfo(s)
+}
+
+func (f *faulty) Login(s pkcs11.SessionHandle, user uint, pin string) error {
+	if err := f.hit("C_Login"); err != nil {
+		return err
+	}
+	return f.Module.Login(s, user, pin)
+}
+
+func (f *faulty) GenerateKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, a []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	if err := f.hit("C_GenerateKey"); err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	f.mechanism, f.template = m[0].Mechanism, a
+	refuse := f.refuse
+	f.mu.Unlock()
+	for _, attribute := range a {
+		if refuse != 0 && attribute.Type == refuse {
+			return 0, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)
+		}
+	}
+	return f.Module.GenerateKey(s, m, a)
+}
+
+func (f *faulty) DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error {
+	if err := f.hit("C_DestroyObject"); err != nil {
+		return err
+	}
+	return f.Module.DestroyObject(s, o)
+}
+
+func (f *faulty) FindObjectsInit(s pkcs11.SessionHandle, a []*pkcs11.Attribute) error {
+	if err := f.hit("C_FindObjectsInit"); err != nil {
+		return err
+	}
+	return f.Module.FindObjectsInit(s, a)
+}
+
+func (f *faulty) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, k pkcs11.ObjectHandle) error {
+	if err := f.hit("C_SignInit"); err != nil {
+		return err
+	}
+	return f.Module.SignInit(s, m, k)
+}
+
+func (f *faulty) Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error) {
+	err := f.hit("C_Sign")
+	tag, realErr := f.Module.Sign(s, message) // in any case: a C_Sign that fails ends the operation as well
+	if err != nil {
+		return nil, err
+	}
+	return f.cut(tag), realErr
+}
+
+func (f *faulty) SignUpdate(s pkcs11.SessionHandle, part []byte) error {
+	if err := f.hit("C_SignUpdate"); err != nil {
+		return err
+	}
+	return f.Module.SignUpdate(s, part)
+}
+
+func (f *faulty) SignFinal(s pkcs11.SessionHandle) ([]byte, error) {
+	err := f.hit("C_SignFinal")
+	tag, realErr := f.Module.SignFinal(s)
+	if err != nil {
+		return nil, err
+	}
+	return f.cut(tag), realErr
+}
+
+func (f *faulty) cut(tag []byte) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shortTag && len(tag) > 0 {
+		return tag[:len(tag)-1]
+	}
+	return tag
+}
+
+func (f *faulty) GenerateRandom(s pkcs11.SessionHandle, n int) ([]byte, error) {
+	if err := f.hit("C_GenerateRandom"); err != nil {
+		return nil, err
+	}
+	return f.Module.GenerateRandom(s, n)
+}
+
+// openFaulty opens a token of its own for the test through a faulty.
+func openFaulty(t *testing.T, change ...func(*token.Config)) (*token.Token, *faulty) {
+	t.Helper()
+	cfg, _ := newConfig(t)
+	for _, c := range change {
+		c(&cfg)
+	}
+	f := newFaulty(&cfg)
+	return open(t, cfg), f
+}
+
+// newKey makes a key for SHA-256 in the token, however short the CallTimeout of the test is.
+func newKey(t *testing.T, tok *token.Token) *token.Key {
+	t.Helper()
+	key, err := tok.GenerateHMACKey(context.Background(), token.SHA256, randomBytes(t, 16), "test key")
+	require.NoError(t, err)
+	return key
+}

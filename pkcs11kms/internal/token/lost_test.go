@@ -1,0 +1,159 @@
+package token_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// lostValues are what modules answer when the device, or one session, is lost.
+var lostValues = []uint{
+	pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_TOKEN_NOT_PRESENT, pkcs11.CKR_SESSION_HANDLE_INVALID,
+	pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_USER_NOT_LOGGED_IN, pkcs11.CKR_GENERAL_ERROR,
+	pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_OPERATION_ACTIVE,
+}
+
+func TestOneBrokenSessionDoesNotCondemnTheToken(t *testing.T) {
+	tok, f := openFaulty(t)
+	key := newKey(t, tok)
+	want, err := tok.MAC(context.Background(), key, []byte("message"))
+	require.NoError(t, err)
+	for _, function := range []string{"C_SignInit", "C_Sign"} {
+		for _, rv := range lostValues {
+			before, closed := f.count(function), f.count("C_CloseSession")
+			f.fail(function, 1, rv)
+			got, err := tok.MAC(context.Background(), key, []byte("message"))
+			require.NoErrorf(t, err, "%s 0x%X", function, rv)
+			requireSame(t, want, got, "MAC")
+			assert.Equal(t, before+2, f.count(function), "repeated once")
+			require.Eventually(t, func() bool { return f.count("C_CloseSession") > closed }, patience, tick, "the broken session is thrown away")
+		}
+	}
+	assert.NoError(t, tok.Healthy(context.Background()))
+}
+
+func TestAnErrorThatStaysIsReturned(t *testing.T) {
+	tok, f := openFaulty(t)
+	key := newKey(t, tok)
+	f.fail("C_Sign", 2, pkcs11.CKR_GENERAL_ERROR)
+	_, err := tok.MAC(context.Background(), key, []byte("message"))
+	var e *token.Error
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, "C_Sign: CKR_GENERAL_ERROR", e.Error())
+	assert.NotErrorIs(t, err, token.ErrGone, "the device answers")
+	_, err = tok.MAC(context.Background(), key, []byte("message"))
+	assert.NoError(t, err)
+}
+
+func TestGeneratingIsNeverRepeated(t *testing.T) {
+	tok, f := openFaulty(t)
+	before := f.count("C_GenerateKey")
+	f.fail("C_GenerateKey", 1, pkcs11.CKR_DEVICE_ERROR)
+	_, err := tok.GenerateHMACKey(context.Background(), token.SHA256, randomBytes(t, 16), "once")
+	require.Error(t, err)
+	assert.Equal(t, before+1, f.count("C_GenerateKey"))
+}
+
+func TestLostDevice(t *testing.T) {
+	for _, rv := range []uint{pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED} {
+		tok, f := openFaulty(t)
+		key := newKey(t, tok)
+		for _, function := range []string{"C_SignInit", "C_OpenSession", "C_GetSessionInfo"} {
+			f.on(function, func() error { return pkcs11.Error(rv) })
+		}
+		_, err := tok.MAC(context.Background(), key, []byte("message"))
+		require.ErrorIs(t, err, token.ErrGone)
+		var e *token.Error
+		require.ErrorAs(t, err, &e, "the cause is kept")
+		assert.Equal(t, rv, e.RV)
+
+		for _, function := range []string{"C_SignInit", "C_OpenSession", "C_GetSessionInfo"} {
+			f.on(function, nil)
+		}
+		before := f.count("C_SignInit")
+		_, err = tok.MAC(context.Background(), key, []byte("message"))
+		assert.ErrorIs(t, err, token.ErrGone, "handles of a lost connection are not used again")
+		assert.Equal(t, before, f.count("C_SignInit"))
+		assert.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
+		_, err = tok.NewStream(context.Background(), key)
+		assert.ErrorIs(t, err, token.ErrGone)
+		require.Eventually(t, func() bool { return tok.Stats().Open == 0 }, patience, tick)
+	}
+}
+
+func TestLoggedOutIsLost(t *testing.T) {
+	tok := newToken(t)
+	key := newKey(t, tok)
+	bare := pkcs11.New(tok.Info().ModulePath)
+	require.NoError(t, bare.CloseAllSessions(slotOf(t, bare, tok.Info().Label)))
+	_, err := tok.MAC(context.Background(), key, []byte("message"))
+	require.ErrorIs(t, err, token.ErrGone, "closing all sessions has ended the login")
+}
+
+func TestKeeperSessionIsReplaced(t *testing.T) {
+	tok, f := openFaulty(t)
+	newKey(t, tok) // so that another session keeps the login
+	f.fail("C_GetSessionInfo", 1, pkcs11.CKR_SESSION_HANDLE_INVALID)
+	opened := f.count("C_OpenSession")
+	require.NoError(t, tok.Healthy(context.Background()))
+	assert.Equal(t, opened+1, f.count("C_OpenSession"))
+	require.NoError(t, tok.Healthy(context.Background()))
+	assert.Equal(t, opened+1, f.count("C_OpenSession"))
+}
+
+func TestHealthyDoesNotNeedThePool(t *testing.T) {
+	tok, f := openFaulty(t, func(c *token.Config) { c.MaxSessions = 1 })
+	key := newKey(t, tok)
+	reached, free := f.hang("C_Sign")
+	done := make(chan error, 1)
+	go func() {
+		_, err := tok.MAC(context.Background(), key, []byte("message"))
+		done <- err
+	}()
+	<-reached
+	assert.NoError(t, tok.Healthy(t.Context()))
+	free()
+	require.NoError(t, <-done)
+}
+
+func TestHungHealthCheckGivesTheSessionBack(t *testing.T) {
+	tok, f := openFaulty(t)
+	reached, free := f.hang("C_GenerateRandom")
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- tok.Healthy(ctx) }()
+	<-reached
+	cancel()
+	err := <-done
+	var hung *token.HungError
+	require.ErrorAs(t, err, &hung)
+	free()
+	<-hung.Done()
+	assert.NoError(t, tok.Healthy(t.Context()))
+}
+
+func TestStreamOnALostDevice(t *testing.T) {
+	tok, f := openFaulty(t)
+	key := newKey(t, tok)
+	var streams []*token.Stream
+	for range 2 {
+		st, err := tok.NewStream(t.Context(), key)
+		require.NoError(t, err)
+		streams = append(streams, st)
+	}
+	for _, function := range []string{"C_SignUpdate", "C_OpenSession", "C_GetSessionInfo"} {
+		f.on(function, func() error { return pkcs11.Error(pkcs11.CKR_DEVICE_REMOVED) })
+	}
+	updates := f.count("C_SignUpdate")
+	for _, st := range streams {
+		_, err := st.Write([]byte("data"))
+		assert.ErrorIs(t, err, token.ErrGone)
+		_, err = st.Sum()
+		assert.ErrorIs(t, err, token.ErrGone)
+	}
+	assert.Equal(t, updates+1, f.count("C_SignUpdate"), "the second stream knows")
+}

@@ -1,0 +1,123 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// MAC computes the HMAC of a message with a key of this token. It returns ErrKeyMissing if the key's object is gone. The
+// message may be changed as soon as MAC has returned, even with a *HungError.
+func (t *Token) MAC(ctx context.Context, k *Key, message []byte) ([]byte, error) {
+	if err := t.owns(k); err != nil {
+		return nil, err
+	}
+	var tag []byte
+	err := t.do(ctx, &operation{name: "C_Sign", input: message, run: func(s *session, message []byte) error {
+		sum, err := s.mac(k, message)
+		if err == nil {
+			tag = sum
+		}
+		return err
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return tag, nil
+}
+
+// errForeignKey is a mistake of the caller: handles mean nothing to another token.
+var errForeignKey = errors.New("using a key: it is not a key of this token")
+
+func (t *Token) owns(k *Key) error {
+	if k == nil || k.token != t {
+		return errForeignKey
+	}
+	if !k.hash.Valid() {
+		return fmt.Errorf("using a key: %v is no hash function of this package", k.hash)
+	}
+	return nil
+}
+
+// mac signs in one part.
+func (s *session) mac(k *Key, message []byte) (tag []byte, err error) {
+	err = s.withObject(k, func(object pkcs11.ObjectHandle) error {
+		tag, err = s.signWith(k.hash, object, message)
+		return err
+	})
+	return tag, err
+}
+
+// signInit begins a MAC in several parts.
+func (s *session) signInit(k *Key) error {
+	return s.withObject(k, func(object pkcs11.ObjectHandle) error {
+		return wrapRV("C_SignInit", s.token.c.SignInit(s.handle, signMechanisms[k.hash], object))
+	})
+}
+
+// withObject runs use with the key's handle. If the handle turns out stale, the object is looked for again and use is
+// repeated once: it must be safe to repeat.
+func (s *session) withObject(k *Key, use func(pkcs11.ObjectHandle) error) error {
+	for {
+		h, fresh, err := k.object(s)
+		if err != nil {
+			return err
+		}
+		err = use(h.object)
+		var e *Error
+		if !errors.As(err, &e) || !e.StaleHandle() {
+			return err
+		}
+		k.forget(h)
+		if fresh {
+			return err
+		}
+		if s.abandoned() {
+			return errNotBegun
+		}
+	}
+}
+
+func (s *session) signWith(h Hash, object pkcs11.ObjectHandle, message []byte) ([]byte, error) {
+	c := s.token.c
+	if err := c.SignInit(s.handle, signMechanisms[h], object); err != nil {
+		return nil, wrapRV("C_SignInit", err)
+	}
+	tag, err := c.Sign(s.handle, message)
+	if err != nil {
+		return nil, wrapRV("C_Sign", err)
+	}
+	return tag, checkTag(h, tag)
+}
+
+// checkTag refuses a tag of a wrong length, which could otherwise come to be compared with another short one.
+func checkTag(h Hash, tag []byte) error {
+	if len(tag) != h.TagBytes() {
+		return fmt.Errorf("computing a MAC: the token answered with %d bytes instead of %d", len(tag), h.TagBytes())
+	}
+	return nil
+}
+
+// Random returns n bytes from the token's random number generator.
+func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
+	if n <= 0 {
+		return nil, nil
+	}
+	var random []byte
+	err := t.do(ctx, &operation{name: "C_GenerateRandom", run: func(s *session, _ []byte) error {
+		b, err := t.c.GenerateRandom(s.handle, n)
+		if err == nil && len(b) != n {
+			return fmt.Errorf("asking for %d random bytes: the token answered with %d", n, len(b))
+		}
+		if err == nil {
+			random = b
+		}
+		return wrapRV("C_GenerateRandom", err)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return random, nil
+}

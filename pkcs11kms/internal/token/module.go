@@ -1,0 +1,243 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/miekg/pkcs11"
+)
+
+// module is exactly the C_ functions that this package calls, and nothing else of the module is used. *pkcs11.Ctx is one;
+// tests put another in front of it to count calls and to make them fail or hang.
+type module interface {
+	Initialize(opts ...pkcs11.InitializeOption) error
+	Finalize() error
+	GetInfo() (pkcs11.Info, error)
+	GetSlotList(tokenPresent bool) ([]uint, error)
+	GetTokenInfo(slot uint) (pkcs11.TokenInfo, error)
+	OpenSession(slot, flags uint) (pkcs11.SessionHandle, error)
+	CloseSession(s pkcs11.SessionHandle) error
+	GetSessionInfo(s pkcs11.SessionHandle) (pkcs11.SessionInfo, error)
+	Login(s pkcs11.SessionHandle, user uint, pin string) error
+	GenerateKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+	CreateObject(s pkcs11.SessionHandle, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+	DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error
+	GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error)
+	FindObjectsInit(s pkcs11.SessionHandle, template []*pkcs11.Attribute) error
+	FindObjects(s pkcs11.SessionHandle, max int) ([]pkcs11.ObjectHandle, bool, error)
+	FindObjectsFinal(s pkcs11.SessionHandle) error
+	SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) error
+	Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error)
+	SignUpdate(s pkcs11.SessionHandle, part []byte) error
+	SignFinal(s pkcs11.SessionHandle) ([]byte, error)
+	GenerateRandom(s pkcs11.SessionHandle, length int) ([]byte, error)
+}
+
+var _ module = (*pkcs11.Ctx)(nil)
+
+// fileID is what makes two paths one module: the dynamic linker counts by file, not by name.
+type fileID struct{ dev, ino uint64 }
+
+// loadedModule is one module file in this process. It stays loaded for good, since modules start threads and register
+// exit handlers that do not survive an unload; C_Finalize is what ends its work.
+type loadedModule struct {
+	id   fileID
+	path string
+	ctx  *pkcs11.Ctx
+
+	// epoch counts the calls of C_Initialize that we made. Handles start from one again after each, so a handle of an
+	// earlier epoch could name another session or key.
+	epoch atomic.Uint64
+
+	// busy is a lock that a context can give up on: C_Initialize of a network module can hang.
+	busy chan struct{}
+
+	// The holder of busy guards the rest.
+	refs      int
+	hostOwned bool        // somebody else had called C_Initialize, so C_Finalize is theirs
+	conf      string      // SOFTHSM2_CONF as it was at C_Initialize
+	info      pkcs11.Info // of the library
+}
+
+// registry holds the modules of the process, since a module is one instance per process, however often it is opened.
+var registry = struct {
+	mu      sync.Mutex // guards modules; held while a file is loaded, never during a C_ call
+	modules map[fileID]*loadedModule
+}{modules: map[fileID]*loadedModule{}}
+
+// loadModule returns the module of a file, loading it when the process has not.
+func loadModule(path string) (*loadedModule, error) {
+	id, err := identify(path)
+	if err != nil {
+		return nil, err
+	}
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	if m, ok := registry.modules[id]; ok {
+		return m, nil
+	}
+	why := whyUnloadable(path)
+	if why != "" {
+		return nil, refuse(ModuleUnusable, nil, fmt.Sprintf("loading PKCS#11 module %q: %s", path, why),
+			"name the PKCS#11 module that came with the token in module-path")
+	}
+	ctx := pkcs11.New(path)
+	if ctx == nil {
+		return nil, refuse(ModuleUnusable, nil, fmt.Sprintf("loading PKCS#11 module %q: the dynamic linker refuses it", path),
+			fmt.Sprintf("see whether a library that it needs is missing: ldd %q", path))
+	}
+	m := &loadedModule{id: id, path: path, ctx: ctx, busy: make(chan struct{}, 1)}
+	registry.modules[id] = m
+	return m, nil
+}
+
+func identify(path string) (fileID, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fileID{}, refuse(ModuleMissing, nil, fmt.Sprintf("PKCS#11 module %q does not exist", path),
+			"install the token's PKCS#11 module (SoftHSM: apt-get install softhsm2), or correct module-path in the URI")
+	case err != nil:
+		return fileID{}, refuse(ModuleMissing, err, fmt.Sprintf("looking at PKCS#11 module %q", path), "check the file's permissions")
+	case !info.Mode().IsRegular():
+		return fileID{}, refuse(ModuleUnusable, nil, fmt.Sprintf("PKCS#11 module %q is not a regular file", path),
+			"name the module's .so file in module-path")
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fileID{}, refuse(ModuleUnusable, nil, fmt.Sprintf("PKCS#11 module %q has no file identity", path), "use a local file")
+	}
+	return fileID{dev: uint64(st.Dev), ino: st.Ino}, nil
+}
+
+// lock takes the module for one user at a time, until unlock.
+func (m *loadedModule) lock(ctx context.Context) error {
+	select {
+	case m.busy <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case m.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for PKCS#11 module %q: %w", m.path, ctx.Err())
+	}
+}
+
+func (m *loadedModule) unlock() { <-m.busy }
+
+// acquire counts one more user, and initialises the module for the first. The caller holds the lock.
+func (m *loadedModule) acquire(c module, conf string) error {
+	if m.refs > 0 {
+		// Another library in the process may have finalized the module behind our back.
+		if err := wrapRV("C_GetInfo", second(c.GetInfo())); !isRV(err, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+			if err := m.checkConf(conf); err != nil {
+				return err
+			}
+			m.refs++
+			return nil
+		}
+		m.refs = 0 // those of an earlier epoch are lost, and will not release it
+	}
+	if err := m.initialize(c, conf); err != nil {
+		return err
+	}
+	if err := m.checkConf(conf); err != nil {
+		return errors.Join(err, m.finalize(c))
+	}
+	m.refs++
+	return nil
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// confVariable names SoftHSM's configuration file; SoftHSM reads it in C_Initialize and never again.
+const confVariable = "SOFTHSM2_CONF"
+
+func (m *loadedModule) initialize(c module, conf string) error {
+	before := os.Getenv(confVariable)
+	if conf != "" && conf != before {
+		if err := os.Setenv(confVariable, conf); err != nil {
+			return fmt.Errorf("setting %s: %w", confVariable, err)
+		}
+	}
+	err := wrapRV("C_Initialize", c.Initialize())
+	m.epoch.Add(1)
+	m.hostOwned = isRV(err, pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)
+	m.conf = os.Getenv(confVariable)
+	if m.hostOwned {
+		// What the host's C_Initialize has read is most likely what the environment said before we came.
+		m.conf = before
+	} else if err != nil {
+		return refuse(ModuleUnusable, err, fmt.Sprintf("initialising PKCS#11 module %q", m.path),
+			"check that the module's configuration file exists and that this user may read it ("+confVariable+" for SoftHSM)")
+	}
+	info, err := c.GetInfo()
+	if err != nil {
+		return errors.Join(refuse(ModuleUnusable, wrapRV("C_GetInfo", err), fmt.Sprintf("reading the version of PKCS#11 module %q", m.path),
+			"check that this is the module that came with the token"), m.finalize(c))
+	}
+	m.info = info
+	return nil
+}
+
+// checkConf refuses a second SoftHSM configuration: SoftHSM would go on serving the tokens of the first.
+func (m *loadedModule) checkConf(conf string) error {
+	if conf == "" {
+		conf = os.Getenv(confVariable)
+	}
+	if conf == m.conf || !m.isSoftHSM() {
+		return nil
+	}
+	a, errA := os.Stat(conf)
+	b, errB := os.Stat(m.conf)
+	if errA == nil && errB == nil && os.SameFile(a, b) {
+		return nil
+	}
+	return refuse(ConfigConflict, nil,
+		fmt.Sprintf("this process has initialised SoftHSM with configuration %q and cannot use %q as well", m.conf, conf),
+		"SoftHSM reads its configuration once for each process: use one configuration for all tokens of the process,",
+		"or close every token of the first before opening one of the second")
+}
+
+// release counts one user less and finalizes the module after the last. The caller holds the lock.
+func (m *loadedModule) release(c module) error {
+	if m.refs--; m.refs > 0 {
+		return nil
+	}
+	return m.finalize(c)
+}
+
+func (m *loadedModule) finalize(c module) error {
+	if m.hostOwned {
+		return nil
+	}
+	err := wrapRV("C_Finalize", c.Finalize())
+	if isRV(err, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+		return nil // another library in the process was faster
+	}
+	return err
+}
+
+// restart finalizes and initialises the module again, which is how SoftHSM can be made to look at its tokens anew. It
+// reports false if others are using the module. The caller holds the lock and the only reference.
+func (m *loadedModule) restart(c module) (bool, error) {
+	if m.hostOwned || m.refs != 1 {
+		return false, nil
+	}
+	if err := m.finalize(c); err != nil {
+		return false, err
+	}
+	if err := m.initialize(c, m.conf); err != nil {
+		m.refs = 0 // nothing is initialised, so there is nothing to release
+		return false, err
+	}
+	return true, nil
+}

@@ -1,0 +1,221 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Object is what the token says of one key object. An attribute that the token does not tell is zero.
+type Object struct {
+	Class             uint // CKO_SECRET_KEY, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY
+	KeyType           uint // CKK_...
+	Label             string
+	ID                []byte
+	ValueLen          int // bytes; of secret keys
+	Token             bool
+	Private           bool
+	Sensitive         bool
+	AlwaysSensitive   bool
+	Extractable       bool
+	NeverExtractable  bool
+	Sign              bool
+	Verify            bool
+	Local             bool   // generated in the token
+	AllowedMechanisms []uint // CKM_...; empty for any
+}
+
+// maxObjects bounds what Objects collects. A token with more is not one that a list helps with.
+const maxObjects = 100_000
+
+// findBatch is how many handles are asked for at once, and objectBatch how many objects are described in one call, so that
+// a long list does not run into the deadline of a single one.
+const (
+	findBatch   = 256
+	objectBatch = 32
+)
+
+// find returns the secret key with exactly this CKA_ID. CKA_TOKEN keeps session copies out.
+func (s *session) find(id []byte) (pkcs11.ObjectHandle, error) {
+	handles, err := s.search([]*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+	}, 2)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(handles) == 0:
+		return 0, fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyMissing)
+	case len(handles) > 1:
+		return 0, fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyAmbiguous)
+	}
+	return handles[0], nil
+}
+
+// search returns at most limit handles. It always ends the search, or the session could not search again.
+func (s *session) search(template []*pkcs11.Attribute, limit int) (handles []pkcs11.ObjectHandle, err error) {
+	c := s.token.c
+	if err := c.FindObjectsInit(s.handle, template); err != nil {
+		return nil, wrapRV("C_FindObjectsInit", err)
+	}
+	for len(handles) < limit {
+		batch, _, err := c.FindObjects(s.handle, min(limit-len(handles), findBatch))
+		if err != nil {
+			return nil, errors.Join(wrapRV("C_FindObjects", err), wrapRV("C_FindObjectsFinal", c.FindObjectsFinal(s.handle)))
+		}
+		if len(batch) == 0 {
+			break
+		}
+		handles = append(handles, batch...)
+	}
+	return handles, wrapRV("C_FindObjectsFinal", c.FindObjectsFinal(s.handle))
+}
+
+// Describe returns what the token says of the secret key with this CKA_ID, or ErrKeyMissing or ErrKeyAmbiguous.
+func (t *Token) Describe(ctx context.Context, id []byte) (Object, error) {
+	id = append([]byte(nil), id...)
+	var object Object
+	err := t.do(ctx, &operation{name: "C_GetAttributeValue", run: func(s *session, _ []byte) error {
+		handle, err := s.find(id)
+		if err != nil {
+			return err
+		}
+		o, err := s.describe(handle)
+		if err == nil {
+			object = o
+		}
+		return err
+	}})
+	if err != nil {
+		return Object{}, err
+	}
+	return object, nil
+}
+
+// Objects returns every key object in the token, ours or not. An object that is destroyed meanwhile is left out.
+func (t *Token) Objects(ctx context.Context) ([]Object, error) {
+	var handles []pkcs11.ObjectHandle
+	for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY} {
+		found, err := t.handlesOf(ctx, class)
+		if err != nil {
+			return nil, err
+		}
+		handles = append(handles, found...)
+	}
+	if len(handles) > maxObjects {
+		return nil, fmt.Errorf("listing the token's objects: there are more than %d", maxObjects)
+	}
+	objects := make([]Object, 0, len(handles))
+	for len(handles) > 0 {
+		n := min(objectBatch, len(handles))
+		batch, err := t.describeAll(ctx, handles[:n])
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, batch...)
+		handles = handles[n:]
+	}
+	return objects, nil
+}
+
+func (t *Token) handlesOf(ctx context.Context, class uint) ([]pkcs11.ObjectHandle, error) {
+	var handles []pkcs11.ObjectHandle
+	err := t.do(ctx, &operation{name: "C_FindObjects", run: func(s *session, _ []byte) error {
+		found, err := s.search([]*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		}, maxObjects+1)
+		if err == nil {
+			handles = found
+		}
+		return err
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return handles, nil
+}
+
+func (t *Token) describeAll(ctx context.Context, handles []pkcs11.ObjectHandle) ([]Object, error) {
+	var objects []Object
+	err := t.do(ctx, &operation{name: "C_GetAttributeValue", run: func(s *session, _ []byte) error {
+		var batch []Object
+		for _, h := range handles {
+			o, err := s.describe(h)
+			switch {
+			case errors.Is(err, ErrKeyMissing):
+			case err != nil:
+				return err
+			default:
+				batch = append(batch, o)
+			}
+		}
+		objects = batch
+		return nil
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return objects, nil
+}
+
+// describedAttributes pairs each attribute with the field that it fills.
+var describedAttributes = []struct {
+	attribute uint
+	set       func(*Object, []byte)
+}{
+	{pkcs11.CKA_CLASS, func(o *Object, v []byte) { o.Class = ulong(v) }},
+	{pkcs11.CKA_KEY_TYPE, func(o *Object, v []byte) { o.KeyType = ulong(v) }},
+	{pkcs11.CKA_LABEL, func(o *Object, v []byte) { o.Label = string(v) }},
+	{pkcs11.CKA_ID, func(o *Object, v []byte) { o.ID = v }},
+	{pkcs11.CKA_VALUE_LEN, func(o *Object, v []byte) { o.ValueLen = int(ulong(v)) }},
+	{pkcs11.CKA_TOKEN, func(o *Object, v []byte) { o.Token = truth(v) }},
+	{pkcs11.CKA_PRIVATE, func(o *Object, v []byte) { o.Private = truth(v) }},
+	{pkcs11.CKA_SENSITIVE, func(o *Object, v []byte) { o.Sensitive = truth(v) }},
+	{pkcs11.CKA_ALWAYS_SENSITIVE, func(o *Object, v []byte) { o.AlwaysSensitive = truth(v) }},
+	{pkcs11.CKA_EXTRACTABLE, func(o *Object, v []byte) { o.Extractable = truth(v) }},
+	{pkcs11.CKA_NEVER_EXTRACTABLE, func(o *Object, v []byte) { o.NeverExtractable = truth(v) }},
+	{pkcs11.CKA_SIGN, func(o *Object, v []byte) { o.Sign = truth(v) }},
+	{pkcs11.CKA_VERIFY, func(o *Object, v []byte) { o.Verify = truth(v) }},
+	{pkcs11.CKA_LOCAL, func(o *Object, v []byte) { o.Local = truth(v) }},
+	{pkcs11.CKA_ALLOWED_MECHANISMS, func(o *Object, v []byte) { o.AllowedMechanisms = ulongs(v) }},
+}
+
+// describe reads the attributes of an object in one call, or one by one where the object has not all of them: the module
+// answers such a call with an error, and miekg/pkcs11 then drops what it did tell.
+func (s *session) describe(h pkcs11.ObjectHandle) (Object, error) {
+	var o Object
+	all := make([]*pkcs11.Attribute, len(describedAttributes))
+	for i, d := range describedAttributes {
+		all[i] = pkcs11.NewAttribute(d.attribute, nil)
+	}
+	values, err := s.attributes(h, all)
+	if err == nil {
+		for i, d := range describedAttributes {
+			d.set(&o, values[i].Value)
+		}
+		return o, nil
+	}
+	for i, d := range describedAttributes {
+		value, err := s.attributes(h, all[i:i+1])
+		switch {
+		case err == nil:
+			d.set(&o, value[0].Value)
+		case !isRV(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_SENSITIVE, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID):
+			return Object{}, err
+		}
+	}
+	return o, nil
+}
+
+func (s *session) attributes(h pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error) {
+	values, err := s.token.c.GetAttributeValue(s.handle, h, a)
+	err = wrapRV("C_GetAttributeValue", err)
+	if isRV(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID) {
+		return nil, ErrKeyMissing
+	}
+	return values, err
+}

@@ -1,0 +1,107 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// maxPINFile bounds the PIN file. PINs have at most 255 bytes on every token known; AWS CloudHSM's is "user:password".
+const maxPINFile = 1024
+
+// pinSource reads the PIN each time that it is needed. stamp tells one state of the source from another without knowing
+// the PIN, so that a PIN which was refused is not tried again unless the file was changed.
+type pinSource struct {
+	file     string
+	callback func(context.Context) (string, error)
+}
+
+func (p pinSource) read(ctx context.Context) (pin, stamp string, err error) {
+	if p.callback != nil {
+		pin, err = p.callback(ctx)
+		if err != nil {
+			return "", "", refuse(PINSource, err, "asking for the token's PIN", "check where the PIN comes from")
+		}
+		if pin == "" {
+			return "", "", refuse(PINSource, nil, "the token's PIN is empty", "give the PIN of the token's user")
+		}
+		return pin, "callback", nil
+	}
+	if p.file == "" {
+		return "", "", refuse(PINSource, nil, "no source of the token's PIN is given",
+			"add pin-source=file:/path/to/pin to the URI, and put the PIN into that file")
+	}
+	return readPINFile(p.file)
+}
+
+// readPINFile reads a PIN file that only its owner, and perhaps a group, can read and only its owner can write.
+func readPINFile(path string) (pin, stamp string, err error) {
+	// Without O_NONBLOCK the open of a named pipe would wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", refuse(PINSource, nil, fmt.Sprintf("PIN file %q does not exist", path),
+			"put the PIN of the token's user into it, readable by this user alone (chmod 600)")
+	}
+	if err != nil {
+		return "", "", refuse(PINSource, err, "opening the PIN file", "check the file's owner and mode: this user must be able to read it")
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", "", refuse(PINSource, err, "looking at the PIN file", "check the file")
+	}
+	if err := checkPINFile(path, info); err != nil {
+		return "", "", err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxPINFile+1))
+	defer clear(text)
+	if err != nil {
+		return "", "", refuse(PINSource, err, "reading the PIN file", "check the file")
+	}
+	pin, err = pinOf(path, text)
+	return pin, fmt.Sprintf("%s %d %d %v", path, inode(info), info.Size(), info.ModTime().UnixNano()), err
+}
+
+func inode(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Ino
+	}
+	return 0
+}
+
+func checkPINFile(path string, info fs.FileInfo) error {
+	switch mode := info.Mode(); {
+	case !mode.IsRegular():
+		return refuse(PINSource, nil, fmt.Sprintf("PIN file %q is not a regular file", path), "name a file that holds the PIN")
+	case mode.Perm()&0o007 != 0:
+		return refuse(PINSource, nil, fmt.Sprintf("PIN file %q is open to other users (mode %#o)", path, mode.Perm()),
+			fmt.Sprintf("chmod 600 %q, and change the PIN if others may have read it", path))
+	case mode.Perm()&0o020 != 0:
+		return refuse(PINSource, nil, fmt.Sprintf("PIN file %q can be written by its group (mode %#o)", path, mode.Perm()),
+			fmt.Sprintf("chmod 600 %q", path))
+	case info.Size() > maxPINFile:
+		return refuse(PINSource, nil, fmt.Sprintf("PIN file %q is too large: %d bytes, at most %d", path, info.Size(), maxPINFile),
+			"the file must hold the PIN and nothing else")
+	}
+	return nil
+}
+
+// pinOf takes the PIN out of the file's text: one line, with or without a line end.
+func pinOf(path string, text []byte) (string, error) {
+	line := bytes.TrimSuffix(text, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	switch {
+	case len(line) == 0:
+		return "", refuse(PINSource, nil, fmt.Sprintf("PIN file %q is empty", path), "put the PIN of the token's user into it")
+	case len(line) > maxPINFile:
+		return "", refuse(PINSource, nil, fmt.Sprintf("PIN file %q is too large", path), "the file must hold the PIN and nothing else")
+	case bytes.ContainsAny(line, "\x00\r\n"):
+		return "", refuse(PINSource, nil, fmt.Sprintf("PIN file %q holds more than one line", path), "the file must hold the PIN and nothing else")
+	}
+	return string(line), nil
+}

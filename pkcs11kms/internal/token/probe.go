@@ -1,0 +1,123 @@
+package token
+
+import (
+	"errors"
+
+	"github.com/miekg/pkcs11"
+)
+
+// HashCapability is what the probe found out about one hash. A nil error means that it works.
+type HashCapability struct {
+	Hash     Hash
+	Generate error // of C_GenerateKey with the length of KeyBytes
+	Sign     error // of a MAC with the generated key
+}
+
+// Err returns nil if keys for the hash can be generated and used.
+func (c HashCapability) Err() error {
+	if c.Generate != nil {
+		return c.Generate
+	}
+	return c.Sign
+}
+
+// Capabilities is what the token can do, found by trying with session objects at Open: what C_GetMechanismInfo says of
+// itself is wrong on several tokens.
+type Capabilities struct {
+	HMAC              []HashCapability // one for each of Hashes, in their order
+	AllowedMechanisms bool             // a key with CKA_ALLOWED_MECHANISMS refuses other mechanisms
+	ValueReadRefused  bool             // reading the value of a sensitive key is refused
+	Streams           bool             // NewStream works
+	IDBytes           int              // length of CKA_ID that keys are to have
+	MaxSessions       int              // sessions in use at once: what was configured, or the token's limit
+}
+
+// For returns what the probe found about one hash.
+func (c Capabilities) For(h Hash) HashCapability {
+	for _, found := range c.HMAC {
+		if found.Hash == h {
+			return found
+		}
+	}
+	return HashCapability{Hash: h, Generate: errNotProbed, Sign: errNotProbed}
+}
+
+var errNotProbed = errors.New("not a hash function of this package")
+
+// Capabilities returns what the probe found at Open.
+func (t *Token) Capabilities() Capabilities {
+	caps := t.caps
+	caps.HMAC = append([]HashCapability(nil), caps.HMAC...)
+	return caps
+}
+
+// probeMessage is what the probe signs; its content does not matter.
+var probeMessage = []byte("pkcs11kms probe")
+
+// probe tries out the token. Open succeeds whatever it finds: a token without SHA-224 still serves the others.
+func (t *Token) probe() Capabilities {
+	caps := Capabilities{Streams: !t.quirk.noStream, IDBytes: t.quirk.maxIDBytes(), MaxSessions: t.pool.max}
+	for _, h := range Hashes() {
+		c := HashCapability{Hash: h}
+		c.Generate = t.withProbeKey(h, h.KeyBytes(), nil, func(s *session, object pkcs11.ObjectHandle) {
+			_, c.Sign = s.signWith(h, object, probeMessage)
+			caps.ValueReadRefused = caps.ValueReadRefused || s.refusesValue(object)
+		})
+		caps.HMAC = append(caps.HMAC, c)
+	}
+	caps.AllowedMechanisms = t.probeAllowedMechanisms(caps)
+	return caps
+}
+
+// withProbeKey generates a session key, uses it, and destroys it, on a session of its own: a call that fails may leave its
+// operation active and spoil what is tried next.
+func (t *Token) withProbeKey(h Hash, bytes int, only *pkcs11.Attribute, use func(*session, pkcs11.ObjectHandle)) error {
+	template := t.withLength(t.keyTemplate(h, []byte("probe")[:min(5, t.quirk.maxIDBytes())], "pkcs11kms/probe", false), bytes)
+	if only != nil {
+		template = append(template, only)
+	}
+	s := &session{token: t}
+	defer s.close()
+	return s.run(&operation{run: func(s *session, _ []byte) error {
+		object, err := t.c.GenerateKey(s.handle, t.quirk.generateMechanism(h), template)
+		if err != nil {
+			return wrapRV("C_GenerateKey", err)
+		}
+		use(s, object)
+		if err := t.c.DestroyObject(s.handle, object); err != nil {
+			t.log.Debug("destroying the probe's session key", "error", wrapRV("C_DestroyObject", err))
+		}
+		return nil
+	}}, nil)
+}
+
+func (s *session) refusesValue(object pkcs11.ObjectHandle) bool {
+	value, err := s.token.c.GetAttributeValue(s.handle, object, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)})
+	if err != nil {
+		return isRV(wrapRV("C_GetAttributeValue", err), pkcs11.CKR_ATTRIBUTE_SENSITIVE)
+	}
+	return len(value) == 0 || len(value[0].Value) == 0
+}
+
+// probeAllowedMechanisms restricts a key to one mechanism and tries another that is known to work. The key is as long as
+// the longest hash wants, so that its length is no reason for a refusal.
+func (t *Token) probeAllowedMechanisms(caps Capabilities) bool {
+	var working []Hash
+	for _, c := range caps.HMAC {
+		if c.Err() == nil {
+			working = append(working, c.Hash)
+		}
+	}
+	if len(working) < 2 || t.quirk.ownKeyType {
+		return false // nothing to try it with, or the key's type restricts it already
+	}
+	only, other := working[0], working[1]
+	honoured := false
+	err := t.withProbeKey(only, SHA512.KeyBytes(), mechanismList(only.Mechanism()), func(s *session, object pkcs11.ObjectHandle) {
+		_, allowed := s.signWith(only, object, probeMessage)
+		_, refused := s.signWith(other, object, probeMessage)
+		var e *Error
+		honoured = allowed == nil && errors.As(refused, &e) && e.Func == "C_SignInit" && !e.DeviceLost()
+	})
+	return err == nil && honoured
+}

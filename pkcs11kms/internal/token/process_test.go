@@ -1,0 +1,198 @@
+package token_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/pkcs11"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// expect makes an error of a condition that does not hold, for the children, which have no testing.T.
+func expect(ok bool, format string, args ...any) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf(format, args...)
+}
+
+func initialized(c *pkcs11.Ctx) bool {
+	_, err := c.GetInfo()
+	return err == nil
+}
+
+func bareModule() (*pkcs11.Ctx, error) {
+	uri, err := token.ParseURI(os.Getenv(childURI))
+	if err != nil {
+		return nil, err
+	}
+	return pkcs11.New(uri.ModulePath), nil
+}
+
+// useHostOwnedModule is an application that initialises the module itself and then uses this package.
+func useHostOwnedModule() error {
+	c, err := bareModule()
+	if err != nil {
+		return err
+	}
+	if err := c.Initialize(); err != nil {
+		return err
+	}
+	tok, err := token.Open(context.Background(), childConfig())
+	if err != nil {
+		return withHint(err)
+	}
+	host := tok.Info().HostInitialized
+	_, randomErr := tok.Random(context.Background(), 8)
+	return errors.Join(
+		expect(host, "Info does not say that the host has initialised the module"), randomErr, tok.Close(),
+		expect(initialized(c), "the host's module was finalized"), c.Finalize(),
+		openAndCloseOften(), expect(!initialized(c), "the module stays initialised after its last user"))
+}
+
+func TestHostOwnedModule(t *testing.T) {
+	cfg, _ := newConfig(t)
+	runChild(t, child(t, "host", cfg))
+}
+
+// shareModule opens a token twice in one process: the module ends with the last user.
+func shareModule() error {
+	c, err := bareModule()
+	if err != nil {
+		return err
+	}
+	one, err := token.Open(context.Background(), childConfig())
+	if err != nil {
+		return withHint(err)
+	}
+	two, err := token.Open(context.Background(), childConfig())
+	if err != nil {
+		return withHint(err)
+	}
+	err = errors.Join(one.Close(), expect(initialized(c), "the first Close has finalized the module of the second user"),
+		two.Healthy(context.Background()), two.Close(), expect(!initialized(c), "the module stays initialised after its last user"))
+	return errors.Join(err, finalizeBehindTheBack(c))
+}
+
+// finalizeBehindTheBack lets another part of the process finalize the module under an open token. Handles count from one
+// again afterwards, so the old token must not use its own any more.
+func finalizeBehindTheBack(c *pkcs11.Ctx) error {
+	old, err := token.Open(context.Background(), childConfig())
+	if err != nil {
+		return withHint(err)
+	}
+	if err := c.Finalize(); err != nil {
+		return err
+	}
+	fresh, err := token.Open(context.Background(), childConfig())
+	if err != nil {
+		return withHint(err)
+	}
+	_, oldErr := old.Random(context.Background(), 8)
+	return errors.Join(
+		expect(errors.Is(oldErr, token.ErrGone), "the old token answers %v", oldErr), old.Close(),
+		fresh.Healthy(context.Background()), fresh.Close(),
+		expect(!initialized(c), "the module stays initialised after its last user"))
+}
+
+func TestModuleEndsWithItsLastUser(t *testing.T) {
+	cfg, _ := newConfig(t)
+	runChild(t, child(t, "shared", cfg))
+}
+
+// ourGoroutines returns how many goroutines run code of the package.
+func ourGoroutines() int {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	n := 0
+	for _, g := range strings.Split(string(stacks), "\n\n") {
+		if strings.Contains(g, "internal/token.(") || strings.Contains(g, "internal/token.Open") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestCloseEndsEverything(t *testing.T) {
+	require.Zero(t, ourGoroutines(), "left by another test")
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	tok, err := token.Open(t.Context(), cfg)
+	require.NoError(t, err)
+	key := newKey(t, tok)
+	var calls []<-chan error
+	for range 16 {
+		calls = append(calls, sign(t.Context(), tok, key))
+	}
+	for _, c := range calls {
+		require.NoError(t, <-c)
+	}
+	require.NoError(t, tok.Healthy(t.Context()))
+	assert.Positive(t, ourGoroutines())
+	require.NoError(t, tok.Close())
+	require.NoError(t, tok.Close(), "a second Close does nothing")
+	require.Eventually(t, func() bool { return ourGoroutines() == 0 }, patience, tick)
+	assert.Equal(t, f.count("C_OpenSession"), f.count("C_CloseSession"))
+	assert.Equal(t, 1, f.count("C_Finalize"))
+
+	_, err = tok.MAC(t.Context(), key, []byte("message"))
+	assert.ErrorIs(t, err, token.ErrClosed)
+	_, err = tok.NewStream(t.Context(), key)
+	assert.ErrorIs(t, err, token.ErrClosed)
+	_, err = tok.GenerateHMACKey(t.Context(), token.SHA256, randomBytes(t, 16), "late")
+	assert.ErrorIs(t, err, token.ErrClosed)
+	assert.ErrorIs(t, tok.Healthy(t.Context()), token.ErrClosed)
+	open(t, cfg) // which initialises the module anew
+	_, err = tok.MAC(t.Context(), key, []byte("message"))
+	assert.ErrorIs(t, err, token.ErrClosed)
+}
+
+func TestCloseWaitsForCalls(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	cfg.MaxSessions = 1
+	tok, err := token.Open(t.Context(), cfg)
+	require.NoError(t, err)
+	key := newKey(t, tok)
+	reached, free := f.hang("C_Sign")
+	running := sign(context.Background(), tok, key)
+	<-reached
+	waiting := sign(context.Background(), tok, key)
+	require.Eventually(t, func() bool { return tok.Stats().Waiting == 1 }, patience, tick)
+	closed := make(chan error, 1)
+	go func() { closed <- tok.Close() }()
+	assert.ErrorIs(t, <-waiting, token.ErrClosed)
+	assert.Zero(t, f.count("C_Finalize"))
+	free()
+	require.NoError(t, <-running, "a call that has begun is finished")
+	require.NoError(t, <-closed)
+	assert.Equal(t, 1, f.count("C_Finalize"))
+}
+
+func TestCloseDoesNotWaitForAHungCall(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	cfg.CallTimeout = 50 * time.Millisecond
+	tok, err := token.Open(context.Background(), cfg)
+	require.NoError(t, err)
+	key := newKey(t, tok)
+	reached, free := f.hang("C_Sign")
+	err = <-sign(t.Context(), tok, key)
+	var hung *token.HungError
+	require.ErrorAs(t, err, &hung)
+	<-reached
+	require.Error(t, tok.Close())
+	assert.Zero(t, f.count("C_Finalize"), "a module is not finalized under a running call")
+	free()
+	<-hung.Done()
+	require.Eventually(t, func() bool { return f.count("C_Finalize") == 1 }, patience, tick, "what Close left is done when the call is back")
+	require.Eventually(t, func() bool { return ourGoroutines() == 0 }, patience, tick)
+}

@@ -1,0 +1,76 @@
+package token
+
+import (
+	"strings"
+
+	"github.com/miekg/pkcs11"
+)
+
+// quirk is what is known of a vendor's token and cannot be found by trying. What can be found by trying (missing hash
+// functions, CKA_ALLOWED_MECHANISMS) is the probe's.
+type quirk struct {
+	manufacturer string // prefix of CK_TOKEN_INFO.manufacturerID
+	model        string // prefix of CK_TOKEN_INFO.model; empty for every model
+
+	noStream   bool          // C_SignFinal crashes the process
+	idBytes    int           // the longest CKA_ID, if it is under 16
+	noValueLen bool          // CKA_VALUE_LEN is refused; the key type says the length
+	ownKeyType bool          // keys are CKK_SHAxxx_HMAC, not CKK_GENERIC_SECRET
+	keyGen     map[Hash]uint // mechanism to generate with, instead of CKM_GENERIC_SECRET_KEY_GEN
+}
+
+var quirks = []quirk{
+	// Measured with opencryptoki 3.8.1: asking C_SignFinal for the length of the MAC, as miekg/pkcs11 does, is a segmentation
+	// fault in the library. All its tokens name IBM as manufacturer and share that library.
+	{manufacturer: "IBM", noStream: true},
+	// Entrust nShield, PKCS#11 library user guide, "HMAC mechanisms": keys for HMAC have a type and a generation mechanism
+	// of their own; a generic secret is refused with CKR_TEMPLATE_INCONSISTENT.
+	{manufacturer: "nCipher", ownKeyType: true, keyGen: nShieldKeyGen},
+	{manufacturer: "Entrust", ownKeyType: true, keyGen: nShieldKeyGen},
+	// Yubico, "PKCS#11 with YubiHSM 2", sections on object ids and C_GenerateKey: CKA_ID is the 16-bit object id, the key type
+	// says the length, and CKA_VALUE_LEN is refused.
+	{manufacturer: "Yubico", model: "YubiHSM", idBytes: 2, noValueLen: true, ownKeyType: true},
+}
+
+var nShieldKeyGen = map[Hash]uint{
+	SHA224: pkcs11.CKM_NC_SHA224_HMAC_KEY_GEN, SHA256: pkcs11.CKM_NC_SHA256_HMAC_KEY_GEN,
+	SHA384: pkcs11.CKM_NC_SHA384_HMAC_KEY_GEN, SHA512: pkcs11.CKM_NC_SHA512_HMAC_KEY_GEN,
+}
+
+// usualIDBytes is the length of CKA_ID that a token without a quirk is asked to keep.
+const usualIDBytes = 16
+
+// quirkOf returns the row of a token; the zero quirk for a token that behaves.
+func quirkOf(manufacturer, model string) quirk {
+	for _, q := range quirks {
+		if strings.HasPrefix(manufacturer, q.manufacturer) && strings.HasPrefix(model, q.model) {
+			return q
+		}
+	}
+	return quirk{}
+}
+
+// maxIDBytes returns the longest CKA_ID.
+func (q quirk) maxIDBytes() int {
+	if q.idBytes > 0 {
+		return q.idBytes
+	}
+	return usualIDBytes
+}
+
+// keyType returns the CKA_KEY_TYPE of a key for h.
+func (q quirk) keyType(h Hash) uint {
+	if q.ownKeyType {
+		return h.info().keyType
+	}
+	return pkcs11.CKK_GENERIC_SECRET
+}
+
+// generateMechanism returns the argument of C_GenerateKey.
+func (q quirk) generateMechanism(h Hash) []*pkcs11.Mechanism {
+	mechanism, ok := q.keyGen[h]
+	if !ok {
+		mechanism = pkcs11.CKM_GENERIC_SECRET_KEY_GEN
+	}
+	return []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}
+}

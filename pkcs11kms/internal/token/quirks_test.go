@@ -1,0 +1,124 @@
+package token_test
+
+import (
+	"testing"
+
+	"github.com/miekg/pkcs11"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// openAs opens a SoftHSM token that says it is another vendor's.
+func openAs(t *testing.T, cfg token.Config, manufacturer, model string) (*token.Token, *faulty) {
+	t.Helper()
+	cfg.URI = uriOfSerial(t, cfg.URI)
+	f := newFaulty(&cfg)
+	f.manufacturer, f.model = manufacturer, model
+	return open(t, cfg), f
+}
+
+func uriOfSerial(t *testing.T, uri string) string {
+	t.Helper()
+	u, err := token.ParseURI(uri)
+	require.NoError(t, err)
+	return token.URI{Serial: u.Serial, ModulePath: u.ModulePath, PINFile: u.PINFile}.String()
+}
+
+func attributeOf(f *faulty, attribute uint) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.template {
+		if a.Type == attribute {
+			return a.Value
+		}
+	}
+	return nil
+}
+
+func ckUlong(v uint) []byte { return pkcs11.NewAttribute(pkcs11.CKA_CLASS, v).Value }
+
+func TestNShieldKeysHaveTheirOwnType(t *testing.T) {
+	cfg, _ := newConfig(t)
+	tok, f := openAs(t, cfg, "nCipher Corp. Ltd", "")
+	for h, want := range map[token.Hash][2]uint{
+		token.SHA224: {0xDE436996, pkcs11.CKK_SHA224_HMAC}, token.SHA256: {0xDE436997, pkcs11.CKK_SHA256_HMAC},
+		token.SHA384: {0xDE436998, pkcs11.CKK_SHA384_HMAC}, token.SHA512: {0xDE436999, pkcs11.CKK_SHA512_HMAC},
+	} {
+		_, err := tok.GenerateHMACKey(t.Context(), h, randomBytes(t, 16), "label")
+		assert.Error(t, err, "SoftHSM does not know the mechanism")
+		assert.Equal(t, want[0], f.mechanism)
+		assert.Equal(t, ckUlong(want[1]), attributeOf(f, pkcs11.CKA_KEY_TYPE))
+		assert.Error(t, tok.Capabilities().For(h).Err(), "the probe says so too, and the token opens all the same")
+	}
+}
+
+func TestYubiHSMTakesShortIDs(t *testing.T) {
+	cfg, _ := newConfig(t)
+	id := []byte{0x12, 0x34}
+	_, err := open(t, cfg).GenerateHMACKey(t.Context(), token.SHA256, id, "there already")
+	require.NoError(t, err)
+
+	tok, f := openAs(t, cfg, "Yubico (www.yubico.com)", "YubiHSM")
+	assert.Equal(t, 2, tok.Capabilities().IDBytes)
+	_, err = tok.GenerateHMACKey(t.Context(), token.SHA256, randomBytes(t, 16), "label")
+	assert.ErrorContains(t, err, "16 bytes")
+	_, err = tok.GenerateHMACKey(t.Context(), token.SHA256, id, "label")
+	assert.ErrorIs(t, err, token.ErrKeyExists)
+	_, err = tok.GenerateHMACKey(t.Context(), token.SHA256, []byte{0x12, 0x35}, "label")
+	assert.Error(t, err, "SoftHSM wants a length")
+	assert.NotErrorIs(t, err, token.ErrKeyExists)
+	assert.Nil(t, attributeOf(f, pkcs11.CKA_VALUE_LEN))
+	assert.Equal(t, ckUlong(pkcs11.CKK_SHA256_HMAC), attributeOf(f, pkcs11.CKA_KEY_TYPE))
+}
+
+func TestOtherTokensHaveNoQuirks(t *testing.T) {
+	cfg, _ := newConfig(t)
+	tok, f := openAs(t, cfg, "Yubico (www.yubico.com)", "another product")
+	newKey(t, tok)
+	assert.Equal(t, uint(pkcs11.CKM_GENERIC_SECRET_KEY_GEN), f.mechanism)
+	assert.Equal(t, ckUlong(pkcs11.CKK_GENERIC_SECRET), attributeOf(f, pkcs11.CKA_KEY_TYPE))
+	assert.Equal(t, ckUlong(32), attributeOf(f, pkcs11.CKA_VALUE_LEN))
+	for _, left := range []uint{pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT} {
+		assert.Nil(t, attributeOf(f, left))
+	}
+}
+
+func TestTokenWithoutAllowedMechanisms(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	f.refuse = pkcs11.CKA_ALLOWED_MECHANISMS
+	tok := open(t, cfg)
+	assert.False(t, tok.Capabilities().AllowedMechanisms)
+	key := newKey(t, tok)
+	assert.Nil(t, attributeOf(f, pkcs11.CKA_ALLOWED_MECHANISMS))
+	_, err := tok.MAC(t.Context(), key, []byte("message"))
+	assert.NoError(t, err)
+}
+
+func TestProbeLeavesNothingBehind(t *testing.T) {
+	tok := newToken(t)
+	c, s := bareSession(t, tok)
+	require.NoError(t, c.FindObjectsInit(s, nil))
+	found, _, err := c.FindObjects(s, 10)
+	require.NoError(t, err)
+	require.NoError(t, c.FindObjectsFinal(s))
+	assert.Empty(t, found)
+}
+
+func TestProbeReportsAMissingHash(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	f.fail("C_SignInit", 1, pkcs11.CKR_MECHANISM_INVALID)
+	tok := open(t, cfg)
+	caps := tok.Capabilities()
+	var e *token.Error
+	require.ErrorAs(t, caps.For(token.SHA224).Err(), &e)
+	assert.True(t, e.Unsupported())
+	for _, h := range []token.Hash{token.SHA256, token.SHA384, token.SHA512} {
+		assert.NoError(t, caps.For(h).Err())
+	}
+	assert.True(t, caps.AllowedMechanisms)
+	caps.HMAC[0].Sign = nil
+	assert.Error(t, tok.Capabilities().For(token.SHA224).Err(), "the result is not shared")
+}

@@ -1,0 +1,185 @@
+package token
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// operation is one thing to do on a session.
+type operation struct {
+	name  string // the C_ function that it is about, for errors
+	input []byte // copied before the call if the caller may go away first
+	run   func(s *session, input []byte) error
+	undo  func(s *session) // called if run succeeded after its caller had gone; may be nil
+	once  bool             // must not be repeated when a session or the device has failed
+	keep  func(s *session) // takes the session over after success, instead of giving it back; may be nil
+}
+
+// The states of a session's call, which decide who handles its end: the caller or the session's goroutine.
+const (
+	callIdle int32 = iota
+	callRunning
+	callAbandoned
+)
+
+// session is a PKCS#11 session with one user at a time: its borrower owns every field. Only state and hung are touched by
+// the borrower and the session's own goroutine at once, and state orders the accesses to hung.
+type session struct {
+	token  *Token
+	place  *pool // where its place is; nil for the session that stays open, see keeper
+	handle pkcs11.SessionHandle
+	open   bool // opened lazily by the first operation, under that operation's deadline
+
+	// What follows serves calls that can be abandoned; it is made at the first of them.
+	work  chan *operation
+	done  chan error
+	timer *time.Timer
+	buf   []byte // the input of the call; stays with the session if the caller goes
+	state atomic.Int32
+	hung  *HungError
+	// vacates says that the place is to be given back when the goroutine has ended; set before work is closed.
+	vacates bool
+}
+
+// call runs the operation, directly if ctx cannot end. Otherwise it returns a *HungError as soon as ctx or the time limit
+// ends; the session then belongs to its goroutine, and the caller must not touch it again.
+func (s *session) call(ctx context.Context, o *operation, limit time.Duration) error {
+	if ctx.Done() == nil {
+		return s.run(o, o.input)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", errNotBegun, err)
+	}
+	s.start()
+	s.buf = append(s.buf[:0], o.input...)
+	s.state.Store(callRunning)
+	s.timer.Reset(limit)
+	s.work <- o
+	var cause error
+	select {
+	case err := <-s.done:
+		s.timer.Stop()
+		return err
+	case <-ctx.Done():
+		s.timer.Stop()
+		cause = ctx.Err()
+	case <-s.timer.C:
+	}
+	return s.abandon(o.name, cause)
+}
+
+// abandon leaves the running call to the session's goroutine, unless it has answered in the last moment.
+func (s *session) abandon(name string, cause error) error {
+	hung := newHungError(name)
+	hung.cause = cause
+	s.hung = hung
+	if s.place != nil {
+		s.place.hang() // before the goroutine can take it back
+	}
+	if s.state.CompareAndSwap(callRunning, callAbandoned) {
+		return hung
+	}
+	if s.place != nil {
+		s.place.unhang()
+	}
+	s.hung = nil
+	return <-s.done
+}
+
+func (s *session) start() {
+	if s.work != nil {
+		return
+	}
+	s.work = make(chan *operation)
+	s.done = make(chan error, 1)
+	s.timer = time.NewTimer(time.Hour)
+	s.timer.Stop()
+	s.token.goroutines.Add(1)
+	go s.loop()
+}
+
+// loop is the session's goroutine. It ends with end, or when an abandoned call has come back.
+func (s *session) loop() {
+	defer s.token.goroutines.Done()
+	for o := range s.work {
+		err := s.run(o, s.buf)
+		clear(s.buf)
+		if s.state.CompareAndSwap(callRunning, callIdle) {
+			s.done <- err
+			continue
+		}
+		if err == nil && o.undo != nil {
+			o.undo(s)
+		}
+		if !s.comeBack() {
+			return
+		}
+	}
+	s.close()
+	if s.vacates {
+		s.place.vacate()
+	}
+}
+
+// comeBack ends an abandoned call: a session of the pool is closed and its place given back, since nobody can say what
+// state the late call has left it in. It reports whether the session goes on.
+func (s *session) comeBack() bool {
+	hung := s.hung
+	s.hung = nil
+	s.state.Store(callIdle)
+	defer close(hung.done)
+	if s.place == nil {
+		s.token.keeper.release()
+		return true
+	}
+	s.close()
+	s.place.vacateHung()
+	return false
+}
+
+// end closes a session for good, and gives its place back if it had one. No call may be running. The session's goroutine
+// does it where there is one, since the closing of a broken session may hang as well.
+func (s *session) end(vacate bool) {
+	if s.work != nil {
+		s.vacates = vacate
+		close(s.work)
+		return
+	}
+	s.close()
+	if vacate {
+		s.place.vacate()
+	}
+}
+
+// abandoned reports whether the caller has gone, so that an operation of several C calls can stop between them.
+func (s *session) abandoned() bool { return s.state.Load() == callAbandoned }
+
+func (s *session) run(o *operation, input []byte) error {
+	if !s.open {
+		h, err := s.token.c.OpenSession(s.token.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+		if err != nil {
+			return wrapRV("C_OpenSession", err)
+		}
+		s.handle, s.open = h, true
+	}
+	return o.run(s, input)
+}
+
+// close closes the session at the token. The answer does not matter: a session that cannot be closed is gone already. On a
+// lost connection nothing is called: the handle could be another's session by now.
+func (s *session) close() {
+	if !s.open {
+		return
+	}
+	s.open = false
+	if s.token.lostCause() != nil {
+		return
+	}
+	if err := s.token.c.CloseSession(s.handle); err != nil {
+		s.token.log.Debug("closing a session", "error", wrapRV("C_CloseSession", err))
+	}
+}

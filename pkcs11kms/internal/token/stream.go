@@ -1,0 +1,206 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+)
+
+// streamPart is the most that one C_SignUpdate gets, so that a long Write is many short calls, each with its own deadline.
+const streamPart = 64 << 10
+
+// errSummed says that a stream is written to after its end.
+var errSummed = errors.New("writing to the stream: Sum was called")
+
+// Stream computes the MAC of data of any length on a session of its own. It ends with its context, and gives the session
+// back when it is summed, closed, or dropped. It is safe for concurrent use, though the order of concurrent writes is open.
+type Stream struct {
+	*streamState // apart, so that what watches the context and the token's end does not keep a dropped Stream alive
+}
+
+type streamState struct {
+	token *Token
+	ctx   context.Context
+	hash  Hash
+
+	mu      sync.Mutex // guards the rest, and is held during C calls
+	session *session   // nil once it was given back
+	err     error      // why the stream ended without a tag
+	tag     []byte     // the result, once summed
+	stops   []func() bool
+	cleanup runtime.Cleanup
+}
+
+// NewStream begins a MAC in several parts. At most a quarter of the pool's sessions can be in streams; beyond that it waits
+// like any call for a session, then returns ErrBusy. On a module that is known to crash it returns ErrStreamRefused.
+func (t *Token) NewStream(ctx context.Context, k *Key) (*Stream, error) {
+	if err := t.owns(k); err != nil {
+		return nil, err
+	}
+	if t.quirk.noStream {
+		return nil, ErrStreamRefused
+	}
+	if t.closing.Err() != nil {
+		return nil, ErrClosed
+	}
+	if err := t.streams.takeWithin(ctx, t.timeout); err != nil {
+		return nil, err
+	}
+	st := &streamState{token: t, ctx: ctx, hash: k.hash}
+	s, err := t.beginStream(ctx, k)
+	if err != nil {
+		t.streams.release()
+		return nil, err
+	}
+	st.session = s
+	stream := &Stream{st}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	// On a goroutine of its own, since closing a session may hang, and all cleanups of the process run on a few.
+	st.cleanup = runtime.AddCleanup(stream, func(st *streamState) { go st.end(ErrClosed) }, st)
+	st.stops = []func() bool{
+		context.AfterFunc(ctx, func() { st.end(ctx.Err()) }),
+		context.AfterFunc(t.closing, func() { st.end(ErrClosed) }),
+	}
+	return stream, nil
+}
+
+// beginStream borrows a session until the stream's end. Like a MAC it is repeated once if the session was broken.
+func (t *Token) beginStream(ctx context.Context, k *Key) (*session, error) {
+	var borrowed *session
+	o := &operation{name: "C_SignInit", run: func(s *session, _ []byte) error { return s.signInit(k) }}
+	o.keep = func(s *session) { borrowed = s }
+	if err := t.do(ctx, o); err != nil {
+		return nil, err
+	}
+	return borrowed, nil
+}
+
+// Write adds data. After an error the stream is of no use any more.
+func (st *Stream) Write(data []byte) (int, error) {
+	defer runtime.KeepAlive(st)
+	return st.write(data)
+}
+
+// Sum ends the stream and returns the MAC. Called again, it returns the same.
+func (st *Stream) Sum() ([]byte, error) {
+	defer runtime.KeepAlive(st)
+	return st.sum()
+}
+
+// Close gives up a stream that was not summed; after Sum, or called again, it does nothing.
+func (st *Stream) Close() error {
+	defer runtime.KeepAlive(st)
+	st.end(ErrClosed)
+	return nil
+}
+
+func (st *streamState) write(data []byte) (int, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	written := 0
+	for len(data) > 0 {
+		if err := st.usable(); err != nil {
+			return written, err
+		}
+		part := data[:min(len(data), streamPart)]
+		err := st.call("C_SignUpdate", part, func(s *session, part []byte) error {
+			return wrapRV("C_SignUpdate", s.token.c.SignUpdate(s.handle, part))
+		})
+		if err != nil {
+			return written, err
+		}
+		written += len(part)
+		data = data[len(part):]
+	}
+	return written, st.usable()
+}
+
+func (st *streamState) sum() ([]byte, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.tag != nil {
+		return append([]byte(nil), st.tag...), nil
+	}
+	if err := st.usable(); err != nil {
+		return nil, err
+	}
+	var tag []byte
+	err := st.call("C_SignFinal", nil, func(s *session, _ []byte) error {
+		sum, err := s.token.c.SignFinal(s.handle)
+		if err != nil {
+			return wrapRV("C_SignFinal", err)
+		}
+		tag = sum
+		return checkTag(st.hash, sum)
+	})
+	if err != nil {
+		return nil, err
+	}
+	st.tag = tag
+	st.giveBack(nil)
+	return append([]byte(nil), tag...), nil
+}
+
+// usable returns why the stream cannot go on. The caller holds mu.
+func (st *streamState) usable() error {
+	switch {
+	case st.err != nil:
+		return st.err
+	case st.tag != nil:
+		return errSummed
+	}
+	return st.ctx.Err()
+}
+
+// call runs one step on the stream's session; any error ends the stream. The caller holds mu.
+func (st *streamState) call(name string, input []byte, run func(*session, []byte) error) error {
+	if err := st.token.lostCause(); err != nil {
+		st.err = err
+		st.giveBack(err)
+		return err
+	}
+	err := st.session.call(st.ctx, &operation{name: name, input: input, run: run}, st.token.timeout)
+	if err == nil {
+		return nil
+	}
+	if looksLost(err) {
+		if gone := st.token.examine(st.ctx, err); gone != nil {
+			err = gone
+		}
+	}
+	st.err = err
+	st.giveBack(err)
+	return err
+}
+
+// end gives up the stream, unless it has ended already.
+func (st *streamState) end(cause error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.session == nil {
+		return
+	}
+	st.err = cause
+	st.giveBack(cause)
+}
+
+// giveBack returns the session, or throws it away with the operation that is active on it if err is not nil. The caller
+// holds mu.
+func (st *streamState) giveBack(err error) {
+	s := st.session
+	st.session = nil
+	for _, stop := range st.stops {
+		stop()
+	}
+	st.cleanup.Stop()
+	var hung *HungError
+	switch {
+	case errors.As(err, &hung): // its goroutine gives the place back
+	case err == nil && st.token.pool.give(s):
+	default:
+		s.end(true)
+	}
+	st.token.streams.release()
+}

@@ -1,0 +1,221 @@
+package token_test
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/pkcs11"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestStreamEqualsGo(t *testing.T) {
+	tok := newToken(t)
+	for name, ctx := range contexts(t) {
+		for _, h := range token.Hashes() {
+			value := randomBytes(t, h.KeyBytes())
+			key, err := tok.ImportHMACKey(ctx, h, randomBytes(t, 16), "imported", value)
+			require.NoError(t, err)
+			for _, parts := range [][]int{{}, {0}, {1}, {1, 0, 2, 3}, {4096}, {65536}, {65537}, {100, 200_000, 7}} {
+				st, err := tok.NewStream(ctx, key)
+				require.NoError(t, err)
+				var message []byte
+				for _, n := range parts {
+					part := randomBytes(t, n)
+					message = append(message, part...)
+					written, err := st.Write(part)
+					require.NoError(t, err)
+					assert.Equal(t, n, written)
+				}
+				tag, err := st.Sum()
+				require.NoErrorf(t, err, "%s %v %v", name, h, parts)
+				requireSame(t, goMAC(h, value, message), tag, "MAC of a stream")
+			}
+		}
+	}
+	assert.Equal(t, 1, tok.Stats().Open, "the session is used again after Sum")
+}
+
+func TestStreamEndsOnce(t *testing.T) {
+	tok := newToken(t)
+	key := newKey(t, tok)
+	st, err := tok.NewStream(t.Context(), key)
+	require.NoError(t, err)
+	tag, err := st.Sum()
+	require.NoError(t, err)
+	again, err := st.Sum()
+	require.NoError(t, err)
+	requireSame(t, tag, again, "the second Sum")
+	again[0]++
+	third, err := st.Sum()
+	require.NoError(t, err)
+	requireSame(t, tag, third, "Sum after its result was changed")
+	_, err = st.Write([]byte("late"))
+	assert.Error(t, err)
+	assert.NoError(t, st.Close())
+	assert.NoError(t, st.Close())
+
+	st, err = tok.NewStream(t.Context(), key)
+	require.NoError(t, err)
+	assert.NoError(t, st.Close())
+	assert.NoError(t, st.Close())
+	_, err = st.Write([]byte("late"))
+	assert.ErrorIs(t, err, token.ErrClosed)
+	_, err = st.Sum()
+	assert.ErrorIs(t, err, token.ErrClosed)
+}
+
+func TestStreamEndsWithItsContext(t *testing.T) {
+	tok := newToken(t)
+	key := newKey(t, tok)
+	ctx, cancel := context.WithCancel(context.Background())
+	st, err := tok.NewStream(ctx, key)
+	require.NoError(t, err)
+	_, err = st.Write([]byte("begun"))
+	require.NoError(t, err)
+	assert.Equal(t, 1, tok.Stats().InUse)
+	cancel()
+	requireWhole(t, tok)
+	_, err = st.Write([]byte("late"))
+	assert.ErrorIs(t, err, context.Canceled)
+	_, err = st.Sum()
+	assert.ErrorIs(t, err, context.Canceled)
+	_, err = tok.NewStream(ctx, key)
+	assert.ErrorIs(t, err, context.Canceled)
+}
+
+func TestDroppedStreamGivesItsSessionBack(t *testing.T) {
+	tok := newToken(t)
+	key := newKey(t, tok)
+	for name, ctx := range contexts(t) {
+		func() {
+			st, err := tok.NewStream(ctx, key)
+			require.NoError(t, err)
+			_, err = st.Write([]byte("and then forgotten"))
+			require.NoError(t, err)
+		}()
+		require.Eventually(t, func() bool {
+			runtime.GC()
+			return tok.Stats().InUse == 0
+		}, patience, tick, name)
+	}
+}
+
+func TestStreamsLeaveRoomForMACs(t *testing.T) {
+	tok, _ := openFaulty(t, sessions(8), timeout(50*time.Millisecond))
+	key := newKey(t, tok)
+	var open []*token.Stream
+	for range 2 {
+		st, err := tok.NewStream(context.Background(), key)
+		require.NoError(t, err)
+		open = append(open, st)
+	}
+	_, err := tok.NewStream(context.Background(), key)
+	require.ErrorIs(t, err, token.ErrBusy)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = tok.NewStream(ctx, key)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = tok.MAC(context.Background(), key, []byte("message"))
+	require.NoError(t, err)
+	require.NoError(t, open[0].Close())
+	st, err := tok.NewStream(context.Background(), key)
+	require.NoError(t, err)
+	require.NoError(t, st.Close())
+	require.NoError(t, open[1].Close())
+}
+
+func TestStreamErrorEndsIt(t *testing.T) {
+	for _, function := range []string{"C_SignUpdate", "C_SignFinal"} {
+		for _, rv := range []uint{pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_DEVICE_ERROR} {
+			tok, f := openFaulty(t)
+			st, err := tok.NewStream(t.Context(), newKey(t, tok))
+			require.NoError(t, err)
+			f.fail(function, 1, rv)
+			_, writeErr := st.Write([]byte("data"))
+			_, sumErr := st.Sum()
+			require.Error(t, sumErr)
+			var e *token.Error
+			require.ErrorAs(t, sumErr, &e)
+			assert.Equal(t, function, e.Func)
+			assert.NotErrorIs(t, sumErr, token.ErrGone, "the device answers")
+			assert.Equal(t, function == "C_SignUpdate", writeErr != nil)
+			requireWhole(t, tok)
+		}
+	}
+}
+
+func TestHungStreamIsAnsweredInTime(t *testing.T) {
+	tok, f := openFaulty(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	st, err := tok.NewStream(ctx, newKey(t, tok))
+	require.NoError(t, err)
+	reached, free := f.hang("C_SignUpdate")
+	defer free()
+	done := make(chan error, 1)
+	go func() {
+		_, err := st.Write([]byte("data"))
+		done <- err
+	}()
+	<-reached
+	cancel()
+	err = <-done
+	var hung *token.HungError
+	require.ErrorAs(t, err, &hung)
+	assert.Equal(t, 1, tok.Stats().Lost)
+	free()
+	<-hung.Done()
+	assert.Zero(t, tok.Stats().InUse)
+	assert.NoError(t, st.Close())
+}
+
+func TestStreamOfManyGoroutines(t *testing.T) {
+	tok := newToken(t)
+	value := randomBytes(t, 32)
+	key, err := tok.ImportHMACKey(t.Context(), token.SHA256, randomBytes(t, 16), "imported", value)
+	require.NoError(t, err)
+	st, err := tok.NewStream(t.Context(), key)
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			_, err := st.Write([]byte("same"))
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	tag, err := st.Sum()
+	require.NoError(t, err)
+	requireSame(t, goMAC(token.SHA256, value, []byte("samesamesamesamesamesamesamesame")), tag, "MAC")
+}
+
+func TestStreamIsRefusedWhereItCrashes(t *testing.T) {
+	tok, _ := openFaulty(t, func(*token.Config) {})
+	require.True(t, tok.Capabilities().Streams)
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	f.manufacturer = "IBM"
+	other := open(t, cfg)
+	assert.False(t, other.Capabilities().Streams)
+	_, err := other.NewStream(t.Context(), newKey(t, other))
+	assert.ErrorIs(t, err, token.ErrStreamRefused)
+	assert.Zero(t, f.count("C_SignFinal"))
+}
+
+func TestCloseEndsStreams(t *testing.T) {
+	cfg, _ := newConfig(t)
+	tok, err := token.Open(t.Context(), cfg)
+	require.NoError(t, err)
+	st, err := tok.NewStream(context.Background(), newKey(t, tok))
+	require.NoError(t, err)
+	require.NoError(t, tok.Close())
+	_, err = st.Write([]byte("late"))
+	assert.ErrorIs(t, err, token.ErrClosed)
+	_, err = st.Sum()
+	assert.ErrorIs(t, err, token.ErrClosed)
+	assert.Zero(t, tok.Stats().InUse)
+}

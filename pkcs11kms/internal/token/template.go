@@ -1,0 +1,45 @@
+package token
+
+import "github.com/miekg/pkcs11"
+
+// mechanismList encodes the value of CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE.
+func mechanismList(mechanisms ...uint) *pkcs11.Attribute {
+	var value []byte
+	for _, m := range mechanisms {
+		value = append(value, pkcs11.NewAttribute(pkcs11.CKA_ALLOWED_MECHANISMS, m).Value...)
+	}
+	return pkcs11.NewAttribute(pkcs11.CKA_ALLOWED_MECHANISMS, value)
+}
+
+// keyTemplate is what every HMAC key looks like in the token, generated or imported, token object or probe. CKA_ENCRYPT and
+// CKA_DECRYPT are not named: AWS CloudHSM refuses a template that does.
+func (t *Token) keyTemplate(h Hash, id []byte, label string, onToken bool) []*pkcs11.Attribute {
+	return []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, t.quirk.keyType(h)),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, onToken),
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+		pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
+	}
+}
+
+// withLength adds CKA_VALUE_LEN, which C_GenerateKey needs and C_CreateObject refuses.
+func (t *Token) withLength(template []*pkcs11.Attribute, bytes int) []*pkcs11.Attribute {
+	if t.quirk.noValueLen {
+		return template
+	}
+	return append(template, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, bytes))
+}
+
+// restricted adds CKA_ALLOWED_MECHANISMS where the probe has found that the token honours it.
+func (t *Token) restricted(template []*pkcs11.Attribute, h Hash) []*pkcs11.Attribute {
+	if !t.caps.AllowedMechanisms {
+		return template
+	}
+	return append(template, mechanismList(h.Mechanism()))
+}

@@ -1,0 +1,219 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	defaultMaxSessions = 32
+	defaultCallTimeout = 5 * time.Second
+)
+
+// Config says which token to open and how to work with it. Only URI is required.
+type Config struct {
+	// URI names the token, see ParseURI.
+	URI string
+	// PIN gives the PIN of the token's user. It is called at each login, and its value is kept nowhere. Default: the file of
+	// the URI's pin-source, which is not read if PIN is set.
+	PIN func(context.Context) (string, error)
+	// Serial is the serial that the token must have, beside what the URI says. Default: any.
+	Serial string
+	// SoftHSMConf is what SOFTHSM2_CONF is set to, for the whole process, before the module is initialised. Default: what the
+	// environment says. Other modules do not look at it.
+	SoftHSMConf string
+	// MaxSessions bounds the sessions that are in use at once. The token's own limit bounds them too. Default: 32.
+	MaxSessions int
+	// CallTimeout bounds the wait for a free session, and each call whose context can end. Default: 5 seconds.
+	CallTimeout time.Duration
+	// TryLowPIN logs in although the token reports wrong attempts or this PIN was refused before: for a person who has made
+	// sure of the PIN.
+	TryLowPIN bool
+	// Logger receives what an operator may want to know; never a PIN, message or MAC. Default: none.
+	Logger *slog.Logger
+
+	// wrap puts a module in front of the real one, for tests that inject faults and count calls.
+	wrap func(module) module
+}
+
+// Token is a logged-in connection to one PKCS#11 token. It must be closed. All methods are safe for concurrent use.
+type Token struct {
+	log     *slog.Logger
+	loaded  *loadedModule
+	c       module // the module as this Token calls it
+	epoch   uint64 // of loaded, at Open
+	slot    uint
+	quirk   quirk
+	timeout time.Duration
+	info    Info
+	caps    Capabilities
+
+	pool    *pool
+	streams semaphore // places for streams, a quarter of the pool
+	keeper  keeper    // the session that keeps the login
+
+	generation atomic.Uint64         // of the connection; handles of another generation are not valid
+	gone       atomic.Pointer[error] // set once the device is lost
+
+	closing    context.Context // ends when Close begins
+	beginClose context.CancelFunc
+	closeOnce  sync.Once
+	closeErr   error
+	goroutines sync.WaitGroup // of sessions
+}
+
+// Info describes an opened token.
+type Info struct {
+	Label, Serial, Manufacturer, Model string
+	FirmwareVersion                    string
+	ModulePath                         string
+	LibraryDescription                 string
+	// HostInitialized says that the module was initialised by somebody else in this process. It is never finalized by us.
+	HostInitialized bool
+	// Flags are those of CK_TOKEN_INFO (CKF_...) at Open.
+	Flags uint
+}
+
+// Open finds the token, logs in and probes what it can do. It returns an *OpenError if a person must do something, and
+// a *HungError, which matches ctx's error, if ctx ends first; what was begun is then undone in the background. Nothing but
+// ctx bounds it: a device may take long to initialise.
+func Open(ctx context.Context, cfg Config) (*Token, error) {
+	if ctx.Done() == nil {
+		return open(ctx, cfg)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	type result struct {
+		t   *Token
+		err error
+	}
+	opened := make(chan result, 1)
+	hung := newHungError("opening the token")
+	go func() {
+		t, err := open(ctx, cfg)
+		opened <- result{t, err}
+	}()
+	select {
+	case r := <-opened:
+		return r.t, r.err
+	case <-ctx.Done():
+	}
+	hung.cause = ctx.Err()
+	go func() {
+		defer close(hung.done)
+		if r := <-opened; r.t != nil {
+			_ = r.t.Close() // nobody is left to tell
+		}
+	}()
+	return nil, hung
+}
+
+func open(ctx context.Context, cfg Config) (*Token, error) {
+	uri, err := ParseURI(cfg.URI)
+	if err != nil {
+		return nil, err
+	}
+	loaded, err := loadModule(uri.ModulePath)
+	if err != nil {
+		return nil, err
+	}
+	if err := loaded.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer loaded.unlock()
+	t := newToken(cfg, loaded)
+	if err := loaded.acquire(t.c, cfg.SoftHSMConf); err != nil {
+		return nil, err
+	}
+	if err := t.connect(ctx, cfg, uri); err != nil {
+		t.keeper.session.close()
+		if loaded.refs > 0 {
+			if releaseErr := loaded.release(t.c); releaseErr != nil {
+				t.log.Warn("releasing the PKCS#11 module", "error", releaseErr)
+			}
+		}
+		return nil, err
+	}
+	if loaded.hostOwned {
+		t.log.Warn("the application had initialised the PKCS#11 module, so it is never finalized here and a lost device cannot be reconnected",
+			"module", loaded.path)
+	}
+	return t, nil
+}
+
+func newToken(cfg Config, loaded *loadedModule) *Token {
+	t := &Token{log: cfg.Logger, loaded: loaded, c: loaded.ctx, timeout: cfg.CallTimeout}
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.wrap != nil {
+		t.c = cfg.wrap(loaded.ctx)
+	}
+	if t.timeout <= 0 {
+		t.timeout = defaultCallTimeout
+	}
+	t.keeper = keeper{busy: newSemaphore(1), session: &session{token: t}}
+	t.closing, t.beginClose = context.WithCancel(context.Background())
+	return t
+}
+
+// Info describes the token as it was at Open.
+func (t *Token) Info() Info { return t.info }
+
+// Stats counts the sessions in use.
+func (t *Token) Stats() Stats { return t.pool.stats() }
+
+// errStillRunning is what Close returns when a C call does not come back.
+var errStillRunning = errors.New("closing the token: calls into the module are still running, so it stays initialised until they have come back")
+
+// Close ends the streams, waits at most Config.CallTimeout for sessions in use, closes them, and finalizes the module after
+// its last user. If a call still hangs then, Close says so, and the rest is done when the call has come back.
+func (t *Token) Close() error {
+	t.closeOnce.Do(func() { t.closeErr = t.close() })
+	return t.closeErr
+}
+
+func (t *Token) close() error {
+	t.beginClose()
+	t.retire(t.pool.close(ErrClosed))
+	timer := time.NewTimer(t.timeout)
+	defer timer.Stop()
+	quiet := make(chan error, 1)
+	go func() {
+		<-t.pool.idle
+		t.keeper.busy.take()
+		quiet <- t.disconnect()
+	}()
+	select {
+	case err := <-quiet:
+		return err
+	case <-timer.C:
+		return errStillRunning
+	}
+}
+
+// disconnect is the last step of Close, when no call is running any more.
+func (t *Token) disconnect() error {
+	t.keeper.session.end(false)
+	t.goroutines.Wait()
+	if err := t.loaded.lock(context.Background()); err != nil {
+		return err
+	}
+	defer t.loaded.unlock()
+	if t.loaded.epoch.Load() != t.epoch {
+		return nil // the module was initialised anew since, so our reference is gone
+	}
+	return t.loaded.release(t.c)
+}
+
+// retire closes sessions that nobody uses.
+func (t *Token) retire(sessions []*session) {
+	for _, s := range sessions {
+		s.end(false)
+	}
+}
