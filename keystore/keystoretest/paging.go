@@ -1,0 +1,125 @@
+package keystoretest
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// page lists records of the usual region and account.
+func page(t *testing.T, s keystore.Store, after string, limit int) []string {
+	t.Helper()
+	recs, err := s.List(t.Context(), keystore.KindKey, region, account, after, limit)
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(recs), limit)
+	return ids(recs)
+}
+
+func testListIsOrderedAndApart(t *testing.T, open Opener) {
+	s := open(t)
+	assert.Empty(t, page(t, s, "", 10))
+
+	want := []string{"0", "A", "Z", "a", "a b", "aa", "b", "é"} // byte by byte
+	for _, id := range []string{"é", "aa", "b", "Z", "a", "A", "a b", "0"} {
+		mustCommit(t, s, put(id, 0, "value of "+id))
+	}
+	for i, apart := range []keystore.Ref{
+		{Kind: keystore.KindRegion, Region: region, Account: account, ID: "k"},
+		{Kind: keystore.KindKey, Region: "us-east-2", Account: account, ID: "l"},
+		{Kind: keystore.KindKey, Region: region, Account: "111122223334", ID: "m"},
+		{Kind: keystore.KindKey, Region: region, Account: "", ID: "n"},
+	} {
+		mustCommit(t, s, keystore.Change{Op: keystore.Put, Ref: apart, Value: fmt.Append(nil, i)})
+	}
+	recs, err := s.List(t.Context(), keystore.KindKey, region, account, "", 100)
+	require.NoError(t, err)
+	assert.Equal(t, want, ids(recs))
+	for _, rec := range recs {
+		assert.Equal(t, withoutEmptySeal(mustGet(t, s, rec.Ref.ID)), withoutEmptySeal(rec))
+	}
+	assert.Equal(t, []string{"aa", "b", "é"}, page(t, s, "a b", 100), "after a record")
+	assert.Equal(t, []string{"aa", "b", "é"}, page(t, s, "a z", 100), "after a record that is not there")
+	assert.Empty(t, page(t, s, "é", 100))
+}
+
+func testListPages(t *testing.T, open Opener) {
+	s := open(t)
+	var want []string
+	for i := range 20 {
+		want = append(want, fmt.Sprintf("id-%02d", i))
+		mustCommit(t, s, put(want[i], 0, ""))
+	}
+	for _, limit := range []int{1, 3, 5, 19, 20, 21, keystore.MaxPage} {
+		var got []string
+		after := ""
+		for {
+			ids := page(t, s, after, limit)
+			got = append(got, ids...)
+			if len(ids) < limit {
+				break
+			}
+			after = ids[limit-1]
+		}
+		require.Equal(t, want, got, "limit %d", limit)
+	}
+}
+
+// testListPagesWhileOthersWrite has another instance add and remove records on both sides of the reader's place,
+// between any two of its pages.
+func testListPagesWhileOthersWrite(t *testing.T, open Opener) {
+	s, other := open(t), open(t)
+	var staying []string
+	for i := range 30 {
+		staying = append(staying, fmt.Sprintf("id-%02d", i))
+		mustCommit(t, s, put(staying[i], 0, ""))
+	}
+	churn := map[string]uint64{}
+	toggle := func(id string) {
+		if version, there := churn[id]; there {
+			mustCommit(t, other, del(id, version))
+			delete(churn, id)
+			return
+		}
+		churn[id] = mustCommit(t, other, put(id, 0, ""))
+	}
+	for pass := range 4 {
+		var got []string
+		after := ""
+		for {
+			ids := page(t, s, after, 4)
+			got = append(got, ids...)
+			if len(ids) < 4 {
+				break
+			}
+			after = ids[3]
+			toggle("id-00-early")
+			toggle(after + "-next")
+			toggle(fmt.Sprintf("id-%02d-late", 20+pass))
+		}
+		require.True(t, slices.IsSorted(got), "pass %d", pass)
+		require.Len(t, slices.Compact(slices.Clone(got)), len(got), "none comes twice")
+		require.Equal(t, staying, slices.DeleteFunc(got, func(id string) bool { return len(id) > len("id-00") }))
+	}
+}
+
+func testPageLimits(t *testing.T, open Opener) {
+	s := open(t)
+	mustCommit(t, s, put("a", 0, "", ckaID("1")))
+	for _, limit := range []int{-1, 0, keystore.MaxPage + 1} {
+		_, err := s.List(t.Context(), keystore.KindKey, region, account, "", limit)
+		assert.Error(t, err, "limit %d", limit)
+		_, err = s.Lookup(t.Context(), keystore.IndexCKAID, "", keystore.Ref{}, limit)
+		assert.Error(t, err, "limit %d", limit)
+	}
+	for _, limit := range []int{1, keystore.MaxPage} {
+		_, err := s.List(t.Context(), keystore.KindKey, region, account, "", limit)
+		assert.NoError(t, err, "limit %d", limit)
+		_, err = s.Lookup(t.Context(), keystore.IndexCKAID, "", keystore.Ref{}, limit)
+		assert.NoError(t, err, "limit %d", limit)
+	}
+}

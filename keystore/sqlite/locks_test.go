@@ -1,0 +1,123 @@
+package sqlite_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+)
+
+// creating is an unfinished record of an instance.
+func creating(id, instance string) keystore.Key {
+	k := key(id)
+	k.State, k.Instance = keystore.Creating, instance
+	return k
+}
+
+func locksOf(t *testing.T, path string) []string {
+	t.Helper()
+	return names(t, filepath.Join(filepath.Dir(path), "locks"))
+}
+
+// childHold leaves an unfinished record, says who it is and lives on until told to end.
+func childHold(s *sqlite.Store) error {
+	if _, err := s.Commit(context.Background(), creating("left by "+s.Instance(), s.Instance()).Put(0)); err != nil {
+		return err
+	}
+	fmt.Println(s.Instance())
+	return waitForParent()
+}
+
+func TestTakeOverOfProcesses(t *testing.T) {
+	path := newPath(t)
+	s := mustOpen(t, path)
+	killed, ended := startChild(t, "hold", path), startChild(t, "hold", path)
+	for c, end := range map[*child]func(*testing.T) []string{killed: killed.kill, ended: ended.finish} {
+		instance := c.line(t)
+		_, err := s.TakeOver(t.Context(), instance)
+		require.ErrorIs(t, err, keystore.ErrAlive)
+		end(t)
+		release, err := s.TakeOver(t.Context(), instance)
+		require.NoError(t, err)
+		assert.Contains(t, locksOf(t, path), instance+".lock")
+		release(true)
+		assert.NotContains(t, locksOf(t, path), instance+".lock")
+	}
+}
+
+func TestChildrenDoNotKeepAnInstanceAlive(t *testing.T) {
+	path := newPath(t)
+	a, b := mustOpen(t, path), mustOpen(t, path)
+	_, err := a.Commit(t.Context(), creating("left", a.Instance()).Put(0))
+	require.NoError(t, err)
+	startChild(t, "idle", path) // has inherited what is not close-on-exec
+	require.NoError(t, a.Close())
+	release, err := b.TakeOver(t.Context(), a.Instance())
+	require.NoError(t, err)
+	release(true)
+}
+
+func TestCloseKeepsLockFileForUnfinishedWork(t *testing.T) {
+	path := newPath(t)
+	idle, busy := mustOpen(t, path), mustOpen(t, path)
+	version, err := busy.Commit(t.Context(), creating("left", busy.Instance()).Put(0))
+	require.NoError(t, err)
+	require.NoError(t, idle.Close())
+	require.NoError(t, busy.Close())
+	assert.Equal(t, []string{busy.Instance() + ".lock"}, locksOf(t, path))
+
+	next := mustOpen(t, path)
+	assert.Contains(t, locksOf(t, path), busy.Instance()+".lock", "opening removes no file with work left")
+	_, err = next.Commit(t.Context(), keystore.Change{Op: keystore.Delete, Ref: key("left").Ref(), Expect: version})
+	require.NoError(t, err)
+	require.NoError(t, next.Close())
+
+	last := mustOpen(t, path)
+	assert.Equal(t, []string{last.Instance() + ".lock"}, locksOf(t, path), "the work is done: nothing to keep")
+}
+
+func TestOpenLeavesOtherFilesAmongLocksAlone(t *testing.T) {
+	path := newPath(t)
+	locks := filepath.Join(filepath.Dir(path), "locks")
+	other := []string{"README", "audit.lock", "0123.lock", "0123456789abcdef0123456789abcdeF.lock"}
+	for _, name := range other {
+		require.NoError(t, os.WriteFile(filepath.Join(locks, name), nil, 0o600))
+	}
+	s := mustOpen(t, path)
+	assert.ElementsMatch(t, append(other, s.Instance()+".lock"), locksOf(t, path))
+	require.NoError(t, s.Close())
+	assert.ElementsMatch(t, other, locksOf(t, path))
+}
+
+func TestTakeOverAfterLocksWereLost(t *testing.T) {
+	path := newPath(t)
+	a, b := mustOpen(t, path), mustOpen(t, path)
+	const gone = "0123456789abcdef0123456789abcdef"
+	release, err := a.TakeOver(t.Context(), gone)
+	require.NoError(t, err, "a file that is missing was there before the first commit: its instance is dead")
+	_, err = b.TakeOver(t.Context(), gone)
+	require.ErrorIs(t, err, keystore.ErrAlive, "still not both")
+	require.NoError(t, a.Close())
+	_, err = b.TakeOver(t.Context(), gone)
+	require.ErrorIs(t, err, keystore.ErrAlive, "closing the store does not release what it has taken")
+	release(true)
+	assert.Equal(t, []string{b.Instance() + ".lock"}, locksOf(t, path))
+}
+
+func TestLocksDirOption(t *testing.T) {
+	path := newPath(t)
+	dir := filepath.Join(t.TempDir(), "elsewhere")
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{LocksDir: dir})
+	require.NoError(t, err)
+	assert.Equal(t, []string{s.Instance() + ".lock"}, names(t, dir))
+	assert.Empty(t, locksOf(t, path))
+	require.NoError(t, s.Close())
+	assert.Empty(t, names(t, dir))
+}

@@ -1,0 +1,150 @@
+package sqlite_test
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+)
+
+// build makes a private database by running SQL, as a program of another version would have.
+func build(t *testing.T, path, script string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	db := raw(t, path)
+	mustExec(t, db, script)
+	require.NoError(t, db.Close())
+}
+
+// schema lists the statements that made a database, and its version.
+func schema(t *testing.T, path string) (list []string, version int) {
+	t.Helper()
+	db := raw(t, path)
+	require.NoError(t, db.QueryRow("PRAGMA user_version").Scan(&version))
+	rows, err := db.Query("SELECT coalesce(sql, name) FROM sqlite_schema ORDER BY name")
+	require.NoError(t, err)
+	for rows.Next() {
+		var text string
+		require.NoError(t, rows.Scan(&text))
+		list = append(list, strings.Join(strings.Fields(text), " "))
+	}
+	require.NoError(t, rows.Err())
+	require.NoError(t, db.Close())
+	return list, version
+}
+
+// TestOpenMigratesEveryReleasedVersion opens a frozen store of each version that was ever released. A new migration
+// needs a new one beside the old ones.
+func TestOpenMigratesEveryReleasedVersion(t *testing.T) {
+	fresh, current := schema(t, newPath(t))
+	for version := 1; version <= current; version++ {
+		script, err := os.ReadFile(filepath.Join("testdata", fmt.Sprintf("v%d.sql", version)))
+		require.NoError(t, err, "every version has its frozen store")
+		path := filepath.Join(t.TempDir(), "kms.db")
+		build(t, path, string(script))
+
+		s := mustOpen(t, path)
+		require.NoError(t, s.Verify(t.Context()))
+		requireFrozenRecords(t, s)
+		require.NoError(t, s.Close())
+		got, migrated := schema(t, path)
+		assert.Equal(t, fresh, got, "version %d ends as a new store begins", version)
+		assert.Equal(t, current, migrated)
+	}
+}
+
+// requireFrozenRecords looks for what the frozen stores hold.
+func requireFrozenRecords(t *testing.T, s *sqlite.Store) {
+	t.Helper()
+	recs, err := s.List(t.Context(), keystore.KindKey, "us-east-1", "111122223333", "", 10)
+	require.NoError(t, err)
+	var states []keystore.KeyState
+	for _, rec := range recs {
+		k, err := keystore.DecodeKey(rec)
+		require.NoError(t, err)
+		states = append(states, k.State)
+	}
+	assert.Equal(t, []keystore.KeyState{keystore.Enabled, keystore.Disabled, keystore.Creating}, states)
+	rec, err := s.Get(t.Context(), keystore.RegionRef("us-east-1"))
+	require.NoError(t, err)
+	region, err := keystore.DecodeRegion(rec)
+	require.NoError(t, err)
+	assert.Equal(t, "5f3a9c0e12345678", region.Serial)
+
+	release, err := s.TakeOver(t.Context(), "0123456789abcdef0123456789abcdef")
+	require.NoError(t, err, "the instance that was creating is dead")
+	release(false)
+	version, err := s.Commit(t.Context(), key("new").Put(0))
+	require.NoError(t, err)
+	assert.Equal(t, uint64(43), version, "the numbers go on")
+}
+
+// unborn is a store before its first migration: every step is still to run.
+const unborn = "PRAGMA application_id = 1886079827; PRAGMA journal_mode = WAL; PRAGMA user_version = 0"
+
+func TestOpenersMigrateOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kms.db")
+	build(t, path, unborn)
+	var group errgroup.Group
+	for i := range 4 {
+		group.Go(func() error {
+			s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+			if err != nil {
+				return err
+			}
+			_, err = s.Commit(t.Context(), key(fmt.Sprint("of opener ", i)).Put(0))
+			if err != nil {
+				return err
+			}
+			return s.Close()
+		})
+	}
+	require.NoError(t, group.Wait())
+	s := mustOpen(t, path)
+	require.NoError(t, s.Verify(t.Context()))
+	recs, err := s.List(t.Context(), keystore.KindKey, "us-east-1", "111122223333", "", 10)
+	require.NoError(t, err)
+	assert.Len(t, recs, 4, "nobody started over")
+}
+
+func TestFailedMigrationChangesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kms.db")
+	// The table in the way makes the step fail after it has done something.
+	build(t, path, unborn+"; CREATE TABLE entry (precious TEXT); INSERT INTO entry VALUES ('x')")
+	before, _ := schema(t, path)
+	_, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	require.ErrorContains(t, err, "migrate from version 0")
+	after, version := schema(t, path)
+	assert.Equal(t, before, after)
+	assert.Zero(t, version)
+	assert.Equal(t, []string{}, append([]string{}, names(t, filepath.Join(filepath.Dir(path), "locks"))...))
+}
+
+func TestOpenRestoresTheJournalMode(t *testing.T) {
+	path := newPath(t)
+	db := raw(t, path)
+	mustExec(t, db, "PRAGMA journal_mode = DELETE")
+	require.NoError(t, db.Close())
+	s := mustOpen(t, path)
+	_, err := s.Commit(t.Context(), key("a").Put(0))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	db = raw(t, path)
+	requireText(t, db, "PRAGMA journal_mode", "wal")
+}
+
+func requireText(t *testing.T, db *sql.DB, query, want string) {
+	t.Helper()
+	var got string
+	require.NoError(t, db.QueryRow(query).Scan(&got))
+	require.Equal(t, want, got)
+}
