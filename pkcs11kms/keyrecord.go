@@ -1,0 +1,89 @@
+package pkcs11kms
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+//lint:file-ignore SA1019 deprecated members are part of the API
+
+// key is a key record as the operations see it. It is never changed: a change of the record makes a new one.
+type key struct {
+	record  keystore.Key
+	version uint64
+	arn     string
+	mac     *macSpec   // nil when the key is no HMAC key
+	object  *token.Key // nil when the key is no HMAC key
+	token   *token.Token
+}
+
+// key returns the key that the API may show by this name, or keystore.ErrNotFound.
+func (b *Bridge) key(ctx context.Context, ref keystore.Ref, fresh bool) (*key, error) {
+	return cachedRecord(ctx, b.cache, ref, fresh, b.decodeKey)
+}
+
+// decodeKey reads a key record. One that is between two of its steps is answered with keystore.ErrNotFound.
+func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
+	record, err := keystore.DecodeKey(rec)
+	if err != nil {
+		return nil, err
+	}
+	if record.State.Unfinished() {
+		return nil, keystore.ErrNotFound
+	}
+	r, ok := b.regions[record.Region]
+	if !ok {
+		return nil, fmt.Errorf("key %s is of region %q, which is not configured", record.ID, record.Region)
+	}
+	k := &key{
+		record:  record,
+		version: rec.Version,
+		arn:     "arn:" + b.cfg.Partition + ":kms:" + record.Region + ":" + record.Account + ":key/" + record.ID,
+		mac:     macSpecOf(types.KeySpec(record.Spec)),
+		token:   r.token,
+	}
+	if k.mac != nil {
+		k.object = r.object(k.mac.hash, record)
+	}
+	return k, nil
+}
+
+// object returns the handle of a key's object. Handles outlive the cached records: finding an object is the slow part,
+// and the token layer itself notices when a handle went stale.
+func (r *region) object(hash token.Hash, record keystore.Key) *token.Key {
+	object, ok := r.objects.Load(record.CKAID.String())
+	if !ok {
+		object, _ = r.objects.LoadOrStore(record.CKAID.String(), r.token.HMACKey(hash, record.CKAID))
+	}
+	return object.(*token.Key)
+}
+
+// metadata is the KeyMetadata of CreateKey and DescribeKey, with the members that the real service sends for this
+// kind of key and no others.
+func (k *key) metadata() *types.KeyMetadata {
+	m := &types.KeyMetadata{
+		AWSAccountId:          aws.String(k.record.Account),
+		KeyId:                 aws.String(k.record.ID),
+		Arn:                   aws.String(k.arn),
+		CreationDate:          aws.Time(k.record.Created),
+		Enabled:               k.record.State == keystore.Enabled,
+		Description:           aws.String(k.record.Description),
+		KeyUsage:              types.KeyUsageType(k.record.Usage),
+		KeyState:              types.KeyState(k.record.State),
+		Origin:                types.OriginType(k.record.Origin),
+		KeyManager:            types.KeyManagerTypeCustomer,
+		CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.record.Spec),
+		KeySpec:               types.KeySpec(k.record.Spec),
+		MultiRegion:           aws.Bool(false),
+	}
+	if k.mac != nil {
+		m.MacAlgorithms = []types.MacAlgorithmSpec{k.mac.algorithm}
+	}
+	return m
+}

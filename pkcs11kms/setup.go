@@ -1,0 +1,24 @@
+package pkcs11kms
+
+import "fmt"
+
+// SetupError says what is wrong with the environment that a Bridge needs, and what to do about it.
+type SetupError struct {
+	Problem string
+	Advice  string // one or more lines; often a command to run
+	Err     error  // the cause; may be nil
+}
+
+// Error says what is wrong.
+func (e *SetupError) Error() string {
+	if e.Err == nil {
+		return e.Problem
+	}
+	return fmt.Sprintf("%s: %v", e.Problem, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *SetupError) Unwrap() error { return e.Err }
+
+// Hint returns Advice.
+func (e *SetupError) Hint() string { return e.Advice }

@@ -1,0 +1,95 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// recheckInterval is how old the permission of a stream may get. With the age that the cache allows it stays within
+// the second and a half after which a disabled key must be at rest everywhere.
+const recheckInterval = 500 * time.Millisecond
+
+// MACStream makes the HMAC of data of any length. The data goes to the token as it is written; Sum returns the tag,
+// the same as GenerateMac would for the same bytes. One goroutine may use it at a time; Close may come from another.
+type MACStream struct {
+	client  *Client
+	ctx     context.Context // of NewMAC: the stream ends with it
+	req     request
+	arn     string
+	stream  *token.Stream
+	checked time.Time
+}
+
+// NewMAC begins a MAC over data that is longer than GenerateMac takes. keyID is what GenerateMac accepts, and the
+// caller needs the same permission. The stream holds one session of the token until Sum, Close or the end of ctx; at
+// most a quarter of the sessions serve streams. The key is checked again while data is written, so that a stream ends
+// when its key is disabled. Tokens whose module is known to crash in multi-part operations answer
+// UnsupportedOperationException.
+func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAlgorithmSpec) (*MACStream, error) {
+	var v violations
+	v.keyID(&keyID)
+	requiredEnum(&v, "macAlgorithm", algorithm, algorithm.Values())
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	s := &MACStream{client: c, ctx: ctx, req: request{keyID: &keyID, algorithm: algorithm}}
+	err := c.guard(ctx, &opGenerateMac, s.req, func(ctx context.Context, k *key) error {
+		var err error
+		s.stream, err = k.token.NewStream(ctx, k.object)
+		if errors.Is(err, token.ErrStreamRefused) {
+			return &causedError{unsupported("The token cannot make a MAC over more than 4096 bytes."), err}
+		}
+		s.arn, s.checked = k.arn, c.bridge.cfg.Now()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.req.keyID = aws.String(s.arn) // an alias that moves meanwhile must not change the key
+	return s, nil
+}
+
+// Write adds data. An error is final, and ends the stream.
+func (s *MACStream) Write(p []byte) (int, error) {
+	if err := s.recheck(recheckInterval); err != nil {
+		return 0, err
+	}
+	n, err := s.stream.Write(p)
+	return n, s.client.answer(s.ctx, opGenerateMac.name, s.arn, err)
+}
+
+// Sum returns the tag and ends the stream.
+func (s *MACStream) Sum() ([]byte, error) {
+	if err := s.recheck(0); err != nil {
+		return nil, err
+	}
+	tag, err := s.stream.Sum()
+	if err != nil {
+		return nil, s.client.answer(s.ctx, opGenerateMac.name, s.arn, err)
+	}
+	return tag, nil
+}
+
+// Close ends the stream and gives its session back. After Sum it does nothing.
+func (s *MACStream) Close() error { return s.stream.Close() }
+
+// recheck asks for the permission again when the last answer is older than age.
+func (s *MACStream) recheck(age time.Duration) error {
+	now := s.client.bridge.cfg.Now()
+	if since := now.Sub(s.checked); since >= 0 && since < age {
+		return nil
+	}
+	err := s.client.guard(s.ctx, &opGenerateMac, s.req, func(context.Context, *key) error { return nil })
+	if err != nil {
+		_ = s.stream.Close() // the refusal is what counts
+		return err
+	}
+	s.checked = now
+	return nil
+}

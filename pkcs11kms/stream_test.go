@@ -1,0 +1,120 @@
+package pkcs11kms
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/require"
+)
+
+func TestStreamAgreesWithGenerateMac(t *testing.T) {
+	c := newClient(t)
+	for _, spec := range macSpecs {
+		key := mustCreate(t, c, spec.spec)
+		data := bytes.Repeat([]byte("0123456789abcdef"), 256)
+		want, err := c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: spec.algorithm, Message: data})
+		require.NoError(t, err)
+		for _, piece := range []int{1, 7, 1000, 4096} {
+			s, err := c.NewMAC(t.Context(), *key.Arn, spec.algorithm)
+			require.NoError(t, err)
+			n, err := io.CopyBuffer(struct{ io.Writer }{s}, struct{ io.Reader }{bytes.NewReader(data)}, make([]byte, piece))
+			require.NoError(t, err)
+			require.EqualValues(t, len(data), n)
+			tag, err := s.Sum()
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(want.Mac, tag), "pieces of %d bytes", piece)
+			require.NoError(t, s.Close())
+			_, err = s.Write([]byte("more"))
+			require.Error(t, err, "after Sum")
+		}
+	}
+}
+
+func TestStreamOfAMegabyteAndOfNothing(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	sum := func(data []byte) []byte {
+		s, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+		require.NoError(t, err)
+		_, err = s.Write(data)
+		require.NoError(t, err)
+		tag, err := s.Sum()
+		require.NoError(t, err)
+		return tag
+	}
+	large := make([]byte, 1<<20)
+	first := sum(large)
+	require.True(t, bytes.Equal(first, sum(large)))
+	large[1<<19] = 1
+	require.False(t, bytes.Equal(first, sum(large)))
+	require.Len(t, sum(nil), 32)
+}
+
+func TestStreamRefusals(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	_, err := c.NewMAC(t.Context(), "", "HMAC_SHA_1")
+	require.ErrorContains(t, err, "2 validation errors detected")
+	_, err = c.NewMAC(t.Context(), unknownID, types.MacAlgorithmSpecHmacSha256)
+	requireAPIError(t, err, "NotFoundException", "Key '"+arnOf(unknownID)+"' does not exist")
+	_, err = c.NewMAC(t.Context(), *key.KeyId, types.MacAlgorithmSpecHmacSha224)
+	requireAPIError(t, err, "InvalidKeyUsageException", "Algorithm HMAC_SHA_224 is incompatible with key spec HMAC_256.")
+}
+
+// A stream ends when its key is disabled: at the next check, and at Sum in any case.
+func TestStreamOfAKeyThatIsDisabled(t *testing.T) {
+	cfg := newConfig(t)
+	clk := newClock()
+	cfg.Now = clk.Now
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	begin := func() *MACStream {
+		s, err := c.NewMAC(t.Context(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+		require.NoError(t, err)
+		_, err = s.Write([]byte("data"))
+		require.NoError(t, err)
+		return s
+	}
+	writing, summing := begin(), begin()
+	require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
+	clk.Advance(recheckInterval)
+	_, err := writing.Write([]byte("more"))
+	requireAPIError(t, err, "DisabledException", *key.Arn+" is disabled.")
+	_, err = summing.Sum()
+	requireAPIError(t, err, "DisabledException", *key.Arn+" is disabled.")
+	requireSessionsBack(t, c)
+}
+
+// A stream that nobody ends gives its session back: with its context, or when it is forgotten.
+func TestAbandonedStreams(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.MaxSessions = 4 // one of them for streams
+	cfg.CallTimeout = 20 * time.Second
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := c.NewMAC(ctx, *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+	require.NoError(t, err)
+	short, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer stop()
+	_, err = c.NewMAC(short, *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+	require.Error(t, err, "a quarter of the sessions at most")
+	_, err = generate(t.Context(), c, key.KeyId, []byte("m"))
+	require.NoError(t, err, "the others are for everybody else")
+	cancel()
+	requireSessionsBack(t, c)
+	_, err = s.Write([]byte("late"))
+	require.Error(t, err)
+
+	func() {
+		_, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+		require.NoError(t, err)
+	}()
+	require.Eventually(t, func() bool { runtime.GC(); return c.region.token.Stats().InUse == 0 }, 10*time.Second, time.Millisecond)
+}
