@@ -107,7 +107,7 @@ func testTurns(t *testing.T, stores []keystore.Store, dead string) {
 	var group errgroup.Group
 	for w := range 6 {
 		group.Go(func() error {
-			for turns.Load() < 1000 {
+			for turns.Load() < 200 {
 				release, err := stores[w%2].TakeOver(t.Context(), dead)
 				if errors.Is(err, keystore.ErrAlive) {
 					continue
@@ -118,7 +118,7 @@ func testTurns(t *testing.T, stores []keystore.Store, dead string) {
 				if n := holders.Add(1); n != 1 {
 					return fmt.Errorf("%d holders at once", n)
 				}
-				for range 20 {
+				for range 3 {
 					runtime.Gosched() // the others get the time to make the mistake
 				}
 				turns.Add(1)
