@@ -52,6 +52,10 @@ func fail(ctx context.Context, op, path string, err error) error {
 		return fmt.Errorf("%s store: %w", op, ctx.Err())
 	}
 	hint := hintFor(path, err)
+	var se sqlite3.Error
+	if errors.As(err, &se) && se.Code == sqlite3.ErrCorrupt {
+		err = fmt.Errorf("%w: %w", errDamaged, err)
+	}
 	return &Error{Op: op, Path: path, Err: err, hint: hint}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -56,7 +57,7 @@ func checkPrivate(path string, info os.FileInfo, want fs.FileMode) error {
 const hintForeign = "The path names something else than a key store of pkcs11kms: check it. Nothing was changed."
 
 // checkHeader reads the header without touching anything, so that a foreign or newer file is refused untouched.
-func checkHeader(ctx context.Context, path string, info os.FileInfo) error {
+func checkHeader(ctx context.Context, path string) error {
 	id, version, err := readHeader(ctx, path)
 	var se sqlite3.Error
 	switch {
@@ -64,9 +65,6 @@ func checkHeader(ctx context.Context, path string, info os.FileInfo) error {
 		return &Error{Op: "open", Path: path, Err: errNotAStore, hint: hintForeign}
 	case errors.As(err, &se) && se.Code == sqlite3.ErrCorrupt && hasJournal(path):
 		return nil // its pages may be in the journal: who opens it with locks will see
-	case errors.As(err, &se) && se.Code == sqlite3.ErrCorrupt:
-		return &Error{Op: "open", Path: path, hint: hintDamaged,
-			Err: fmt.Errorf("%w: %d bytes are not all of it", errDamaged, info.Size())}
 	case err != nil:
 		return err
 	case id != applicationID:
@@ -78,7 +76,32 @@ func checkHeader(ctx context.Context, path string, info os.FileInfo) error {
 	return nil
 }
 
+// The header says how long the file is, and a process that moves its journal into the file writes the header before the
+// last page. So a file that seems cut off is looked at again before it counts as damaged.
+const (
+	looks     = 20
+	lookPause = 10 * time.Millisecond
+)
+
 func readHeader(ctx context.Context, path string) (id, version int64, err error) {
+	pause := time.NewTicker(lookPause)
+	defer pause.Stop()
+	for range looks {
+		id, version, err = lookAtHeader(ctx, path)
+		var se sqlite3.Error
+		if !errors.As(err, &se) || se.Code != sqlite3.ErrCorrupt || hasJournal(path) {
+			break
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		}
+	}
+	return id, version, err
+}
+
+func lookAtHeader(ctx context.Context, path string) (id, version int64, err error) {
 	db := looking(path).open(1)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	conn, err := db.Conn(ctx)

@@ -88,7 +88,7 @@ func (s *Store) locate(ctx context.Context) error {
 	if err := checkFile(path, s.found); err != nil {
 		return err
 	}
-	if err := checkHeader(ctx, path, s.found); err != nil {
+	if err := checkHeader(ctx, path); err != nil {
 		return err
 	}
 	if s.locks == "" {
@@ -102,8 +102,8 @@ func missingError(path string, err error) error {
 		return err
 	}
 	return &Error{Op: "open", Path: path, Err: errors.New("no such file"),
-		hint: fmt.Sprintf("Make a new state directory with: pkcs11kms init --state-dir '%s'\n"+
-			"If there was a store, check the path and whether its file system is mounted.", filepath.Dir(path))}
+		hint: "Check the path, and whether the file system is mounted. If the store is lost, restore it from a backup;\n" +
+			"a new one is made together with a new state directory: pkcs11kms init --help"}
 }
 
 // start takes the instance's lock and makes all connections.
