@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/softhsm"
+)
+
+// The second opinion comes from a library that insists on initialising and finalizing the module itself, and that
+// crashes on some modules. It therefore runs in a process of its own: this binary again, with the hidden verb below.
+// The job goes to the child's standard input, PIN included, since others can read arguments and environment.
+const crosscheckVerb = "crosscheck-child"
+
+// crossJob is what the child is asked for.
+type crossJob struct {
+	Module string
+	Serial string
+	PIN    string
+	Keys   []crossKey
+}
+
+// crossKey is one key and the message to authenticate with it.
+type crossKey struct {
+	CKAID     []byte
+	Algorithm types.MacAlgorithmSpec
+	Message   []byte
+}
+
+// crossAnswer is what the child found: one MAC for each key, in order, or why there are none.
+type crossAnswer struct {
+	Error string
+	MACs  []crossMAC
+}
+
+type crossMAC struct {
+	MAC   []byte
+	Error string
+}
+
+var algorithmOf = map[string]types.MacAlgorithmSpec{
+	string(types.KeySpecHmac224): types.MacAlgorithmSpecHmacSha224,
+	string(types.KeySpecHmac256): types.MacAlgorithmSpecHmacSha256,
+	string(types.KeySpecHmac384): types.MacAlgorithmSpecHmacSha384,
+	string(types.KeySpecHmac512): types.MacAlgorithmSpecHmacSha512,
+}
+
+func crosscheckChildCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:    crosscheckVerb,
+		Hidden: true,
+		Args:   noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			var job crossJob
+			if err := json.NewDecoder(a.stdin).Decode(&job); err != nil {
+				return errors.New("reading the job: not one of doctor --crosscheck") // the decoder's error may show the PIN
+			}
+			return json.NewEncoder(a.stdout).Encode(secondOpinion(job))
+		},
+	}
+}
+
+// crosscheckAll compares the MACs of every enabled key of every region whose token could be opened.
+func crosscheckAll(ctx context.Context, cfg pkcs11kms.Config, regions []pkcs11kms.RegionReport) (checks []pkcs11kms.Check) {
+	for _, region := range regions {
+		if region.Token == nil {
+			checks = append(checks, crossFinding(region.Name, pkcs11kms.StatusError, "not done: the token could not be opened"))
+			continue
+		}
+		found, err := crosscheckRegion(ctx, cfg, region)
+		if err != nil {
+			check := crossFinding(region.Name, pkcs11kms.StatusError, err.Error())
+			check.Hint = hintOf(err)
+			found = []pkcs11kms.Check{check}
+		}
+		checks = append(checks, found...)
+	}
+	return checks
+}
+
+func crossFinding(subject, status, text string) pkcs11kms.Check {
+	return pkcs11kms.Check{Area: "crosscheck", Subject: subject, Status: status, Text: text}
+}
+
+func crosscheckRegion(ctx context.Context, cfg pkcs11kms.Config, region pkcs11kms.RegionReport) ([]pkcs11kms.Check, error) {
+	job := crossJob{Module: region.Token.Module, Serial: region.Token.Serial}
+	var ids []string
+	for _, key := range region.Keys {
+		algorithm, known := algorithmOf[key.KeySpec]
+		if key.State != string(types.KeyStateEnabled) || key.Object == nil || !known {
+			continue
+		}
+		id, err := hex.DecodeString(key.CKAID)
+		if err != nil {
+			return nil, fmt.Errorf("malformed CKA_ID %q", key.CKAID)
+		}
+		ids = append(ids, key.KeyID)
+		job.Keys = append(job.Keys, crossKey{CKAID: id, Algorithm: algorithm, Message: randomMessage()})
+	}
+	if len(ids) == 0 {
+		return []pkcs11kms.Check{crossFinding(region.Name, pkcs11kms.StatusOK, "no enabled key to compare")}, nil
+	}
+	ours, err := ownMACs(ctx, cfg, region.Name, ids, job.Keys)
+	if err != nil {
+		return nil, err
+	}
+	configured := cfg.Regions[region.Name]
+	if job.PIN, err = configured.ReadPIN(ctx); err != nil {
+		return nil, fmt.Errorf("reading the PIN: %w", err)
+	}
+	theirs, err := askChild(ctx, job, configured.SoftHSMConfig)
+	if err != nil {
+		return nil, err
+	}
+	var checks []pkcs11kms.Check
+	for i, id := range ids {
+		checks = append(checks, compare(id, ours[i], theirs[i]))
+	}
+	return checks, nil
+}
+
+func randomMessage() []byte {
+	message := make([]byte, 32)
+	rand.Read(message) // never fails, see crypto/rand
+	return message
+}
+
+func compare(id string, ours, theirs crossMAC) pkcs11kms.Check {
+	switch {
+	case ours.Error != "":
+		return crossFinding(id, pkcs11kms.StatusError, "this program makes no MAC: "+ours.Error)
+	case theirs.Error != "":
+		return crossFinding(id, pkcs11kms.StatusError, "crypto11 makes no MAC: "+theirs.Error)
+	case subtle.ConstantTimeCompare(ours.MAC, theirs.MAC) != 1:
+		check := crossFinding(id, pkcs11kms.StatusError, "different: crypto11 makes another MAC with the same object")
+		check.Hint = "do not use the key until it is known which of the two is wrong; ask a third, such as pkcs11-tool --sign"
+		return check
+	}
+	return crossFinding(id, pkcs11kms.StatusOK, "equal: crypto11 makes the same MAC")
+}
+
+// ownMACs makes the MACs by the API.
+func ownMACs(ctx context.Context, cfg pkcs11kms.Config, region string, ids []string, keys []crossKey) (macs []crossMAC, err error) {
+	cfg.DefaultRegion = region
+	client, err := pkcs11kms.New(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	for i, key := range keys {
+		out, err := client.GenerateMac(ctx, &kms.GenerateMacInput{KeyId: aws.String(ids[i]), MacAlgorithm: key.Algorithm, Message: key.Message})
+		if err != nil {
+			macs = append(macs, crossMAC{Error: err.Error()})
+			continue
+		}
+		macs = append(macs, crossMAC{MAC: out.Mac})
+	}
+	return macs, nil
+}
+
+// childGrace is how long a child that was told to end may keep its output open.
+const childGrace = 5 * time.Second
+
+// askChild runs the child. Whatever becomes of it, a crash of the module included, is an error and no more.
+func askChild(ctx context.Context, job crossJob, softHSMConfig string) ([]crossMAC, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding this program: %w", err)
+	}
+	text, err := json.Marshal(job)
+	if err != nil {
+		return nil, err
+	}
+	child := exec.CommandContext(ctx, program, crosscheckVerb)
+	child.Args[0] = os.Args[0]
+	child.Env = childEnvironment()
+	if softHSMConfig != "" {
+		child.Env = childEnvironment(softhsm.EnvConfig + "=" + softHSMConfig)
+	}
+	child.WaitDelay = childGrace
+	child.Stdin = bytes.NewReader(text)
+	child.Stderr = io.Discard // a crash report may hold anything
+	out, err := child.Output()
+	var answer crossAnswer
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, fmt.Errorf("crypto11 did not survive in its process (%w): its opinion cannot be had of this module", err)
+	case json.Unmarshal(out, &answer) != nil:
+		return nil, errors.New("crypto11's process gave no answer that can be read")
+	case answer.Error != "":
+		return nil, fmt.Errorf("crypto11 cannot open the token: %s", answer.Error)
+	case len(answer.MACs) != len(job.Keys):
+		return nil, fmt.Errorf("crypto11 answered for %d keys in place of %d", len(answer.MACs), len(job.Keys))
+	}
+	return answer.MACs, nil
+}

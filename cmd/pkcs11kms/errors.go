@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/aws/smithy-go"
+	"github.com/spf13/cobra"
+)
+
+// The exit codes. Scripts rely on them.
+const (
+	exitDone        = 0
+	exitRefused     = 1
+	exitUsage       = 2
+	exitEnvironment = 3
+	exitInterrupted = 128 + int(syscall.SIGINT)
+	exitPipeClosed  = 128 + int(syscall.SIGPIPE)
+)
+
+const exitCodesHelp = `Exit codes:
+  0  done
+  1  refused by KMS, or a MAC that does not fit
+  2  wrong usage
+  3  the environment: no token, wrong PIN, unusable state directory
+`
+
+// usageError is a command line that cannot be meant.
+type usageError struct {
+	err  error
+	hint string // besides the pointer to --help; may be empty
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+func (e *usageError) Hint() string  { return e.hint }
+
+func usagef(format string, args ...any) error { return &usageError{err: fmt.Errorf(format, args...)} }
+
+// exitError is an outcome that was told already.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// operationError is an error of an operation of the API.
+type operationError struct {
+	operation string
+	err       error
+}
+
+func (e *operationError) Error() string { return e.operation + ": " + e.err.Error() }
+func (e *operationError) Unwrap() error { return e.err }
+
+// outputError is an error in writing the result.
+type outputError struct{ err error }
+
+func (e *outputError) Error() string { return "writing the output: " + e.err.Error() }
+func (e *outputError) Unwrap() error { return e.err }
+
+// report tells the outcome on standard error and returns the exit code. The first line says what is wrong, for an
+// error of the API in the words of the aws CLI; lines that begin with "hint: " say what to do about it.
+func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
+	var usage *usageError
+	var exit exitError
+	var api smithy.APIError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &exit):
+		return int(exit)
+	case errors.Is(err, syscall.EPIPE):
+		return exitPipeClosed // whoever reads has seen enough
+	case errors.As(err, &usage), !a.started:
+		a.warn(err)
+		printHint(a.stderr, err)
+		fmt.Fprintf(a.stderr, "hint: see %s --help\n", cmd.CommandPath())
+		return exitUsage
+	case ctx.Err() != nil:
+		fmt.Fprintln(a.stderr, "pkcs11kms: interrupted")
+		return exitInterrupted
+	case errors.As(err, &api):
+		return a.reportAPI(err, api)
+	}
+	a.warn(err)
+	printHint(a.stderr, err)
+	return exitEnvironment
+}
+
+var lineEnds = regexp.MustCompile(`\s*\n\s*`)
+
+// warn prints an error on one line, which is how scripts and logs want it.
+func (a *app) warn(err error) {
+	fmt.Fprintf(a.stderr, "pkcs11kms: %s\n", lineEnds.ReplaceAllString(err.Error(), " "))
+}
+
+// reportAPI prints an error of the API. The cause behind a fault of the service is for whoever operates the token, and
+// here that is the same person.
+func (a *app) reportAPI(err error, api smithy.APIError) int {
+	name := "unknown"
+	var op *operationError
+	if errors.As(err, &op) {
+		name = op.operation
+	}
+	fmt.Fprintf(a.stderr, "An error occurred (%s) when calling the %s operation: %s\n", api.ErrorCode(), name, api.ErrorMessage())
+	if api.ErrorFault() != smithy.FaultServer {
+		printHint(a.stderr, err)
+		return exitRefused
+	}
+	for _, cause := range causes(err) {
+		fmt.Fprintf(a.stderr, "cause: %v\n", cause)
+	}
+	printHint(a.stderr, err)
+	return exitEnvironment
+}
+
+// causes returns what stands beside the API error in the tree of a joined error.
+func causes(err error) (found []error) {
+	for err != nil {
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, branch := range joined.Unwrap() {
+				var api smithy.APIError
+				if errors.As(branch, &api) {
+					found = append(found, causes(branch)...)
+				} else {
+					found = append(found, branch)
+				}
+			}
+			return found
+		}
+		err = errors.Unwrap(err)
+	}
+	return nil
+}
+
+func printHint(w io.Writer, err error) {
+	text := hintOf(err)
+	if text == "" {
+		return
+	}
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(w, "hint: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// hintOf returns what the error says about mending it, or nothing.
+func hintOf(err error) string {
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		return hinted.Hint()
+	}
+	return ""
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/spf13/cobra"
+)
+
+const keyIDUsage = "the key id or the key ARN (required)"
+
+func (a *app) createKeyCommand() *cobra.Command {
+	cmd := verb(groupKeys, "create-key --key-spec SPEC --key-usage GENERATE_VERIFY_MAC [flags]", "Create an HMAC key in the token",
+		"The key is generated in the token, can never be read out, and is usable at once. Key spec and usage are fixed\n"+
+			"for its life. The flags are those of \"aws kms create-key\"; what this service does not do is refused.",
+		`pkcs11kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC --description "tokens"`,
+		"pkcs11kms create-key --key-spec HMAC_512 --key-usage GENERATE_VERIFY_MAC --query KeyMetadata.KeyId --output text")
+	var req kms.CreateKeyInput
+	in := newInput(cmd)
+	enum(in, &req.KeySpec, "key-spec", "HMAC_224, HMAC_256, HMAC_384 or HMAC_512", types.KeySpec("").Values())
+	enum(in, &req.KeyUsage, "key-usage", "GENERATE_VERIFY_MAC", types.KeyUsageType("").Values())
+	in.text(&req.Description, "description", "a text of up to 8192 characters")
+	//lint:ignore SA1019 the aws CLI has the flag, and the service takes either
+	enum(in, &req.CustomerMasterKeySpec, "customer-master-key-spec", "the older name of --key-spec", types.CustomerMasterKeySpec("").Values())
+	enum(in, &req.Origin, "origin", "AWS_KMS", types.OriginType("").Values())
+	in.text(&req.Policy, "policy", "the key policy, as JSON or file://PATH")
+	in.boolean(func(on bool) { req.BypassPolicyLockoutSafetyCheck = on }, "bypass-policy-lockout-safety-check",
+		"allow a policy that locks its author out")
+	in.tags(&req.Tags, "tags", "tags: TagKey=NAME,TagValue=TEXT ..., or JSON")
+	in.boolean(func(on bool) { req.MultiRegion = aws.Bool(on) }, "multi-region", "make a multi-Region primary key")
+	in.text(&req.CustomKeyStoreId, "custom-key-store-id", "a custom key store")
+	in.text(&req.XksKeyId, "xks-key-id", "a key of an external key store")
+	cmd.RunE = answering(a, in, "CreateKey", api.CreateKey, &req)
+	return cmd
+}
+
+func (a *app) describeKeyCommand() *cobra.Command {
+	cmd := verb(groupKeys, "describe-key --key-id ID [flags]", "Show the metadata of a key",
+		"Prints what is known of the key, in whatever state it is.",
+		"pkcs11kms describe-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab",
+		"pkcs11kms describe-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --query KeyMetadata.KeyState --output text")
+	var req kms.DescribeKeyInput
+	in := newInput(cmd)
+	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.list(&req.GrantTokens, "grant-tokens", "grant tokens")
+	in.require("key-id")
+	cmd.RunE = answering(a, in, "DescribeKey", api.DescribeKey, &req)
+	return cmd
+}
+
+func (a *app) enableKeyCommand() *cobra.Command {
+	cmd := verb(groupKeys, "enable-key --key-id ID", "Enable a key", "Makes a disabled key usable again. Prints nothing.",
+		"pkcs11kms enable-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab")
+	var req kms.EnableKeyInput
+	in := newInput(cmd)
+	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.require("key-id")
+	cmd.RunE = answering(a, in, "EnableKey", api.EnableKey, &req)
+	return cmd
+}
+
+func (a *app) disableKeyCommand() *cobra.Command {
+	cmd := verb(groupKeys, "disable-key --key-id ID", "Disable a key",
+		"Every process refuses MACs with the key within a second, until it is enabled again. Prints nothing.",
+		"pkcs11kms disable-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab")
+	var req kms.DisableKeyInput
+	in := newInput(cmd)
+	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.require("key-id")
+	cmd.RunE = answering(a, in, "DisableKey", api.DisableKey, &req)
+	return cmd
+}

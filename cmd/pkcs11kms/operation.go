@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+// api is what the verbs use of a KMS client. It is cut from the SDK's *kms.Client, so that the client of a remote
+// service fits in the same verbs.
+type api interface {
+	CreateKey(context.Context, *kms.CreateKeyInput, ...func(*kms.Options)) (*kms.CreateKeyOutput, error)
+	DescribeKey(context.Context, *kms.DescribeKeyInput, ...func(*kms.Options)) (*kms.DescribeKeyOutput, error)
+	ListKeys(context.Context, *kms.ListKeysInput, ...func(*kms.Options)) (*kms.ListKeysOutput, error)
+	EnableKey(context.Context, *kms.EnableKeyInput, ...func(*kms.Options)) (*kms.EnableKeyOutput, error)
+	DisableKey(context.Context, *kms.DisableKeyInput, ...func(*kms.Options)) (*kms.DisableKeyOutput, error)
+	GenerateMac(context.Context, *kms.GenerateMacInput, ...func(*kms.Options)) (*kms.GenerateMacOutput, error)
+	VerifyMac(context.Context, *kms.VerifyMacInput, ...func(*kms.Options)) (*kms.VerifyMacOutput, error)
+}
+
+var (
+	_ api = (*kms.Client)(nil)
+	_ api = (*pkcs11kms.Client)(nil)
+)
+
+// verb makes the command of an API operation.
+func verb(group, use, short, long string, examples ...string) *cobra.Command {
+	return &cobra.Command{
+		Use:         use,
+		GroupID:     group,
+		Short:       short,
+		Long:        short + ".\n\n" + long,
+		Example:     "  " + strings.Join(examples, "\n  "),
+		Args:        noArguments,
+		Annotations: map[string]string{printsResponse: ""},
+
+		DisableFlagsInUseLine: true, // Use has them where they belong
+	}
+}
+
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("unknown options: %s", strings.Join(args, ", "))
+	}
+	return nil
+}
+
+// call runs an operation and names it in its error.
+func call[In, Out any](ctx context.Context, client api, name string,
+	operation func(api, context.Context, *In, ...func(*kms.Options)) (*Out, error), in *In) (*Out, error) {
+	out, err := operation(client, ctx, in)
+	if err != nil {
+		return nil, &operationError{name, err}
+	}
+	return out, nil
+}
+
+// answering returns the function of a verb that makes one call and prints the response.
+func answering[In, Out any](a *app, flags *input, name string,
+	operation func(api, context.Context, *In, ...func(*kms.Options)) (*Out, error), in *In) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		if err := flags.parse(); err != nil {
+			return err
+		}
+		return a.withClient(cmd.Context(), func(client *pkcs11kms.Client) error {
+			out, err := call(cmd.Context(), client, name, operation, in)
+			if err != nil {
+				return err
+			}
+			return a.print(name, newDocument(out))
+		})
+	}
+}

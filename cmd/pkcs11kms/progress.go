@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// longFile is the size from which on a file is worth a progress bar.
+const longFile = 64 << 20
+
+// silent is the progress of what is over before anybody could look.
+type silent struct{}
+
+func (silent) Write(p []byte) (int, error) { return len(p), nil }
+func (silent) Close() error                { return nil }
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// progress returns the bar for a file, to which its content is written too. It is shown on a terminal only, and only
+// where the file is long or its end unknown; somebody who types the input needs none.
+func (a *app) progress(name string, size int64) io.WriteCloser {
+	if !isTerminal(a.stderr) || size >= 0 && size < longFile || name == standardInput && isTerminal(a.stdin) {
+		return silent{}
+	}
+	return newBar(a.stderr, name, size)
+}
+
+// bar is a progress bar that never stands in the way: a file that grew beyond its size, or a terminal that went away,
+// is no reason to fail.
+type bar struct{ *progressbar.ProgressBar }
+
+func (b bar) Write(p []byte) (int, error) {
+	_, _ = b.ProgressBar.Write(p)
+	return len(p), nil
+}
+
+func newBar(w io.Writer, name string, size int64) io.WriteCloser {
+	if name == standardInput {
+		name = "standard input"
+	} else {
+		name = fmt.Sprintf("%q", name) // a file's name may hold a terminal's control sequences
+	}
+	return bar{progressbar.NewOptions64(size,
+		progressbar.OptionSetWriter(w),
+		progressbar.OptionSetDescription(name),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSetSpinnerChangeInterval(0), // drawn as data comes, without a goroutine of its own
+		progressbar.OptionClearOnFinish(),
+	)}
+}

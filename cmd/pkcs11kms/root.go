@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jmespath/go-jmespath"
+	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+// app is one run of the program: its streams and what the global flags say. It serves one command line and is used by
+// one goroutine.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	stateDir string
+	region   string
+	output   string
+	query    string
+	debug    bool
+
+	search  *jmespath.JMESPath // of query; nil without one
+	started bool               // the command line was understood: an error is no usage error any more
+}
+
+// The groups of the root help.
+const (
+	groupKeys  = "keys"
+	groupMACs  = "macs"
+	groupSetup = "setup"
+	groupMore  = "more"
+)
+
+// printsResponse is the annotation of the verbs that print an API response, which --query and --output shape.
+const printsResponse = "prints-response"
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pkcs11kms",
+		Short: "The AWS KMS API for HMAC keys on your own PKCS#11 token",
+		Long: "pkcs11kms answers the HMAC part of the AWS KMS API from a PKCS#11 token of your own, by the verbs,\n" +
+			"flags and output of \"aws kms\". Key material is made and used inside the token and never leaves it.\n" +
+			"Whoever may read the state directory acts as the account's root.",
+		Example: "  pkcs11kms init --softhsm --state-dir ./kms\n" +
+			"  export PKCS11KMS_STATE_DIR=./kms\n" +
+			"  pkcs11kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC\n" +
+			"  pkcs11kms list-keys --query 'Keys[].KeyId' --output text",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.begin(cmd) },
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetUsageTemplate(root.UsageTemplate() + "{{if not .HasParent}}\n" + environmentHelp() + "\n" + exitCodesHelp + "{{end}}")
+	a.globalFlags(root)
+	root.AddGroup(&cobra.Group{ID: groupSetup, Title: "Set-up and health:"}, &cobra.Group{ID: groupKeys, Title: "Keys:"},
+		&cobra.Group{ID: groupMACs, Title: "Message authentication:"}, &cobra.Group{ID: groupMore, Title: "More:"})
+	root.SetHelpCommandGroupID(groupMore)
+	root.SetCompletionCommandGroupID(groupMore)
+	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a),
+		a.createKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(),
+		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.versionCommand())
+	return root
+}
+
+func (a *app) globalFlags(root *cobra.Command) {
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.stateDir, "state-dir", "", "the state directory that init made (or "+envStateDir.name+")")
+	flags.StringVar(&a.region, "region", "", "the region, one that the state directory configures (default: its own default)")
+	flags.StringVar(&a.output, "output", "json", "the form of the response: json, text or table")
+	flags.StringVar(&a.query, "query", "", "a JMESPath expression that picks from the response")
+	flags.BoolVar(&a.debug, "debug", false, "write the log to standard error")
+	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputFormats, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// must ends the program over a mistake in its own tables, which every run and test would show.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// begin checks the global flags before any verb runs: a key must not be made and then not be shown for a typing error.
+func (a *app) begin(cmd *cobra.Command) error {
+	if !slices.Contains(outputFormats, a.output) {
+		return usagef("argument --output: %q is not one of %s", a.output, strings.Join(outputFormats, ", "))
+	}
+	if _, ok := cmd.Annotations[printsResponse]; !ok {
+		for _, name := range []string{"query", "output"} {
+			if cmd.Flags().Changed(name) {
+				return usagef("--%s does not go with %s, which prints no API response", name, cmd.Name())
+			}
+		}
+	}
+	if cmd.Flags().Changed("query") {
+		search, err := jmespath.Compile(a.query)
+		if err != nil {
+			return usagef("bad value for --query %q: %w", a.query, err)
+		}
+		a.search = search
+	}
+	a.started = true
+	return nil
+}
+
+// directory returns the state directory that the flag or the environment names.
+func (a *app) directory() (string, error) {
+	if a.stateDir != "" {
+		return a.stateDir, nil
+	}
+	if dir := envStateDir.value(); dir != "" {
+		return dir, nil
+	}
+	return "", &usageError{err: errors.New("no state directory is given"),
+		hint: "name it by --state-dir DIR, or by export " + envStateDir.name + "=DIR\n" +
+			"make a new one by pkcs11kms init --softhsm --state-dir DIR"}
+}
+
+// config reads the state directory and applies the flags and the environment.
+func (a *app) config() (pkcs11kms.Config, error) {
+	dir, err := a.directory()
+	if err != nil {
+		return pkcs11kms.Config{}, err
+	}
+	cfg, err := pkcs11kms.LoadConfig(dir)
+	if err != nil {
+		return pkcs11kms.Config{}, err
+	}
+	if a.region != "" {
+		if _, ok := cfg.Regions[a.region]; !ok {
+			return pkcs11kms.Config{}, usagef("region %q is not configured in %q, only %s", a.region, dir,
+				strings.Join(slices.Sorted(maps.Keys(cfg.Regions)), ", "))
+		}
+		cfg.DefaultRegion = a.region
+	}
+	if pin := pinFromEnvironment(); pin != nil {
+		region := cfg.Regions[cfg.DefaultRegion]
+		region.PIN = pin
+		cfg.Regions[cfg.DefaultRegion] = region
+	}
+	if a.debug {
+		cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return cfg, nil
+}
+
+// pinFromEnvironment returns nil when the environment has no PIN. The PIN is read again at each log-in and kept nowhere.
+func pinFromEnvironment() func(context.Context) (string, error) {
+	if envPIN.value() == "" {
+		return nil
+	}
+	return func(context.Context) (string, error) { return envPIN.value(), nil }
+}
+
+// withClient opens the state directory for the time that use takes.
+func (a *app) withClient(ctx context.Context, use func(*pkcs11kms.Client) error) (err error) {
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	client, err := pkcs11kms.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := client.Close(); closeErr != nil {
+			err = errors.Join(err, fmt.Errorf("closing the state directory: %w", closeErr))
+		}
+	}()
+	return use(client)
+}

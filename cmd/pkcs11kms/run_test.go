@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// patience is how long a test waits for what must happen; nothing is measured by it.
+const patience = time.Minute
+
+// program is the command in a state directory of its own.
+type program struct {
+	t   *testing.T
+	dir string // where it runs
+	key string // an HMAC_256 key
+}
+
+func newProgram(t *testing.T) *program {
+	t.Helper()
+	requireSoftHSM(t)
+	p := &program{t: t, dir: t.TempDir()}
+	p.must("init", "--softhsm")
+	p.key = strings.TrimSpace(p.must("create-key", "--key-spec", "HMAC_256", "--key-usage", "GENERATE_VERIFY_MAC",
+		"--query", "KeyMetadata.KeyId", "--output", "text"))
+	return p
+}
+
+func (p *program) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = p.dir
+	cmd.Env = append(os.Environ(), "PKCS11KMS_STATE_DIR="+filepath.Join(p.dir, "kms"))
+	return cmd
+}
+
+func (p *program) must(args ...string) string {
+	p.t.Helper()
+	cmd := p.command("pkcs11kms", args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(p.t, err, "%s", stderr.String())
+	return string(out)
+}
+
+// verbs walks all commands that a user can see.
+func verbs(t *testing.T) []*cobra.Command {
+	t.Helper()
+	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}
+	var list []*cobra.Command
+	for _, cmd := range a.rootCommand().Commands() {
+		if !cmd.Hidden {
+			list = append(list, cmd)
+		}
+	}
+	require.NotEmpty(t, list)
+	return list
+}
+
+func TestEveryVerbExplainsItself(t *testing.T) {
+	for _, cmd := range verbs(t) {
+		assert.NotEmpty(t, cmd.Short, cmd.Name())
+		assert.Greater(t, len(cmd.Long), len(cmd.Short), cmd.Name())
+		assert.NotEmpty(t, cmd.Example, cmd.Name())
+		assert.NotEmpty(t, cmd.GroupID, cmd.Name())
+	}
+}
+
+// TestExamplesWork runs every line of every example. What the examples name is put in place: the key, the files. The
+// one thing that a test machine lacks is the module of a hardware vendor.
+func TestExamplesWork(t *testing.T) {
+	p := newProgram(t)
+	write := func(name, content string) {
+		require.NoError(t, os.WriteFile(filepath.Join(p.dir, name), []byte(content), 0o600))
+	}
+	write("msg", "Hello")
+	write("a.iso", "image")
+	require.NoError(t, os.Mkdir(filepath.Join(p.dir, "dir"), 0o700))
+	mac := p.command("sh", "-c", "pkcs11kms generate-mac --key-id "+p.key+
+		" --mac-algorithm HMAC_SHA_256 --message fileb://msg --query Mac --output text | base64 -d > msg.mac")
+	require.NoError(t, mac.Run())
+
+	for _, cmd := range verbs(t) {
+		dir := "kms"
+		if cmd.Name() == "init" {
+			dir = "fresh"
+		}
+		for line := range strings.SplitSeq(strings.ReplaceAll(cmd.Example, "\\\n", ""), "\n") {
+			line = strings.ReplaceAll(line, "1234abcd-12ab-34cd-56ef-1234567890ab", p.key)
+			line = strings.ReplaceAll(line, "--state-dir ./kms", "--state-dir ./"+dir)
+			line = strings.ReplaceAll(line, "/var/lib/pkcs11kms", "./vendor")
+			out, err := p.command("sh", "-c", "("+line+"\n) > output").CombinedOutput()
+			if strings.Contains(line, "libCryptoki2.so") {
+				require.ErrorContains(t, err, "exit status 3")
+				assert.Contains(t, string(out), `"/usr/lib/libCryptoki2.so" does not exist`)
+				continue
+			}
+			assert.NoError(t, err, "%s\n%s", strings.TrimSpace(line), out)
+		}
+	}
+}
+
+func TestHelpNamesTheVariablesThatAreRead(t *testing.T) {
+	var out bytes.Buffer
+	require.Zero(t, run(t.Context(), []string{"--help"}, strings.NewReader(""), &out, io.Discard))
+	for _, v := range allVariables {
+		assert.Contains(t, out.String(), "  "+v.name+" ")
+	}
+	// And no other is: the environment is read in one file only, by the same table.
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	reads := regexp.MustCompile(`os\.(Getenv|LookupEnv|Environ|ExpandEnv)\(`)
+	for _, file := range files {
+		if file == "environment.go" || strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.False(t, reads.Match(source), "%s reads the environment", file)
+	}
+}
+
+func TestChildGetsNoPIN(t *testing.T) {
+	t.Setenv(envPIN.name, "1234")
+	t.Setenv("PKCS11KMS_OTHER", "kept")
+	env := childEnvironment("MORE=yes")
+	assert.Contains(t, env, "PKCS11KMS_OTHER=kept")
+	assert.Contains(t, env, "MORE=yes")
+	for _, entry := range env {
+		assert.False(t, strings.HasPrefix(entry, envPIN.name+"="))
+	}
+}
+
+func TestHelpFitsATerminal(t *testing.T) {
+	for _, cmd := range verbs(t) {
+		for line := range strings.SplitSeq(cmd.Long, "\n") {
+			assert.LessOrEqual(t, len(line), 112, "%s: %s", cmd.Name(), line)
+		}
+	}
+}
+
+// TestInterruptedMAC ends a mac that waits for its input by the signal of Ctrl-C.
+func TestInterruptedMAC(t *testing.T) {
+	p := newProgram(t)
+	// The child must be reading when the signal comes: it has taken the bytes from the pipe then.
+	read, write, err := os.Pipe()
+	require.NoError(t, err)
+	defer read.Close()
+	defer write.Close()
+	var stdout, stderr bytes.Buffer
+	cmd := p.command("pkcs11kms", "mac", "--key-id", p.key, "--mac-algorithm", "HMAC_SHA_256")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = read, &stdout, &stderr
+	require.NoError(t, cmd.Start())
+	_, err = write.Write([]byte("data"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return unread(t, read) == 0 }, patience, time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.Error(t, cmd.Wait())
+	assert.Equal(t, 130, cmd.ProcessState.ExitCode())
+	assert.Empty(t, stdout.String())
+	assert.Equal(t, "pkcs11kms: interrupted\n", stderr.String())
+}
+
+// TestReaderThatStops closes the pipe at once: no message, and the exit code of SIGPIPE.
+func TestReaderThatStops(t *testing.T) {
+	p := newProgram(t)
+	read, write, err := os.Pipe()
+	require.NoError(t, err)
+	require.NoError(t, read.Close())
+	defer write.Close()
+	var stderr bytes.Buffer
+	cmd := p.command("pkcs11kms", "list-keys")
+	cmd.Stdout, cmd.Stderr = write, &stderr
+	require.Error(t, cmd.Run())
+	assert.Equal(t, 141, cmd.ProcessState.ExitCode())
+	assert.Empty(t, stderr.String())
+}
+
+func TestReadEndsWithItsContext(t *testing.T) {
+	read, write, err := os.Pipe()
+	require.NoError(t, err)
+	defer read.Close()
+	defer write.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := interruptible(ctx, read)
+	_, err = write.Write([]byte("abc"))
+	require.NoError(t, err)
+	buf := make([]byte, 8)
+	n, err := r.Read(buf)
+	require.NoError(t, err)
+	assert.Equal(t, "abc", string(buf[:n]))
+
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Read(buf)
+		ended <- err
+	}()
+	cancel()
+	select {
+	case err := <-ended:
+		assert.ErrorIs(t, err, context.Canceled)
+	case <-time.After(patience):
+		t.Fatal("the read goes on")
+	}
+}
+
+func TestReadSeesTheEnd(t *testing.T) {
+	read, write, err := os.Pipe()
+	require.NoError(t, err)
+	defer read.Close()
+	require.NoError(t, write.Close())
+	_, err = interruptible(t.Context(), read).Read(make([]byte, 8))
+	assert.Equal(t, io.EOF, err)
+}
+
+// TestCoreDumpsAreOff looks at a running child: its limit and, on Linux, whether others may attach to it.
+func TestCoreDumpsAreOff(t *testing.T) {
+	if _, err := os.Stat("/proc/self/limits"); err != nil {
+		t.Skip("no /proc on this system")
+	}
+	p := newProgram(t)
+	read, write, err := os.Pipe()
+	require.NoError(t, err)
+	defer read.Close()
+	cmd := p.command("pkcs11kms", "mac", "--key-id", p.key, "--mac-algorithm", "HMAC_SHA_256")
+	cmd.Stdin = read
+	require.NoError(t, cmd.Start())
+	defer cmd.Wait()
+	defer write.Close()
+	_, err = write.Write([]byte("data"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return unread(t, read) == 0 }, patience, time.Millisecond)
+
+	proc := filepath.Join("/proc", itoa(cmd.Process.Pid))
+	if os.Geteuid() == 0 { // the files of a process that cannot be dumped belong to root
+		limits, err := os.ReadFile(filepath.Join(proc, "limits"))
+		require.NoError(t, err)
+		assert.Regexp(t, `Max core file size +0 +0 `, string(limits))
+		return
+	}
+	info, err := os.Stat(filepath.Join(proc, "mem"))
+	require.NoError(t, err)
+	assert.Zero(t, info.Sys().(*syscall.Stat_t).Uid, "dumpable: others of this user may attach")
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+)
+
+const (
+	textFile = "file://"
+	blobFile = "fileb://"
+)
+
+// maxFile is more than any member takes. What lies behind it is not read: the service refuses the rest by its length.
+const maxFile = 1 << 20
+
+// valueError is a flag's value that cannot be read. It never holds the value.
+type valueError struct {
+	err  error
+	hint string
+}
+
+func (e *valueError) Error() string { return e.err.Error() }
+func (e *valueError) Unwrap() error { return e.err }
+func (e *valueError) Hint() string  { return e.hint }
+
+func prefixed(what string, err error) error { return fmt.Errorf("%s: %w", what, err) }
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile))
+}
+
+// loadText returns the value, or the content of the file that it names.
+func loadText(value string) (string, error) {
+	path, ok := strings.CutPrefix(value, textFile)
+	if !ok {
+		if _, binary := strings.CutPrefix(value, blobFile); binary {
+			return "", &valueError{errors.New("takes text"), "name a text file by " + textFile + "PATH"}
+		}
+		return value, nil
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return "", err
+	}
+	if !utf8.Valid(text) {
+		return "", &valueError{fmt.Errorf("file %q is no text (UTF-8)", path), ""}
+	}
+	return string(text), nil
+}
+
+// loadBlob returns bytes as version 2 of the aws CLI does: a bare value and the content of a file:// are base64.
+func loadBlob(value string) ([]byte, error) {
+	if path, ok := strings.CutPrefix(value, blobFile); ok {
+		return readFile(path)
+	}
+	text := value
+	if path, ok := strings.CutPrefix(value, textFile); ok {
+		content, err := readFile(path)
+		if err != nil {
+			return nil, err
+		}
+		text = string(content)
+	}
+	blob, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil {
+		// The decoder's error names an offset only, but of a secret even that is nobody's business.
+		return nil, &valueError{errors.New("is not base64"), "give the bytes of a file by " + blobFile + "PATH, or encode them: printf %s TEXT | base64"}
+	}
+	return blob, nil
+}
+
+// listFlags take several values in a row, as the aws CLI's do.
+var listFlags = []string{"--grant-tokens", "--tags"}
+
+// spreadLists writes "--tags A B" as "--tags=A --tags=B", which is what the flag parser can read.
+func spreadLists(args []string) []string {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		if args[i] == "--" {
+			return append(out, args[i:]...)
+		}
+		if !slices.Contains(listFlags, args[i]) {
+			out = append(out, args[i])
+			continue
+		}
+		flag, first := args[i], i
+		for i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
+			i++
+			out = append(out, flag+"="+args[i])
+		}
+		if i == first {
+			out = append(out, flag) // without a value: left to the parser to complain about
+		}
+	}
+	return out
+}
+
+// loadAll returns the values of a list flag, and whether they are one JSON document.
+func loadAll(raw []string) (values []string, isJSON bool, err error) {
+	for _, value := range raw {
+		text, err := loadText(value)
+		if err != nil {
+			return nil, false, err
+		}
+		values = append(values, text)
+	}
+	if len(values) != 1 {
+		return values, false, nil
+	}
+	start := strings.TrimSpace(values[0])
+	return values, strings.HasPrefix(start, "[") || strings.HasPrefix(start, "{"), nil
+}
+
+func parseList(raw []string) ([]string, error) {
+	values, isJSON, err := loadAll(raw)
+	if err != nil || !isJSON {
+		return values, err
+	}
+	list := []string{}
+	return list, decodeStrict(values[0], &list)
+}
+
+func parseTags(raw []string) ([]types.Tag, error) {
+	values, isJSON, err := loadAll(raw)
+	if err != nil {
+		return nil, err
+	}
+	tags := []types.Tag{}
+	if isJSON {
+		return tags, decodeStrict(values[0], &tags)
+	}
+	for _, value := range values {
+		tag, err := parseTag(value)
+		if err != nil {
+			return nil, err
+		}
+		tags = append(tags, tag)
+	}
+	return tags, nil
+}
+
+// parseTag reads the shorthand TagKey=a,TagValue=b.
+func parseTag(text string) (tag types.Tag, err error) {
+	const form = "write TagKey=NAME,TagValue=TEXT, or JSON when a comma is part of a value"
+	for part := range strings.SplitSeq(text, ",") {
+		name, value, ok := strings.Cut(part, "=")
+		switch {
+		case ok && name == "TagKey" && tag.TagKey == nil:
+			tag.TagKey = aws.String(value)
+		case ok && name == "TagValue" && tag.TagValue == nil:
+			tag.TagValue = aws.String(value)
+		default:
+			return tag, &valueError{fmt.Errorf("malformed tag %q", text), form}
+		}
+	}
+	return tag, nil
+}
+
+// decodeStrict reads one JSON document with known members only.
+func decodeStrict(text string, target any) error {
+	dec := json.NewDecoder(bytes.NewReader([]byte(text)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(target); err != nil {
+		return fmt.Errorf("reading JSON: %w", err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("reading JSON: more than one document")
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+#!/bin/sh
+# The main job in a minute: a key in a SoftHSM token, a MAC, its verification, and the refusal of a changed message.
+# Every command is printed before it runs, in a form that can be pasted.
+#
+# usage: quickstart.sh BINARY [STATE_DIR]
+#
+# The state directory (default ./.pkcs11kms-dev) is made when it is missing and kept for the next run.
+set -eu
+
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then
+	echo "usage: $0 BINARY [STATE_DIR]" >&2
+	exit 2
+fi
+pkcs11kms=$1
+dir=${2:-./.pkcs11kms-dev}
+algorithm=HMAC_SHA_256
+message=SGVsbG8=  # base64 of Hello
+changed=SGVsbG8h  # base64 of Hello!
+
+# quote prints a word as a shell reads it back.
+quote() {
+	case $1 in
+	*[!A-Za-z0-9_./:=@%+,-]* | '') printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")" ;;
+	*) printf %s "$1" ;;
+	esac
+}
+
+show() {
+	printf '$'
+	for word in "$@"; do
+		printf ' '
+		quote "$word"
+	done
+	echo
+}
+
+exec 3>&1  # the commands go here, since the output of some of them is captured
+
+run() {
+	show "$@" >&3
+	"$@"
+}
+
+unset PKCS11KMS_PIN
+PKCS11KMS_STATE_DIR=$dir
+export PKCS11KMS_STATE_DIR
+show export "PKCS11KMS_STATE_DIR=$dir"
+
+if [ ! -e "$dir/config.yaml" ]; then
+	run "$pkcs11kms" init --softhsm
+fi
+
+key=$(run "$pkcs11kms" create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC \
+	--description quickstart --query KeyMetadata.KeyId --output text)
+echo "$key"
+
+mac=$(run "$pkcs11kms" generate-mac --key-id "$key" --mac-algorithm "$algorithm" --message "$message" \
+	--query Mac --output text)
+echo "$mac"
+
+run "$pkcs11kms" verify-mac --key-id "$key" --mac-algorithm "$algorithm" --message "$message" --mac "$mac"
+
+# The same MAC for another message must be refused, by this error and no other.
+status=0
+refusal=$(run "$pkcs11kms" verify-mac --key-id "$key" --mac-algorithm "$algorithm" --message "$changed" --mac "$mac" \
+	2>&1) || status=$?
+echo "$refusal"
+case $status:$refusal in
+1:*KMSInvalidMacException*) echo "The changed message was refused, as it must be." ;;
+*)
+	echo "quickstart: the changed message was not refused as it must be (exit status $status)" >&2
+	exit 1
+	;;
+esac
