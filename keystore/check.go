@@ -52,6 +52,12 @@ func CheckRecord(r Record, entries []Entry) error {
 		if r.Ref != RegionRef(r.Ref.Region) {
 			return fmt.Errorf("region record %q: reference does not fit", r.Ref.ID)
 		}
+	case KindAccessKey:
+		key, err := DecodeAccessKey(r)
+		if err != nil {
+			return err
+		}
+		want = key.Put(r.Version).Index
 	default:
 		return fmt.Errorf("record %q: unknown kind %q", r.Ref.ID, r.Ref.Kind)
 	}

@@ -11,6 +11,8 @@ type Kind string
 const (
 	KindKey    Kind = "key"    // a KMS key: Value is a Key
 	KindRegion Kind = "region" // the token a region is bound to: Value is a Region
+
+	KindAccessKey Kind = "access-key" // what a caller signs with: Value is an AccessKey. Of no region and account
 )
 
 // Ref names one record. Records of one Kind, Region and Account are ordered by ID, byte by byte.
@@ -42,6 +44,8 @@ const (
 	IndexCKAID Index = "cka-id"
 	// IndexUnfinished finds the key records in the states Creating and Deleting by the instance that works on them.
 	IndexUnfinished Index = "unfinished"
+	// IndexAccessKeyOwner finds the access keys of a principal that are not deleted, see OwnerValue.
+	IndexAccessKeyOwner Index = "access-key-owner"
 )
 
 // Unique tells whether at most one record of the store may carry a given value of the index.

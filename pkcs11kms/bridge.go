@@ -24,6 +24,8 @@ type Bridge struct {
 	cache   *cache
 	working working
 
+	tokenErrors tokenErrorCounts
+
 	stop   context.CancelFunc // ends the goroutines
 	tasks  sync.WaitGroup     // counts them
 	closed func() error       // closes everything, once

@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	pollInterval = 250 * time.Millisecond
-	maxCacheAge  = time.Second
+	pollInterval    = 250 * time.Millisecond
+	maxCacheAge     = time.Second
+	confirmPatience = 2 * time.Second // bounds how long one confirmation may take
 )
 
 // cache holds decoded records and knows how old that knowledge is. It fails closed: what it holds counts as confirmed
@@ -22,7 +23,6 @@ type cache struct {
 	store keystore.Store
 	log   *slog.Logger
 	now   func() time.Time
-	wait  time.Duration // bounds a confirmation that a caller waits for
 
 	// confirming is a lock of one place for the look at the store, so that a caller can give up waiting for it.
 	confirming chan struct{}
@@ -39,7 +39,6 @@ func newCache(b *Bridge) *cache {
 		store:      b.store,
 		log:        b.log,
 		now:        b.cfg.Now,
-		wait:       b.cfg.CallTimeout,
 		confirming: make(chan struct{}, 1),
 		decoded:    map[keystore.Ref]any{},
 	}
@@ -103,7 +102,7 @@ func (c *cache) keep(ref keystore.Ref, value any, epoch uint64) {
 
 // confirm looks at the store's change counter and drops everything when it moved.
 func (c *cache) confirm(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := context.WithTimeout(ctx, confirmPatience)
 	defer cancel()
 	select {
 	case c.confirming <- struct{}{}:

@@ -22,7 +22,6 @@ func twoProcesses(t *testing.T) (first, second *Client, store *faultyStore, clk 
 	t.Cleanup(func() { require.NoError(t, real.Close()) })
 	store, clk = &faultyStore{Store: real}, newClock()
 	cfg.Store, cfg.StorePath, cfg.Now = store, "", clk.Now
-	cfg.CallTimeout = 200 * time.Millisecond
 	return openClient(t, cfg), second, store, clk
 }
 

@@ -126,21 +126,25 @@ func (c *Client) supported(in *kms.CreateKeyInput) (*macSpec, error) {
 }
 
 func (c *Client) createKey(ctx context.Context, spec *macSpec, description string) (*key, error) {
-	b := c.bridge
-	record := keystore.Key{
-		Region:      c.region.name,
-		Account:     c.caller.account,
-		ID:          uuid.NewString(),
-		State:       keystore.Creating,
-		Spec:        string(spec.spec),
-		Usage:       string(types.KeyUsageTypeGenerateVerifyMac),
-		Origin:      string(types.OriginTypeAwsKms),
-		Description: description,
-		Created:     b.cfg.Now().UTC().Truncate(time.Millisecond),
-		CKAID:       make([]byte, c.region.token.Capabilities().IDBytes),
-		Instance:    b.store.Instance(),
-	}
+	record := newKeyRecord(c.region, c.caller.account, uuid.NewString())
+	record.Description = description
+	return c.bridge.makeKey(ctx, c.region, spec, record)
+}
+
+// newKeyRecord begins the record of a key that is to be made in the region's token.
+func newKeyRecord(r *region, account, id string) keystore.Key {
+	record := keystore.Key{Region: r.name, Account: account, ID: id, CKAID: make([]byte, r.token.Capabilities().IDBytes)}
 	rand.Read(record.CKAID) // never fails, see crypto/rand
+	return record
+}
+
+// makeKey makes the HMAC key of a new record, in the three steps. keystore.ErrConflict when there is a record of that
+// name.
+func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key) (*key, error) {
+	record.State, record.Instance = keystore.Creating, b.store.Instance()
+	record.Spec, record.Usage = string(spec.spec), string(types.KeyUsageTypeGenerateVerifyMac)
+	record.Origin = string(types.OriginTypeAwsKms)
+	record.Created = b.cfg.Now().UTC().Truncate(time.Millisecond)
 
 	done := b.working.add(record.Ref())
 	defer done()
@@ -149,7 +153,7 @@ func (c *Client) createKey(ctx context.Context, spec *macSpec, description strin
 		return nil, err
 	}
 	crashAt("record-written")
-	object, err := c.region.token.GenerateHMACKey(ctx, spec.hash, record.CKAID, record.ID)
+	object, err := r.token.GenerateHMACKey(ctx, spec.hash, record.CKAID, record.ID)
 	if err != nil {
 		b.undoCreate(ctx, record, version, err)
 		return nil, err
@@ -163,7 +167,7 @@ func (c *Client) createKey(ctx context.Context, spec *macSpec, description strin
 		return nil, err
 	}
 	crashAt("flipped")
-	c.region.objects.Store(record.CKAID.String(), object)
+	r.objects.Store(record.CKAID.String(), object)
 	return b.decodeKey(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
 }
 

@@ -202,19 +202,29 @@ func (d *doctor) examineToken(name string, t *token.Token) *TokenReport {
 	return r
 }
 
-// examineKeys walks the records of the region and compares each with its object. Objects that no record names belong
-// to other applications, other state directories, or to keys newer than a restored backup.
+// examineKeys compares every record of the region with its object: the keys of the account, and the service keys, which
+// are of none. Objects that no record names belong to other applications, other state directories, or to keys newer than
+// a restored backup.
 func (d *doctor) examineKeys(ctx context.Context, region *RegionReport, objects []token.Object) {
 	byID := map[string]*token.Object{}
 	for i := range objects {
 		byID[string(objects[i].ID)] = &objects[i]
 	}
-	after := ""
-	for {
-		recs, err := d.store.List(ctx, keystore.KindKey, region.Name, d.cfg.AccountID, after, keystore.MaxPage)
-		if err != nil {
+	for _, account := range []string{d.cfg.AccountID, ""} {
+		if err := d.examineAccount(ctx, region, account, byID); err != nil {
 			d.fail("store", region.Name, err)
 			return
+		}
+	}
+	d.listUnknown(ctx, region, objects)
+}
+
+func (d *doctor) examineAccount(ctx context.Context, region *RegionReport, account string, byID map[string]*token.Object) error {
+	after := ""
+	for {
+		recs, err := d.store.List(ctx, keystore.KindKey, region.Name, account, after, keystore.MaxPage)
+		if err != nil {
+			return err
 		}
 		for _, rec := range recs {
 			after = rec.Ref.ID
@@ -226,10 +236,9 @@ func (d *doctor) examineKeys(ctx context.Context, region *RegionReport, objects 
 			region.Keys = append(region.Keys, d.examineKey(record, byID[string(record.CKAID)]))
 		}
 		if len(recs) < keystore.MaxPage {
-			break
+			return nil
 		}
 	}
-	d.listUnknown(ctx, region, objects)
 }
 
 func (d *doctor) examineKey(record keystore.Key, object *token.Object) KeyReport {

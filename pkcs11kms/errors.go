@@ -87,6 +87,14 @@ func throttled() error {
 	}
 }
 
+// unavailable is the answer when the token fails: on a key, or on an operation that names none.
+func unavailable(arn string) error {
+	if arn == "" {
+		return &types.DependencyTimeoutException{Message: aws.String("The token is unavailable.")}
+	}
+	return &types.KeyUnavailableException{Message: aws.String(arn + " is unavailable.")}
+}
+
 // causedError is an API error with the reason that only the operator may see: Error prints the API error alone, the
 // cause is reached by errors.As and errors.Is.
 type causedError struct {
@@ -102,16 +110,18 @@ func (e *causedError) Unwrap() []error { return []error{e.api, e.cause} }
 func (c *Client) answer(ctx context.Context, op, arn string, err error) error {
 	var api smithy.APIError
 	var hung *token.HungError
-	switch {
-	case err == nil, errors.As(err, &api):
+	if err == nil || errors.As(err, &api) {
 		return err
+	}
+	c.bridge.tokenErrors.count(err)
+	switch {
 	case errors.Is(err, token.ErrBusy):
 		return &causedError{throttled(), err}
 	case ctx.Err() != nil:
 		return &smithy.CanceledError{Err: ctx.Err()}
 	case errors.Is(err, token.ErrGone), errors.Is(err, token.ErrKeyMissing), errors.As(err, &hung):
 		c.log(ctx, op, arn, "token does not serve the key", err)
-		return &causedError{&types.KeyUnavailableException{Message: aws.String(arn + " is unavailable.")}, err}
+		return &causedError{unavailable(arn), err}
 	}
 	id := uuid.NewString()
 	c.log(ctx, op, arn, "internal error", err, slog.String("error_id", id))

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -107,6 +108,7 @@ func readStateConfig(path string) (*stateConfig, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
 	if err := dec.Decode(&state); err != nil {
+		err = errors.New(strings.ReplaceAll(err.Error(), " in type pkcs11kms.stateConfig", ""))
 		return nil, &SetupError{"invalid " + path, "the keys are account, partition, default-region, regions.NAME.token, sessions, call-timeout", err}
 	}
 	return &state, nil

@@ -118,3 +118,27 @@ func TestAbandonedStreams(t *testing.T) {
 	}()
 	require.Eventually(t, func() bool { runtime.GC(); return c.region.token.Stats().InUse == 0 }, 10*time.Second, time.Millisecond)
 }
+
+// A token that is busy until the deadline is an answer that SDKs try again by themselves.
+func TestBusyTokenIsThrottling(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.MaxSessions, cfg.CallTimeout = 1, 50*time.Millisecond
+	c := openClient(t, cfg)
+	key := mustCreateDirectly(t, c)
+	s, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+	require.NoError(t, err)
+	_, err = generate(context.Background(), c, key.KeyId, []byte("m"))
+	requireAPIError(t, err, "ThrottlingException", "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.")
+	require.NoError(t, s.Close())
+	require.Eventually(t, func() bool {
+		_, err := generate(context.Background(), c, key.KeyId, []byte("m"))
+		return err == nil
+	}, 10*time.Second, time.Millisecond)
+}
+
+// mustCreateDirectly creates a key with a context that cannot end, so that a short call timeout does not bound the token.
+func mustCreateDirectly(t *testing.T, c *Client) *types.KeyMetadata {
+	out, err := c.CreateKey(context.Background(), &kms.CreateKeyInput{KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	require.NoError(t, err)
+	return out.KeyMetadata
+}

@@ -1,0 +1,160 @@
+package pkcs11kms
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
+)
+
+const testDate = "20260102"
+
+func TestAccessKeyLife(t *testing.T) {
+	cfg := newConfig(t)
+	b := openClient(t, cfg).bridge
+	other := openClient(t, cfg).bridge
+	made, err := b.CreateAccessKey(t.Context())
+	require.NoError(t, err)
+	require.Regexp(t, `^AKIA[A-Z2-7]{16}$`, made.ID)
+	require.Len(t, made.Secret, 40)
+	require.Equal(t, keystore.AccessKeyActive, made.Status)
+
+	for _, process := range []*Bridge{b, other} { // the secret is made anew by whoever has the token
+		key, caller, err := process.SigningKey(t.Context(), made.ID, testDate, testRegion)
+		require.NoError(t, err)
+		require.True(t, key == sigv4.SigningKey(made.Secret, testDate, testRegion, "kms"))
+		require.Equal(t, b.Root(), caller)
+		again, _, err := process.SigningKey(t.Context(), made.ID, testDate, testRegion)
+		require.NoError(t, err)
+		require.True(t, key == again)
+	}
+	list, err := b.ListAccessKeys(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []AccessKey{{ID: made.ID, Status: keystore.AccessKeyActive, Created: made.Created}}, list)
+
+	require.ErrorContains(t, b.UpdateAccessKey(t.Context(), made.ID, keystore.AccessKeyDeleted), "enum value set: [Active, Inactive]")
+	require.NoError(t, b.UpdateAccessKey(t.Context(), made.ID, keystore.AccessKeyInactive))
+	requireUnknown(t, b, made.ID)
+	require.Eventually(t, func() bool {
+		_, _, err := other.SigningKey(t.Context(), made.ID, testDate, testRegion)
+		return err != nil
+	}, 10*time.Second, 10*time.Millisecond)
+	requireUnknown(t, other, made.ID)
+	require.NoError(t, b.UpdateAccessKey(t.Context(), made.ID, keystore.AccessKeyActive))
+	_, _, err = b.SigningKey(t.Context(), made.ID, testDate, testRegion)
+	require.NoError(t, err)
+
+	require.NoError(t, b.DeleteAccessKey(t.Context(), made.ID))
+	requireUnknown(t, b, made.ID)
+	list, err = b.ListAccessKeys(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, list)
+	gone := "The Access Key with id " + made.ID + " cannot be found."
+	requireAPIError(t, b.DeleteAccessKey(t.Context(), made.ID), "NoSuchEntity", gone)
+	requireAPIError(t, b.UpdateAccessKey(t.Context(), made.ID, keystore.AccessKeyActive), "NoSuchEntity", gone)
+	rec, err := b.store.Get(t.Context(), keystore.AccessKeyRef(made.ID))
+	require.NoError(t, err, "the tombstone")
+	record, err := keystore.DecodeAccessKey(rec)
+	require.NoError(t, err)
+	require.Equal(t, keystore.AccessKeyDeleted, record.Status)
+}
+
+func requireUnknown(t *testing.T, b *Bridge, id string) {
+	t.Helper()
+	_, _, err := b.SigningKey(t.Context(), id, testDate, testRegion)
+	require.ErrorIs(t, err, ErrUnknownAccessKey)
+}
+
+func TestSigningKeysDiffer(t *testing.T) {
+	b := newClient(t).bridge
+	first, err := b.CreateAccessKey(t.Context())
+	require.NoError(t, err)
+	second, err := b.CreateAccessKey(t.Context())
+	require.NoError(t, err)
+	require.NotEqual(t, first.Secret, second.Secret)
+	seen := map[sigv4.Key]bool{}
+	for _, id := range []string{first.ID, second.ID} {
+		for i := range maxScopes + 2 { // more than are kept
+			for range 2 {
+				key, _, err := b.SigningKey(t.Context(), id, testDate, "us-west-"+string(rune('a'+i)))
+				require.NoError(t, err)
+				seen[key] = true
+			}
+		}
+	}
+	require.Len(t, seen, 2*(maxScopes+2))
+}
+
+// An id that is not known must not cost a call to the token: with no access key there is not even a service key.
+func TestUnknownAccessKeysDoNotReachTheToken(t *testing.T) {
+	c := newClient(t)
+	requireUnknown(t, c.bridge, "AKIAAAAAAAAAAAAAAAAA")
+	objects, err := c.region.token.Objects(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, objects)
+}
+
+// Several processes that start at once agree on one service key, also over the body of one that died making it.
+func TestFirstStartsMakeOneServiceKey(t *testing.T) {
+	cfg := newConfig(t)
+	bridges := make([]*Bridge, 4)
+	for i := range bridges {
+		bridges[i] = openClient(t, cfg).bridge
+	}
+	b := bridges[0]
+	half := newKeyRecord(b.regions[testRegion], "", secretsKey)
+	half.State, half.Instance = keystore.Creating, "00000000000000000000000000000000"
+	_, err := b.store.Commit(t.Context(), half.Put(0))
+	require.NoError(t, err)
+
+	keys := make([]AccessKey, len(bridges))
+	var wg sync.WaitGroup
+	for i, b := range bridges {
+		wg.Go(func() {
+			var err error
+			keys[i], err = b.CreateAccessKey(t.Context())
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	objects, err := b.regions[testRegion].token.Objects(t.Context())
+	require.NoError(t, err)
+	require.Len(t, objects, 1)
+	require.Equal(t, "pkcs11kms/service/access-keys", objects[0].Label)
+	for _, key := range keys {
+		signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion)
+		require.NoError(t, err)
+		require.True(t, signing == sigv4.SigningKey(key.Secret, testDate, testRegion, "kms"), "whoever made it")
+	}
+	r := Doctor(t.Context(), cfg)
+	require.True(t, r.OK())
+	require.Empty(t, r.Regions[0].Unknown, "service keys are ours")
+}
+
+// Service keys are no KMS keys.
+func TestServiceKeysAreInvisible(t *testing.T) {
+	c := newClient(t)
+	_, err := c.bridge.CreateAccessKey(t.Context())
+	require.NoError(t, err)
+	out, err := c.ListKeys(t.Context(), nil)
+	require.NoError(t, err)
+	require.Empty(t, out.Keys)
+	for _, id := range []string{secretsKey, "arn:aws:kms:us-west-2::key/" + secretsKey, "arn:aws:kms:us-west-2:111122223333:key/" + secretsKey} {
+		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
+		require.Error(t, err)
+	}
+}
+
+func TestLengthPrefixed(t *testing.T) {
+	seen := map[string]bool{}
+	for _, parts := range [][]string{{}, {""}, {"", ""}, {"ab", "c"}, {"a", "bc"}, {"abc"}, {"abc", ""}} {
+		seen[string(lengthPrefixed(parts...))] = true
+	}
+	require.Len(t, seen, 7)
+}

@@ -1,0 +1,45 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// A service key is an HMAC key of the bridge's own in the home token. Its record is a key record of no account, so that
+// no KeyId can name it, and its id, which is also the CKA_LABEL, says what it is for.
+const servicePrefix = "pkcs11kms/service/"
+
+// secretsKey makes the secrets of access keys.
+const secretsKey = servicePrefix + "access-keys"
+
+// serviceKey returns a service key, making it when it is not there. The record's fixed name sees to it that two who
+// begin at once cannot make two: one of them waits for the other.
+func (b *Bridge) serviceKey(ctx context.Context, name string) (*key, error) {
+	home := b.regions[b.cfg.DefaultRegion]
+	ref := keystore.KeyRef(home.name, "", name)
+	pause := time.NewTicker(20 * time.Millisecond)
+	defer pause.Stop()
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.CallTimeout)
+	defer cancel()
+	for {
+		k, err := b.key(ctx, ref, false)
+		if err == nil || !errors.Is(err, keystore.ErrNotFound) {
+			return k, err
+		}
+		k, err = b.makeKey(ctx, home, macSpecOf("HMAC_256"), newKeyRecord(home, "", name))
+		if !errors.Is(err, keystore.ErrConflict) {
+			return k, err
+		}
+		// Somebody else is at it, or died over it.
+		b.tidyOnce(ctx)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the service key %s: %w", name, ctx.Err())
+		}
+	}
+}
