@@ -1,0 +1,48 @@
+# make run and make test do all set-up themselves; everything else expects that they ran once.
+.PHONY: build run check test bench fuzz tools clean
+
+GO ?= go
+STATE_DIR ?= .pkcs11kms-dev
+PKGS = ./...
+# Debian packages of independent clients that tests compare with.
+TEST_TOOLS = opensc
+export CGO_ENABLED = 1
+
+build:
+	$(GO) build -trimpath -o bin/pkcs11kms ./cmd/pkcs11kms
+
+# The quick start: installs SoftHSM when it is missing, builds, and runs the main job.
+run:
+	sh softhsm/install.sh
+	$(MAKE) --no-print-directory build
+	sh test/quickstart.sh bin/pkcs11kms $(STATE_DIR)
+
+check:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet $(PKGS)
+	$(GO) vet -tags crashtest ./pkcs11kms/
+	$(GO) tool staticcheck $(PKGS)
+	$(GO) mod verify
+
+tools:
+	sh softhsm/install.sh $(TEST_TOOLS)
+
+# Everything once, with the race detector. PKCS11KMS_REQUIRE names real parts that may not be missing.
+test: tools
+	PKCS11KMS_REQUIRE=$${PKCS11KMS_REQUIRE-all} $(GO) test -race -timeout 20m $(PKGS)
+
+# Longer runs, by hand.
+BENCHTIME ?= 1s
+bench: tools
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PKGS)
+
+FUZZTIME ?= 30s
+fuzz:
+	@for pkg in $$($(GO) list $(PKGS)); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+clean:
+	rm -rf bin
