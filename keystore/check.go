@@ -52,6 +52,16 @@ func CheckRecord(r Record, entries []Entry) error {
 		if r.Ref != RegionRef(r.Ref.Region) {
 			return fmt.Errorf("region record %q: reference does not fit", r.Ref.ID)
 		}
+	case KindAlias:
+		alias, err := DecodeAlias(r)
+		if err != nil {
+			return err
+		}
+		want = alias.Put(r.Version).Index
+	case KindCounter:
+		if _, err := DecodeCounter(r); err != nil {
+			return err
+		}
 	case KindAccessKey:
 		key, err := DecodeAccessKey(r)
 		if err != nil {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// KeyState is the state of a key record. Enabled and Disabled are AWS KMS's KeyState values; Creating and Deleting
-// are the bridge's own and never visible through the API.
+// KeyState is the state of a key record. Enabled, Disabled and PendingDeletion are AWS KMS's KeyState values; Creating
+// and Deleting are the bridge's own and never visible through the API.
 type KeyState string
 
 const (
@@ -19,13 +19,17 @@ const (
 	Enabled  KeyState = "Enabled"
 	Disabled KeyState = "Disabled"
 	Deleting KeyState = "Deleting" // the token object is being destroyed, then the record goes
+
+	PendingDeletion KeyState = "PendingDeletion" // AWS KMS's: to be destroyed at DeletionDate
 )
 
 // Unfinished tells whether the record is between two of its own steps: an instance works on it, or died over it.
 func (s KeyState) Unfinished() bool { return s == Creating || s == Deleting }
 
 // known tells whether this version of the program has the state. Another may mean that the key must not be used.
-func (s KeyState) known() bool { return s.Unfinished() || s == Enabled || s == Disabled }
+func (s KeyState) known() bool {
+	return s.Unfinished() || s == Enabled || s == Disabled || s == PendingDeletion
+}
 
 // Key is the metadata of one KMS key. Its token object is the one with CKA_ID CKAID.
 type Key struct {
@@ -40,7 +44,26 @@ type Key struct {
 	Created     time.Time `json:"created"`            // UTC, whole milliseconds
 	CKAID       HexBytes  `json:"cka_id"`             // 16 random bytes, unique in the store
 	Instance    string    `json:"instance,omitempty"` // who creates or deletes; set in those states only
+
+	DeletionDate time.Time `json:"deletion_date,omitzero"` // UTC, whole milliseconds; in the state PendingDeletion only
+	Aliases      int       `json:"aliases,omitempty"`      // how many alias records name the key
+	Tags         []Tag     `json:"tags,omitempty"`         // ordered by key
+	Adopted      Adoption  `json:"adopted,omitempty"`      // how the object came under management; empty: made by us
 }
+
+// Tag is a tag of a key.
+type Tag struct {
+	Key   string `json:"k"`
+	Value string `json:"v"`
+}
+
+// Adoption says of a key whose object was there before what becomes of the object when the key is deleted.
+type Adoption string
+
+const (
+	AdoptedKeep    Adoption = "keep"    // only the record goes
+	AdoptedDestroy Adoption = "destroy" // the object is destroyed, as with our own keys
+)
 
 // Ref names the key's record.
 func (k Key) Ref() Ref { return KeyRef(k.Region, k.Account, k.ID) }
@@ -56,6 +79,9 @@ func (k Key) Put(expect uint64) Change {
 	index := []Entry{{IndexCKAID, hex.EncodeToString(k.CKAID)}}
 	if k.State.Unfinished() {
 		index = append(index, Entry{IndexUnfinished, k.Instance})
+	}
+	if k.State == PendingDeletion {
+		index = append(index, Entry{IndexPendingDeletion, k.DeletionDate.UTC().Format(time.RFC3339)})
 	}
 	return Change{Op: Put, Ref: k.Ref(), Expect: expect, Value: encode(k), Index: index}
 }

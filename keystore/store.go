@@ -12,6 +12,9 @@ const (
 	KindKey    Kind = "key"    // a KMS key: Value is a Key
 	KindRegion Kind = "region" // the token a region is bound to: Value is a Region
 
+	KindAlias   Kind = "alias"   // another name of a key: Value is an Alias
+	KindCounter Kind = "counter" // a number that a quota bounds: Value is a Counter
+
 	KindAccessKey Kind = "access-key" // what a caller signs with: Value is an AccessKey. Of no region and account
 )
 
@@ -44,6 +47,10 @@ const (
 	IndexCKAID Index = "cka-id"
 	// IndexUnfinished finds the key records in the states Creating and Deleting by the instance that works on them.
 	IndexUnfinished Index = "unfinished"
+	// IndexPendingDeletion finds the key records in the state PendingDeletion by their date (RFC 3339, UTC).
+	IndexPendingDeletion Index = "pending-deletion"
+	// IndexAliasTarget finds the aliases of a key, see TargetValue.
+	IndexAliasTarget Index = "alias-target"
 	// IndexAccessKeyOwner finds the access keys of a principal that are not deleted, see OwnerValue.
 	IndexAccessKeyOwner Index = "access-key-owner"
 )

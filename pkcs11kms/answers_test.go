@@ -2,8 +2,6 @@ package pkcs11kms
 
 import (
 	"bytes"
-	"context"
-	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,7 +10,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -305,47 +302,4 @@ func TestGrantTokens(t *testing.T) {
 	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: key.KeyId, GrantTokens: []string{"secret-ish"}})
 	require.Error(t, err)
 	require.NotContains(t, err.Error(), "secret-ish")
-}
-
-func TestNobodyIsDeniedEverything(t *testing.T) {
-	c := newClient(t)
-	key := mustCreate(t, c, types.KeySpecHmac256)
-	nobody, err := c.bridge.Client("")
-	require.NoError(t, err)
-	calls := map[string]func(context.Context, string) error{
-		"CreateKey": func(ctx context.Context, _ string) error {
-			_, err := nobody.CreateKey(ctx, &kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC"})
-			return err
-		},
-		"ListKeys": func(ctx context.Context, _ string) error { _, err := nobody.ListKeys(ctx, nil); return err },
-		"DescribeKey": func(ctx context.Context, id string) error {
-			_, err := nobody.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &id})
-			return err
-		},
-		"EnableKey": func(ctx context.Context, id string) error {
-			_, err := nobody.EnableKey(ctx, &kms.EnableKeyInput{KeyId: &id})
-			return err
-		},
-		"DisableKey": func(ctx context.Context, id string) error {
-			_, err := nobody.DisableKey(ctx, &kms.DisableKeyInput{KeyId: &id})
-			return err
-		},
-		"GenerateMac": func(ctx context.Context, id string) error {
-			_, err := generate(ctx, nobody, &id, []byte("m"))
-			return err
-		},
-		"VerifyMac": func(ctx context.Context, id string) error {
-			return verify(ctx, nobody, &id, []byte("m"), make([]byte, 32))
-		},
-	}
-	require.Len(t, calls, apiMethods(), "every operation must be asked")
-	for op, call := range calls {
-		for _, id := range []string{*key.KeyId, unknownID, "nonsense"} {
-			err := call(t.Context(), id)
-			require.Error(t, err)
-			assert.Contains(t, err.Error(), fmt.Sprintf("AccessDeniedException: User: anonymous is not authorized to perform: kms:%s on resource", op))
-		}
-	}
-	_, err = nobody.NewMAC(t.Context(), *key.KeyId, "HMAC_SHA_256")
-	require.ErrorContains(t, err, "AccessDeniedException")
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
@@ -23,6 +24,9 @@ type Bridge struct {
 	regions map[string]*region // never changed after Open
 	cache   *cache
 	working working
+	opened  time.Time // by cfg.Now, with its monotonic reading
+
+	throttle throttle
 
 	tokenErrors tokenErrorCounts
 
@@ -45,7 +49,7 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	b := &Bridge{cfg: cfg, log: cfg.Logger, store: cfg.Store, regions: map[string]*region{}}
+	b := &Bridge{cfg: cfg, log: cfg.Logger, store: cfg.Store, regions: map[string]*region{}, opened: cfg.Now()}
 	b.closed = sync.OnceValue(b.closeAll)
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
 	if cfg.StorePath != "" {

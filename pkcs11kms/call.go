@@ -10,7 +10,7 @@ import (
 )
 
 // Every operation runs through guard, which holds the order of checks of the real service in one place: resolve the
-// key id, authorise, key state, key usage and algorithm, run. The checks of the input's form come before it, in the
+// key id, authorise, throttle, key state, key usage and algorithm, run. The checks of the input's form come before it, in the
 // operation itself; dry runs end inside run, after everything that could fail.
 
 // operation is what guard must know of an API operation.
@@ -18,8 +18,32 @@ type operation struct {
 	name    string
 	aliases bool               // KeyId may be an alias name or alias ARN
 	fresh   bool               // reads the record from the store, not from the cache, and repeats when it lost a race
-	enabled bool               // needs a key in the state Enabled
+	states  stateRule          // the key states in which it is allowed
 	usage   types.KeyUsageType // the usage that the key must have; empty: any
+}
+
+// stateRule is a row of the key state table (AWS KMS developer guide, "Key states").
+type stateRule int
+
+const (
+	anyState    stateRule = iota
+	enabledOnly           // DisabledException, or KMSInvalidStateException in PendingDeletion
+	notPending            // KMSInvalidStateException in PendingDeletion
+	pendingOnly           // KMSInvalidStateException in every other state
+)
+
+// allows returns the refusal of the key's state, or nil.
+func (rule stateRule) allows(k *key) error {
+	pending := k.record.State == keystore.PendingDeletion
+	switch {
+	case rule == pendingOnly && !pending:
+		return invalidState("%s is not pending deletion.", k.arn)
+	case (rule == enabledOnly || rule == notPending) && pending:
+		return invalidState("%s is pending deletion.", k.arn)
+	case rule == enabledOnly && k.record.State != keystore.Enabled:
+		return disabled(k.arn)
+	}
+	return nil
 }
 
 // request is what guard must know of one call.
@@ -53,6 +77,9 @@ func (c *Client) guard(ctx context.Context, op *operation, req request, run func
 func (c *Client) guardAccount(ctx context.Context, op *operation, run func(context.Context) error) error {
 	err := c.authoriseAccount(op)
 	if err == nil {
+		err = c.allow(op)
+	}
+	if err == nil {
 		err = run(ctx)
 	}
 	return c.answer(ctx, op.name, "", err)
@@ -67,11 +94,14 @@ func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, e
 	if err != nil {
 		return nil, err
 	}
+	if err := c.allow(op); err != nil {
+		return k, err
+	}
 	if len(req.grantTokens) > 0 {
 		return nil, invalidGrantToken() // this service makes no grants, so it never gave one out
 	}
-	if op.enabled && k.record.State != keystore.Enabled {
-		return k, disabled(k.arn)
+	if err := op.states.allows(k); err != nil {
+		return k, err
 	}
 	return k, k.fits(op, req.algorithm)
 }
@@ -87,13 +117,29 @@ func (c *Client) resolve(ctx context.Context, op *operation, text string) (*key,
 		return nil, accessDenied(c.caller, op.name, c.arn(id))
 	}
 	if id.alias != "" {
-		return nil, notFound("Alias %s is not found.", c.arn(id))
+		return c.resolveAlias(ctx, op, id)
 	}
 	k, err := c.bridge.key(ctx, keystore.KeyRef(id.region, id.account, id.id), op.fresh)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, notFound("Key '%s' does not exist", c.arn(id))
 	}
 	return k, err
+}
+
+// resolveAlias finds the key that an alias names.
+func (c *Client) resolveAlias(ctx context.Context, op *operation, id keyID) (*key, error) {
+	ref := keystore.AliasRef(id.region, id.account, id.alias)
+	alias, err := cachedRecord(ctx, c.bridge.cache, ref, op.fresh, decodeAlias)
+	if err == nil {
+		var k *key
+		if k, err = c.bridge.key(ctx, keystore.KeyRef(id.region, id.account, alias.record.Target), op.fresh); err == nil {
+			return k, nil
+		}
+	}
+	if errors.Is(err, keystore.ErrNotFound) {
+		err = aliasNotFound(c.arn(id))
+	}
+	return nil, err
 }
 
 func (c *Client) authoriseAccount(op *operation) error {

@@ -83,3 +83,20 @@ func (c *Client) with(optFns []func(*kms.Options)) (*Client, error) {
 	}
 	return other.As(c.caller), nil
 }
+
+// begin is the first step of every operation: the SDK's option functions, and no input for an empty one.
+func begin[In any](c *Client, in *In, optFns []func(*kms.Options)) (*Client, *In, error) {
+	c, err := c.with(optFns)
+	if in == nil {
+		in = new(In)
+	}
+	return c, in, err
+}
+
+// outcome is the last step: no output beside an error.
+func outcome[Out any](out *Out, err error) (*Out, error) {
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}

@@ -43,6 +43,11 @@ type Config struct {
 	// context of the operation can end. Default DefaultCallTimeout.
 	CallTimeout time.Duration
 
+	// Quotas bound what the account may have and do. Default: those of AWS KMS.
+	Quotas Quotas
+	// ShortLived is for programs that do one thing and end: they never destroy keys whose deletion date has come.
+	ShortLived bool
+
 	// Logger takes what an operator must know and the detail behind internal errors. Never a PIN, a message or a
 	// MAC. Default: nothing is logged.
 	Logger *slog.Logger
@@ -90,6 +95,10 @@ func (cfg Config) complete() (Config, error) {
 		}
 	}
 	setDefault(&cfg.DefaultRegion, DefaultRegion)
+	var err error
+	if cfg.Quotas, err = cfg.Quotas.complete(); err != nil {
+		return cfg, err
+	}
 	return cfg, cfg.check()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -31,15 +32,12 @@ import (
 var opCreateKey = operation{name: "CreateKey"}
 
 // CreateKey generates an HMAC key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or
-// HMAC_512 and KeyUsage GENERATE_VERIFY_MAC; both must be given. Other specs, origins, policies, multi-Region keys and
-// tags are refused with UnsupportedOperationException. It is not idempotent: a call repeated makes a second key.
+// HMAC_512 and KeyUsage GENERATE_VERIFY_MAC; both must be given. Other specs, origins, policies, multi-Region keys
+// are refused with UnsupportedOperationException. It is not idempotent: a call repeated makes a second key.
 func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns ...func(*kms.Options)) (*kms.CreateKeyOutput, error) {
-	c, err := c.with(optFns)
+	c, in, err := begin(c, in, optFns)
 	if err != nil {
 		return nil, err
-	}
-	if in == nil {
-		in = &kms.CreateKeyInput{}
 	}
 	if err := checkCreateKey(in); err != nil {
 		return nil, err
@@ -50,7 +48,11 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		if err != nil {
 			return err
 		}
-		k, err := c.createKey(ctx, spec, aws.ToString(in.Description))
+		tags, err := withTags(nil, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
+		if err != nil {
+			return err
+		}
+		k, err := c.createKey(ctx, spec, aws.ToString(in.Description), tags)
 		if err != nil {
 			return err
 		}
@@ -112,8 +114,6 @@ func (c *Client) supported(in *kms.CreateKeyInput) (*macSpec, error) {
 		return nil, unsupported("Origin %s is not supported.", in.Origin)
 	case aws.ToBool(in.MultiRegion):
 		return nil, unsupported("Multi-Region keys are not supported.")
-	case len(in.Tags) > 0:
-		return nil, unsupported("Tags are not supported.")
 	}
 	spec := macSpecOf(requestedSpec(in))
 	if spec == nil {
@@ -125,9 +125,9 @@ func (c *Client) supported(in *kms.CreateKeyInput) (*macSpec, error) {
 	return spec, nil
 }
 
-func (c *Client) createKey(ctx context.Context, spec *macSpec, description string) (*key, error) {
+func (c *Client) createKey(ctx context.Context, spec *macSpec, description string, tags []keystore.Tag) (*key, error) {
 	record := newKeyRecord(c.region, c.caller.account, uuid.NewString())
-	record.Description = description
+	record.Description, record.Tags = description, tags
 	return c.bridge.makeKey(ctx, c.region, spec, record)
 }
 
@@ -148,7 +148,7 @@ func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record k
 
 	done := b.working.add(record.Ref())
 	defer done()
-	version, err := b.cache.commit(ctx, record.Put(0))
+	version, err := b.commitCounted(ctx, record, 1, record.Put(0))
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +170,36 @@ func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record k
 	r.objects.Store(record.CKAID.String(), object)
 	return b.decodeKey(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
 }
+
+// commitCounted commits a change that makes or removes a key record together with the counter of the account's keys.
+// Losing a race for the counter alone is not told.
+func (b *Bridge) commitCounted(ctx context.Context, record keystore.Key, n int, change keystore.Change) (version uint64, err error) {
+	err = retryConflicts(ctx, func() error {
+		count, err := b.countKey(ctx, record, n)
+		if err != nil {
+			return err
+		}
+		version, err = b.cache.commit(ctx, append(count, change)...)
+		if !errors.Is(err, keystore.ErrConflict) {
+			return err
+		}
+		rec, getErr := b.store.Get(ctx, change.Ref) // whose conflict was it?
+		switch {
+		case getErr != nil && !errors.Is(getErr, keystore.ErrNotFound):
+			return getErr
+		case rec.Version != change.Expect:
+			return fmt.Errorf("key %s: %w", record.ID, errLostRecord)
+		}
+		return err
+	})
+	if errors.Is(err, errLostRecord) {
+		err = fmt.Errorf("%w: %w", keystore.ErrConflict, err)
+	}
+	return version, err
+}
+
+// errLostRecord tells a conflict over the record itself from one over its counter.
+var errLostRecord = errors.New("its record was changed by somebody else")
 
 // undoCreate removes what createKey began. What cannot be removed now is left to the janitor, under the record.
 func (b *Bridge) undoCreate(ctx context.Context, record keystore.Key, version uint64, cause error) {

@@ -29,6 +29,26 @@ func disabled(arn string) error {
 	return &types.DisabledException{Message: aws.String(arn + " is disabled.")}
 }
 
+func invalidState(format string, args ...any) error {
+	return &types.KMSInvalidStateException{Message: aws.String(fmt.Sprintf(format, args...))}
+}
+
+func aliasNotFound(arn string) error { return notFound("Alias %s is not found.", arn) }
+
+func aliasExists(arn string) error {
+	return &types.AlreadyExistsException{Message: aws.String("An alias with the name " + arn + " already exists")}
+}
+
+func tagError(text string) error { return &types.TagException{Message: aws.String(text)} }
+
+// notAuthorized is the answer for the reserved alias names. It has no message.
+func notAuthorized() error {
+	return &smithy.GenericAPIError{Code: "NotAuthorizedException", Fault: smithy.FaultClient}
+}
+
+// unsupportedKind is the answer to an operation that the kind of key does not have. It has no message.
+func unsupportedKind() error { return &types.UnsupportedOperationException{} }
+
 func invalidKeyUsage(format string, args ...any) error {
 	return &types.InvalidKeyUsageException{Message: aws.String(fmt.Sprintf(format, args...))}
 }

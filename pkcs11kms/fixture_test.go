@@ -35,6 +35,7 @@ func newConfig(t testing.TB) Config {
 		DefaultRegion: testRegion,
 		Regions:       map[string]Region{testRegion: {Token: tok.URI(tok.PINFile)}},
 		StorePath:     path,
+		Quotas:        Quotas{NoRates: true},
 		Logger:        slog.New(slog.NewTextHandler(logTo{t}, nil)),
 	}
 }

@@ -69,6 +69,9 @@ func (b *Bridge) tidy(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		b.tidyOnce(ctx)
+		if err := b.destroyDue(context.WithoutCancel(ctx)); err != nil {
+			b.log.Error("keys whose deletion date has come are not destroyed", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -183,11 +186,14 @@ func (b *Bridge) remove(ctx context.Context, record keystore.Key, version uint64
 		}
 	}
 	r := b.regions[record.Region]
-	err = r.token.DestroyKey(ctx, record.CKAID)
-	if err != nil && !errors.Is(err, token.ErrKeyMissing) {
-		return err
+	if record.Adopted != keystore.AdoptedKeep {
+		err = r.token.DestroyKey(ctx, record.CKAID)
+		if err != nil && !errors.Is(err, token.ErrKeyMissing) {
+			return err
+		}
 	}
+	crashAt("object-destroyed")
 	r.objects.Delete(record.CKAID.String())
-	_, err = b.cache.commit(ctx, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
+	_, err = b.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
 	return err
 }

@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
+	"reflect"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -14,18 +15,17 @@ import (
 var (
 	opDescribeKey = operation{name: "DescribeKey", aliases: true}
 	opListKeys    = operation{name: "ListKeys"}
-	opEnableKey   = operation{name: "EnableKey", fresh: true}
-	opDisableKey  = operation{name: "DisableKey", fresh: true}
+	opEnableKey   = operation{name: "EnableKey", fresh: true, states: notPending}
+	opDisableKey  = operation{name: "DisableKey", fresh: true, states: notPending}
+
+	opUpdateKeyDescription = operation{name: "UpdateKeyDescription", fresh: true, states: notPending}
 )
 
 // DescribeKey returns the metadata of a key in whatever state.
 func (c *Client) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, optFns ...func(*kms.Options)) (*kms.DescribeKeyOutput, error) {
-	c, err := c.with(optFns)
+	c, in, err := begin(c, in, optFns)
 	if err != nil {
 		return nil, err
-	}
-	if in == nil {
-		in = &kms.DescribeKeyInput{}
 	}
 	var v violations
 	v.keyID(in.KeyId)
@@ -45,67 +45,36 @@ func (c *Client) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, optF
 // ListKeys returns the keys of the account and region, ordered by key id, Limit (1 to 1,000, default 100) at a time.
 // NextMarker continues after the last one, also after a restart. A page may hold fewer keys than Limit.
 func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...func(*kms.Options)) (*kms.ListKeysOutput, error) {
-	c, err := c.with(optFns)
+	c, in, err := begin(c, in, optFns)
 	if err != nil {
 		return nil, err
-	}
-	if in == nil {
-		in = &kms.ListKeysInput{}
 	}
 	var v violations
 	v.page(in.Limit, in.Marker)
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	var out *kms.ListKeysOutput
+	out := &kms.ListKeysOutput{Keys: []types.KeyListEntry{}}
 	err = c.guardAccount(ctx, &opListKeys, func(ctx context.Context) error {
-		out, err = c.listKeys(ctx, in)
+		p := page{op: opListKeys.name, limit: in.Limit, most: 1000, normal: 100, marker: in.Marker}
+		more, err := c.walk(ctx, p, c.keysAfter, func(rec keystore.Record) error {
+			k, err := c.bridge.decodeKey(rec)
+			if errors.Is(err, keystore.ErrNotFound) {
+				return nil // between two of its steps, and not to be seen
+			}
+			if err == nil {
+				out.Keys = append(out.Keys, types.KeyListEntry{KeyId: aws.String(k.record.ID), KeyArn: aws.String(k.arn)})
+			}
+			return err
+		})
+		out.Truncated, out.NextMarker = more != nil, more
 		return err
 	})
-	return out, err
+	return outcome(out, err)
 }
 
-func (c *Client) listKeys(ctx context.Context, in *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
-	limit := 100
-	if in.Limit != nil {
-		limit = int(*in.Limit)
-	}
-	m := marker{Op: opListKeys.name, Region: c.region.name, Account: c.caller.account}
-	if in.Marker != nil {
-		var err error
-		if m, err = parseMarker(*in.Marker, m); err != nil {
-			return nil, err
-		}
-	}
-	recs, err := c.bridge.store.List(ctx, keystore.KindKey, c.region.name, c.caller.account, m.After, limit)
-	if err != nil {
-		return nil, err
-	}
-	out := &kms.ListKeysOutput{Keys: []types.KeyListEntry{}}
-	for _, rec := range recs {
-		k, err := c.bridge.decodeKey(rec)
-		switch {
-		case errors.Is(err, keystore.ErrNotFound):
-			continue
-		case err != nil:
-			return nil, err
-		}
-		out.Keys = append(out.Keys, types.KeyListEntry{KeyId: aws.String(k.record.ID), KeyArn: aws.String(k.arn)})
-	}
-	if len(recs) < limit {
-		return out, nil
-	}
-	// A full page is not the last one unless nothing follows it.
-	m.After = recs[len(recs)-1].Ref.ID
-	rest, err := c.bridge.store.List(ctx, keystore.KindKey, c.region.name, c.caller.account, m.After, 1)
-	if err != nil {
-		return nil, err
-	}
-	if len(rest) > 0 {
-		out.Truncated = true
-		out.NextMarker = aws.String(m.String())
-	}
-	return out, nil
+func (c *Client) keysAfter(ctx context.Context, after string, limit int) ([]keystore.Record, error) {
+	return c.bridge.store.List(ctx, keystore.KindKey, c.region.name, c.caller.account, after, limit)
 }
 
 // EnableKey sets the state to Enabled. On a key that is enabled already it changes nothing and succeeds.
@@ -141,13 +110,42 @@ func (c *Client) setState(ctx context.Context, op *operation, keyID *string, sta
 	if err := v.err(); err != nil {
 		return err
 	}
-	return c.guard(ctx, op, request{keyID: keyID}, func(ctx context.Context, k *key) error {
-		if k.record.State == state {
-			return nil
-		}
-		record := k.record
+	return c.change(ctx, op, keyID, func(record *keystore.Key) error {
 		record.State = state
+		return nil
+	})
+}
+
+// change guards an operation that changes a key's record, and commits the change unless there is none.
+func (c *Client) change(ctx context.Context, op *operation, keyID *string, edit func(*keystore.Key) error) error {
+	return c.guard(ctx, op, request{keyID: keyID}, func(ctx context.Context, k *key) error {
+		record := k.record
+		if err := edit(&record); err != nil || reflect.DeepEqual(record, k.record) {
+			return err
+		}
 		_, err := c.bridge.cache.commit(ctx, record.Put(k.version))
 		return err
 	})
+}
+
+// UpdateKeyDescription replaces the description; an empty one removes it.
+func (c *Client) UpdateKeyDescription(ctx context.Context, in *kms.UpdateKeyDescriptionInput, optFns ...func(*kms.Options)) (*kms.UpdateKeyDescriptionOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.keyID(in.KeyId)
+	if in.Description == nil {
+		v.add("null", "description", "not be null")
+	}
+	v.text("description", in.Description, 0, 8192, nil)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	err = c.change(ctx, &opUpdateKeyDescription, in.KeyId, func(record *keystore.Key) error {
+		record.Description = *in.Description
+		return nil
+	})
+	return outcome(&kms.UpdateKeyDescriptionOutput{}, err)
 }

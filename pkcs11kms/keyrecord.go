@@ -85,5 +85,8 @@ func (k *key) metadata() *types.KeyMetadata {
 	if k.mac != nil {
 		m.MacAlgorithms = []types.MacAlgorithmSpec{k.mac.algorithm}
 	}
+	if k.record.State == keystore.PendingDeletion {
+		m.DeletionDate = aws.Time(k.record.DeletionDate)
+	}
 	return m
 }

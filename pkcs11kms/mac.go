@@ -10,20 +10,17 @@ import (
 )
 
 var (
-	opGenerateMac = operation{name: "GenerateMac", aliases: true, enabled: true, usage: types.KeyUsageTypeGenerateVerifyMac}
-	opVerifyMac   = operation{name: "VerifyMac", aliases: true, enabled: true, usage: types.KeyUsageTypeGenerateVerifyMac}
+	opGenerateMac = operation{name: "GenerateMac", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeGenerateVerifyMac}
+	opVerifyMac   = operation{name: "VerifyMac", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeGenerateVerifyMac}
 )
 
 // GenerateMac makes the HMAC of a message of 1 to 4,096 bytes, untruncated: 28, 32, 48 or 64 bytes by the key's spec
 // (RFC 2104; C_Sign). The KeyId of the output is the key's ARN. With DryRun the answer is DryRunOperationException when
 // the call would have succeeded, and the token is not used.
 func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optFns ...func(*kms.Options)) (*kms.GenerateMacOutput, error) {
-	c, err := c.with(optFns)
+	c, in, err := begin(c, in, optFns)
 	if err != nil {
 		return nil, err
-	}
-	if in == nil {
-		in = &kms.GenerateMacInput{}
 	}
 	var v violations
 	v.macMembers(in.Message, in.KeyId, in.MacAlgorithm)
@@ -50,12 +47,9 @@ func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optF
 // VerifyMac makes the HMAC of the message anew and compares in constant time. Anything but the whole tag is
 // KMSInvalidMacException; there is no output with MacValid false.
 func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns ...func(*kms.Options)) (*kms.VerifyMacOutput, error) {
-	c, err := c.with(optFns)
+	c, in, err := begin(c, in, optFns)
 	if err != nil {
 		return nil, err
-	}
-	if in == nil {
-		in = &kms.VerifyMacInput{}
 	}
 	var v violations
 	v.macMembers(in.Message, in.KeyId, in.MacAlgorithm)

@@ -13,6 +13,7 @@ type marker struct {
 	Op      string
 	Region  string
 	Account string
+	Filter  string
 	After   string
 }
 
@@ -21,7 +22,7 @@ const markerSum = 8 // bytes of SHA-256 in front of the value
 func (m marker) String() string {
 	value, err := json.Marshal(m)
 	if err != nil {
-		panic(err) // four strings always encode
+		panic(err) // strings always encode
 	}
 	sum := sha256.Sum256(value)
 	return base64.RawURLEncoding.EncodeToString(append(sum[:markerSum:markerSum], value...))
@@ -38,7 +39,7 @@ func parseMarker(text string, want marker) (marker, error) {
 	if subtle.ConstantTimeCompare(sum[:markerSum], raw[:markerSum]) != 1 || json.Unmarshal(raw[markerSum:], &m) != nil {
 		return marker{}, invalidMarker()
 	}
-	if m.Op != want.Op || m.Region != want.Region || m.Account != want.Account || m.After == "" {
+	if m.Op != want.Op || m.Region != want.Region || m.Account != want.Account || m.Filter != want.Filter || m.After == "" {
 		return marker{}, invalidMarker()
 	}
 	return m, nil

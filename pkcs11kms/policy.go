@@ -3,14 +3,12 @@ package pkcs11kms
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"regexp"
 )
 
-const (
-	policyModelLimit = 131072 // the constraint of the API model, in characters
-	policyQuota      = 32768  // the quota of the service, in bytes
-)
+const policyModelLimit = 131072 // the constraint of the API model, in characters
 
 var policyPattern = regexp.MustCompile(`^[\x{0009}\x{000A}\x{000D}\x{0020}-\x{00FF}]+$`)
 
@@ -38,8 +36,8 @@ func (c *Client) checkPolicy(text *string) error {
 	if text == nil {
 		return nil
 	}
-	if len(*text) > policyQuota {
-		return limitExceeded("The policy document exceeds the maximum length of 32768 bytes.")
+	if quota := c.bridge.cfg.Quotas.PolicyBytes; len(*text) > quota {
+		return limitExceeded(fmt.Sprintf("The policy document exceeds the maximum length of %d bytes.", quota))
 	}
 	var given, standard any
 	if !json.Valid([]byte(*text)) || duplicateNames([]byte(*text)) || json.Unmarshal([]byte(*text), &given) != nil {

@@ -146,17 +146,3 @@ func utf16Len(s string) int {
 	}
 	return n
 }
-
-func (v *violations) tags(tags []types.Tag) {
-	for i, tag := range tags {
-		path := fmt.Sprintf("tags.%d.member.", i+1)
-		if tag.TagKey == nil {
-			v.add("null", path+"tagKey", "not be null")
-		}
-		v.text(path+"tagKey", tag.TagKey, 1, 128, nil)
-		if tag.TagValue == nil {
-			v.add("null", path+"tagValue", "not be null")
-		}
-		v.text(path+"tagValue", tag.TagValue, 0, 256, nil)
-	}
-}

@@ -1,0 +1,78 @@
+package keystore
+
+import (
+	"fmt"
+	"time"
+)
+
+// Alias is another name of a key.
+type Alias struct {
+	Region  string    `json:"-"`
+	Account string    `json:"-"`
+	Name    string    `json:"-"`       // with its prefix alias/
+	Target  string    `json:"target"`  // bare key id
+	Created time.Time `json:"created"` // UTC, whole milliseconds
+	Updated time.Time `json:"updated"` // UTC, whole milliseconds
+}
+
+// Ref names the alias's record.
+func (a Alias) Ref() Ref { return AliasRef(a.Region, a.Account, a.Name) }
+
+// AliasRef names the record of an alias by its name, with the prefix alias/.
+func AliasRef(region, account, name string) Ref {
+	return Ref{Kind: KindAlias, Region: region, Account: account, ID: name}
+}
+
+// TargetValue is the value of IndexAliasTarget for the aliases of one key.
+func TargetValue(region, account, keyID string) string { return region + "/" + account + "/" + keyID }
+
+// Put returns the change that writes the record, given the version it must have now (0: it must be new).
+func (a Alias) Put(expect uint64) Change {
+	index := []Entry{{IndexAliasTarget, TargetValue(a.Region, a.Account, a.Target)}}
+	return Change{Op: Put, Ref: a.Ref(), Expect: expect, Value: encode(a), Index: index}
+}
+
+// DecodeAlias reads the alias of a record.
+func DecodeAlias(r Record) (Alias, error) {
+	a := Alias{Region: r.Ref.Region, Account: r.Ref.Account, Name: r.Ref.ID}
+	if r.Ref.Kind != KindAlias {
+		return Alias{}, fmt.Errorf("record %s/%s is not an alias", r.Ref.Kind, r.Ref.ID)
+	}
+	if err := decode(r, &a); err != nil {
+		return Alias{}, fmt.Errorf("alias record %s: %w", r.Ref.ID, err)
+	}
+	return a, nil
+}
+
+// Counter is a number that changes together with the records it counts, so that a quota holds for all processes at once.
+type Counter struct {
+	Region  string `json:"-"`
+	Account string `json:"-"`
+	Name    string `json:"-"`
+	N       int    `json:"n"`
+}
+
+// CounterKeys counts the KMS keys of a region and account, in whatever state.
+const CounterKeys = "keys"
+
+// CounterRef names the record of a counter.
+func CounterRef(region, account, name string) Ref {
+	return Ref{Kind: KindCounter, Region: region, Account: account, ID: name}
+}
+
+// Put returns the change that writes the record, given the version it must have now (0: it must be new).
+func (c Counter) Put(expect uint64) Change {
+	return Change{Op: Put, Ref: CounterRef(c.Region, c.Account, c.Name), Expect: expect, Value: encode(c)}
+}
+
+// DecodeCounter reads the counter of a record.
+func DecodeCounter(r Record) (Counter, error) {
+	c := Counter{Region: r.Ref.Region, Account: r.Ref.Account, Name: r.Ref.ID}
+	if r.Ref.Kind != KindCounter {
+		return Counter{}, fmt.Errorf("record %s/%s is not a counter", r.Ref.Kind, r.Ref.ID)
+	}
+	if err := decode(r, &c); err != nil {
+		return Counter{}, fmt.Errorf("counter record %s: %w", r.Ref.ID, err)
+	}
+	return c, nil
+}

@@ -1,0 +1,304 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// An alias is a record of its own. The key's record counts its aliases, and both change in one Commit: so the quota holds
+// for all processes at once, and an alias and the deletion of its key cannot pass each other.
+
+var (
+	opCreateAlias = operation{name: "CreateAlias", fresh: true, states: notPending}
+	opUpdateAlias = operation{name: "UpdateAlias", fresh: true, states: notPending}
+	opDeleteAlias = operation{name: "DeleteAlias"}
+	opListAliases = operation{name: "ListAliases"}
+)
+
+// aliasRecord is an alias as the operations see it; it is never changed.
+type aliasRecord struct {
+	record  keystore.Alias
+	version uint64
+}
+
+func decodeAlias(rec keystore.Record) (*aliasRecord, error) {
+	record, err := keystore.DecodeAlias(rec)
+	return &aliasRecord{record: record, version: rec.Version}, err
+}
+
+var aliasPattern = regexp.MustCompile(`^[a-zA-Z0-9:/_-]+$`)
+
+func (v *violations) aliasName(name *string) {
+	if name == nil {
+		v.add("null", "aliasName", "not be null")
+		return
+	}
+	v.text("aliasName", name, 1, 256, aliasPattern)
+}
+
+// checkAliasName applies what the real service asks of a name beyond the pattern of its model.
+func checkAliasName(name string) error {
+	rest, ok := strings.CutPrefix(name, aliasPrefix)
+	switch {
+	case !ok || rest == "":
+		return validationError(`Alias must start with the prefix "alias/". Please see https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`)
+	case strings.HasPrefix(rest, "aws/"):
+		return notAuthorized()
+	case strings.Contains(rest, ":"):
+		return validationError(name + " contains invalid characters for an alias")
+	}
+	return nil
+}
+
+// checkTarget refuses an alias in the place of a key.
+func (c *Client) checkTarget(target *string) error {
+	if id, err := c.parseKeyID(*target, true); err == nil && id.alias != "" {
+		return validationError("Aliases must refer to keys. Not aliases")
+	}
+	return nil
+}
+
+func (v *violations) targetKeyID(id *string) {
+	if id == nil {
+		v.add("null", "targetKeyId", "not be null")
+		return
+	}
+	v.text("targetKeyId", id, 1, 2048, nil)
+}
+
+// CreateAlias gives a key another name, beginning with alias/. It can be used at once wherever a KeyId may be an alias.
+func (c *Client) CreateAlias(ctx context.Context, in *kms.CreateAliasInput, optFns ...func(*kms.Options)) (*kms.CreateAliasOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkAliasInput(in.AliasName, in.TargetKeyId); err != nil {
+		return nil, err
+	}
+	err = c.guard(ctx, &opCreateAlias, request{keyID: in.TargetKeyId}, func(ctx context.Context, k *key) error {
+		return c.createAlias(ctx, *in.AliasName, k)
+	})
+	return outcome(&kms.CreateAliasOutput{}, err)
+}
+
+func (c *Client) checkAliasInput(name, target *string) error {
+	var v violations
+	v.aliasName(name)
+	v.targetKeyID(target)
+	if err := v.err(); err != nil {
+		return err
+	}
+	if err := checkAliasName(*name); err != nil {
+		return err
+	}
+	return c.checkTarget(target)
+}
+
+func (c *Client) createAlias(ctx context.Context, name string, k *key) error {
+	now := c.bridge.wallClock()
+	alias := keystore.Alias{Region: c.region.name, Account: c.caller.account, Name: name, Target: k.record.ID, Created: now, Updated: now}
+	_, err := c.bridge.store.Get(ctx, alias.Ref())
+	if err == nil {
+		return aliasExists(c.aliasARN(name))
+	}
+	if !errors.Is(err, keystore.ErrNotFound) {
+		return err
+	}
+	gained, err := c.countAlias(k, 1)
+	if err != nil {
+		return err
+	}
+	_, err = c.bridge.cache.commit(ctx, alias.Put(0), gained)
+	return err
+}
+
+// countAlias returns the change of the key's record that counts aliases in or out.
+func (c *Client) countAlias(k *key, n int) (keystore.Change, error) {
+	record := k.record
+	record.Aliases += n
+	if limit := c.bridge.cfg.Quotas.AliasesPerKey; n > 0 && record.Aliases > limit {
+		return keystore.Change{}, limitExceeded(fmt.Sprintf("The key has reached its limit of %d aliases.", limit))
+	}
+	return record.Put(k.version), nil
+}
+
+func (c *Client) aliasARN(name string) string {
+	return c.arn(keyID{region: c.region.name, account: c.caller.account, alias: name})
+}
+
+// UpdateAlias points an alias to another key of the same kind and usage. Callers by the alias use the new key at once.
+func (c *Client) UpdateAlias(ctx context.Context, in *kms.UpdateAliasInput, optFns ...func(*kms.Options)) (*kms.UpdateAliasOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkAliasInput(in.AliasName, in.TargetKeyId); err != nil {
+		return nil, err
+	}
+	err = c.guard(ctx, &opUpdateAlias, request{keyID: in.TargetKeyId}, func(ctx context.Context, k *key) error {
+		return c.updateAlias(ctx, *in.AliasName, k)
+	})
+	return outcome(&kms.UpdateAliasOutput{}, err)
+}
+
+func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
+	alias, err := c.freshAlias(ctx, name)
+	if err != nil {
+		return err
+	}
+	from, err := c.bridge.key(ctx, keystore.KeyRef(c.region.name, c.caller.account, alias.record.Target), true)
+	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+		return err
+	}
+	record := alias.record
+	record.Target, record.Updated = to.record.ID, c.bridge.wallClock()
+	changes := []keystore.Change{record.Put(alias.version)}
+	if from != nil {
+		if from.record.Usage != to.record.Usage || (from.mac == nil) != (to.mac == nil) {
+			return validationError(fmt.Sprintf("Alias %s can only be associated with a key of the same type and usage.", name))
+		}
+		if from.record.ID == to.record.ID {
+			_, err := c.bridge.cache.commit(ctx, append(changes, keystore.Change{Op: keystore.Check, Ref: to.record.Ref(), Expect: to.version})...)
+			return err
+		}
+		lost, err := c.countAlias(from, -1)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, lost)
+	}
+	gained, err := c.countAlias(to, 1)
+	if err != nil {
+		return err
+	}
+	_, err = c.bridge.cache.commit(ctx, append(changes, gained)...)
+	return err
+}
+
+func (c *Client) freshAlias(ctx context.Context, name string) (*aliasRecord, error) {
+	alias, err := cachedRecord(ctx, c.bridge.cache, keystore.AliasRef(c.region.name, c.caller.account, name), true, decodeAlias)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, aliasNotFound(c.aliasARN(name))
+	}
+	return alias, err
+}
+
+// DeleteAlias removes an alias, whatever the state of its key. The name is free at once.
+func (c *Client) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput, optFns ...func(*kms.Options)) (*kms.DeleteAliasOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.aliasName(in.AliasName)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	if err := checkAliasName(*in.AliasName); err != nil {
+		return nil, err
+	}
+	err = c.guardAccount(ctx, &opDeleteAlias, func(ctx context.Context) error {
+		return retryConflicts(ctx, func() error { return c.deleteAlias(ctx, *in.AliasName) })
+	})
+	return outcome(&kms.DeleteAliasOutput{}, err)
+}
+
+// retryConflicts repeats what lost a race, which must read anew each time, until ctx ends.
+func retryConflicts(ctx context.Context, try func() error) error {
+	for {
+		err := try()
+		if !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) deleteAlias(ctx context.Context, name string) error {
+	alias, err := c.freshAlias(ctx, name)
+	if err != nil {
+		return err
+	}
+	changes := []keystore.Change{{Op: keystore.Delete, Ref: alias.record.Ref(), Expect: alias.version}}
+	k, err := c.bridge.key(ctx, keystore.KeyRef(c.region.name, c.caller.account, alias.record.Target), true)
+	switch {
+	case err == nil:
+		lost, err := c.countAlias(k, -1)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, lost)
+	case !errors.Is(err, keystore.ErrNotFound):
+		return err
+	}
+	_, err = c.bridge.cache.commit(ctx, changes...)
+	return err
+}
+
+// ListAliases returns the aliases of the account and region, or of one key, ordered by name; Limit 1 to 100, default 50.
+func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optFns ...func(*kms.Options)) (*kms.ListAliasesOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.page(in.Limit, in.Marker)
+	v.text("keyId", in.KeyId, 1, 2048, nil)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	out := &kms.ListAliasesOutput{Aliases: []types.AliasListEntry{}}
+	list := func(ctx context.Context, keyID string) error {
+		p := page{op: opListAliases.name, filter: keyID, limit: in.Limit, most: 100, normal: 50, marker: in.Marker}
+		more, err := c.walk(ctx, p, c.aliasesAfter(keyID), func(rec keystore.Record) error {
+			record, err := keystore.DecodeAlias(rec)
+			out.Aliases = append(out.Aliases, c.aliasEntry(record))
+			return err
+		})
+		out.Truncated, out.NextMarker = more != nil, more
+		return err
+	}
+	if in.KeyId == nil {
+		err = c.guardAccount(ctx, &opListAliases, func(ctx context.Context) error { return list(ctx, "") })
+	} else {
+		err = c.guard(ctx, &opListAliases, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error { return list(ctx, k.record.ID) })
+	}
+	return outcome(out, err)
+}
+
+// aliasesAfter reads aliases behind a name: all of them, or those of one key.
+func (c *Client) aliasesAfter(keyID string) reader {
+	return func(ctx context.Context, after string, limit int) ([]keystore.Record, error) {
+		if keyID == "" {
+			return c.bridge.store.List(ctx, keystore.KindAlias, c.region.name, c.caller.account, after, limit)
+		}
+		var from keystore.Ref
+		if after != "" {
+			from = keystore.AliasRef(c.region.name, c.caller.account, after)
+		}
+		value := keystore.TargetValue(c.region.name, c.caller.account, keyID)
+		return c.bridge.store.Lookup(ctx, keystore.IndexAliasTarget, value, from, limit)
+	}
+}
+
+func (c *Client) aliasEntry(a keystore.Alias) types.AliasListEntry {
+	return types.AliasListEntry{
+		AliasName:       aws.String(a.Name),
+		AliasArn:        aws.String(c.aliasARN(a.Name)),
+		TargetKeyId:     aws.String(a.Target),
+		CreationDate:    aws.Time(a.Created),
+		LastUpdatedDate: aws.Time(a.Updated),
+	}
+}
+
+// wallClock is the time that goes into records: UTC, in whole milliseconds as on the wire.
+func (b *Bridge) wallClock() time.Time { return b.cfg.Now().UTC().Truncate(time.Millisecond) }

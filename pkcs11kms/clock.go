@@ -1,0 +1,42 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// The store remembers the latest time that a process went by when it destroyed keys, so that a clock that went back does
+// not count as the time it shows.
+const (
+	clockCounter   = "clock"     // seconds since 1970
+	clockPrecision = time.Hour   // how far the time must have moved to be written again
+	clockTolerance = time.Minute // how far clocks of one machine are apart
+)
+
+// checkClock refuses a clock that is behind the store's, and moves the store's on.
+func (b *Bridge) checkClock(ctx context.Context, now time.Time) error {
+	return retryConflicts(ctx, func() error {
+		latest := keystore.Counter{Name: clockCounter}
+		rec, err := b.store.Get(ctx, keystore.CounterRef("", "", clockCounter))
+		if err == nil {
+			latest, err = keystore.DecodeCounter(rec)
+		}
+		if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+			return err
+		}
+		seen := time.Unix(int64(latest.N), 0)
+		switch {
+		case now.Before(seen.Add(-clockTolerance)):
+			return fmt.Errorf("the clock shows %s, but the store has seen %s: no key is destroyed", now.UTC().Format(time.RFC3339), seen.UTC().Format(time.RFC3339))
+		case now.Before(seen.Add(clockPrecision)):
+			return nil
+		}
+		latest.N = int(now.Unix())
+		_, err = b.cache.commit(ctx, latest.Put(rec.Version))
+		return err
+	})
+}

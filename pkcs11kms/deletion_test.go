@@ -1,0 +1,176 @@
+package pkcs11kms
+
+import (
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+const day = 24 * time.Hour
+
+func schedule(t testing.TB, c *Client, keyID *string, days int32) *kms.ScheduleKeyDeletionOutput {
+	t.Helper()
+	out, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: keyID, PendingWindowInDays: &days})
+	require.NoError(t, err)
+	return out
+}
+
+func TestScheduleAndCancel(t *testing.T) {
+	cfg := newConfig(t)
+	clk := newClock()
+	cfg.Now = clk.Now
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	for days, text := range map[int32]string{
+		0: "1 validation error detected: Value '0' at 'pendingWindowInDays' failed to satisfy constraint: Member must have value greater than or equal to 1",
+		1: pendingWindowText, 6: pendingWindowText, 31: pendingWindowText, 365: pendingWindowText,
+		366: "1 validation error detected: Value '366' at 'pendingWindowInDays' failed to satisfy constraint: Member must have value less than or equal to 365",
+	} {
+		_, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: key.KeyId, PendingWindowInDays: &days})
+		requireAPIError(t, err, "ValidationException", text)
+	}
+	_, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: key.KeyId})
+	requireAPIError(t, err, "KMSInvalidStateException", *key.Arn+" is not pending deletion.")
+
+	out, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: key.KeyId})
+	require.NoError(t, err)
+	date := clk.Now().Add(30 * day)
+	require.Equal(t, &kms.ScheduleKeyDeletionOutput{KeyId: key.Arn, DeletionDate: &date, KeyState: types.KeyStatePendingDeletion,
+		PendingWindowInDays: aws.Int32(30)}, out)
+	m := describe(t, c, key.KeyId)
+	require.Equal(t, types.KeyStatePendingDeletion, m.KeyState)
+	require.Equal(t, date, *m.DeletionDate)
+	require.False(t, m.Enabled)
+	require.Nil(t, m.PendingDeletionWindowInDays, "only in PendingReplicaDeletion")
+	_, err = generate(t.Context(), c, key.KeyId, []byte("m"))
+	requireAPIError(t, err, "KMSInvalidStateException", *key.Arn+" is pending deletion.")
+
+	cancelled, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: key.KeyId})
+	require.NoError(t, err)
+	require.Equal(t, *key.Arn, *cancelled.KeyId)
+	m = describe(t, c, key.KeyId)
+	require.Equal(t, types.KeyStateDisabled, m.KeyState, "not Enabled")
+	require.Nil(t, m.DeletionDate)
+}
+
+// due makes a client whose clock is set, with a key whose date has come and one whose date has not.
+func due(t *testing.T) (c *Client, clk *clock, cfg Config, gone, kept *types.KeyMetadata) {
+	cfg = newConfig(t)
+	clk = newClock()
+	cfg.Now = clk.Now
+	c = openClient(t, cfg)
+	gone, kept = mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
+	createAlias(t, c, "alias/gone", gone.KeyId)
+	createAlias(t, c, "alias/kept", kept.KeyId)
+	schedule(t, c, gone.KeyId, 7)
+	schedule(t, c, kept.KeyId, 8)
+	clk.Advance(7 * day)
+	return c, clk, cfg, gone, kept
+}
+
+func TestDeletionDestroysJustTheKey(t *testing.T) {
+	c, _, cfg, gone, kept := due(t)
+	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
+	requireAPIError(t, err, "NotFoundException", "Key '"+*gone.Arn+"' does not exist")
+	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: ptr("alias/gone")})
+	requireAPIError(t, err, "NotFoundException", "Alias arn:aws:kms:us-west-2:111122223333:alias/gone is not found.")
+	require.Equal(t, []string{"alias/kept"}, aliasesOf(t, c, nil))
+	requireNothingHalfMade(t, c, 1)
+	_, err = c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: kept.KeyId})
+	require.NoError(t, err)
+	require.NoError(t, toggle(t.Context(), c, kept.KeyId, true))
+	_, err = generate(t.Context(), c, kept.KeyId, []byte("m"))
+	require.NoError(t, err)
+	require.True(t, Doctor(t.Context(), cfg).OK())
+}
+
+// Nothing is destroyed in the first ten minutes, however wrong the clock, and never by programs that do one thing.
+func TestDeletionWaits(t *testing.T) {
+	c, clk, cfg, gone, _ := due(t)
+	there := func(c *Client) { t.Helper(); describe(t, c, gone.KeyId) }
+	young := openClient(t, cfg) // it opens with the date long gone
+	clk.Advance(365 * day)
+	late := openClient(t, cfg)
+	require.NoError(t, late.bridge.destroyDue(t.Context()))
+	there(late)
+	clk.Advance(deletionUptime - 1)
+	require.NoError(t, late.bridge.destroyDue(t.Context()))
+	there(late)
+	cfg.ShortLived = true
+	short := openClient(t, cfg)
+	clk.Advance(day)
+	require.NoError(t, short.bridge.destroyDue(t.Context()))
+	there(short)
+	require.NoError(t, young.bridge.destroyDue(t.Context()))
+	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
+	require.Error(t, err)
+}
+
+// A clock behind the latest time that the store has seen is wrong, and nobody knows by how much.
+func TestDeletionWithAClockThatWentBack(t *testing.T) {
+	c, clk, cfg, gone, _ := due(t)
+	clk.Advance(365 * day)
+	require.NoError(t, c.bridge.checkClock(t.Context(), clk.Now()))
+	clk.Advance(-2 * day)
+	err := c.bridge.destroyDue(t.Context())
+	require.ErrorContains(t, err, "no key is destroyed")
+	describe(t, c, gone.KeyId)
+	_ = cfg
+}
+
+// Cancel and the janitor at the last moment: one of them wins, cleanly.
+func TestCancelAgainstTheJanitor(t *testing.T) {
+	for _, cancelFirst := range []bool{true, false} {
+		c, _, _, gone, _ := due(t)
+		ref := keystore.KeyRef(testRegion, testAccount, *gone.KeyId)
+		rec, err := c.bridge.store.Get(t.Context(), ref)
+		require.NoError(t, err)
+		record, err := keystore.DecodeKey(rec)
+		require.NoError(t, err)
+		cancel := func() error {
+			_, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: gone.KeyId})
+			return err
+		}
+		if cancelFirst {
+			require.NoError(t, cancel())
+			require.NoError(t, c.bridge.destroyKey(t.Context(), record, rec.Version), "too late, which is no error")
+			require.Equal(t, types.KeyStateDisabled, describe(t, c, gone.KeyId).KeyState)
+			_, err := c.region.token.Describe(t.Context(), record.CKAID)
+			require.NoError(t, err)
+			continue
+		}
+		require.NoError(t, c.bridge.destroyKey(t.Context(), record, rec.Version))
+		requireAPIError(t, cancel(), "NotFoundException", "Key '"+*gone.Arn+"' does not exist")
+		_, err = c.region.token.Describe(t.Context(), record.CKAID)
+		require.ErrorIs(t, err, token.ErrKeyMissing)
+	}
+}
+
+// An alias cannot be put on a key that is being deleted, whatever the order of the two.
+func TestAliasAgainstDeletion(t *testing.T) {
+	c, _, _, gone, kept := due(t)
+	for _, id := range []*string{gone.KeyId, kept.KeyId} {
+		_, err := c.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: ptr("alias/late"), TargetKeyId: id})
+		require.ErrorContains(t, err, "is pending deletion.")
+	}
+	_, err := c.UpdateAlias(t.Context(), &kms.UpdateAliasInput{AliasName: ptr("alias/kept"), TargetKeyId: gone.KeyId})
+	requireAPIError(t, err, "KMSInvalidStateException", *gone.Arn+" is pending deletion.")
+	live := mustCreate(t, c, types.KeySpecHmac256)
+	_, err = c.UpdateAlias(t.Context(), &kms.UpdateAliasInput{AliasName: ptr("alias/gone"), TargetKeyId: live.KeyId})
+	require.NoError(t, err, "away from it is fine")
+	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	require.Equal(t, []string{"alias/gone"}, aliasesOf(t, c, live.KeyId))
+	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *live.KeyId))
+	require.NoError(t, err)
+	record, err := keystore.DecodeKey(rec)
+	require.NoError(t, err)
+	require.Equal(t, 1, record.Aliases)
+}

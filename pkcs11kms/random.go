@@ -1,0 +1,39 @@
+package pkcs11kms
+
+import (
+	"context"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+)
+
+var opGenerateRandom = operation{name: "GenerateRandom"}
+
+// GenerateRandom returns 1 to 1,024 bytes from the token's random number generator (C_GenerateRandom).
+func (c *Client) GenerateRandom(ctx context.Context, in *kms.GenerateRandomInput, optFns ...func(*kms.Options)) (*kms.GenerateRandomOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.number("numberOfBytes", in.NumberOfBytes, 1, 1024)
+	v.text("customKeyStoreId", in.CustomKeyStoreId, 1, 64, nil)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	if in.NumberOfBytes == nil {
+		return nil, validationError("NumberOfBytes is required.")
+	}
+	out := &kms.GenerateRandomOutput{}
+	err = c.guardAccount(ctx, &opGenerateRandom, func(ctx context.Context) error {
+		switch {
+		case in.CustomKeyStoreId != nil:
+			return unsupported("Custom key stores are not supported.")
+		case in.Recipient != nil:
+			return unsupported("Recipients are not supported.")
+		}
+		var err error
+		out.Plaintext, err = c.region.token.Random(ctx, int(*in.NumberOfBytes))
+		return err
+	})
+	return outcome(out, err)
+}

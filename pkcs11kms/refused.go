@@ -1,0 +1,260 @@
+package pkcs11kms
+
+import (
+	"context"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+)
+
+// The operations in this file exist for kinds of keys that this service does not make. They find the key and check its
+// state, and then refuse it as the real service refuses an HMAC key.
+
+var (
+	opEncrypt                             = refusedUsage("Encrypt", types.KeyUsageTypeEncryptDecrypt)
+	opReEncrypt                           = refusedUsage("ReEncrypt", types.KeyUsageTypeEncryptDecrypt)
+	opGenerateDataKey                     = refusedUsage("GenerateDataKey", types.KeyUsageTypeEncryptDecrypt)
+	opGenerateDataKeyWithoutPlaintext     = refusedUsage("GenerateDataKeyWithoutPlaintext", types.KeyUsageTypeEncryptDecrypt)
+	opGenerateDataKeyPair                 = refusedUsage("GenerateDataKeyPair", types.KeyUsageTypeEncryptDecrypt)
+	opGenerateDataKeyPairWithoutPlaintext = refusedUsage("GenerateDataKeyPairWithoutPlaintext", types.KeyUsageTypeEncryptDecrypt)
+	opDeriveSharedSecret                  = refusedUsage("DeriveSharedSecret", types.KeyUsageTypeKeyAgreement)
+	opEncapsulate                         = refusedUsage("Encapsulate", types.KeyUsageTypeEncapsulateDecapsulate)
+	opDecapsulate                         = refusedUsage("Decapsulate", types.KeyUsageTypeEncapsulateDecapsulate)
+	opSign                                = refusedUsage("Sign", types.KeyUsageTypeSignVerify)
+	opVerify                              = refusedUsage("Verify", types.KeyUsageTypeSignVerify)
+
+	opDecrypt                   = operation{name: "Decrypt", aliases: true, states: enabledOnly}
+	opGetPublicKey              = operation{name: "GetPublicKey", aliases: true, states: enabledOnly}
+	opEnableKeyRotation         = operation{name: "EnableKeyRotation", states: enabledOnly}
+	opDisableKeyRotation        = operation{name: "DisableKeyRotation", states: enabledOnly}
+	opRotateKeyOnDemand         = operation{name: "RotateKeyOnDemand", states: enabledOnly}
+	opListKeyRotations          = operation{name: "ListKeyRotations"}
+	opGetKeyRotationStatus      = operation{name: "GetKeyRotationStatus"}
+	opGetParametersForImport    = operation{name: "GetParametersForImport"}
+	opImportKeyMaterial         = operation{name: "ImportKeyMaterial"}
+	opDeleteImportedKeyMaterial = operation{name: "DeleteImportedKeyMaterial"}
+)
+
+func refusedUsage(name string, usage types.KeyUsageType) operation {
+	return operation{name: name, aliases: true, states: enabledOnly, usage: usage}
+}
+
+// refuse runs an operation that ends in a refusal whatever the key is.
+func refuse[Out any](ctx context.Context, c *Client, optFns []func(*kms.Options), op *operation, keyID *string, grantTokens []string, because func(*key) error) (*Out, error) {
+	c, err := c.with(optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.keyID(keyID)
+	v.grantTokens(grantTokens)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	err = c.guard(ctx, op, request{keyID: keyID, grantTokens: grantTokens}, func(_ context.Context, k *key) error { return because(k) })
+	return nil, err
+}
+
+// otherKind refuses a key that has the right usage after all: a record that a newer version of the program wrote.
+func otherKind(k *key) error {
+	return unsupported("Keys with KeySpec %s are not supported.", k.record.Spec)
+}
+
+func noSuchKind(*key) error { return unsupportedKind() }
+
+func notExternal(k *key) error {
+	return unsupported("%s origin is %s which is not valid for this operation.", k.arn, k.record.Origin)
+}
+
+// Encrypt refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) Encrypt(ctx context.Context, in *kms.EncryptInput, optFns ...func(*kms.Options)) (*kms.EncryptOutput, error) {
+	if in == nil {
+		in = &kms.EncryptInput{}
+	}
+	return refuse[kms.EncryptOutput](ctx, c, optFns, &opEncrypt, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// ReEncrypt refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) ReEncrypt(ctx context.Context, in *kms.ReEncryptInput, optFns ...func(*kms.Options)) (*kms.ReEncryptOutput, error) {
+	if in == nil {
+		in = &kms.ReEncryptInput{}
+	}
+	return refuse[kms.ReEncryptOutput](ctx, c, optFns, &opReEncrypt, in.DestinationKeyId, in.GrantTokens, otherKind)
+}
+
+// GenerateDataKey refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) GenerateDataKey(ctx context.Context, in *kms.GenerateDataKeyInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyOutput, error) {
+	if in == nil {
+		in = &kms.GenerateDataKeyInput{}
+	}
+	return refuse[kms.GenerateDataKeyOutput](ctx, c, optFns, &opGenerateDataKey, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// GenerateDataKeyWithoutPlaintext refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, in *kms.GenerateDataKeyWithoutPlaintextInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyWithoutPlaintextOutput, error) {
+	if in == nil {
+		in = &kms.GenerateDataKeyWithoutPlaintextInput{}
+	}
+	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, optFns, &opGenerateDataKeyWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// GenerateDataKeyPair refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) GenerateDataKeyPair(ctx context.Context, in *kms.GenerateDataKeyPairInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyPairOutput, error) {
+	if in == nil {
+		in = &kms.GenerateDataKeyPairInput{}
+	}
+	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, optFns, &opGenerateDataKeyPair, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// GenerateDataKeyPairWithoutPlaintext refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *kms.GenerateDataKeyPairWithoutPlaintextInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyPairWithoutPlaintextOutput, error) {
+	if in == nil {
+		in = &kms.GenerateDataKeyPairWithoutPlaintextInput{}
+	}
+	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, optFns, &opGenerateDataKeyPairWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// DeriveSharedSecret refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) DeriveSharedSecret(ctx context.Context, in *kms.DeriveSharedSecretInput, optFns ...func(*kms.Options)) (*kms.DeriveSharedSecretOutput, error) {
+	if in == nil {
+		in = &kms.DeriveSharedSecretInput{}
+	}
+	return refuse[kms.DeriveSharedSecretOutput](ctx, c, optFns, &opDeriveSharedSecret, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// Encapsulate refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) Encapsulate(ctx context.Context, in *kms.EncapsulateInput, optFns ...func(*kms.Options)) (*kms.EncapsulateOutput, error) {
+	if in == nil {
+		in = &kms.EncapsulateInput{}
+	}
+	return refuse[kms.EncapsulateOutput](ctx, c, optFns, &opEncapsulate, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// Decapsulate refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) Decapsulate(ctx context.Context, in *kms.DecapsulateInput, optFns ...func(*kms.Options)) (*kms.DecapsulateOutput, error) {
+	if in == nil {
+		in = &kms.DecapsulateInput{}
+	}
+	return refuse[kms.DecapsulateOutput](ctx, c, optFns, &opDecapsulate, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// Sign refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*kms.Options)) (*kms.SignOutput, error) {
+	if in == nil {
+		in = &kms.SignInput{}
+	}
+	return refuse[kms.SignOutput](ctx, c, optFns, &opSign, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// Verify refuses every HMAC key with InvalidKeyUsageException.
+func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func(*kms.Options)) (*kms.VerifyOutput, error) {
+	if in == nil {
+		in = &kms.VerifyInput{}
+	}
+	return refuse[kms.VerifyOutput](ctx, c, optFns, &opVerify, in.KeyId, in.GrantTokens, otherKind)
+}
+
+// GetPublicKey refuses every HMAC key with UnsupportedOperationException.
+func (c *Client) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, optFns ...func(*kms.Options)) (*kms.GetPublicKeyOutput, error) {
+	if in == nil {
+		in = &kms.GetPublicKeyInput{}
+	}
+	return refuse[kms.GetPublicKeyOutput](ctx, c, optFns, &opGetPublicKey, in.KeyId, in.GrantTokens, noSuchKind)
+}
+
+// EnableKeyRotation refuses every HMAC key with UnsupportedOperationException.
+func (c *Client) EnableKeyRotation(ctx context.Context, in *kms.EnableKeyRotationInput, optFns ...func(*kms.Options)) (*kms.EnableKeyRotationOutput, error) {
+	if in == nil {
+		in = &kms.EnableKeyRotationInput{}
+	}
+	return refuse[kms.EnableKeyRotationOutput](ctx, c, optFns, &opEnableKeyRotation, in.KeyId, nil, noSuchKind)
+}
+
+// DisableKeyRotation refuses every HMAC key with UnsupportedOperationException.
+func (c *Client) DisableKeyRotation(ctx context.Context, in *kms.DisableKeyRotationInput, optFns ...func(*kms.Options)) (*kms.DisableKeyRotationOutput, error) {
+	if in == nil {
+		in = &kms.DisableKeyRotationInput{}
+	}
+	return refuse[kms.DisableKeyRotationOutput](ctx, c, optFns, &opDisableKeyRotation, in.KeyId, nil, noSuchKind)
+}
+
+// RotateKeyOnDemand refuses every HMAC key with UnsupportedOperationException.
+func (c *Client) RotateKeyOnDemand(ctx context.Context, in *kms.RotateKeyOnDemandInput, optFns ...func(*kms.Options)) (*kms.RotateKeyOnDemandOutput, error) {
+	if in == nil {
+		in = &kms.RotateKeyOnDemandInput{}
+	}
+	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, optFns, &opRotateKeyOnDemand, in.KeyId, nil, noSuchKind)
+}
+
+// ListKeyRotations refuses every HMAC key with UnsupportedOperationException.
+func (c *Client) ListKeyRotations(ctx context.Context, in *kms.ListKeyRotationsInput, optFns ...func(*kms.Options)) (*kms.ListKeyRotationsOutput, error) {
+	if in == nil {
+		in = &kms.ListKeyRotationsInput{}
+	}
+	return refuse[kms.ListKeyRotationsOutput](ctx, c, optFns, &opListKeyRotations, in.KeyId, nil, noSuchKind)
+}
+
+// GetParametersForImport refuses every key that the token made with UnsupportedOperationException.
+func (c *Client) GetParametersForImport(ctx context.Context, in *kms.GetParametersForImportInput, optFns ...func(*kms.Options)) (*kms.GetParametersForImportOutput, error) {
+	if in == nil {
+		in = &kms.GetParametersForImportInput{}
+	}
+	return refuse[kms.GetParametersForImportOutput](ctx, c, optFns, &opGetParametersForImport, in.KeyId, nil, notExternal)
+}
+
+// ImportKeyMaterial refuses every key that the token made with UnsupportedOperationException.
+func (c *Client) ImportKeyMaterial(ctx context.Context, in *kms.ImportKeyMaterialInput, optFns ...func(*kms.Options)) (*kms.ImportKeyMaterialOutput, error) {
+	if in == nil {
+		in = &kms.ImportKeyMaterialInput{}
+	}
+	return refuse[kms.ImportKeyMaterialOutput](ctx, c, optFns, &opImportKeyMaterial, in.KeyId, nil, notExternal)
+}
+
+// DeleteImportedKeyMaterial refuses every key that the token made with UnsupportedOperationException.
+func (c *Client) DeleteImportedKeyMaterial(ctx context.Context, in *kms.DeleteImportedKeyMaterialInput, optFns ...func(*kms.Options)) (*kms.DeleteImportedKeyMaterialOutput, error) {
+	if in == nil {
+		in = &kms.DeleteImportedKeyMaterialInput{}
+	}
+	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, optFns, &opDeleteImportedKeyMaterial, in.KeyId, nil, notExternal)
+}
+
+// Decrypt refuses every ciphertext: this service never made one. Without a KeyId, as for a symmetric key, no key is looked
+// for.
+func (c *Client) Decrypt(ctx context.Context, in *kms.DecryptInput, optFns ...func(*kms.Options)) (*kms.DecryptOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.blob("ciphertextBlob", in.CiphertextBlob, 1, 6144)
+	v.text("keyId", in.KeyId, 1, 2048, nil)
+	v.grantTokens(in.GrantTokens)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	foreign := func() error { return &types.InvalidCiphertextException{} }
+	if in.KeyId == nil {
+		return nil, c.guardAccount(ctx, &opDecrypt, func(context.Context) error { return foreign() })
+	}
+	return refuse[kms.DecryptOutput](ctx, c, nil, &opDecrypt, in.KeyId, in.GrantTokens, func(*key) error { return foreign() })
+}
+
+// GetKeyRotationStatus tells that the key does not rotate: HMAC keys never do.
+func (c *Client) GetKeyRotationStatus(ctx context.Context, in *kms.GetKeyRotationStatusInput, optFns ...func(*kms.Options)) (*kms.GetKeyRotationStatusOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.keyID(in.KeyId)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	out := &kms.GetKeyRotationStatusOutput{}
+	err = c.guard(ctx, &opGetKeyRotationStatus, request{keyID: in.KeyId}, func(_ context.Context, k *key) error {
+		out.KeyId = aws.String(k.record.ID)
+		return nil
+	})
+	return outcome(out, err)
+}

@@ -1,0 +1,144 @@
+package pkcs11kms
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+var (
+	opTagResource      = operation{name: "TagResource", fresh: true, states: notPending}
+	opUntagResource    = operation{name: "UntagResource", fresh: true, states: notPending}
+	opListResourceTags = operation{name: "ListResourceTags"}
+)
+
+// tags checks the form of a list of tags.
+func (v *violations) tags(tags []types.Tag) {
+	for i, tag := range tags {
+		path := fmt.Sprintf("tags.%d.member.", i+1)
+		if tag.TagKey == nil {
+			v.add("null", path+"tagKey", "not be null")
+		}
+		v.text(path+"tagKey", tag.TagKey, 1, 128, nil)
+		if tag.TagValue == nil {
+			v.add("null", path+"tagValue", "not be null")
+		}
+		v.text(path+"tagValue", tag.TagValue, 0, 256, nil)
+	}
+}
+
+// withTags returns the tags of a key after some were added or given another value, ordered by key.
+func withTags(have []keystore.Tag, add []types.Tag, most int) ([]keystore.Tag, error) {
+	seen := map[string]bool{}
+	all := slices.Clone(have)
+	for _, tag := range add {
+		if seen[*tag.TagKey] {
+			return nil, tagError("Duplicate tag keys")
+		}
+		seen[*tag.TagKey] = true
+		if len(*tag.TagKey) >= 4 && strings.EqualFold((*tag.TagKey)[:4], "aws:") {
+			return nil, tagError("Tags beginning with aws: are reserved")
+		}
+		all = slices.DeleteFunc(all, func(t keystore.Tag) bool { return t.Key == *tag.TagKey })
+		all = append(all, keystore.Tag{Key: *tag.TagKey, Value: *tag.TagValue})
+	}
+	if len(all) > most {
+		return nil, tagError("Too many tags")
+	}
+	slices.SortFunc(all, func(a, b keystore.Tag) int { return strings.Compare(a.Key, b.Key) })
+	return all, nil
+}
+
+// TagResource adds tags to a key, or gives those that it has another value.
+func (c *Client) TagResource(ctx context.Context, in *kms.TagResourceInput, optFns ...func(*kms.Options)) (*kms.TagResourceOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.keyID(in.KeyId)
+	if in.Tags == nil {
+		v.add("null", "tags", "not be null")
+	}
+	v.tags(in.Tags)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	err = c.change(ctx, &opTagResource, in.KeyId, func(record *keystore.Key) error {
+		var err error
+		record.Tags, err = withTags(record.Tags, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
+		return err
+	})
+	return outcome(&kms.TagResourceOutput{}, err)
+}
+
+// UntagResource removes tags from a key. Those it does not have are ignored.
+func (c *Client) UntagResource(ctx context.Context, in *kms.UntagResourceInput, optFns ...func(*kms.Options)) (*kms.UntagResourceOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.keyID(in.KeyId)
+	if in.TagKeys == nil {
+		v.add("null", "tagKeys", "not be null")
+	}
+	for i := range in.TagKeys {
+		v.text(fmt.Sprintf("tagKeys.%d.member", i+1), &in.TagKeys[i], 1, 128, nil)
+	}
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	err = c.change(ctx, &opUntagResource, in.KeyId, func(record *keystore.Key) error {
+		record.Tags = slices.DeleteFunc(slices.Clone(record.Tags), func(t keystore.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
+		if len(record.Tags) == 0 {
+			record.Tags = nil
+		}
+		return nil
+	})
+	return outcome(&kms.UntagResourceOutput{}, err)
+}
+
+// ListResourceTags returns the tags of a key, ordered by tag key; Limit 1 to 50, default 50.
+func (c *Client) ListResourceTags(ctx context.Context, in *kms.ListResourceTagsInput, optFns ...func(*kms.Options)) (*kms.ListResourceTagsOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.keyID(in.KeyId)
+	v.page(in.Limit, in.Marker)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	out := &kms.ListResourceTagsOutput{Tags: []types.Tag{}}
+	err = c.guard(ctx, &opListResourceTags, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
+		p := page{op: opListResourceTags.name, filter: k.record.ID, limit: in.Limit, most: 50, normal: 50, marker: in.Marker}
+		more, err := c.walk(ctx, p, tagsAfter(k.record), func(rec keystore.Record) error {
+			out.Tags = append(out.Tags, types.Tag{TagKey: aws.String(rec.Ref.ID), TagValue: aws.String(string(rec.Value))})
+			return nil
+		})
+		out.Truncated, out.NextMarker = more != nil, more
+		return err
+	})
+	return outcome(out, err)
+}
+
+// tagsAfter reads the tags of a record as if each were a record of its own, so that they page like every other list.
+func tagsAfter(record keystore.Key) reader {
+	return func(_ context.Context, after string, limit int) (recs []keystore.Record, _ error) {
+		for _, tag := range record.Tags {
+			if tag.Key > after && len(recs) < limit {
+				recs = append(recs, keystore.Record{Ref: keystore.Ref{ID: tag.Key}, Value: []byte(tag.Value)})
+			}
+		}
+		return recs, nil
+	}
+}
