@@ -22,7 +22,8 @@ type Bridge struct {
 	store   keystore.Store
 	regions map[string]*region // never changed after Open
 	cache   *cache
-	working working
+	working *working
+	unshare func() // ends the use of working
 
 	tokenErrors tokenErrorCounts
 
@@ -59,6 +60,7 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 		return nil, errors.Join(err, b.Close())
 	}
 	b.cache = newCache(b)
+	b.working, b.unshare = shareWorking(b.store.Instance())
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
 	b.tasks.Go(func() { b.cache.poll(running) })
@@ -149,6 +151,7 @@ func (b *Bridge) closeAll() error {
 	if b.stop != nil {
 		b.stop()
 		b.tasks.Wait()
+		b.unshare()
 	}
 	var problems []error
 	for _, r := range b.regions {

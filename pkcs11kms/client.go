@@ -83,3 +83,11 @@ func (c *Client) with(optFns []func(*kms.Options)) (*Client, error) {
 	}
 	return other.As(c.caller), nil
 }
+
+// outcome is the last step of an operation: no output beside an error.
+func outcome[Out any](out *Out, err error) (*Out, error) {
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}

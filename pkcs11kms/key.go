@@ -39,7 +39,7 @@ func (c *Client) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, optF
 		out = &kms.DescribeKeyOutput{KeyMetadata: k.metadata()}
 		return nil
 	})
-	return out, err
+	return outcome(out, err)
 }
 
 // ListKeys returns the keys of the account and region, ordered by key id, Limit (1 to 1,000, default 100) at a time.
@@ -62,7 +62,7 @@ func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...
 		out, err = c.listKeys(ctx, in)
 		return err
 	})
-	return out, err
+	return outcome(out, err)
 }
 
 func (c *Client) listKeys(ctx context.Context, in *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
