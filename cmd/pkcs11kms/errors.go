@@ -27,7 +27,7 @@ const exitCodesHelp = `Exit codes:
   0  done
   1  refused by KMS, or a MAC that does not fit
   2  wrong usage
-  3  the environment: no token, wrong PIN, unusable state directory
+  3  the environment: no token, wrong PIN, unusable state directory, no server at the endpoint
 `
 
 // usageError is a command line that cannot be meant.
@@ -41,6 +41,16 @@ func (e *usageError) Unwrap() error { return e.err }
 func (e *usageError) Hint() string  { return e.hint }
 
 func usagef(format string, args ...any) error { return &usageError{err: fmt.Errorf(format, args...)} }
+
+// environmentError is an error of what the program stands on, with what can be done about it.
+type environmentError struct {
+	err  error
+	hint string
+}
+
+func (e *environmentError) Error() string { return e.err.Error() }
+func (e *environmentError) Unwrap() error { return e.err }
+func (e *environmentError) Hint() string  { return e.hint }
 
 // exitError is an outcome that was told already.
 type exitError int

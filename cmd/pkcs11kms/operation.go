@@ -10,8 +10,8 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
 
-// api is what the verbs use of a KMS client. It is cut from the SDK's *kms.Client, so that the client of a remote
-// service fits in the same verbs.
+// api is what the verbs use of a KMS client. It is cut from the SDK's *kms.Client, so that the client of a
+// server fits in the same verbs.
 type api interface {
 	CreateKey(context.Context, *kms.CreateKeyInput, ...func(*kms.Options)) (*kms.CreateKeyOutput, error)
 	DescribeKey(context.Context, *kms.DescribeKeyInput, ...func(*kms.Options)) (*kms.DescribeKeyOutput, error)
@@ -36,7 +36,7 @@ func verb(group, use, short, long string, examples ...string) *cobra.Command {
 		Long:        short + ".\n\n" + long,
 		Example:     "  " + strings.Join(examples, "\n  "),
 		Args:        noArguments,
-		Annotations: map[string]string{printsResponse: ""},
+		Annotations: map[string]string{printsResponse: "", takesEndpoint: ""},
 
 		DisableFlagsInUseLine: true, // Use has them where they belong
 	}
@@ -66,7 +66,7 @@ func answering[In, Out any](a *app, flags *input, name string,
 		if err := flags.parse(); err != nil {
 			return err
 		}
-		return a.withClient(cmd.Context(), func(client *pkcs11kms.Client) error {
+		return a.withClient(cmd.Context(), func(client api) error {
 			out, err := call(cmd.Context(), client, name, operation, in)
 			if err != nil {
 				return err
