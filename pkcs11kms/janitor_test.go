@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -249,8 +250,9 @@ func TestCloseEndsTheJanitor(t *testing.T) {
 	c, err := New(t.Context(), cfg)
 	require.NoError(t, err)
 	key := mustCreateDirectly(t, c)
-	_, err = c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256) // takes the only session
+	s, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256) // takes the only session
 	require.NoError(t, err)
+	defer runtime.KeepAlive(s) // a stream that is forgotten gives its session back
 	for i := range 20 {
 		record := halfMade("", keystore.Creating)
 		record.ID, record.CKAID = fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), fmt.Appendf(nil, "%016d", i)

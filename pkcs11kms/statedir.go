@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -243,6 +244,10 @@ func refreshSoftHSM(dir string) (string, error) {
 	conf, err := softhsm.Setup(dir)
 	if err != nil {
 		return "", err
+	}
+	if len(conf.Restored) > 0 {
+		slog.Warn("a process was killed while it logged in and left SoftHSM tokens without their data; restored as they were when they were made",
+			"directory", conf.TokenDir, "serials", conf.Restored)
 	}
 	return conf.File, nil
 }

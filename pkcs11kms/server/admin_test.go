@@ -70,7 +70,7 @@ func TestReadyzWithoutToken(t *testing.T) {
 	got := f.send(t, f.request(t, r.url, "GenerateMac", body))
 	require.Equal(t, 500, got.StatusCode)
 	// The first, when the signing key has to be made anew: the token makes it.
-	require.Regexp(t, `"(KMSInternalException|KeyUnavailableException)"`, got.body)
+	require.Regexp(t, `"(DependencyTimeoutException|KeyUnavailableException)"`, got.body)
 }
 
 // loseToken takes the module and the token's files away. The files are back before the Bridge closes.

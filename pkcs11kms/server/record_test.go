@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 )
 
 type logLine struct {
@@ -75,14 +76,15 @@ func TestLogLines(t *testing.T) {
 	require.Equal(t, want, lines)
 }
 
-// Requests of senders that nobody knows are logged at a limited rate; they are counted all the same.
+// Requests of senders that nobody knows are logged at a limited rate; they are counted all the same, and so are the lines
+// that were kept back.
 func TestStrangersCannotFillTheLog(t *testing.T) {
 	f := newFixture(t, nil)
+	f.strangers = rate.NewLimiter(0, 3)
 	r := f.run(t, Listen{})
-	const strangers, known = 400, 20
-	body := `{"KeyId":"` + strings.Repeat("k", 100) + `"}`
-	for i := range strangers {
-		req := f.request(t, r.url, "DescribeKey", body)
+	const strangers, known = 100, 20
+	stranger := func(i int) {
+		req := f.request(t, r.url, "ListKeys", "{}")
 		if i%2 == 0 {
 			req.Header.Set("Authorization", replaceKeyID(req.Header.Get("Authorization"), f.key.ID))
 		} else {
@@ -90,25 +92,25 @@ func TestStrangersCannotFillTheLog(t *testing.T) {
 		}
 		require.Equal(t, 400, f.send(t, req).StatusCode)
 	}
+	for i := range strangers {
+		stranger(i)
+	}
 	for range known {
-		require.Equal(t, 400, f.send(t, f.request(t, r.url, "DescribeKey", body)).StatusCode)
+		require.Equal(t, 400, f.send(t, f.request(t, r.url, "DescribeKey", "{}")).StatusCode)
 	}
-	logged := map[bool]int{}
-	require.Eventually(t, func() bool { return strings.Count(f.log.String(), "NotFoundException") == known }, patience, 1e6)
-	suppressed := 0
-	for _, text := range f.log.requests() {
-		var line logLine
-		require.NoError(t, json.Unmarshal([]byte(text), &line))
-		logged[line.AccessKey != ""]++
-		suppressed += line.Suppressed
+	f.lines(t, 3+known)
+	f.strangers.SetLimit(rate.Inf)
+	stranger(0)
+	stranger(1)
+	lines := f.lines(t, 3+known+2)
+	for i, line := range lines {
+		require.Equal(t, i >= 3 && i < 3+known, line.AccessKey != "", "whoever signed is logged always")
+		require.Equal(t, i == 3+known, line.Suppressed > 0)
 	}
-	require.Equal(t, known, logged[true], "whoever signed is logged always")
-	require.LessOrEqual(t, suppressed, strangers-logged[false], "each line kept back is told of once")
-	require.EqualValues(t, strangers, logged[false]+suppressed+int(f.suppressed.Load()))
-	// On a machine so slow that it took minutes, all of them would be due.
+	require.Equal(t, strangers-3, lines[3+known].Suppressed)
 	series := scrape(t, f, r)
-	require.EqualValues(t, strangers/2, series[`pkcs11kms_requests_total{operation="DescribeKey",result="UnrecognizedClientException"}`])
-	require.EqualValues(t, strangers/2, series[`pkcs11kms_requests_total{operation="unknown",result="UnknownOperationException"}`])
+	require.EqualValues(t, strangers/2+1, series[`pkcs11kms_requests_total{operation="ListKeys",result="UnrecognizedClientException"}`])
+	require.EqualValues(t, strangers/2+1, series[`pkcs11kms_requests_total{operation="unknown",result="UnknownOperationException"}`])
 }
 
 func TestStrangersLimit(t *testing.T) {

@@ -138,12 +138,7 @@ func TestHeadersTooLarge(t *testing.T) {
 
 // An operation that takes longer than it may is answered, and the answer asks to try again.
 func TestCallTimeout(t *testing.T) {
-	store := &faultyStore{}
-	f := newFixture(t, func(cfg *pkcs11kms.Config, o *Options) {
-		store.Store = cfg.Store
-		cfg.Store = store
-		o.CallTimeout = time.Nanosecond
-	})
+	f := newFixture(t, func(_ *pkcs11kms.Config, o *Options) { o.CallTimeout = time.Nanosecond })
 	r := f.run(t, Listen{})
 	got := f.send(t, f.request(t, r.url, "ListKeys", "{}"))
 	require.Equal(t, `{"__type":"DependencyTimeoutException","message":"The operation did not end in time."}`, got.body)
