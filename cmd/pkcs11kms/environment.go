@@ -18,7 +18,7 @@ type variable struct {
 
 var (
 	envStateDir   = variable{"PKCS11KMS_STATE_DIR", "--state-dir", "the state directory"}
-	envPIN        = variable{"PKCS11KMS_PIN", "", "the token's user PIN, in place of the URI's pin-source"}
+	envPIN        = variable{"PKCS11KMS_PIN", "", "the user PIN, in place of pin-source; only where there is one region"}
 	envModule     = variable{softhsm.EnvModule, "", "the SoftHSM module, when it is in no usual place (init --softhsm)"}
 	envSoftHSM    = variable{softhsm.EnvConfig, "", "SoftHSM's configuration, for a token that init --softhsm did not make"}
 	envAccessKey  = variable{"AWS_ACCESS_KEY_ID", "", "the access key, for --endpoint-url"}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -54,9 +55,11 @@ func (a *app) createAccessKeyCommand() *cobra.Command {
 			"than a convention: whoever may use the state directory and the token can work it out.",
 		"pkcs11kms iam create-access-key",
 		"pkcs11kms iam create-access-key --query AccessKey.[AccessKeyId,SecretAccessKey] --output text")
-	cmd.RunE = a.iamOperation("CreateAccessKey", newInput(cmd), func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, error) {
+	cmd.RunE = a.iamOperation("CreateAccessKey", newInput(cmd), func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
 		key, err := bridge.CreateAccessKey(ctx)
-		return &struct{ AccessKey accessKey }{accessKeyOf(key)}, err
+		made := change{fmt.Sprintf("creating access key %q", key.ID),
+			"without its secret it is of no use, so end it: pkcs11kms iam delete-access-key --access-key-id " + key.ID}
+		return &struct{ AccessKey accessKey }{accessKeyOf(key)}, made, err
 	})
 	return cmd
 }
@@ -65,13 +68,13 @@ func (a *app) listAccessKeysCommand() *cobra.Command {
 	cmd := verb(groupAdmin, "list-access-keys", "List the access keys", "Prints the access keys without their secrets.",
 		"pkcs11kms iam list-access-keys",
 		"pkcs11kms iam list-access-keys --query AccessKeyMetadata[].AccessKeyId --output text")
-	cmd.RunE = a.iamOperation("ListAccessKeys", newInput(cmd), func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, error) {
+	cmd.RunE = a.iamOperation("ListAccessKeys", newInput(cmd), func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
 		keys, err := bridge.ListAccessKeys(ctx)
 		list := []accessKey{}
 		for _, key := range keys {
 			list = append(list, accessKeyOf(key))
 		}
-		return &struct{ AccessKeyMetadata []accessKey }{list}, err
+		return &struct{ AccessKeyMetadata []accessKey }{list}, change{}, err
 	})
 	return cmd
 }
@@ -87,8 +90,8 @@ func (a *app) updateAccessKeyCommand() *cobra.Command {
 	in.text(&id, "access-key-id", accessKeyIDUsage)
 	enum(in, &status, "status", "Active or Inactive (required)", []keystore.AccessKeyStatus{keystore.AccessKeyActive, keystore.AccessKeyInactive})
 	in.require("access-key-id", "status")
-	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, error) {
-		return nothing, bridge.UpdateAccessKey(ctx, *id, status)
+	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+		return nothing, accessKeyChange("updating", *id), bridge.UpdateAccessKey(ctx, *id, status)
 	})
 	return cmd
 }
@@ -101,16 +104,20 @@ func (a *app) deleteAccessKeyCommand() *cobra.Command {
 	in := newInput(cmd)
 	in.text(&id, "access-key-id", accessKeyIDUsage)
 	in.require("access-key-id")
-	cmd.RunE = a.iamOperation("DeleteAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, error) {
-		return nothing, bridge.DeleteAccessKey(ctx, *id)
+	cmd.RunE = a.iamOperation("DeleteAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+		return nothing, accessKeyChange("deleting", *id), bridge.DeleteAccessKey(ctx, *id)
 	})
 	return cmd
+}
+
+func accessKeyChange(doing, id string) change {
+	return change{fmt.Sprintf("%s access key %q", doing, id), "to see how things stand: pkcs11kms iam list-access-keys"}
 }
 
 var nothing = &struct{}{}
 
 // iamOperation returns the function of a verb that opens the state directory, runs one operation and prints its response.
-func (a *app) iamOperation(name string, in *input, operation func(context.Context, *pkcs11kms.Bridge) (any, error)) func(*cobra.Command, []string) error {
+func (a *app) iamOperation(name string, in *input, operation func(context.Context, *pkcs11kms.Bridge) (any, change, error)) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) (err error) {
 		if err := in.parse(); err != nil {
 			return err
@@ -124,10 +131,10 @@ func (a *app) iamOperation(name string, in *input, operation func(context.Contex
 			return err
 		}
 		defer closing(bridge, &err)
-		out, err := operation(cmd.Context(), bridge)
+		out, made, err := operation(cmd.Context(), bridge)
 		if err != nil {
 			return &operationError{name, err}
 		}
-		return a.print(name, newDocument(out))
+		return made.shown(a.print(name, newDocument(out)))
 	}
 }

@@ -62,6 +62,12 @@ func call[In, Out any](ctx context.Context, client api, name string,
 // answering returns the function of a verb that makes one call and prints the response.
 func answering[In, Out any](a *app, flags *input, name string,
 	operation func(api, context.Context, *In, ...func(*kms.Options)) (*Out, error), in *In) func(*cobra.Command, []string) error {
+	return changing(a, flags, name, operation, in, func(*Out) change { return change{} })
+}
+
+// changing is answering for an operation that changes something, which made tells.
+func changing[In, Out any](a *app, flags *input, name string,
+	operation func(api, context.Context, *In, ...func(*kms.Options)) (*Out, error), in *In, made func(*Out) change) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		if err := flags.parse(); err != nil {
 			return err
@@ -71,7 +77,7 @@ func answering[In, Out any](a *app, flags *input, name string,
 			if err != nil {
 				return err
 			}
-			return a.print(name, newDocument(out))
+			return made(out).shown(a.print(name, newDocument(out)))
 		})
 	}
 }

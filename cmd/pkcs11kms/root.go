@@ -114,6 +114,9 @@ func (a *app) begin(cmd *cobra.Command) error {
 		if err != nil {
 			return usagef("bad value for --query %q: %w", a.query, err)
 		}
+		if _, err := search.Search(map[string]any{}); unknownFunction(err) { // which Compile does not look at
+			return usagef("bad value for --query %q: %w", a.query, err)
+		}
 		a.search = search
 	}
 	a.started = true
@@ -171,20 +174,39 @@ func (a *app) config() (pkcs11kms.Config, error) {
 	}
 	if a.region != "" {
 		if _, ok := cfg.Regions[a.region]; !ok {
-			return pkcs11kms.Config{}, usagef("region %q is not configured in %q, only %s", a.region, dir,
-				strings.Join(slices.Sorted(maps.Keys(cfg.Regions)), ", "))
+			return pkcs11kms.Config{}, usagef("region %q is not configured in %q, only %s", a.region, dir, regionsOf(cfg))
 		}
 		cfg.DefaultRegion = a.region
 	}
-	if pin := pinFromEnvironment(); pin != nil {
-		region := cfg.Regions[cfg.DefaultRegion]
-		region.PIN = pin
-		cfg.Regions[cfg.DefaultRegion] = region
+	if err := usePINFromEnvironment(cfg, dir); err != nil {
+		return pkcs11kms.Config{}, err
 	}
 	if a.debug {
 		cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	return cfg, nil
+}
+
+func regionsOf(cfg pkcs11kms.Config) string {
+	return strings.Join(slices.Sorted(maps.Keys(cfg.Regions)), ", ")
+}
+
+// usePINFromEnvironment gives the region its PIN of the environment, if there is one. Among several regions none is
+// chosen: the wrong token would count a wrong attempt, and enough of them lock it.
+func usePINFromEnvironment(cfg pkcs11kms.Config, dir string) error {
+	pin := pinFromEnvironment()
+	if pin == nil {
+		return nil
+	}
+	if len(cfg.Regions) > 1 {
+		return &environmentError{fmt.Errorf("%s is set, and which token it is for cannot be told: %q configures the regions %s", envPIN.name, dir, regionsOf(cfg)),
+			"unset " + envPIN.name + "\nand name each region's PIN file in config.yaml, by pin-source in the URI of its token"}
+	}
+	for name, region := range cfg.Regions {
+		region.PIN = pin
+		cfg.Regions[name] = region
+	}
+	return nil
 }
 
 // pinFromEnvironment returns nil when the environment has no PIN. The PIN is read again at each log-in and kept nowhere.

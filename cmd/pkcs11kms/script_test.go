@@ -128,8 +128,12 @@ func buildShim(dir string) (string, error) {
 }
 
 func condition(name string) (bool, error) {
-	if name == "root" {
+	switch name {
+	case "root":
 		return os.Geteuid() == 0, nil
+	case "full":
+		_, err := os.Stat("/dev/full")
+		return err == nil, nil
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }
