@@ -1,17 +1,21 @@
 # make run and make test do all set-up themselves; everything else expects that they ran once.
-.PHONY: build run check test bench fuzz tools clean
+.PHONY: build run check test bench fuzz soak tools clean
 
 GO ?= go
 STATE_DIR ?= .pkcs11kms-dev
 PKGS = ./...
-# Debian packages of independent clients that tests compare with.
-TEST_TOOLS = opensc
+# Debian packages of the independent clients and tools that tests work with. Node and npm only where there are none.
+TEST_TOOLS = opensc awscli python3-boto3 systemd
+ifeq ($(and $(shell command -v node),$(shell command -v npm)),)
+TEST_TOOLS += nodejs npm
+endif
 export CGO_ENABLED = 1
 
 build:
 	$(GO) build -trimpath -o bin/pkcs11kms ./cmd/pkcs11kms
 
-# The quick start: installs SoftHSM when it is missing, builds, and runs the main job.
+# The quick start: installs SoftHSM when it is missing, builds, runs the main job, and then the development server in the
+# foreground until Ctrl-C.
 run:
 	sh softhsm/install.sh
 	$(MAKE) --no-print-directory build
@@ -35,6 +39,11 @@ test: tools
 BENCHTIME ?= 1s
 bench: tools
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PKGS)
+
+# Server under 1,000 connections for a while; reports memory.
+SOAK ?= 10m
+soak: tools
+	PKCS11KMS_SOAK=$(SOAK) $(GO) test -run Soak -timeout 0 -v ./pkcs11kms/server
 
 FUZZTIME ?= 30s
 fuzz:

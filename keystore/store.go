@@ -103,6 +103,8 @@ var (
 	ErrExists = errors.New("index value is taken")
 	// ErrAlive: TakeOver was asked for an instance that is still running.
 	ErrAlive = errors.New("instance is alive")
+	// ErrUndecided: TakeOver cannot tell whether an instance is alive somewhere. Its work must be left alone.
+	ErrUndecided = errors.New("whether the instance is alive cannot be told here")
 	// ErrReplaced: the store that was opened is no longer the one at its place (file replaced or removed). Final.
 	ErrReplaced = errors.New("store was replaced while it was open")
 	// ErrClosed: the store was used after Close.
@@ -144,8 +146,10 @@ type Store interface {
 	Instance() string
 
 	// TakeOver proves that an instance is dead and keeps others from taking it over at the same time. ErrAlive
-	// when it runs, or when somebody else is taking it over now. release must be called once; with forget it also
-	// removes what the store keeps of the instance (call it so when no record names the instance any more).
+	// when it runs, or when somebody else is taking it over now; ErrUndecided when it cannot be told, because what
+	// the store keeps of the instance is not here: in a copy or a restored backup of the store, after a restart of
+	// the machine, or when it was forgotten. release must be called once; with forget it also removes what the
+	// store keeps of the instance, unless records still name it.
 	TakeOver(ctx context.Context, instance string) (release func(forget bool), err error)
 
 	// Verify reads everything and reports the first damage it finds. Slow: for doctor.

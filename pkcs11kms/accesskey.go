@@ -145,14 +145,14 @@ const maxScopes = 16
 
 // SigningKey returns the key that requests of an access key are signed with on a date (yyyymmdd), for a region and the
 // service kms, and the Caller that the access key stands for. Unknown and inactive ids are ErrUnknownAccessKey, and the
-// token is not asked for them. What it knows is cached as key records are: confirmed within the last second, or refused.
+// token is not asked for them. Failures of store and token are errors of the API, as operations return them. What it knows is cached as key records are: confirmed within the last second, or refused.
 func (b *Bridge) SigningKey(ctx context.Context, accessKeyID, date, region string) (sigv4.Key, Caller, error) {
 	cred, err := cachedRecord(ctx, b.cache, keystore.AccessKeyRef(accessKeyID), false, b.decodeCredential)
 	if errors.Is(err, keystore.ErrNotFound) {
-		err = ErrUnknownAccessKey
+		return sigv4.Key{}, Caller{}, ErrUnknownAccessKey
 	}
 	if err != nil {
-		return sigv4.Key{}, Caller{}, err
+		return sigv4.Key{}, Caller{}, b.authenticationFailed(ctx, err)
 	}
 	s := scope{date, region}
 	cred.mu.Lock()
@@ -163,7 +163,7 @@ func (b *Bridge) SigningKey(ctx context.Context, accessKeyID, date, region strin
 	}
 	secret, err := b.secretOf(ctx, cred.record)
 	if err != nil {
-		return sigv4.Key{}, Caller{}, err
+		return sigv4.Key{}, Caller{}, b.authenticationFailed(ctx, err)
 	}
 	signing = sigv4.SigningKey(secret, date, region, "kms")
 	cred.mu.Lock()
@@ -173,6 +173,11 @@ func (b *Bridge) SigningKey(ctx context.Context, accessKeyID, date, region strin
 	}
 	cred.signing[s] = signing
 	return signing, cred.caller, nil
+}
+
+// authenticationFailed is the answer when store or token fail before it is known who asks.
+func (b *Bridge) authenticationFailed(ctx context.Context, err error) error {
+	return (&Client{bridge: b}).answer(ctx, "authentication", "", err)
 }
 
 func (b *Bridge) decodeCredential(rec keystore.Record) (*credential, error) {

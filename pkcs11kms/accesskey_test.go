@@ -1,6 +1,7 @@
 package pkcs11kms
 
 import (
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -102,6 +103,11 @@ func TestUnknownAccessKeysDoNotReachTheToken(t *testing.T) {
 
 // Several processes that start at once agree on one service key, also over the body of one that died making it.
 func TestFirstStartsMakeOneServiceKey(t *testing.T) {
+	t.Run("over a dead one's", func(t *testing.T) { firstStarts(t, true) })
+	t.Run("in a copy of a store", func(t *testing.T) { firstStarts(t, false) })
+}
+
+func firstStarts(t *testing.T, provable bool) {
 	cfg := newConfig(t)
 	bridges := make([]*Bridge, 4)
 	for i := range bridges {
@@ -109,9 +115,14 @@ func TestFirstStartsMakeOneServiceKey(t *testing.T) {
 	}
 	b := bridges[0]
 	half := newKeyRecord(b.regions[testRegion], "", secretsKey)
-	half.State, half.Instance = keystore.Creating, "00000000000000000000000000000000"
-	_, err := b.store.Commit(t.Context(), half.Put(0))
-	require.NoError(t, err)
+	half.State = keystore.Creating
+	if provable {
+		dieOver(t, cfg.StorePath, half)
+	} else {
+		half.Instance = strings.Repeat("0", len(b.store.Instance()))
+		_, err := b.store.Commit(t.Context(), half.Put(0))
+		require.NoError(t, err)
+	}
 
 	keys := make([]AccessKey, len(bridges))
 	var wg sync.WaitGroup

@@ -23,7 +23,8 @@ type Bridge struct {
 	store   keystore.Store
 	regions map[string]*region // never changed after Open
 	cache   *cache
-	working working
+	working *working
+	unshare func()    // ends the use of working
 	opened  time.Time // by cfg.Now, with its monotonic reading
 
 	throttle throttle
@@ -63,6 +64,7 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 		return nil, errors.Join(err, b.Close())
 	}
 	b.cache = newCache(b)
+	b.working, b.unshare = shareWorking(b.store.Instance())
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
 	b.tasks.Go(func() { b.cache.poll(running) })
@@ -153,6 +155,7 @@ func (b *Bridge) closeAll() error {
 	if b.stop != nil {
 		b.stop()
 		b.tasks.Wait()
+		b.unshare()
 	}
 	var problems []error
 	for _, r := range b.regions {

@@ -40,9 +40,9 @@ func TestUseAfterClose(t *testing.T) {
 	require.NoError(t, c.Health(t.Context()))
 	require.NoError(t, c.Close())
 	_, err = generate(t.Context(), c, key.KeyId, []byte("m"))
-	require.Error(t, err)
+	require.ErrorIs(t, err, ErrClosed)
 	_, err = createHMAC256(t.Context(), c)
-	require.Error(t, err)
+	require.ErrorIs(t, err, ErrClosed)
 	require.Error(t, c.Health(t.Context()))
 }
 

@@ -58,8 +58,14 @@ func (c *Client) guard(ctx context.Context, op *operation, req request, run func
 	var k *key
 	var err error
 	for {
+		began := c.bridge.cfg.Now()
 		if k, err = c.admit(ctx, op, req); err == nil {
 			err = run(ctx, k)
+		}
+		// A token that is busy or hangs can take longer than a permission may get old. Then the result counts only if
+		// the key may still be used.
+		if took := c.bridge.cfg.Now().Sub(began); err == nil && op.states == enabledOnly && (took < 0 || took >= recheckInterval) {
+			_, err = c.admit(ctx, op, req)
 		}
 		// A conflict means that somebody else changed the record between admit and run: decide anew.
 		if !op.fresh || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {

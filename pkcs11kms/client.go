@@ -93,7 +93,7 @@ func begin[In any](c *Client, in *In, optFns []func(*kms.Options)) (*Client, *In
 	return c, in, err
 }
 
-// outcome is the last step: no output beside an error.
+// outcome is the last step of an operation: no output beside an error.
 func outcome[Out any](out *Out, err error) (*Out, error) {
 	if err != nil {
 		return nil, err

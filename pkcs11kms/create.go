@@ -59,7 +59,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		out = &kms.CreateKeyOutput{KeyMetadata: k.metadata()}
 		return nil
 	})
-	return out, err
+	return outcome(out, err)
 }
 
 // checkCreateKey checks the form of each member, then the rules between members.
@@ -128,19 +128,37 @@ func (c *Client) supported(in *kms.CreateKeyInput) (*macSpec, error) {
 func (c *Client) createKey(ctx context.Context, spec *macSpec, description string, tags []keystore.Tag) (*key, error) {
 	record := newKeyRecord(c.region, c.caller.account, uuid.NewString())
 	record.Description, record.Tags = description, tags
-	return c.bridge.makeKey(ctx, c.region, spec, record)
+	return c.bridge.makeKey(ctx, c.region, spec, record, 0)
 }
 
 // newKeyRecord begins the record of a key that is to be made in the region's token.
 func newKeyRecord(r *region, account, id string) keystore.Key {
-	record := keystore.Key{Region: r.name, Account: account, ID: id, CKAID: make([]byte, r.token.Capabilities().IDBytes)}
-	rand.Read(record.CKAID) // never fails, see crypto/rand
-	return record
+	return keystore.Key{Region: r.name, Account: account, ID: id, CKAID: newCKAID(r)}
 }
 
-// makeKey makes the HMAC key of a new record, in the three steps. keystore.ErrConflict when there is a record of that
-// name.
-func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key) (*key, error) {
+func newCKAID(r *region) keystore.HexBytes {
+	id := make(keystore.HexBytes, r.token.Capabilities().IDBytes)
+	rand.Read(id) // never fails, see crypto/rand
+	return id
+}
+
+// idAttempts is how many CKA_IDs are tried on tokens where ids are so short that a random one may be taken.
+const idAttempts = 32
+
+// makeKey makes the HMAC key of a new record, in the three steps. expect is the version of a record that it replaces, or 0:
+// keystore.ErrConflict when it is another.
+func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key, expect uint64) (k *key, err error) {
+	for range idAttempts {
+		k, err = b.tryMakeKey(ctx, r, spec, record, expect)
+		if !errors.Is(err, token.ErrKeyExists) && !errors.Is(err, keystore.ErrExists) {
+			break
+		}
+		record.CKAID = newCKAID(r)
+	}
+	return k, err
+}
+
+func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key, expect uint64) (*key, error) {
 	record.State, record.Instance = keystore.Creating, b.store.Instance()
 	record.Spec, record.Usage = string(spec.spec), string(types.KeyUsageTypeGenerateVerifyMac)
 	record.Origin = string(types.OriginTypeAwsKms)
@@ -148,7 +166,7 @@ func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record k
 
 	done := b.working.add(record.Ref())
 	defer done()
-	version, err := b.commitCounted(ctx, record, 1, record.Put(0))
+	version, err := b.commitCounted(ctx, record, 1, record.Put(expect))
 	if err != nil {
 		return nil, err
 	}

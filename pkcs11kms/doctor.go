@@ -250,7 +250,8 @@ func (d *doctor) examineKey(record keystore.Key, object *token.Object) KeyReport
 	switch {
 	case record.State.Unfinished():
 		d.advise("key", record.ID, StatusWarning, fmt.Sprintf("is half made (%s)", record.State),
-			"nothing: the process that works on it, or the next one that is started, finishes it")
+			"nothing: the process that works on it, or the next one that is started, finishes it. In a copy or a restored\n"+
+				"backup of the state directory it stays as it is, invisible, and its object is left alone")
 	case object == nil:
 		d.advise("key", record.ID, StatusError, "has no object in the token: the key cannot be used",
 			"restore the token from the HSM's backup, or look for the token that has the CKA_ID "+r.CKAID)

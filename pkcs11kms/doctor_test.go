@@ -53,7 +53,7 @@ func TestDoctorFinds(t *testing.T) {
 	require.NoError(t, err)
 	for _, k := range Doctor(t.Context(), cfg).Regions[0].Keys {
 		if k.KeyID == *lost.KeyId {
-			require.NoError(t, c.region.token.DestroyKey(t.Context(), unhex(t, k.CKAID)))
+			require.NoError(t, c.region.token.DestroyKey(t.Context(), unhex(t, k.CKAID), k.KeyID))
 		}
 	}
 

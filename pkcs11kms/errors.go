@@ -11,6 +11,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/google/uuid"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -115,6 +116,9 @@ func unavailable(arn string) error {
 	return &types.KeyUnavailableException{Message: aws.String(arn + " is unavailable.")}
 }
 
+// ErrClosed says that a Client or a MACStream was used after its end: Close, Sum, or the end of its context.
+var ErrClosed = errors.New("client or stream is closed")
+
 // causedError is an API error with the reason that only the operator may see: Error prints the API error alone, the
 // cause is reached by errors.As and errors.Is.
 type causedError struct {
@@ -132,6 +136,9 @@ func (c *Client) answer(ctx context.Context, op, arn string, err error) error {
 	var hung *token.HungError
 	if err == nil || errors.As(err, &api) {
 		return err
+	}
+	if errors.Is(err, token.ErrClosed) || errors.Is(err, keystore.ErrClosed) {
+		return fmt.Errorf("%s: %w", op, ErrClosed)
 	}
 	c.bridge.tokenErrors.count(err)
 	switch {

@@ -73,7 +73,6 @@ func Init(ctx context.Context, o InitOptions) (err error) {
 	if o.SoftHSM {
 		stored.PINFile = "" // see withPINFile
 	}
-	state.Regions = map[string]stateRegion{o.Region: {Token: stored.String()}}
 	cfg.Regions[o.Region] = region
 	if err := sqlite.Create(cfg.StorePath); err != nil {
 		return err
@@ -82,16 +81,23 @@ func Init(ctx context.Context, o InitOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	stored.Serial = b.regions[o.Region].token.Info().Serial // so that even without the store no other token is logged in to
+	state.Regions = map[string]stateRegion{o.Region: {Token: stored.String()}}
 	if err := b.Close(); err != nil {
 		return err
 	}
-	return writeStateConfig(dir, state)
+	if err := writeStateConfig(dir, state); err != nil {
+		return err
+	}
+	_ = os.Remove(filepath.Join(dir, claimFile)) // it says nothing beside config.yaml
+	return nil
 }
 
 // claimFile marks a directory in which Init is at work, or was when it died.
 const claimFile = ".init"
 
-// claimDir makes the directory, or takes an empty one, and returns the function that takes everything back.
+// claimDir makes the directory, or takes an empty one, and returns the function that takes everything back. The claim
+// comes before the look: what is there beside it then is somebody else's, and stays.
 func claimDir(dir string) (undo func(), err error) {
 	_, statErr := os.Stat(dir)
 	existed := statErr == nil
@@ -101,26 +107,43 @@ func claimDir(dir string) (undo func(), err error) {
 	if err := checkStateDir(dir); err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, entry := range entries {
-		switch entry.Name() {
-		case configFile:
-			return nil, &SetupError{Problem: fmt.Sprintf("%q is a state directory already", dir), Advice: "use it, or choose another --state-dir"}
-		case claimFile:
-			return nil, &SetupError{Problem: fmt.Sprintf("another init works in %q, or died there", dir), Advice: "if none runs, remove the directory: rm -r " + dir}
+	claim := filepath.Join(dir, claimFile)
+	f, err := os.OpenFile(claim, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		if err := checkEmpty(dir); err != nil {
+			return nil, err
 		}
+		return nil, &SetupError{Problem: fmt.Sprintf("another init works in %q, or died there", dir),
+			Advice: "if none runs and there is no config.yaml in it, remove the directory: rm -r " + dir}
 	}
-	if len(entries) > 0 {
-		return nil, &SetupError{Problem: fmt.Sprintf("directory %q is not empty", dir), Advice: "choose a new directory by --state-dir"}
-	}
-	f, err := os.OpenFile(filepath.Join(dir, claimFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, &SetupError{"cannot write to the state directory", "choose a place where this user may write", err}
 	}
-	return func() { clearDir(dir, existed) }, f.Close()
+	if err := f.Close(); err != nil {
+		return nil, errors.Join(err, os.Remove(claim))
+	}
+	if err := checkEmpty(dir); err != nil {
+		return nil, errors.Join(err, os.Remove(claim))
+	}
+	return func() { clearDir(dir, existed) }, nil
+}
+
+// checkEmpty refuses a directory that holds anything but our claim.
+func checkEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		switch entry.Name() {
+		case claimFile:
+		case configFile:
+			return &SetupError{Problem: fmt.Sprintf("%q is a state directory already", dir), Advice: "use it, or choose another --state-dir"}
+		default:
+			return &SetupError{Problem: fmt.Sprintf("directory %q is not empty", dir), Advice: "choose a new directory by --state-dir"}
+		}
+	}
+	return nil
 }
 
 // clearDir removes what was made in the directory, and the directory itself unless it was there before.
@@ -153,7 +176,7 @@ func initSoftHSM(dir string) (Region, error) {
 	return Region{Token: t.URI(path), SoftHSMConfig: conf.File}, nil
 }
 
-// writeStateConfig writes config.yaml, which makes the directory a state directory, and gives up the claim.
+// writeStateConfig writes config.yaml, which makes the directory a state directory.
 func writeStateConfig(dir string, state stateConfig) error {
 	text, err := yaml.Marshal(state)
 	if err != nil {
@@ -163,17 +186,16 @@ func writeStateConfig(dir string, state stateConfig) error {
 	if err := writeSynced(temporary, text); err != nil {
 		return err
 	}
-	if err := os.Rename(temporary, filepath.Join(dir, configFile)); err != nil {
-		return err
-	}
-	if err := os.Remove(filepath.Join(dir, claimFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	defer d.Close() // was only read
+	if err := d.Sync(); err != nil {
+		return err
+	}
+	// This is the last step that may fail: what stands after it is a state directory, which nobody takes back.
+	return os.Rename(temporary, filepath.Join(dir, configFile))
 }
 
 func writeSynced(path string, text []byte) error {

@@ -15,11 +15,41 @@ const (
 	janitorPatience = time.Minute // for one pass
 )
 
-// working holds the keys that this process is creating or deleting right now, so that its own janitor leaves them
-// alone. Safe for concurrent use.
+// working holds the keys that an instance is creating or deleting right now, so that its own janitor leaves them alone.
+// Safe for concurrent use.
 type working struct {
 	mu   sync.Mutex
 	refs map[keystore.Ref]<-chan struct{} // nil: until removed; else until the channel is closed
+}
+
+// instances are the working sets of this process: Bridges that were given one Store are one instance.
+var instances = struct {
+	mu   sync.Mutex // guards sets and users
+	sets map[string]*sharedWorking
+}{sets: map[string]*sharedWorking{}}
+
+type sharedWorking struct {
+	working
+	users int
+}
+
+// shareWorking returns the working set of an instance; done ends the use of it.
+func shareWorking(instance string) (set *working, done func()) {
+	instances.mu.Lock()
+	defer instances.mu.Unlock()
+	shared, ok := instances.sets[instance]
+	if !ok {
+		shared = &sharedWorking{}
+		instances.sets[instance] = shared
+	}
+	shared.users++
+	return &shared.working, func() {
+		instances.mu.Lock()
+		defer instances.mu.Unlock()
+		if shared.users--; shared.users == 0 {
+			delete(instances.sets, instance)
+		}
+	}
 }
 
 // add marks a key; the returned function ends the mark, unless keep has prolonged it.
@@ -77,18 +107,23 @@ func (b *Bridge) tidy(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		if ctx.Err() != nil {
+			return // both were ready
+		}
 	}
 }
 
 // tidyOnce finishes the records in Creating and Deleting of instances that are dead, and those of this instance that
 // nobody works on. It destroys only objects that such a record names. What fails is logged and tried again later.
 func (b *Bridge) tidyOnce(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), janitorPatience)
+	ctx, cancel := b.outlast(ctx)
 	defer cancel()
-	owners := map[string]*owner{}
+	owners := map[string]func(forget bool){}
 	defer func() {
-		for _, o := range owners {
-			o.release()
+		for _, free := range owners {
+			if free != nil {
+				free(true)
+			}
 		}
 	}()
 	var after keystore.Ref
@@ -110,22 +145,24 @@ func (b *Bridge) tidyOnce(ctx context.Context) {
 	}
 }
 
-// owner is what one pass of the janitor knows of the instance that a record names.
-type owner struct {
-	free func(forget bool) // ends the take-over; nil when the instance is alive
-	left bool              // a record of it could not be finished
+// outlast returns a context that ends one call timeout after ctx does: what began is finished, so that a short-lived
+// process does its share, and Close does not wait for long.
+func (b *Bridge) outlast(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithTimeout(context.WithoutCancel(ctx), janitorPatience)
+	stop := context.AfterFunc(ctx, func() {
+		last := time.AfterFunc(b.cfg.CallTimeout, cancel)
+		context.AfterFunc(longer, func() { last.Stop() })
+	})
+	return longer, func() { stop(); cancel() }
 }
 
-func (o *owner) release() {
-	if o.free != nil {
-		o.free(!o.left)
-	}
-}
-
-func (b *Bridge) tidyRecord(ctx context.Context, rec keystore.Record, owners map[string]*owner) error {
+func (b *Bridge) tidyRecord(ctx context.Context, rec keystore.Record, owners map[string]func(forget bool)) error {
 	record, err := keystore.DecodeKey(rec)
 	if err != nil {
 		return err
+	}
+	if _, ok := b.regions[record.Region]; !ok {
+		return nil // only a process that has the region's token can finish it
 	}
 	if record.Instance == b.store.Instance() {
 		if b.working.has(rec.Ref) {
@@ -133,33 +170,26 @@ func (b *Bridge) tidyRecord(ctx context.Context, rec keystore.Record, owners map
 		}
 		return b.finish(ctx, record, rec.Version)
 	}
-	o, err := b.ownerOf(ctx, record.Instance, owners)
-	if err != nil || o.free == nil {
+	free, err := b.ownerOf(ctx, record.Instance, owners)
+	if err != nil || free == nil {
 		return err
-	}
-	if _, ok := b.regions[record.Region]; !ok {
-		o.left = true // only a process that has the region's token can finish it
-		return nil
 	}
 	// The version makes this safe even if the record was read before its owner finished it and ended.
-	if err := b.finish(ctx, record, rec.Version); err != nil {
-		o.left = true
-		return err
-	}
-	return nil
+	return b.finish(ctx, record, rec.Version)
 }
 
-// ownerOf takes an instance over, once in a pass.
-func (b *Bridge) ownerOf(ctx context.Context, instance string, owners map[string]*owner) (*owner, error) {
-	if o, ok := owners[instance]; ok {
-		return o, nil
+// ownerOf takes an instance over, once in a pass, and returns what ends that. Nil when the instance is alive, or when
+// nothing proves that it is dead: then this may be a copy of the store, and the original may have finished the key.
+func (b *Bridge) ownerOf(ctx context.Context, instance string, owners map[string]func(forget bool)) (func(forget bool), error) {
+	if free, ok := owners[instance]; ok {
+		return free, nil
 	}
 	free, err := b.store.TakeOver(ctx, instance)
-	if err != nil && !errors.Is(err, keystore.ErrAlive) {
+	if err != nil && !errors.Is(err, keystore.ErrAlive) && !errors.Is(err, keystore.ErrUndecided) {
 		return nil, err
 	}
-	owners[instance] = &owner{free: free}
-	return owners[instance], nil
+	owners[instance] = free
+	return free, nil
 }
 
 // finish takes a key that is in Creating or Deleting out of the world: state Deleting in our own name, so that a
@@ -185,15 +215,39 @@ func (b *Bridge) remove(ctx context.Context, record keystore.Key, version uint64
 			return err
 		}
 	}
-	r := b.regions[record.Region]
-	if record.Adopted != keystore.AdoptedKeep {
-		err = r.token.DestroyKey(ctx, record.CKAID)
-		if err != nil && !errors.Is(err, token.ErrKeyMissing) {
-			return err
-		}
+	if err := b.destroyObject(ctx, record); err != nil {
+		return err
 	}
 	crashAt("object-destroyed")
-	r.objects.Delete(record.CKAID.String())
+	b.regions[record.Region].objects.Delete(record.CKAID.String())
 	_, err = b.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
+	return err
+}
+
+// destroyObject destroys the object of a key that is being removed, if it is there and is ours to destroy.
+func (b *Bridge) destroyObject(ctx context.Context, record keystore.Key) error {
+	t := b.regions[record.Region].token
+	label := record.ID
+	switch record.Adopted {
+	case keystore.AdoptedKeep:
+		return nil
+	case keystore.AdoptedDestroy: // has kept the label that it had before
+		object, err := t.Describe(ctx, record.CKAID)
+		if errors.Is(err, token.ErrKeyMissing) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		label = object.Label
+	}
+	err := t.DestroyKey(ctx, record.CKAID, label)
+	switch {
+	case errors.Is(err, token.ErrKeyForeign):
+		b.log.Warn("another application's object has the CKA_ID of a key that is removed: left alone", "key", record.ID)
+		return nil
+	case errors.Is(err, token.ErrKeyMissing):
+		return nil
+	}
 	return err
 }

@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -119,10 +124,15 @@ func TestJanitorFinishesOwnLeftovers(t *testing.T) {
 	requireNothingHalfMade(t, c, 0)
 }
 
-// plant writes the record of a key that an instance died over, with or without its object.
-func plant(t *testing.T, c *Client, instance string, state keystore.KeyState, object bool) keystore.Key {
-	record := keystore.Key{Region: testRegion, Account: testAccount, ID: unknownID, State: state, Spec: "HMAC_256",
+// halfMade is the record of a key that an instance works on.
+func halfMade(instance string, state keystore.KeyState) keystore.Key {
+	return keystore.Key{Region: testRegion, Account: testAccount, ID: unknownID, State: state, Spec: "HMAC_256",
 		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: bytes.Repeat([]byte{9}, 16), Instance: instance}
+}
+
+// plant writes the record of a key that an instance works on, with or without its object.
+func plant(t *testing.T, c *Client, instance string, state keystore.KeyState, object bool) keystore.Key {
+	record := halfMade(instance, state)
 	_, err := c.bridge.store.Commit(t.Context(), record.Put(0))
 	require.NoError(t, err)
 	if object {
@@ -132,6 +142,16 @@ func plant(t *testing.T, c *Client, instance string, state keystore.KeyState, ob
 	return record
 }
 
+// dieOver writes a half-made record as an instance that then dies.
+func dieOver(t *testing.T, path string, record keystore.Key) {
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	require.NoError(t, err)
+	record.Instance = s.Instance()
+	_, err = s.Commit(t.Context(), record.Put(0))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+}
+
 func TestJanitorFinishesWhatTheDeadLeft(t *testing.T) {
 	for _, state := range []keystore.KeyState{keystore.Creating, keystore.Deleting} {
 		for _, object := range []bool{false, true} {
@@ -139,7 +159,12 @@ func TestJanitorFinishesWhatTheDeadLeft(t *testing.T) {
 				cfg := newConfig(t)
 				c := openClient(t, cfg)
 				kept := mustCreate(t, c, types.KeySpecHmac256)
-				plant(t, c, "00000000000000000000000000000000", state, object)
+				record := halfMade("", state)
+				dieOver(t, cfg.StorePath, record)
+				if object {
+					_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
+					require.NoError(t, err)
+				}
 				_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: ptr(unknownID)})
 				require.Error(t, err, "half-made keys are invisible")
 				other := openClient(t, cfg) // its janitor starts with a pass
@@ -149,6 +174,106 @@ func TestJanitorFinishesWhatTheDeadLeft(t *testing.T) {
 			})
 		}
 	}
+}
+
+// In a copy of a store everything half-made may have been finished in the original: it must be left alone.
+func TestJanitorInACopy(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	record := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
+	defer c.bridge.working.add(record.Ref())()
+	copied := filepath.Join(t.TempDir(), "copy")
+	out, err := exec.Command("cp", "-a", filepath.Dir(cfg.StorePath), copied).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	made := record // the original goes on
+	made.State, made.Instance = keystore.Enabled, ""
+	_, err = c.bridge.cache.commit(t.Context(), made.Put(mustVersion(t, c, record.Ref())))
+	require.NoError(t, err)
+
+	cfg.StorePath = filepath.Join(copied, filepath.Base(cfg.StorePath))
+	other := openClient(t, cfg)
+	other.bridge.tidyOnce(t.Context())
+	_, err = generate(t.Context(), c, ptr(record.ID), []byte("m"))
+	require.NoError(t, err, "the key of the original is whole")
+	_, err = other.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: ptr(record.ID)})
+	require.Error(t, err, "the copy does not show it")
+}
+
+// An object that has the CKA_ID of a half-made key by chance, but not its label, is somebody else's.
+func TestJanitorLeavesAForeignObjectAlone(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	record := halfMade("", keystore.Creating)
+	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, "somebody else's")
+	require.NoError(t, err)
+	dieOver(t, cfg.StorePath, record)
+	c.bridge.tidyOnce(t.Context())
+	_, err = c.bridge.store.Get(t.Context(), record.Ref())
+	require.ErrorIs(t, err, keystore.ErrNotFound, "the record is gone")
+	o, err := c.region.token.Describe(t.Context(), record.CKAID)
+	require.NoError(t, err)
+	require.Equal(t, "somebody else's", o.Label)
+}
+
+// Two Bridges on one Store are one instance: neither takes what the other works on for left behind.
+func TestBridgesThatShareAStore(t *testing.T) {
+	c, store, cfg := withFaults(t)
+	cfg.Store, cfg.StorePath = store, ""
+	second := openClient(t, cfg)
+	stop := make(chan struct{})
+	tidied := make(chan struct{})
+	go func() {
+		defer close(tidied)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				second.bridge.tidyOnce(context.Background())
+			}
+		}
+	}()
+	for range 10 {
+		_, err := createHMAC256(t.Context(), c)
+		assert.NoError(t, err)
+	}
+	close(stop)
+	<-tidied
+	requireNothingHalfMade(t, c, 10)
+}
+
+// Close does not wait for a janitor that has much to do.
+func TestCloseEndsTheJanitor(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.MaxSessions, cfg.CallTimeout = 1, 300*time.Millisecond
+	c, err := New(t.Context(), cfg)
+	require.NoError(t, err)
+	key := mustCreateDirectly(t, c)
+	s, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256) // takes the only session
+	require.NoError(t, err)
+	defer runtime.KeepAlive(s) // a stream that is forgotten gives its session back
+	for i := range 20 {
+		record := halfMade("", keystore.Creating)
+		record.ID, record.CKAID = fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), fmt.Appendf(nil, "%016d", i)
+		dieOver(t, cfg.StorePath, record)
+	}
+	passed := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { defer close(passed); c.bridge.tidyOnce(ctx) }()
+	cancel()
+	<-passed // a pass of 20 records would wait for the session 20 times
+	require.NoError(t, c.Close())
+	recs, err := reopen(t, cfg).Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 100)
+	require.NoError(t, err)
+	require.Greater(t, len(recs), 10, "what was not done is left for later")
+}
+
+func reopen(t *testing.T, cfg Config) keystore.Store {
+	s, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
 }
 
 func TestJanitorLeavesTheLivingAlone(t *testing.T) {

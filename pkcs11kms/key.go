@@ -39,7 +39,7 @@ func (c *Client) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, optF
 		out = &kms.DescribeKeyOutput{KeyMetadata: k.metadata()}
 		return nil
 	})
-	return out, err
+	return outcome(out, err)
 }
 
 // ListKeys returns the keys of the account and region, ordered by key id, Limit (1 to 1,000, default 100) at a time.

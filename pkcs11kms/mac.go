@@ -41,7 +41,7 @@ func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optF
 		out = &kms.GenerateMacOutput{KeyId: aws.String(k.arn), Mac: tag, MacAlgorithm: in.MacAlgorithm}
 		return nil
 	})
-	return out, err
+	return outcome(out, err)
 }
 
 // VerifyMac makes the HMAC of the message anew and compares in constant time. Anything but the whole tag is
@@ -74,5 +74,5 @@ func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns .
 		out = &kms.VerifyMacOutput{KeyId: aws.String(k.arn), MacValid: true, MacAlgorithm: in.MacAlgorithm}
 		return nil
 	})
-	return out, err
+	return outcome(out, err)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
 	"github.com/pkcs11kms/bridge/keystore"
 )
 
@@ -30,7 +32,10 @@ func (b *Bridge) serviceKey(ctx context.Context, name string) (*key, error) {
 		if err == nil || !errors.Is(err, keystore.ErrNotFound) {
 			return k, err
 		}
-		k, err = b.makeKey(ctx, home, macSpecOf("HMAC_256"), newKeyRecord(home, "", name))
+		expect, err := b.abandoned(ctx, ref)
+		if err == nil {
+			k, err = b.makeKey(ctx, home, macSpecOf(types.KeySpecHmac256), newKeyRecord(home, "", name), expect)
+		}
 		if !errors.Is(err, keystore.ErrConflict) {
 			return k, err
 		}
@@ -42,4 +47,31 @@ func (b *Bridge) serviceKey(ctx context.Context, name string) (*key, error) {
 			return nil, fmt.Errorf("waiting for the service key %s: %w", name, ctx.Err())
 		}
 	}
+}
+
+// abandoned returns the version of a half-made record that the janitor cannot finish, since nothing proves that its maker
+// is dead: it may be replaced, whereby its object, if there is one, is left alone. 0 when there is no record.
+func (b *Bridge) abandoned(ctx context.Context, ref keystore.Ref) (uint64, error) {
+	rec, err := b.store.Get(ctx, ref)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	record, err := keystore.DecodeKey(rec)
+	if err != nil || !record.State.Unfinished() {
+		return 0, err
+	}
+	free, err := b.store.TakeOver(ctx, record.Instance)
+	switch {
+	case err == nil:
+		free(false)
+		return 0, nil
+	case errors.Is(err, keystore.ErrUndecided):
+		return rec.Version, nil
+	case errors.Is(err, keystore.ErrAlive):
+		return 0, nil
+	}
+	return 0, err
 }

@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"syscall"
 	"time"
 
@@ -36,10 +37,54 @@ type stateConfig struct {
 	Regions       map[string]stateRegion `yaml:"regions"`
 	Sessions      int                    `yaml:"sessions,omitempty"`
 	CallTimeout   time.Duration          `yaml:"call-timeout,omitempty"`
+	Listen        string                 `yaml:"listen,omitempty"`
+	AdminListen   string                 `yaml:"admin-listen,omitempty"`
+	TLS           stateTLS               `yaml:"tls,omitempty"`
 }
 
 type stateRegion struct {
 	Token string `yaml:"token"`
+}
+
+type stateTLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// ListenConfig is what a state directory says about where its server listens. Empty fields are not configured.
+type ListenConfig struct {
+	API     string // host:port of the API
+	Admin   string // host:port or unix:PATH of the admin listener, or off
+	TLSCert string // absolute path of the certificate chain, PEM
+	TLSKey  string // absolute path of its private key, PEM; there when TLSCert is
+}
+
+// LoadListenConfig reads the part of a state directory's config.yaml that is for its server, with the care and the
+// errors of LoadConfig. Relative paths in the file begin at the state directory, so that it can be moved.
+func LoadListenConfig(dir string) (ListenConfig, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return ListenConfig{}, err
+	}
+	if err := checkStateDir(dir); err != nil {
+		return ListenConfig{}, err
+	}
+	path := filepath.Join(dir, configFile)
+	state, err := readStateConfig(path)
+	if err != nil {
+		return ListenConfig{}, err
+	}
+	if (state.TLS.Cert == "") != (state.TLS.Key == "") {
+		return ListenConfig{}, &SetupError{Problem: fmt.Sprintf("invalid %s: tls has only one of cert and key", path),
+			Advice: "name the files of both the certificate chain and its private key"}
+	}
+	listen := ListenConfig{API: state.Listen, Admin: state.AdminListen, TLSCert: state.TLS.Cert, TLSKey: state.TLS.Key}
+	for _, file := range []*string{&listen.TLSCert, &listen.TLSKey} {
+		if *file != "" && !filepath.IsAbs(*file) {
+			*file = filepath.Join(dir, *file)
+		}
+	}
+	return listen, nil
 }
 
 // LoadConfig reads a state directory that Init made: config.yaml and, for its own SoftHSM token, softhsm2.conf (written
@@ -84,6 +129,9 @@ func LoadConfig(dir string) (Config, error) {
 	return cfg, nil
 }
 
+// inType is what the YAML decoder says about our types, which no operator knows.
+var inType = regexp.MustCompile(` in type pkcs11kms\.\w+`)
+
 func readStateConfig(path string) (*stateConfig, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -107,9 +155,14 @@ func readStateConfig(path string) (*stateConfig, error) {
 	var state stateConfig
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
-	if err := dec.Decode(&state); err != nil {
-		err = errors.New(strings.ReplaceAll(err.Error(), " in type pkcs11kms.stateConfig", ""))
-		return nil, &SetupError{"invalid " + path, "the keys are account, partition, default-region, regions.NAME.token, sessions, call-timeout", err}
+	err = dec.Decode(&state)
+	if err == nil && !errors.Is(dec.Decode(new(any)), io.EOF) {
+		err = errors.New("more than one YAML document")
+	}
+	if err != nil {
+		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
+		return nil, &SetupError{"invalid " + path, "the keys are account, partition, default-region, regions.NAME.token, sessions, call-timeout,\n" +
+			"listen, admin-listen, tls.cert, tls.key", err}
 	}
 	return &state, nil
 }
@@ -191,6 +244,10 @@ func refreshSoftHSM(dir string) (string, error) {
 	conf, err := softhsm.Setup(dir)
 	if err != nil {
 		return "", err
+	}
+	if len(conf.Restored) > 0 {
+		slog.Warn("a process was killed while it logged in and left SoftHSM tokens without their data; restored as they were when they were made",
+			"directory", conf.TokenDir, "serials", conf.Restored)
 	}
 	return conf.File, nil
 }

@@ -83,6 +83,27 @@ func TestInitRefusesWhatIsThere(t *testing.T) {
 	require.FileExists(t, filepath.Join(other, "precious"))
 }
 
+// Whoever claims a directory second must not take back what the first one made in it.
+func TestInitsAtOnce(t *testing.T) {
+	tok := softhsm.NewToken(t)
+	o := InitOptions{Dir: filepath.Join(t.TempDir(), "state"), Token: tok.URI(tok.PINFile)}
+	errs := make(chan error, 8)
+	for range cap(errs) {
+		go func() { errs <- Init(t.Context(), o) }()
+	}
+	won := 0
+	for range cap(errs) {
+		if err := <-errs; err == nil {
+			won++
+		}
+	}
+	require.Equal(t, 1, won)
+	cfg, err := LoadConfig(o.Dir)
+	require.NoError(t, err)
+	mustCreate(t, openClient(t, cfg), types.KeySpecHmac256)
+	require.NoFileExists(t, filepath.Join(o.Dir, claimFile))
+}
+
 // Each of these is one clear error that says what to do.
 func TestLoadConfigRefusals(t *testing.T) {
 	dir, _ := initDir(t)
@@ -103,6 +124,8 @@ func TestLoadConfigRefusals(t *testing.T) {
 	refused("field colour not found")
 	write(string(text) + "account: \"000000000000\"\n")
 	refused("already defined")
+	write(string(text) + "---\ncolour: blue\n")
+	refused("more than one YAML document")
 	write("account: [")
 	refused("invalid")
 	write("")

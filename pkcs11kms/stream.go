@@ -15,6 +15,9 @@ import (
 // the second and a half after which a disabled key must be at rest everywhere.
 const recheckInterval = 500 * time.Millisecond
 
+// maxPiece is how much goes to the token between two looks at the permission.
+const maxPiece = 1 << 20
+
 // MACStream makes the HMAC of data of any length. The data goes to the token as it is written; Sum returns the tag,
 // the same as GenerateMac would for the same bytes. One goroutine may use it at a time; Close may come from another.
 type MACStream struct {
@@ -57,11 +60,17 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 
 // Write adds data. An error is final, and ends the stream.
 func (s *MACStream) Write(p []byte) (int, error) {
-	if err := s.recheck(recheckInterval); err != nil {
-		return 0, err
+	written := 0
+	for {
+		if err := s.recheck(recheckInterval); err != nil {
+			return written, err
+		}
+		n, err := s.stream.Write(p[written:min(len(p), written+maxPiece)])
+		written += n
+		if err != nil || written == len(p) {
+			return written, s.client.answer(s.ctx, opGenerateMac.name, s.arn, err)
+		}
 	}
-	n, err := s.stream.Write(p)
-	return n, s.client.answer(s.ctx, opGenerateMac.name, s.arn, err)
 }
 
 // Sum returns the tag and ends the stream.

@@ -142,3 +142,41 @@ func mustCreateDirectly(t *testing.T, c *Client) *types.KeyMetadata {
 	require.NoError(t, err)
 	return out.KeyMetadata
 }
+
+// A call that waited for the token counts only if its key may still be used when it is done.
+func TestKeyThatIsDisabledWhileACallWaits(t *testing.T) {
+	cfg := newConfig(t)
+	clk := newClock()
+	cfg.Now, cfg.MaxSessions, cfg.CallTimeout = clk.Now, 1, 30*time.Second
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	for _, ctx := range []context.Context{context.Background(), t.Context()} {
+		s, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+		require.NoError(t, err)
+		answer := make(chan error, 1)
+		go func() { _, err := generate(ctx, c, key.KeyId, []byte("m")); answer <- err }()
+		require.Eventually(t, func() bool { return c.region.token.Stats().Waiting == 1 }, 10*time.Second, time.Millisecond)
+		require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
+		clk.Advance(recheckInterval)
+		require.NoError(t, s.Close())
+		requireAPIError(t, <-answer, "DisabledException", *key.Arn+" is disabled.")
+		require.NoError(t, toggle(t.Context(), c, key.KeyId, true))
+	}
+}
+
+// What was used after its end says so, and is no internal error.
+func TestStreamUsedAfterItsEnd(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	s, err := c.NewMAC(t.Context(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+	require.NoError(t, err)
+	_, err = s.Sum()
+	require.NoError(t, err)
+	_, err = s.Write([]byte("more"))
+	require.ErrorIs(t, err, ErrClosed)
+	s, err = c.NewMAC(t.Context(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	_, err = s.Sum()
+	require.ErrorIs(t, err, ErrClosed)
+}

@@ -23,12 +23,18 @@ type Config struct {
 	File     string // softhsm2.conf in it: the value for SOFTHSM2_CONF
 	TokenDir string // tokens/ in it, where SoftHSM keeps one directory for each token
 	Module   string // path of the module; empty: what Find finds
+	// Restored names the tokens, by serial number, whose file was found destroyed and that Setup has restored. An operator
+	// should hear of it.
+	Restored []string
 }
 
 // Setup makes dir a SoftHSM configuration or refreshes the one it holds: softhsm2.conf (mode 0600) and tokens/ (mode
 // 0700); dir itself is made with mode 0700 when it is missing. A softhsm2.conf that names another token directory,
 // because dir was moved or copied, is written anew; any other is left as it is, so that an operator's log.level stays.
 // Setup does not need SoftHSM to be installed.
+//
+// A token that [Config.CreateToken] made and that a killed process has destroyed since is restored: see "Killed processes"
+// in the package's documentation, and Restored in the result.
 func Setup(dir string) (*Config, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -39,6 +45,9 @@ func Setup(dir string) (*Config, error) {
 		return nil, err
 	}
 	if err := c.makeFiles(); err != nil {
+		return nil, fmt.Errorf("setting up SoftHSM in %q: %w", dir, err)
+	}
+	if err := c.heal(); err != nil {
 		return nil, fmt.Errorf("setting up SoftHSM in %q: %w", dir, err)
 	}
 	return c, nil

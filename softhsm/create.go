@@ -94,7 +94,10 @@ func (c *Config) create(label, soPIN, pin string) (t Token, err error) {
 	if err := c.checkMember(t.Serial); err != nil {
 		return t, err
 	}
-	return t, m.initPIN(made.id, soPIN, pin)
+	if err := m.initPIN(made.id, soPIN, pin); err != nil {
+		return t, err
+	}
+	return t, c.saveToken(t.Serial)
 }
 
 // checkMember makes sure that a token that the module shows is in this configuration. It is not when somebody else had
@@ -165,15 +168,14 @@ func (m *module) initPIN(id uint, soPIN, pin string) (err error) {
 	return call("C_InitPIN", m.ctx.InitPIN(session, pin))
 }
 
-// tokenDir returns the directory of a token: SoftHSM names it by a UUID whose last 16 digits are the serial number. It is
-// "" when there is none.
+// tokenDir returns the directory of a token, or "" when there is none.
 func (c *Config) tokenDir(serial string) (string, error) {
 	entries, err := os.ReadDir(c.TokenDir)
 	if err != nil {
 		return "", err
 	}
 	for _, e := range entries {
-		if serial != "" && strings.HasSuffix(strings.ReplaceAll(e.Name(), "-", ""), serial) {
+		if serial != "" && serialOf(e.Name()) == serial {
 			return filepath.Join(c.TokenDir, e.Name()), nil
 		}
 	}
@@ -185,5 +187,5 @@ func (c *Config) removeToken(serial string) error {
 	if err != nil || dir == "" {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return errors.Join(os.RemoveAll(dir), os.RemoveAll(filepath.Join(c.savedDir(), filepath.Base(dir))))
 }

@@ -42,6 +42,16 @@
 // directory with the last of them; only a test process that is killed leaves it behind. Directories made by [Setup] are
 // the caller's.
 //
+// # Killed processes
+//
+// SoftHSM writes a token's file anew at each login, and a process that is killed at the wrong moment leaves it empty: with
+// it all keys of the token are lost. [Config.CreateToken] therefore keeps a copy of that file in tokens.saved beside the
+// token directory, and [Setup] puts it back when it finds the file empty for half a second. What comes back is the token as
+// it was when it was made: with all its objects, which are in files of their own, and with the PINs of that time. A token
+// that another program has initialised anew since cannot come back in this way, and one that this package did not make has
+// no copy. Where nothing is destroyed Setup pays one stat for each token. All this is for SoftHSM's files only: a hardware
+// token writes nothing of the kind when one logs in.
+//
 // # Limits
 //
 // A lock keeps the calls of this package apart, in one process and among processes that share a configuration. It does not

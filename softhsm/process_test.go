@@ -74,7 +74,7 @@ func signRole(args []string) error {
 	return err
 }
 
-// loginRole logs in again and again until its standard input ends.
+// loginRole logs in again and again until its standard input ends. It prints a byte after each time.
 func loginRole(args []string) error {
 	pin, err := os.ReadFile(args[1])
 	if err != nil {
@@ -95,6 +95,7 @@ func loginRole(args []string) error {
 		if err := loginOnce(ctx, strings.TrimSpace(string(pin))); err != nil {
 			return err
 		}
+		fmt.Print(".")
 	}
 }
 

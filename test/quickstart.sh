@@ -1,18 +1,21 @@
 #!/bin/sh
 # The main job in a minute: a key in a SoftHSM token, a MAC, its verification, and the refusal of a changed message.
-# Every command is printed before it runs, in a form that can be pasted.
+# Then the development server, until Ctrl-C. Every command is printed before it runs, in a form that can be pasted.
 #
-# usage: quickstart.sh BINARY [STATE_DIR]
+# usage: quickstart.sh BINARY [STATE_DIR [SERVE_FLAG...]]
 #
-# The state directory (default ./.pkcs11kms-dev) is made when it is missing and kept for the next run.
+# The state directory (default ./.pkcs11kms-dev) is made when it is missing and kept for the next run. The flags are for
+# "serve". With QUICKSTART_SERVE=0 in the environment the server is left out.
 set -eu
 
-if [ $# -lt 1 ] || [ $# -gt 2 ]; then
-	echo "usage: $0 BINARY [STATE_DIR]" >&2
+if [ $# -lt 1 ]; then
+	echo "usage: $0 BINARY [STATE_DIR [SERVE_FLAG...]]" >&2
 	exit 2
 fi
 pkcs11kms=$1
 dir=${2:-./.pkcs11kms-dev}
+shift
+[ $# -eq 0 ] || shift
 algorithm=HMAC_SHA_256
 message=SGVsbG8=  # base64 of Hello
 changed=SGVsbG8h  # base64 of Hello!
@@ -72,3 +75,9 @@ case $status:$refusal in
 	exit 1
 	;;
 esac
+
+[ "${QUICKSTART_SERVE:-1}" != 0 ] || exit 0
+
+# In place of this shell, so that Ctrl-C and other signals reach the server alone.
+show "$pkcs11kms" serve --dev "$@"
+exec "$pkcs11kms" serve --dev "$@" 3>&-

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -76,11 +77,16 @@ func crosscheckChildCommand(a *app) *cobra.Command {
 	}
 }
 
-// crosscheckAll compares the MACs of every enabled key of every region whose token could be opened.
-func crosscheckAll(ctx context.Context, cfg pkcs11kms.Config, regions []pkcs11kms.RegionReport) (checks []pkcs11kms.Check) {
-	for _, region := range regions {
+// crosscheckAll compares the MACs of every enabled key of every region whose token has passed its examination: no other
+// is worth another log-in.
+func crosscheckAll(ctx context.Context, cfg pkcs11kms.Config, report *pkcs11kms.Report) (checks []pkcs11kms.Check) {
+	for _, region := range report.Regions {
 		if region.Token == nil {
 			checks = append(checks, crossFinding(region.Name, pkcs11kms.StatusError, "not done: the token could not be opened"))
+			continue
+		}
+		if tokenFailed(report, region.Name) {
+			checks = append(checks, crossFinding(region.Name, pkcs11kms.StatusError, "not done: something is wrong with the token"))
 			continue
 		}
 		found, err := crosscheckRegion(ctx, cfg, region)
@@ -92,6 +98,12 @@ func crosscheckAll(ctx context.Context, cfg pkcs11kms.Config, regions []pkcs11km
 		checks = append(checks, found...)
 	}
 	return checks
+}
+
+func tokenFailed(report *pkcs11kms.Report, region string) bool {
+	return slices.ContainsFunc(report.Checks, func(c pkcs11kms.Check) bool {
+		return c.Area == "token" && c.Subject == region && c.Status == pkcs11kms.StatusError
+	})
 }
 
 func crossFinding(subject, status, text string) pkcs11kms.Check {
@@ -155,9 +167,10 @@ func compare(id string, ours, theirs crossMAC) pkcs11kms.Check {
 	return crossFinding(id, pkcs11kms.StatusOK, "equal: crypto11 makes the same MAC")
 }
 
-// ownMACs makes the MACs by the API.
+// ownMACs makes the MACs by the API. It opens the one region: to be wrong about another one's PIN is not its business.
 func ownMACs(ctx context.Context, cfg pkcs11kms.Config, region string, ids []string, keys []crossKey) (macs []crossMAC, err error) {
 	cfg.DefaultRegion = region
+	cfg.Regions = map[string]pkcs11kms.Region{region: cfg.Regions[region]}
 	client, err := pkcs11kms.New(ctx, cfg)
 	if err != nil {
 		return nil, err

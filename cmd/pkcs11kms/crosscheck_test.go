@@ -58,10 +58,30 @@ func TestChildAnswersForATokenThatIsNotThere(t *testing.T) {
 }
 
 func TestTokensThatCouldNotBeOpenedAreNotCompared(t *testing.T) {
-	checks := crosscheckAll(t.Context(), pkcs11kms.Config{}, []pkcs11kms.RegionReport{{Name: "us-east-1"}})
+	report := &pkcs11kms.Report{Regions: []pkcs11kms.RegionReport{{Name: "us-east-1"}}}
+	checks := crosscheckAll(t.Context(), pkcs11kms.Config{}, report)
 	require.Len(t, checks, 1)
 	assert.Equal(t, pkcs11kms.StatusError, checks[0].Status)
 	assert.Equal(t, "us-east-1", checks[0].Subject)
+}
+
+func TestTokensThatFailedAreNotCompared(t *testing.T) {
+	report := &pkcs11kms.Report{
+		Checks: []pkcs11kms.Check{
+			{Area: "token", Subject: "us-east-1", Status: pkcs11kms.StatusError},
+			{Area: "token", Subject: "us-west-2", Status: pkcs11kms.StatusWarning},
+			{Area: "key", Subject: "us-west-2", Status: pkcs11kms.StatusError},
+		},
+		Regions: []pkcs11kms.RegionReport{
+			{Name: "us-east-1", Token: &pkcs11kms.TokenReport{}},
+			{Name: "us-west-2", Token: &pkcs11kms.TokenReport{}},
+		},
+	}
+	checks := crosscheckAll(t.Context(), pkcs11kms.Config{}, report)
+	require.Len(t, checks, 2)
+	assert.Equal(t, pkcs11kms.Check{Area: "crosscheck", Subject: "us-east-1", Status: pkcs11kms.StatusError,
+		Text: "not done: something is wrong with the token"}, checks[0])
+	assert.Equal(t, pkcs11kms.StatusOK, checks[1].Status, "without a key there is nothing to compare")
 }
 
 func TestReportForPeople(t *testing.T) {

@@ -21,9 +21,11 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short:   "Examine the state directory, the token and every key",
 		Long: "Examine the state directory, the token and every key.\n\n" +
 			"Reads the whole store, probes what the token can do, and looks at the object of every key. Says what is wrong\n" +
-			"and what to do about it, and changes nothing. The exit code is 3 when something is wrong; warnings are not.\n" +
+			"and what to do about it. The examination changes nothing. The exit code is 3 when something is wrong; warnings\n" +
+			"are not.\n\n" +
 			"With --crosscheck another PKCS#11 library, in a process of its own, makes a MAC with every enabled key, which\n" +
-			"must be equal to the one of this program.",
+			"must be equal to the one of this program. For that the state directory is opened as for any other command,\n" +
+			"which may remove keys that a process left half made.",
 		Example: "  pkcs11kms doctor\n  pkcs11kms doctor --crosscheck --json",
 		Args:    noArguments,
 	}
@@ -57,15 +59,20 @@ func (a *app) examine(ctx context.Context, crosscheck, tryPIN bool) (*pkcs11kms.
 		finding := pkcs11kms.Check{Area: "config", Subject: "configuration", Status: pkcs11kms.StatusError, Text: err.Error(), Hint: hintOf(err)}
 		return &pkcs11kms.Report{Checks: []pkcs11kms.Check{finding}, Regions: []pkcs11kms.RegionReport{}}, nil
 	}
-	for name, region := range cfg.Regions {
-		region.TryLowPIN = tryPIN
-		cfg.Regions[name] = region
-	}
+	allowLowPIN(cfg, tryPIN)
 	report := pkcs11kms.Doctor(ctx, cfg)
+	allowLowPIN(cfg, false) // that was the one attempt
 	if crosscheck && ctx.Err() == nil {
-		report.Checks = append(report.Checks, crosscheckAll(ctx, cfg, report.Regions)...)
+		report.Checks = append(report.Checks, crosscheckAll(ctx, cfg, report)...)
 	}
 	return report, ctx.Err()
+}
+
+func allowLowPIN(cfg pkcs11kms.Config, allow bool) {
+	for name, region := range cfg.Regions {
+		region.TryLowPIN = allow
+		cfg.Regions[name] = region
+	}
 }
 
 func (a *app) printReport(report *pkcs11kms.Report, asJSON bool) error {

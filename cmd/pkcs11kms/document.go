@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"reflect"
 	"regexp"
 	"slices"
@@ -123,11 +125,25 @@ func (d *document) keys(m map[string]any) []string {
 func (d *document) apply(search *jmespath.JMESPath, text string) (*document, error) {
 	root, err := search.Search(d.root)
 	if err != nil {
-		return nil, usagef("applying --query: %w", err)
+		return nil, queryError(text, err)
 	}
 	result := &document{root: root, order: d.order}
 	result.orderBy(root, text)
 	return result, nil
+}
+
+// queryError is the error of a query that does not work on a response. The library's text is told only where it is sure
+// not to show the response, of which a MAC or a secret is part.
+func queryError(text string, err error) error {
+	if !unknownFunction(err) {
+		err = errors.New("a function does not take what it is given")
+	}
+	return &environmentError{fmt.Errorf("applying --query %q: %w", text, err), "look at the response without --query"}
+}
+
+// unknownFunction tells whether a query calls a function that there is not, which the library says in words only.
+func unknownFunction(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), "unknown function: ")
 }
 
 func (d *document) orderBy(value any, text string) {

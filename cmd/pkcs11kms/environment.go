@@ -9,7 +9,7 @@ import (
 )
 
 // variable is an environment variable that the program obeys. The help text is made of the same values that the code
-// reads by.
+// reads by. Those of AWS are read by its SDK, with many more.
 type variable struct {
 	name string
 	flag string // the flag that wins over it, if any
@@ -18,11 +18,16 @@ type variable struct {
 
 var (
 	envStateDir   = variable{"PKCS11KMS_STATE_DIR", "--state-dir", "the state directory"}
-	envPIN        = variable{"PKCS11KMS_PIN", "", "the token's user PIN, in place of the URI's pin-source"}
+	envPIN        = variable{"PKCS11KMS_PIN", "", "the user PIN, in place of pin-source; only where there is one region"}
 	envModule     = variable{softhsm.EnvModule, "", "the SoftHSM module, when it is in no usual place (init --softhsm)"}
 	envSoftHSM    = variable{softhsm.EnvConfig, "", "SoftHSM's configuration, for a token that init --softhsm did not make"}
-	allVariables  = []variable{envStateDir, envPIN, envModule, envSoftHSM}
-	childSecrets  = []variable{envPIN} // never handed to a child process
+	envAccessKey  = variable{"AWS_ACCESS_KEY_ID", "", "the access key, for --endpoint-url"}
+	envSecret     = variable{"AWS_SECRET_ACCESS_KEY", "", "its secret"}
+	envProfile    = variable{"AWS_PROFILE", "", "the profile of the AWS configuration, in place of an access key"}
+	envRegion     = variable{"AWS_REGION", "--region", "the region, for --endpoint-url"}
+	envCABundle   = variable{"AWS_CA_BUNDLE", "", "certificates (PEM) of the authorities to trust, for --endpoint-url"}
+	allVariables  = []variable{envStateDir, envPIN, envModule, envSoftHSM, envAccessKey, envSecret, envProfile, envRegion, envCABundle}
+	childSecrets  = []variable{envPIN, envSecret} // never handed to a child process
 	noEnvironment = "-"
 )
 
@@ -37,7 +42,7 @@ func environmentHelp() string {
 		if flag == "" {
 			flag = noEnvironment
 		}
-		fmt.Fprintf(&b, "  %-20s %-12s %s\n", v.name, flag, v.use)
+		fmt.Fprintf(&b, "  %-21s %-12s %s\n", v.name, flag, v.use)
 	}
 	return b.String()
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
@@ -27,7 +29,8 @@ const exitCodesHelp = `Exit codes:
   0  done
   1  refused by KMS, or a MAC that does not fit
   2  wrong usage
-  3  the environment: no token, wrong PIN, unusable state directory
+  3  the environment: no token, wrong PIN, unusable state directory, no server at the endpoint,
+     a response that cannot be shown
 `
 
 // usageError is a command line that cannot be meant.
@@ -41,6 +44,16 @@ func (e *usageError) Unwrap() error { return e.err }
 func (e *usageError) Hint() string  { return e.hint }
 
 func usagef(format string, args ...any) error { return &usageError{err: fmt.Errorf(format, args...)} }
+
+// environmentError is an error of what the program stands on, with what can be done about it.
+type environmentError struct {
+	err  error
+	hint string
+}
+
+func (e *environmentError) Error() string { return e.err.Error() }
+func (e *environmentError) Unwrap() error { return e.err }
+func (e *environmentError) Hint() string  { return e.hint }
 
 // exitError is an outcome that was told already.
 type exitError int
@@ -62,17 +75,47 @@ type outputError struct{ err error }
 func (e *outputError) Error() string { return "writing the output: " + e.err.Error() }
 func (e *outputError) Unwrap() error { return e.err }
 
+// change is what an operation has changed, for the case that its response cannot be shown.
+type change struct {
+	what string // such as: creating key "1234abcd"
+	hint string
+}
+
+// shown takes the error of showing the response. That the change was made must be told then: whoever repeats the command
+// makes a second one, and nobody else knows of the first.
+func (c change) shown(err error) error {
+	if err == nil || c == (change{}) {
+		return err
+	}
+	return &unshownError{c, err}
+}
+
+// unshownError is a change that was made and whose response could not be shown.
+type unshownError struct {
+	change change
+	err    error
+}
+
+func (e *unshownError) Error() string {
+	return e.change.what + " succeeded, showing the response failed: " + e.err.Error()
+}
+func (e *unshownError) Unwrap() error { return e.err }
+func (e *unshownError) Hint() string  { return e.change.hint }
+
 // report tells the outcome on standard error and returns the exit code. The first line says what is wrong, for an
 // error of the API in the words of the aws CLI; lines that begin with "hint: " say what to do about it.
 func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	var usage *usageError
 	var exit exitError
+	var unshown *unshownError
 	var api smithy.APIError
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &exit):
 		return int(exit)
+	case errors.As(err, &unshown):
+		// Neither a closed pipe nor an interrupt makes it less of a change.
 	case errors.Is(err, syscall.EPIPE):
 		return exitPipeClosed // whoever reads has seen enough
 	case errors.As(err, &usage), !a.started:
@@ -95,7 +138,24 @@ var lineEnds = regexp.MustCompile(`\s*\n\s*`)
 
 // warn prints an error on one line, which is how scripts and logs want it.
 func (a *app) warn(err error) {
-	fmt.Fprintf(a.stderr, "pkcs11kms: %s\n", lineEnds.ReplaceAllString(err.Error(), " "))
+	fmt.Fprintf(a.stderr, "pkcs11kms: %s\n", oneLine(err.Error()))
+}
+
+// oneLine joins the lines of a text and escapes what a terminal would obey, as %q does: a server or a file may have
+// written it.
+func oneLine(text string) string {
+	var b strings.Builder
+	text = lineEnds.ReplaceAllString(text, " ")
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		char := text[:size]
+		if !strconv.IsPrint(r) || r == utf8.RuneError && size == 1 {
+			char = strings.Trim(strconv.Quote(char), `"`)
+		}
+		b.WriteString(char)
+		text = text[size:]
+	}
+	return b.String()
 }
 
 // reportAPI prints an error of the API. The cause behind a fault of the service is for whoever operates the token, and
@@ -106,13 +166,14 @@ func (a *app) reportAPI(err error, api smithy.APIError) int {
 	if errors.As(err, &op) {
 		name = op.operation
 	}
-	fmt.Fprintf(a.stderr, "An error occurred (%s) when calling the %s operation: %s\n", api.ErrorCode(), name, api.ErrorMessage())
+	fmt.Fprintf(a.stderr, "An error occurred (%s) when calling the %s operation: %s\n",
+		oneLine(api.ErrorCode()), name, oneLine(api.ErrorMessage()))
 	if api.ErrorFault() != smithy.FaultServer {
 		printHint(a.stderr, err)
 		return exitRefused
 	}
 	for _, cause := range causes(err) {
-		fmt.Fprintf(a.stderr, "cause: %v\n", cause)
+		fmt.Fprintf(a.stderr, "cause: %s\n", oneLine(cause.Error()))
 	}
 	printHint(a.stderr, err)
 	return exitEnvironment
@@ -143,7 +204,7 @@ func printHint(w io.Writer, err error) {
 		return
 	}
 	for line := range strings.Lines(text) {
-		fmt.Fprintf(w, "hint: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(w, "hint: %s\n", oneLine(strings.TrimSuffix(line, "\n")))
 	}
 }
 

@@ -26,6 +26,8 @@ func TestReport(t *testing.T) {
 	internal := &types.KMSInternalException{Message: aws.String("An internal error occurred.")}
 	refused := &types.NotFoundException{Message: aws.String("Invalid keyId 'x'")}
 	throttled := &smithy.GenericAPIError{Code: "ThrottlingException", Message: "Slow down.", Fault: smithy.FaultClient}
+	hostile := &smithy.GenericAPIError{Code: "A\x1b[1m", Message: "one\ntwo\x1b]0;x\a ünï", Fault: smithy.FaultClient}
+	made := change{"making it", "look"}
 	for _, tc := range []struct {
 		name string
 		err  error
@@ -50,6 +52,22 @@ func TestReport(t *testing.T) {
 				"cause: token is gone\ncause: closing\nhint: plug it in\nhint: and try again\n"},
 		{"environment", fmt.Errorf("opening: %w", errToken), 3, "pkcs11kms: opening: token is gone\nhint: plug it in\nhint: and try again\n"},
 		{"several lines", errors.New("one:\n  two"), 3, "pkcs11kms: one: two\n"},
+		{"control characters", errors.New("a\x1b[2J\r\tb\x7f\u202e\xff ünï✓ \"q\" \\ c"), 3,
+			"pkcs11kms: a\\x1b[2J\\r\\tb\\x7f\\u202e\\xff ünï✓ \"q\" \\ c\n"},
+		{"refused with control characters", &operationError{"CreateKey", hostile}, 1,
+			"An error occurred (A\\x1b[1m) when calling the CreateKey operation: one two\\x1b]0;x\\a ünï\n"},
+		{"fault with control characters", &operationError{"GenerateMac", caused(internal, &environmentError{errors.New("a\nb\x1b"), "c\x1b\nd"})}, 3,
+			"An error occurred (KMSInternalException) when calling the GenerateMac operation: An internal error occurred.\n" +
+				"cause: a b\\x1b\nhint: c\\x1b\nhint: d\n"},
+		{"change unshown", made.shown(&outputError{syscall.ENOSPC}), 3,
+			"pkcs11kms: making it succeeded, showing the response failed: writing the output: no space left on device\nhint: look\n"},
+		{"change unshown to a closed pipe", made.shown(&outputError{syscall.EPIPE}), 3,
+			"pkcs11kms: making it succeeded, showing the response failed: writing the output: broken pipe\nhint: look\n"},
+		{"change unshown and an error on closing", errors.Join(made.shown(queryError("x", errors.New("detail"))), errors.New("closing")), 3,
+			"pkcs11kms: making it succeeded, showing the response failed: applying --query \"x\": " +
+				"a function does not take what it is given closing\nhint: look\n"},
+		{"change shown", made.shown(nil), 0, ""},
+		{"no change", change{}.shown(&outputError{syscall.EPIPE}), 141, ""},
 		{"closed pipe", &outputError{syscall.EPIPE}, 141, ""},
 		{"full disk", &outputError{syscall.ENOSPC}, 3, "pkcs11kms: writing the output: no space left on device\n"},
 	} {
@@ -76,6 +94,15 @@ func TestReportOfAnInterruptedRun(t *testing.T) {
 	a := &app{stderr: &stderr, started: true}
 	assert.Equal(t, 130, a.report(ctx, verbOf(t), &operationError{"GenerateMac", &smithy.CanceledError{Err: ctx.Err()}}))
 	assert.Equal(t, "pkcs11kms: interrupted\n", stderr.String())
+}
+
+func TestInterruptDoesNotHideAChange(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stderr bytes.Buffer
+	a := &app{stderr: &stderr, started: true}
+	assert.Equal(t, 3, a.report(ctx, verbOf(t), change{"making it", "look"}.shown(&outputError{syscall.ENOSPC})))
+	assert.Contains(t, stderr.String(), "making it succeeded")
 }
 
 func TestErrorBeforeTheVerbRanIsOneOfUsage(t *testing.T) {

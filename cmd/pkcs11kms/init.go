@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,6 +37,9 @@ func (a *app) initCommand() *cobra.Command {
 		if o.SoftHSM == (o.Token != "") {
 			return usagef("exactly one of the arguments --softhsm and --token is required")
 		}
+		if err := a.checkNames(cmd, o.AccountID); err != nil {
+			return err
+		}
 		o.Region = a.region
 		if !o.SoftHSM {
 			o.PIN = pinFromEnvironment()
@@ -42,9 +47,27 @@ func (a *app) initCommand() *cobra.Command {
 		if err := pkcs11kms.Init(cmd.Context(), o); err != nil {
 			return err
 		}
-		return a.printMade(o)
+		made := change{fmt.Sprintf("making state directory %q", o.Dir), "use it: export " + envStateDir.name + "=" + shellQuote(o.Dir)}
+		return made.shown(a.printMade(o))
 	}
 	return cmd
+}
+
+// What the names of accounts and regions look like. Init checks them too, but cannot say that it was the command line.
+var (
+	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	regionPattern  = regexp.MustCompile(`^([a-z]+-){2,3}[0-9]+$`)
+)
+
+func (a *app) checkNames(cmd *cobra.Command, account string) error {
+	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
+	switch {
+	case given("account-id") && !accountPattern.MatchString(account):
+		return usagef("argument --account-id: %q is not 12 digits", account)
+	case given("region") && !regionPattern.MatchString(a.region):
+		return usagef("argument --region: %q is not of the form us-east-1", a.region)
+	}
+	return nil
 }
 
 // printMade tells what stands now and what comes next.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -8,6 +10,10 @@ import (
 )
 
 const keyIDUsage = "the key id or the key ARN (required)"
+
+func keyChange(doing, keyID string) change {
+	return change{fmt.Sprintf("%s key %q", doing, keyID), "to see it: pkcs11kms describe-key --key-id " + shellQuote(keyID)}
+}
 
 func (a *app) createKeyCommand() *cobra.Command {
 	cmd := verb(groupKeys, "create-key --key-spec SPEC --key-usage GENERATE_VERIFY_MAC [flags]", "Create an HMAC key in the token",
@@ -30,7 +36,12 @@ func (a *app) createKeyCommand() *cobra.Command {
 	in.boolean(func(on bool) { req.MultiRegion = aws.Bool(on) }, "multi-region", "make a multi-Region primary key")
 	in.text(&req.CustomKeyStoreId, "custom-key-store-id", "a custom key store")
 	in.text(&req.XksKeyId, "xks-key-id", "a key of an external key store")
-	cmd.RunE = answering(a, in, "CreateKey", api.CreateKey, &req)
+	cmd.RunE = changing(a, in, "CreateKey", api.CreateKey, &req, func(out *kms.CreateKeyOutput) change {
+		if out.KeyMetadata == nil {
+			return keyChange("creating", "") // by a server that is none of ours
+		}
+		return keyChange("creating", aws.ToString(out.KeyMetadata.KeyId))
+	})
 	return cmd
 }
 
@@ -55,7 +66,9 @@ func (a *app) enableKeyCommand() *cobra.Command {
 	in := newInput(cmd)
 	in.text(&req.KeyId, "key-id", keyIDUsage)
 	in.require("key-id")
-	cmd.RunE = answering(a, in, "EnableKey", api.EnableKey, &req)
+	cmd.RunE = changing(a, in, "EnableKey", api.EnableKey, &req, func(*kms.EnableKeyOutput) change {
+		return keyChange("enabling", *req.KeyId)
+	})
 	return cmd
 }
 
@@ -67,6 +80,8 @@ func (a *app) disableKeyCommand() *cobra.Command {
 	in := newInput(cmd)
 	in.text(&req.KeyId, "key-id", keyIDUsage)
 	in.require("key-id")
-	cmd.RunE = answering(a, in, "DisableKey", api.DisableKey, &req)
+	cmd.RunE = changing(a, in, "DisableKey", api.DisableKey, &req, func(*kms.DisableKeyOutput) change {
+		return keyChange("disabling", *req.KeyId)
+	})
 	return cmd
 }

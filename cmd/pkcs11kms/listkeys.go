@@ -9,8 +9,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
-
-	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
 
 // paging is how the aws CLI puts the pages of a list together: everything by default, MaxItems of it on request, with a
@@ -71,7 +69,7 @@ func (a *app) listKeysCommand() *cobra.Command {
 		if pages.maxItems != nil && *pages.maxItems < 1 {
 			return usagef("argument --max-items: %d is not positive", *pages.maxItems)
 		}
-		return a.withClient(cmd.Context(), func(client *pkcs11kms.Client) error {
+		return a.withClient(cmd.Context(), func(client api) error {
 			if raw {
 				out, err := call(cmd.Context(), client, "ListKeys", api.ListKeys, &req)
 				if err != nil {

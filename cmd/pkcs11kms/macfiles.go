@@ -54,7 +54,7 @@ func (a *app) macCommand() *cobra.Command {
 			files = []string{standardInput}
 		}
 		m.keyID = aws.ToString(keyID)
-		return a.withClient(cmd.Context(), func(client *pkcs11kms.Client) error {
+		return a.withToken(cmd.Context(), func(client *pkcs11kms.Client) error {
 			m.client = client
 			if *check {
 				return m.checkAll(cmd.Context(), files)

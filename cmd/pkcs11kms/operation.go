@@ -10,8 +10,8 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
 
-// api is what the verbs use of a KMS client. It is cut from the SDK's *kms.Client, so that the client of a remote
-// service fits in the same verbs.
+// api is what the verbs use of a KMS client. It is cut from the SDK's *kms.Client, so that the client of a
+// server fits in the same verbs.
 type api interface {
 	CreateKey(context.Context, *kms.CreateKeyInput, ...func(*kms.Options)) (*kms.CreateKeyOutput, error)
 	DescribeKey(context.Context, *kms.DescribeKeyInput, ...func(*kms.Options)) (*kms.DescribeKeyOutput, error)
@@ -36,7 +36,7 @@ func verb(group, use, short, long string, examples ...string) *cobra.Command {
 		Long:        short + ".\n\n" + long,
 		Example:     "  " + strings.Join(examples, "\n  "),
 		Args:        noArguments,
-		Annotations: map[string]string{printsResponse: ""},
+		Annotations: map[string]string{printsResponse: "", takesEndpoint: ""},
 
 		DisableFlagsInUseLine: true, // Use has them where they belong
 	}
@@ -62,16 +62,22 @@ func call[In, Out any](ctx context.Context, client api, name string,
 // answering returns the function of a verb that makes one call and prints the response.
 func answering[In, Out any](a *app, flags *input, name string,
 	operation func(api, context.Context, *In, ...func(*kms.Options)) (*Out, error), in *In) func(*cobra.Command, []string) error {
+	return changing(a, flags, name, operation, in, func(*Out) change { return change{} })
+}
+
+// changing is answering for an operation that changes something, which made tells.
+func changing[In, Out any](a *app, flags *input, name string,
+	operation func(api, context.Context, *In, ...func(*kms.Options)) (*Out, error), in *In, made func(*Out) change) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		if err := flags.parse(); err != nil {
 			return err
 		}
-		return a.withClient(cmd.Context(), func(client *pkcs11kms.Client) error {
+		return a.withClient(cmd.Context(), func(client api) error {
 			out, err := call(cmd.Context(), client, name, operation, in)
 			if err != nil {
 				return err
 			}
-			return a.print(name, newDocument(out))
+			return made(out).shown(a.print(name, newDocument(out)))
 		})
 	}
 }

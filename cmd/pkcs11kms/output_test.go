@@ -125,8 +125,22 @@ func TestQueryThatCannotBeApplied(t *testing.T) {
 	require.NoError(t, err)
 	a := &app{output: "json", query: "length(Keys)", search: search, stdout: &bytes.Buffer{}}
 	err = a.print("ListKeys", readDocument(t, []byte(`{"Keys": true}`)))
+	assert.EqualError(t, err, `applying --query "length(Keys)": a function does not take what it is given`)
+	assert.NotEmpty(t, hintOf(err))
 	var usage *usageError
-	assert.ErrorAs(t, err, &usage)
+	assert.False(t, errors.As(err, &usage))
+}
+
+// TestQueryErrorsShowNoResponse: the library's own texts have the value that a function refused.
+func TestQueryErrorsShowNoResponse(t *testing.T) {
+	for _, query := range []string{"abs(Mac)", "sum([Mac])", "Keys[].abs(Mac)", "max_by(Keys, &Mac) | abs(@.Mac)", "starts_with(`1`, Mac)"} {
+		search, err := jmespath.Compile(query)
+		require.NoError(t, err)
+		a := &app{output: "json", query: query, search: search, stdout: &bytes.Buffer{}}
+		err = a.print("GenerateMac", readDocument(t, []byte(`{"Mac": "s3cret", "Keys": [{"Mac": "s3cret"}]}`)))
+		require.Error(t, err, query)
+		assert.NotContains(t, err.Error()+hintOf(err), "s3cret")
+	}
 }
 
 // A lone scalar as a table is the one place where the aws CLI's form is not followed: it draws no value at all.

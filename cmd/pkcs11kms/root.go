@@ -27,6 +27,7 @@ type app struct {
 	output   string
 	query    string
 	debug    bool
+	endpoint string
 
 	search  *jmespath.JMESPath // of query; nil without one
 	started bool               // the command line was understood: an error is no usage error any more
@@ -37,11 +38,18 @@ const (
 	groupKeys  = "keys"
 	groupMACs  = "macs"
 	groupSetup = "setup"
+	groupAdmin = "admin"
 	groupMore  = "more"
 )
 
 // printsResponse is the annotation of the verbs that print an API response, which --query and --output shape.
 const printsResponse = "prints-response"
+
+// takesEndpoint is the annotation of the verbs that can ask a server in place of the state directory.
+const takesEndpoint = "takes-endpoint"
+
+// allRegions is the annotation of the verbs for which no region can be chosen.
+const allRegions = "all-regions"
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
@@ -49,11 +57,13 @@ func (a *app) rootCommand() *cobra.Command {
 		Short: "The AWS KMS API for HMAC keys on your own PKCS#11 token",
 		Long: "pkcs11kms answers the HMAC part of the AWS KMS API from a PKCS#11 token of your own, by the verbs,\n" +
 			"flags and output of \"aws kms\". Key material is made and used inside the token and never leaves it.\n" +
-			"Whoever may read the state directory acts as the account's root.",
+			"Whoever may read the state directory acts as the account's root. \"serve\" answers the aws CLI and every AWS\n" +
+			"SDK; with --endpoint-url the verbs for keys and MACs ask such a server.",
 		Example: "  pkcs11kms init --softhsm --state-dir ./kms\n" +
 			"  export PKCS11KMS_STATE_DIR=./kms\n" +
 			"  pkcs11kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC\n" +
-			"  pkcs11kms list-keys --query 'Keys[].KeyId' --output text",
+			"  pkcs11kms list-keys --query 'Keys[].KeyId' --output text\n" +
+			"  pkcs11kms list-keys --endpoint-url http://127.0.0.1:4599",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.begin(cmd) },
@@ -63,20 +73,21 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetErr(a.stderr)
 	root.SetUsageTemplate(root.UsageTemplate() + "{{if not .HasParent}}\n" + environmentHelp() + "\n" + exitCodesHelp + "{{end}}")
 	a.globalFlags(root)
-	root.AddGroup(&cobra.Group{ID: groupSetup, Title: "Set-up and health:"}, &cobra.Group{ID: groupKeys, Title: "Keys:"},
+	root.AddGroup(&cobra.Group{ID: groupSetup, Title: "Set-up and health:"}, &cobra.Group{ID: groupAdmin, Title: "The server:"}, &cobra.Group{ID: groupKeys, Title: "Keys:"},
 		&cobra.Group{ID: groupMACs, Title: "Message authentication:"}, &cobra.Group{ID: groupMore, Title: "More:"})
 	root.SetHelpCommandGroupID(groupMore)
 	root.SetCompletionCommandGroupID(groupMore)
 	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a),
 		a.createKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(),
-		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.versionCommand())
+		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.serveCommand(), a.iamCommand(), a.versionCommand())
 	return root
 }
 
 func (a *app) globalFlags(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.stateDir, "state-dir", "", "the state directory that init made (or "+envStateDir.name+")")
-	flags.StringVar(&a.region, "region", "", "the region, one that the state directory configures (default: its own default)")
+	flags.StringVar(&a.endpoint, "endpoint-url", "", "ask the server at this URL, with the AWS credentials of environment or profile")
+	flags.StringVar(&a.region, "region", "", "the region (default: that of the state directory, or with --endpoint-url of the AWS configuration)")
 	flags.StringVar(&a.output, "output", "json", "the form of the response: json, text or table")
 	flags.StringVar(&a.query, "query", "", "a JMESPath expression that picks from the response")
 	flags.BoolVar(&a.debug, "debug", false, "write the log to standard error")
@@ -95,22 +106,47 @@ func (a *app) begin(cmd *cobra.Command) error {
 	if !slices.Contains(outputFormats, a.output) {
 		return usagef("argument --output: %q is not one of %s", a.output, strings.Join(outputFormats, ", "))
 	}
-	if _, ok := cmd.Annotations[printsResponse]; !ok {
-		for _, name := range []string{"query", "output"} {
-			if cmd.Flags().Changed(name) {
-				return usagef("--%s does not go with %s, which prints no API response", name, cmd.Name())
-			}
-		}
+	if err := a.checkFit(cmd); err != nil {
+		return err
 	}
 	if cmd.Flags().Changed("query") {
 		search, err := jmespath.Compile(a.query)
 		if err != nil {
 			return usagef("bad value for --query %q: %w", a.query, err)
 		}
+		if _, err := search.Search(map[string]any{}); unknownFunction(err) { // which Compile does not look at
+			return usagef("bad value for --query %q: %w", a.query, err)
+		}
 		a.search = search
 	}
 	a.started = true
 	return nil
+}
+
+// checkFit refuses global flags that the verb cannot honour.
+func (a *app) checkFit(cmd *cobra.Command) error {
+	has := func(annotation string) bool {
+		_, ok := cmd.Annotations[annotation]
+		return ok
+	}
+	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
+	for _, flag := range []string{"query", "output"} {
+		if given(flag) && !has(printsResponse) {
+			return usagef("--%s does not go with %s, which prints no API response", flag, cmd.Name())
+		}
+	}
+	switch {
+	case given("region") && has(allRegions):
+		return usagef("--region does not go with %s, which works for all regions of the state directory", cmd.Name())
+	case !given("endpoint-url"):
+		return nil
+	case !has(takesEndpoint):
+		return &usageError{err: fmt.Errorf("--endpoint-url does not go with %s, which no server can be asked for", cmd.Name()),
+			hint: "it needs the token itself: run it where the state directory is, and name that by --state-dir"}
+	case given("state-dir"):
+		return usagef("--state-dir does not go with --endpoint-url: either the directory is used or the server asked")
+	}
+	return checkEndpoint(a.endpoint)
 }
 
 // directory returns the state directory that the flag or the environment names.
@@ -138,20 +174,39 @@ func (a *app) config() (pkcs11kms.Config, error) {
 	}
 	if a.region != "" {
 		if _, ok := cfg.Regions[a.region]; !ok {
-			return pkcs11kms.Config{}, usagef("region %q is not configured in %q, only %s", a.region, dir,
-				strings.Join(slices.Sorted(maps.Keys(cfg.Regions)), ", "))
+			return pkcs11kms.Config{}, usagef("region %q is not configured in %q, only %s", a.region, dir, regionsOf(cfg))
 		}
 		cfg.DefaultRegion = a.region
 	}
-	if pin := pinFromEnvironment(); pin != nil {
-		region := cfg.Regions[cfg.DefaultRegion]
-		region.PIN = pin
-		cfg.Regions[cfg.DefaultRegion] = region
+	if err := usePINFromEnvironment(cfg, dir); err != nil {
+		return pkcs11kms.Config{}, err
 	}
 	if a.debug {
 		cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	return cfg, nil
+}
+
+func regionsOf(cfg pkcs11kms.Config) string {
+	return strings.Join(slices.Sorted(maps.Keys(cfg.Regions)), ", ")
+}
+
+// usePINFromEnvironment gives the region its PIN of the environment, if there is one. Among several regions none is
+// chosen: the wrong token would count a wrong attempt, and enough of them lock it.
+func usePINFromEnvironment(cfg pkcs11kms.Config, dir string) error {
+	pin := pinFromEnvironment()
+	if pin == nil {
+		return nil
+	}
+	if len(cfg.Regions) > 1 {
+		return &environmentError{fmt.Errorf("%s is set, and which token it is for cannot be told: %q configures the regions %s", envPIN.name, dir, regionsOf(cfg)),
+			"unset " + envPIN.name + "\nand name each region's PIN file in config.yaml, by pin-source in the URI of its token"}
+	}
+	for name, region := range cfg.Regions {
+		region.PIN = pin
+		cfg.Regions[name] = region
+	}
+	return nil
 }
 
 // pinFromEnvironment returns nil when the environment has no PIN. The PIN is read again at each log-in and kept nowhere.
@@ -162,8 +217,20 @@ func pinFromEnvironment() func(context.Context) (string, error) {
 	return func(context.Context) (string, error) { return envPIN.value(), nil }
 }
 
-// withClient opens the state directory for the time that use takes.
-func (a *app) withClient(ctx context.Context, use func(*pkcs11kms.Client) error) (err error) {
+// withClient gives use the client of the server that --endpoint-url names, or else of the state directory.
+func (a *app) withClient(ctx context.Context, use func(api) error) error {
+	if a.endpoint == "" {
+		return a.withToken(ctx, func(client *pkcs11kms.Client) error { return use(client) })
+	}
+	client, err := a.remoteClient(ctx)
+	if err != nil {
+		return err
+	}
+	return a.remoteError(use(client))
+}
+
+// withToken opens the state directory for the time that use takes.
+func (a *app) withToken(ctx context.Context, use func(*pkcs11kms.Client) error) (err error) {
 	cfg, err := a.config()
 	if err != nil {
 		return err
@@ -172,10 +239,13 @@ func (a *app) withClient(ctx context.Context, use func(*pkcs11kms.Client) error)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closeErr := client.Close(); closeErr != nil {
-			err = errors.Join(err, fmt.Errorf("closing the state directory: %w", closeErr))
-		}
-	}()
+	defer closing(client, &err)
 	return use(client)
+}
+
+// closing closes what was opened of the state directory. An error of that joins the one that is there.
+func closing(opened io.Closer, err *error) {
+	if closeErr := opened.Close(); closeErr != nil {
+		*err = errors.Join(*err, fmt.Errorf("closing the state directory: %w", closeErr))
+	}
 }

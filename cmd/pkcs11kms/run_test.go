@@ -60,11 +60,16 @@ func verbs(t *testing.T) []*cobra.Command {
 	t.Helper()
 	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}
 	var list []*cobra.Command
-	for _, cmd := range a.rootCommand().Commands() {
-		if !cmd.Hidden {
-			list = append(list, cmd)
+	var walk func(*cobra.Command)
+	walk = func(parent *cobra.Command) {
+		for _, cmd := range parent.Commands() {
+			if !cmd.Hidden {
+				list = append(list, cmd)
+				walk(cmd)
+			}
 		}
 	}
+	walk(a.rootCommand())
 	require.NotEmpty(t, list)
 	return list
 }
@@ -75,40 +80,6 @@ func TestEveryVerbExplainsItself(t *testing.T) {
 		assert.Greater(t, len(cmd.Long), len(cmd.Short), cmd.Name())
 		assert.NotEmpty(t, cmd.Example, cmd.Name())
 		assert.NotEmpty(t, cmd.GroupID, cmd.Name())
-	}
-}
-
-// TestExamplesWork runs every line of every example. What the examples name is put in place: the key, the files. The
-// one thing that a test machine lacks is the module of a hardware vendor.
-func TestExamplesWork(t *testing.T) {
-	p := newProgram(t)
-	write := func(name, content string) {
-		require.NoError(t, os.WriteFile(filepath.Join(p.dir, name), []byte(content), 0o600))
-	}
-	write("msg", "Hello")
-	write("a.iso", "image")
-	require.NoError(t, os.Mkdir(filepath.Join(p.dir, "dir"), 0o700))
-	mac := p.command("sh", "-c", "pkcs11kms generate-mac --key-id "+p.key+
-		" --mac-algorithm HMAC_SHA_256 --message fileb://msg --query Mac --output text | base64 -d > msg.mac")
-	require.NoError(t, mac.Run())
-
-	for _, cmd := range verbs(t) {
-		dir := "kms"
-		if cmd.Name() == "init" {
-			dir = "fresh"
-		}
-		for line := range strings.SplitSeq(strings.ReplaceAll(cmd.Example, "\\\n", ""), "\n") {
-			line = strings.ReplaceAll(line, "1234abcd-12ab-34cd-56ef-1234567890ab", p.key)
-			line = strings.ReplaceAll(line, "--state-dir ./kms", "--state-dir ./"+dir)
-			line = strings.ReplaceAll(line, "/var/lib/pkcs11kms", "./vendor")
-			out, err := p.command("sh", "-c", "("+line+"\n) > output").CombinedOutput()
-			if strings.Contains(line, "libCryptoki2.so") {
-				require.ErrorContains(t, err, "exit status 3")
-				assert.Contains(t, string(out), `"/usr/lib/libCryptoki2.so" does not exist`)
-				continue
-			}
-			assert.NoError(t, err, "%s\n%s", strings.TrimSpace(line), out)
-		}
 	}
 }
 

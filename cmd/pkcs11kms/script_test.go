@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 		WorkdirRoot: root,
 		Condition:   func(name string) (bool, error) { return condition(name) },
 		Setup: func(env *testscript.Env) error {
+			newServers(env)
 			env.Setenv("PKCS11KMS_STATE_DIR", filepath.Join(env.WorkDir, "kms"))
 			env.Setenv("TZ", "UTC")
 			env.Setenv("GORACE", os.Getenv("GORACE"))
@@ -67,6 +68,11 @@ func TestScripts(t *testing.T) {
 			"unprivileged": unprivileged,
 			"give":         give,
 			"count":        count,
+			"serve":        serve,
+			"terminate":    terminate,
+			"refused":      refused,
+			"certificate":  certificate,
+			"access-key":   accessKeyFor,
 			"shim": func(ts *testscript.TestScript, _ bool, _ []string) {
 				path, err := shim()
 				ts.Check(err)
@@ -122,8 +128,12 @@ func buildShim(dir string) (string, error) {
 }
 
 func condition(name string) (bool, error) {
-	if name == "root" {
+	switch name {
+	case "root":
 		return os.Geteuid() == 0, nil
+	case "full":
+		_, err := os.Stat("/dev/full")
+		return err == nil, nil
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }
@@ -162,7 +172,8 @@ func capture(ts *testscript.TestScript, _ bool, args []string) {
 // scriptEnvironment is the environment for commands that testscript does not run itself.
 func scriptEnvironment(ts *testscript.TestScript) []string {
 	env := os.Environ()
-	for _, name := range []string{"PKCS11KMS_STATE_DIR", "PKCS11KMS_PIN", softhsm.EnvConfig, "TZ", "SHIM_MODULE", "SHIM_LOG", "SHIM_FLAGS"} {
+	for _, name := range []string{"PKCS11KMS_STATE_DIR", "PKCS11KMS_PIN", softhsm.EnvConfig, "TZ", "SHIM_MODULE", "SHIM_LOG", "SHIM_FLAGS",
+		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_CA_BUNDLE"} {
 		if value := ts.Getenv(name); value != "" {
 			env = append(env, name+"="+value)
 		}

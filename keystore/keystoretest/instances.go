@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -65,10 +66,23 @@ func testTakeOverDead(t *testing.T, open Opener) {
 	require.NoError(t, err, "given back")
 	release(true)
 
-	// Nothing is kept of it now, and that means dead as well: its records may have escaped the last look.
+	// It was not forgotten, since a record names it: somebody must be able to finish that.
 	release, err = a.TakeOver(t.Context(), dead)
 	require.NoError(t, err)
+	left := "left by " + dead
+	mustCommit(t, a, keystore.Change{Op: keystore.Delete, Ref: ref(left), Expect: mustGet(t, a, left).Version})
 	release(true)
+
+	_, err = a.TakeOver(t.Context(), dead)
+	require.ErrorIs(t, err, keystore.ErrUndecided, "nothing is known of it now")
+}
+
+func testTakeOverOfAnUnknownInstance(t *testing.T, open Opener) {
+	s := open(t)
+	stranger := []byte(s.Instance())
+	slices.Reverse(stranger)
+	_, err := s.TakeOver(t.Context(), string(stranger))
+	require.ErrorIs(t, err, keystore.ErrUndecided, "no proof is no death")
 }
 
 func testTakeOverOneWinner(t *testing.T, open Opener) {
@@ -100,8 +114,7 @@ func testTakeOverOneWinner(t *testing.T, open Opener) {
 	testTurns(t, stores, dead)
 }
 
-// testTurns has several takers hold and forget an instance in turn: never two at once, whatever the moment at which
-// one of them removes what the other is about to lock.
+// testTurns has several takers hold an instance in turn: never two at once.
 func testTurns(t *testing.T, stores []keystore.Store, dead string) {
 	var holders, turns atomic.Int32
 	var group errgroup.Group
@@ -123,7 +136,7 @@ func testTurns(t *testing.T, stores []keystore.Store, dead string) {
 				}
 				turns.Add(1)
 				holders.Add(-1)
-				release(true)
+				release(true) // which forgets nothing, since the record is still there
 			}
 			return nil
 		})

@@ -68,6 +68,7 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"TakeOverDead", testTakeOverDead},
 		{"TakeOverOneWinner", testTakeOverOneWinner},
 		{"TakeOverUnknownName", testTakeOverUnknownName},
+		{"TakeOverOfAnUnknownInstance", testTakeOverOfAnUnknownInstance},
 
 		{"CancelledContext", testCancelledContext},
 		{"UseAfterClose", testUseAfterClose},

@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,9 +24,10 @@ const locksName = "locks"
 // or the end of its process, however it ends: the kernel drops the lock with the last descriptor. Descriptors are
 // close-on-exec, so that no child keeps a dead instance alive.
 //
-// Whoever gets the lock of another instance has proved that it is dead: ids are random and never used again, so there
-// is nobody who could still come to lock it. For the same reason a missing file means dead: the file was there before
-// anybody could read the id in a record.
+// Whoever gets the lock of another instance has proved that it is dead, if it is that very lock: in a copy of the
+// directory the copied file can be locked while the instance lives on with the original, and finishes what is
+// half-made here. So the second half of an id is made from the identity of the file (device, inode, time of birth) and
+// of the running system (boot id). A file that does not fit, or is not there, proves nothing.
 
 // makeLocksDir makes the directory unless it is there, and refuses one in which others could remove lock files and
 // so have living instances taken for dead.
@@ -45,9 +48,15 @@ func makeLocksDir(dir string) error {
 
 func lockPath(dir, instance string) string { return filepath.Join(dir, instance+".lock") }
 
+// The halves of an instance's id, in hexadecimal digits.
+const (
+	randomDigits   = 32
+	identityDigits = 16
+)
+
 // validInstance keeps anything but an id, such as a path, from becoming the name of a file.
 func validInstance(id string) bool {
-	if len(id) != 32 {
+	if len(id) != randomDigits+identityDigits {
 		return false
 	}
 	for _, c := range id {
@@ -58,36 +67,88 @@ func validInstance(id string) bool {
 	return true
 }
 
-// lockInstance makes a new instance. A sweep may hold the new file for a moment, before its lock is taken: then that id
-// is given up.
+// lockInstance makes a new instance. The file gets its name when it is locked already, so that no sweep takes it for a
+// dead one's.
 func lockInstance(dir string) (id string, f *os.File, err error) {
-	for {
-		id = randomHex()
-		f, err = lockFile(lockPath(dir, id))
-		if !errors.Is(err, keystore.ErrAlive) {
-			return id, f, err
-		}
+	random := randomHex()
+	draft := filepath.Join(dir, "."+random)
+	f, err = os.OpenFile(draft, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", nil, err
 	}
+	defer func() {
+		if err != nil {
+			_ = f.Close() // the first error is the one to report
+			_ = os.Remove(draft)
+			f = nil
+		}
+	}()
+	if err = flock(f); err != nil {
+		return "", f, err
+	}
+	identity, err := identityOf(f)
+	if err != nil {
+		return "", f, err
+	}
+	id = random + identity
+	return id, f, os.Rename(draft, lockPath(dir, id))
 }
 
-// lockFile makes sure that the file exists and locks it. ErrAlive when somebody else has the lock.
-func lockFile(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		if err := flock(f); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-		current, err := stillNamed(f, path)
-		if current && err == nil {
-			return f, nil
-		}
-		if closeErr := f.Close(); err != nil || closeErr != nil {
-			return nil, errors.Join(err, closeErr)
-		}
+// identityOf makes the second half of an id from what no copy of the file and no other start of the system shares.
+func identityOf(f *os.File) (string, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME|unix.STATX_MTIME, &st); err != nil {
+		return "", fmt.Errorf("look at lock file: %w", err)
 	}
+	born := st.Btime
+	if st.Mask&unix.STATX_BTIME == 0 {
+		born = st.Mtime // nobody writes to the file
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	text := fmt.Sprintf("%d:%d %d %d.%d %s", st.Dev_major, st.Dev_minor, st.Ino, born.Sec, born.Nsec, boot)
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])[:identityDigits], nil
+}
+
+// lockFile locks the file of an instance that is there. keystore.ErrAlive when somebody else has the lock.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, keystore.ErrUndecided
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	current, err := stillNamed(f, path)
+	if err == nil && !current {
+		err = keystore.ErrUndecided
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// proveDead locks the file of an instance, if it is the very one that the instance made.
+func proveDead(dir, instance string) (*os.File, error) {
+	f, err := lockFile(lockPath(dir, instance))
+	if err != nil {
+		return nil, err
+	}
+	identity, err := identityOf(f)
+	if err == nil && identity != instance[randomDigits:] {
+		err = keystore.ErrUndecided
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func flock(f *os.File) error {
@@ -121,10 +182,10 @@ func stillNamed(f *os.File, path string) (bool, error) {
 
 // unlock gives a lock back. With forget the file goes first: in the other order a taker could lock it in between and
 // then have it removed under him.
-func unlock(f *os.File, forget bool) error {
+func unlock(f *os.File, path string, forget bool) error {
 	var err error
 	if forget {
-		err = os.Remove(f.Name())
+		err = os.Remove(path)
 	}
 	return errors.Join(err, f.Close())
 }
@@ -141,9 +202,11 @@ func (s *Store) TakeOver(ctx context.Context, instance string) (release func(for
 	if !validInstance(instance) {
 		return nil, fmt.Errorf("take over %q: malformed instance id", instance)
 	}
-	f, err := lockFile(lockPath(s.locks, instance))
-	if errors.Is(err, keystore.ErrAlive) {
-		return nil, fmt.Errorf("take over %s: %w", instance, keystore.ErrAlive)
+	f, err := proveDead(s.locks, instance)
+	for _, answer := range []error{keystore.ErrAlive, keystore.ErrUndecided} {
+		if errors.Is(err, answer) {
+			return nil, fmt.Errorf("take over %s: %w", instance, answer)
+		}
 	}
 	if err != nil {
 		return nil, fail(ctx, "take over an instance of", s.path, err)
@@ -151,20 +214,20 @@ func (s *Store) TakeOver(ctx context.Context, instance string) (release func(for
 	var once sync.Once
 	return func(forget bool) {
 		once.Do(func() {
-			if err := unlock(f, forget); err != nil {
+			if err := unlock(f, lockPath(s.locks, instance), forget && !s.leftWork(context.WithoutCancel(ctx), instance)); err != nil {
 				s.logger.Warn("giving back the lock of a dead instance", "instance", instance, "error", err)
 			}
 		})
 	}, nil
 }
 
-// retire gives the store's own lock back. The file stays while records name the instance, so that it can be seen in
-// the directory which instances left work behind; without the file they would count as dead all the same.
+// retire gives the store's own lock back. The file stays while records name the instance: it is the proof that others
+// need to finish them.
 func (s *Store) retire(ctx context.Context) error {
 	if !s.opened {
-		return unlock(s.lock, true) // nobody has seen the id
+		return unlock(s.lock, lockPath(s.locks, s.instance), true) // nobody has seen the id
 	}
-	return unlock(s.lock, !s.leftWork(ctx, s.instance))
+	return unlock(s.lock, lockPath(s.locks, s.instance), !s.leftWork(ctx, s.instance))
 }
 
 // leftWork tells whether records name the instance, or may do so.
@@ -187,9 +250,9 @@ func (s *Store) sweep(ctx context.Context) {
 		}
 		f, err := lockFile(lockPath(s.locks, id))
 		if err == nil {
-			err = unlock(f, !s.leftWork(ctx, id))
+			err = unlock(f, lockPath(s.locks, id), !s.leftWork(ctx, id))
 		}
-		if err != nil && !errors.Is(err, keystore.ErrAlive) {
+		if err != nil && !errors.Is(err, keystore.ErrAlive) && !errors.Is(err, keystore.ErrUndecided) {
 			s.logger.Warn("removing the lock of a dead instance", "instance", id, "error", err)
 		}
 	}

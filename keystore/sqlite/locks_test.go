@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -47,6 +48,10 @@ func TestTakeOverOfProcesses(t *testing.T) {
 		release, err := s.TakeOver(t.Context(), instance)
 		require.NoError(t, err)
 		assert.Contains(t, locksOf(t, path), instance+".lock")
+		rec, err := s.Get(t.Context(), key("left by "+instance).Ref())
+		require.NoError(t, err)
+		_, err = s.Commit(t.Context(), keystore.Change{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version})
+		require.NoError(t, err)
 		release(true)
 		assert.NotContains(t, locksOf(t, path), instance+".lock")
 	}
@@ -96,19 +101,52 @@ func TestOpenLeavesOtherFilesAmongLocksAlone(t *testing.T) {
 	assert.ElementsMatch(t, other, locksOf(t, path))
 }
 
-func TestTakeOverAfterLocksWereLost(t *testing.T) {
+// leaveWork returns an instance that is gone and has left a record half-made.
+func leaveWork(t *testing.T, path string) string {
+	s := mustOpen(t, path)
+	_, err := s.Commit(t.Context(), creating("left", s.Instance()).Put(0))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	return s.Instance()
+}
+
+func TestTakeOverIsKeptAfterClose(t *testing.T) {
 	path := newPath(t)
+	gone := leaveWork(t, path)
 	a, b := mustOpen(t, path), mustOpen(t, path)
-	const gone = "0123456789abcdef0123456789abcdef"
 	release, err := a.TakeOver(t.Context(), gone)
-	require.NoError(t, err, "a file that is missing was there before the first commit: its instance is dead")
-	_, err = b.TakeOver(t.Context(), gone)
-	require.ErrorIs(t, err, keystore.ErrAlive, "still not both")
+	require.NoError(t, err)
 	require.NoError(t, a.Close())
 	_, err = b.TakeOver(t.Context(), gone)
 	require.ErrorIs(t, err, keystore.ErrAlive, "closing the store does not release what it has taken")
 	release(true)
-	assert.Equal(t, []string{b.Instance() + ".lock"}, locksOf(t, path))
+	release, err = b.TakeOver(t.Context(), gone)
+	require.NoError(t, err, "not forgotten: a closed store cannot tell whether work is left")
+	release(false)
+}
+
+// In a copy, or after the locks were lost, nothing proves that an instance is dead: the original may be at work.
+func TestTakeOverInACopy(t *testing.T) {
+	path := newPath(t)
+	alive := mustOpen(t, path)
+	_, err := alive.Commit(t.Context(), creating("in flight", alive.Instance()).Put(0))
+	require.NoError(t, err)
+	gone := leaveWork(t, path)
+
+	copied := t.TempDir()
+	require.NoError(t, os.Chmod(copied, 0o700))
+	out, err := exec.Command("cp", "-a", filepath.Dir(path)+"/.", copied).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	s := mustOpen(t, filepath.Join(copied, filepath.Base(path)))
+	assert.Contains(t, locksOf(t, filepath.Join(copied, "kms.db")), alive.Instance()+".lock", "the copy has the file")
+	for _, instance := range []string{alive.Instance(), gone} {
+		_, err := s.TakeOver(t.Context(), instance)
+		require.ErrorIs(t, err, keystore.ErrUndecided)
+	}
+
+	require.NoError(t, os.Remove(filepath.Join(filepath.Dir(path), "locks", gone+".lock")))
+	_, err = alive.TakeOver(t.Context(), gone)
+	require.ErrorIs(t, err, keystore.ErrUndecided, "the proof is lost")
 }
 
 func TestLocksDirOption(t *testing.T) {

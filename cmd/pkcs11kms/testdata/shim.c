@@ -3,7 +3,7 @@
  * crashes or lies, as it is told by its environment.
  *
  *   SHIM_MODULE  the module behind it
- *   SHIM_LOG     a file that gets one line for each C_Login
+ *   SHIM_LOG     a file that gets one line for each C_Login, with "refused" when it failed
  *   SHIM_FLAGS   flags to add to those of C_GetTokenInfo, in hexadecimal
  *   SHIM_SIGN    what C_SignFinal does: "crash" aborts the process, "flip" changes one bit of the MAC
  */
@@ -31,11 +31,12 @@ static ulong login(ulong session, ulong user, unsigned char *pin, ulong length)
 {
 	const char *path = getenv("SHIM_LOG");
 	FILE *log = path ? fopen(path, "a") : NULL;
+	ulong rv = ((ulong (*)(ulong, ulong, unsigned char *, ulong))real->function[C_LoginAt])(session, user, pin, length);
 	if (log) {
-		fputs("C_Login\n", log);
+		fputs(rv == 0 ? "C_Login\n" : "C_Login refused\n", log);
 		fclose(log);
 	}
-	return ((ulong (*)(ulong, ulong, unsigned char *, ulong))real->function[C_LoginAt])(session, user, pin, length);
+	return rv;
 }
 
 static ulong tokenInfo(ulong slot, unsigned char *info)

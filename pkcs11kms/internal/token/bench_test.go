@@ -119,3 +119,22 @@ func slotOf(t testing.TB, c *pkcs11.Ctx, label string) uint {
 	require.Failf(t, "no such token", "label %q", label)
 	return 0
 }
+
+// BenchmarkGenerateHMACKey measures making a key in a token that has others, on as many goroutines.
+func BenchmarkGenerateHMACKey(b *testing.B) {
+	for _, others := range []int{0, 1000} {
+		tok := newToken(b)
+		for range others {
+			_, err := tok.GenerateHMACKey(context.Background(), token.SHA256, randomBytes(b, 16), "other")
+			require.NoError(b, err)
+		}
+		for _, goroutines := range []int{1, 4} {
+			b.Run(fmt.Sprintf("%d/%d", others, goroutines), func(b *testing.B) {
+				spread(b, goroutines, func() error {
+					_, err := tok.GenerateHMACKey(context.Background(), token.SHA256, randomBytes(b, 16), "bench")
+					return err
+				})
+			})
+		}
+	}
+}

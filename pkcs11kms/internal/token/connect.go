@@ -78,6 +78,7 @@ func (t *Token) attach(ctx context.Context, cfg Config, uri URI) error {
 	t.epoch = t.loaded.epoch.Load()
 	t.slot = f.slot
 	t.quirk = quirkOf(trim(f.info.ManufacturerID), trim(f.info.Model))
+	t.lockFile = softHSMConf(t.loaded.conf)
 	t.describe(f)
 	size := poolSize(cfg.MaxSessions, f.info)
 	t.pool = newPool(size, func() *session { return &session{token: t, place: t.pool} })

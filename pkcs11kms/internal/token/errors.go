@@ -10,14 +10,17 @@ import (
 
 // Errors that callers tell apart with errors.Is.
 var (
-	// ErrBusy says that no session became free in time; the error wraps the context's if that ended. Trying again is right.
-	ErrBusy = errors.New("no session of the token became free in time")
+	// ErrBusy says that no session became free in time or, where changes of the token take turns, that others were changing
+	// it all the while; the error wraps the context's if that ended. Trying again is right.
+	ErrBusy = errors.New("the token did not become free in time")
 	// ErrGone says that the connection to the device is lost; it wraps the cause.
 	ErrGone = errors.New("token is gone")
 	// ErrKeyMissing says that no object with the CKA_ID is in the token.
 	ErrKeyMissing = errors.New("key is not in the token")
 	// ErrKeyAmbiguous says that several objects carry the CKA_ID, so that none of them is used or destroyed.
 	ErrKeyAmbiguous = errors.New("several objects in the token have the CKA_ID")
+	// ErrKeyForeign says that the object with the CKA_ID has another CKA_LABEL than it should: it is somebody else's.
+	ErrKeyForeign = errors.New("the object in the token with the CKA_ID is not the one that was meant")
 	// ErrKeyExists says that a token which takes only short CKA_IDs has the CKA_ID already. Take another.
 	ErrKeyExists = errors.New("the token has the CKA_ID already")
 	// ErrClosed is returned by every method of a Token or Stream after Close.

@@ -72,8 +72,11 @@ func (t *Token) makeKey(ctx context.Context, name string, h Hash, id []byte, cre
 	}
 	key := t.HMACKey(h, id)
 	var made pkcs11.ObjectHandle
-	err := t.do(ctx, &operation{name: name, once: true,
+	err := t.change(ctx, &operation{name: name, once: true,
 		run: func(s *session, _ []byte) (err error) {
+			if err := s.reindex(); err != nil {
+				return err
+			}
 			if err := t.requireFreeID(s, key.id); err != nil {
 				return err
 			}
@@ -116,14 +119,22 @@ func (t *Token) unmake(s *session, object pkcs11.ObjectHandle, id []byte) {
 	t.log.Info("destroyed a key whose creator had gone", "cka_id", hex.EncodeToString(id))
 }
 
-// DestroyKey destroys the secret key with exactly this CKA_ID. It returns ErrKeyMissing if there is none and
-// ErrKeyAmbiguous, destroying nothing, if there are several. After a *HungError the key may or may not be destroyed.
-func (t *Token) DestroyKey(ctx context.Context, id []byte) error {
+// DestroyKey destroys the secret key with exactly this CKA_ID and CKA_LABEL. It returns ErrKeyMissing if no object has the
+// id, ErrKeyForeign if one has it under another label, and ErrKeyAmbiguous if several have it; then nothing is destroyed.
+// After a *HungError the key may or may not be destroyed.
+func (t *Token) DestroyKey(ctx context.Context, id []byte, label string) error {
 	id = append([]byte(nil), id...)
-	return t.do(ctx, &operation{name: "C_DestroyObject", once: true, run: func(s *session, _ []byte) error {
+	return t.change(ctx, &operation{name: "C_DestroyObject", once: true, run: func(s *session, _ []byte) error {
 		object, err := s.find(id)
 		if err != nil {
 			return err
+		}
+		o, err := s.describe(object)
+		if err != nil {
+			return err
+		}
+		if o.Label != label {
+			return ErrKeyForeign
 		}
 		if s.abandoned() {
 			return errNotBegun

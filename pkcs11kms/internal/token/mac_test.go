@@ -149,17 +149,18 @@ func TestMACOfManyGoroutines(t *testing.T) {
 func TestHandleIsFoundOnce(t *testing.T) {
 	tok, f := openFaulty(t)
 	made := newKey(t, tok)
+	searches := f.count("C_FindObjectsInit")
 	for range 5 {
 		_, err := tok.MAC(t.Context(), made, []byte("message"))
 		require.NoError(t, err)
 	}
-	assert.Zero(t, f.count("C_FindObjectsInit"), "after generating, nothing is searched")
+	assert.Equal(t, searches, f.count("C_FindObjectsInit"), "after generating, nothing is searched")
 	found := tok.HMACKey(token.SHA256, made.ID())
 	for range 5 {
 		_, err := tok.MAC(t.Context(), found, []byte("message"))
 		require.NoError(t, err)
 	}
-	assert.Equal(t, 1, f.count("C_FindObjectsInit"))
+	assert.Equal(t, searches+1, f.count("C_FindObjectsInit"))
 }
 
 // TestStaleHandle plays what both of the values mean: the object is there under another handle.
@@ -192,7 +193,7 @@ func TestDestroyedKeyIsMissing(t *testing.T) {
 	tok := open(t, cfg)
 	for name, destroy := range map[string]func(id []byte){
 		"by another session": func(id []byte) {
-			require.NoError(t, open(t, cfg).DestroyKey(t.Context(), id))
+			require.NoError(t, open(t, cfg).DestroyKey(t.Context(), id, "test key"))
 		},
 		"by another process": func(id []byte) {
 			runChild(t, child(t, "destroy", cfg, childKey+"="+hex.EncodeToString(id)))

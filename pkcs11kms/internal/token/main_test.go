@@ -26,6 +26,8 @@ const (
 var childParts = map[string]func() error{
 	"openclose": openAndCloseOften,
 	"destroy":   destroyKey,
+	"generate":  generateKey,
+	"ownconf":   useOwnConfiguration,
 	"host":      useHostOwnedModule,
 	"shared":    shareModule,
 }
@@ -102,7 +104,7 @@ func destroyKey() error {
 	if err != nil {
 		return withHint(err)
 	}
-	return errors.Join(tok.DestroyKey(context.Background(), id), tok.Close())
+	return errors.Join(tok.DestroyKey(context.Background(), id, "test key"), tok.Close())
 }
 
 // TestProcessesStartTogether holds SoftHSM's start-up race: a process that logs in rewrites the token's file, and one that

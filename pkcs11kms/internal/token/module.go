@@ -58,6 +58,8 @@ type loadedModule struct {
 	// busy is a lock that a context can give up on: C_Initialize of a network module can hang.
 	busy chan struct{}
 
+	changes changes
+
 	// The holder of busy guards the rest.
 	refs      int
 	hostOwned bool        // somebody else had called C_Initialize, so C_Finalize is theirs
@@ -92,7 +94,7 @@ func loadModule(path string) (*loadedModule, error) {
 		return nil, refuse(ModuleUnusable, nil, fmt.Sprintf("loading PKCS#11 module %q: the dynamic linker refuses it", path),
 			fmt.Sprintf("see whether a library that it needs is missing: ldd %q", path))
 	}
-	m := &loadedModule{id: id, path: path, ctx: ctx, busy: make(chan struct{}, 1)}
+	m := &loadedModule{id: id, path: path, ctx: ctx, busy: make(chan struct{}, 1), changes: changes{turn: newSemaphore(1)}}
 	registry.modules[id] = m
 	return m, nil
 }

@@ -351,7 +351,7 @@ func TestKeyOfALostCallerThatCannotBeDestroyed(t *testing.T) {
 	free()
 	<-hung.Done()
 	assert.Contains(t, log.String(), hex.EncodeToString(id), "an operator can find what is left")
-	assert.NoError(t, tok.DestroyKey(t.Context(), id))
+	assert.NoError(t, tok.DestroyKey(t.Context(), id, "nobody waits for it"))
 }
 
 // TestContextEndsAtAnyMoment lets contexts end before, in and after their calls: either outcome is right, no place is lost,

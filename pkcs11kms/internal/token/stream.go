@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 )
@@ -11,7 +12,7 @@ import (
 const streamPart = 64 << 10
 
 // errSummed says that a stream is written to after its end.
-var errSummed = errors.New("writing to the stream: Sum was called")
+var errSummed = fmt.Errorf("writing to the stream after Sum: %w", ErrClosed)
 
 // Stream computes the MAC of data of any length on a session of its own. It ends with its context, and gives the session
 // back when it is summed, closed, or dropped. It is safe for concurrent use, though the order of concurrent writes is open.

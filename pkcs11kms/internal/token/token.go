@@ -42,15 +42,17 @@ type Config struct {
 
 // Token is a logged-in connection to one PKCS#11 token. It must be closed. All methods are safe for concurrent use.
 type Token struct {
-	log     *slog.Logger
-	loaded  *loadedModule
-	c       module // the module as this Token calls it
-	epoch   uint64 // of loaded, at Open
-	slot    uint
-	quirk   quirk
-	timeout time.Duration
-	info    Info
-	caps    Capabilities
+	log    *slog.Logger
+	loaded *loadedModule
+	c      module // the module as this Token calls it
+	epoch  uint64 // of loaded, at Open
+	slot   uint
+	quirk  quirk
+	// lockFile is what a change of the token's objects locks, if the quirk says so.
+	lockFile string
+	timeout  time.Duration
+	info     Info
+	caps     Capabilities
 
 	pool    *pool
 	streams semaphore // places for streams, a quarter of the pool

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/server"
+)
+
+// Where the server listens unless told otherwise. Port 4599 is next to one that other emulators of AWS services use.
+const (
+	defaultListen = "127.0.0.1:4599"
+	defaultAdmin  = "127.0.0.1:4600"
+	adminOff      = "off"
+)
+
+// serving is one run of the server: what its flags say, and what came of it. It is used by one goroutine.
+type serving struct {
+	app       *app
+	listen    pkcs11kms.ListenConfig
+	plaintext bool
+	dev       bool
+	logFormat string
+	logLevel  string
+
+	dir  string
+	log  *slog.Logger
+	stop context.CancelCauseFunc // ends the run for a reason of its own
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "serve [flags]",
+		GroupID: groupAdmin,
+		Short:   "Answer the API over HTTP, for the aws CLI and every AWS SDK",
+		Long: "Answer the API over HTTP, for the aws CLI and every AWS SDK.\n\n" +
+			"Requests are signed with the access keys that \"iam create-access-key\" makes. Prints \"ready\" and the\n" +
+			"addresses when it accepts connections, and logs one line a request to standard error. SIGTERM and Ctrl-C\n" +
+			"stop it after the requests under way; SIGHUP reads the TLS certificate again. TLS is required unless the\n" +
+			"address is one of this machine only. Flags win over the keys of the same names in config.yaml.",
+		Example: "  pkcs11kms serve\n" +
+			"  pkcs11kms serve --listen 0.0.0.0:4599 --tls-cert server.crt --tls-key server.key --log-format json\n" +
+			"  pkcs11kms serve --dev",
+		Args:        noArguments,
+		Annotations: map[string]string{allRegions: ""},
+	}
+	s := &serving{app: a}
+	flags := cmd.Flags()
+	flags.StringVar(&s.listen.API, "listen", "", "HOST:PORT of the API (default "+defaultListen+"); port 0 lets the system choose")
+	flags.StringVar(&s.listen.Admin, "admin-listen", "", "HOST:PORT or unix:PATH of health and metrics, or off (default "+defaultAdmin+")")
+	flags.StringVar(&s.listen.TLSCert, "tls-cert", "", "the file of the TLS certificate chain, PEM")
+	flags.StringVar(&s.listen.TLSKey, "tls-key", "", "the file of its private key, PEM")
+	flags.BoolVar(&s.plaintext, "allow-plaintext", false, "listen without TLS on any address: only behind a proxy that speaks it")
+	flags.BoolVar(&s.dev, "dev", false, "for trying out: make the state directory when it is missing, and credentials")
+	flags.StringVar(&s.logFormat, "log-format", logText, "the form of the log: text or json")
+	flags.StringVar(&s.logLevel, "log-level", "info", "the least level to log: debug, info, warn or error")
+	must(cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp)))
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return s.run(cmd.Context()) }
+	return cmd
+}
+
+// run serves until ctx ends, which is no error.
+func (s *serving) run(ctx context.Context) (err error) {
+	if s.log, err = s.app.newLog(s.logFormat, s.logLevel); err != nil {
+		return err
+	}
+	hangups := s.watchHangups()
+	defer hangups.end()
+	listen, err := s.prepare(ctx)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	cfg, err := s.app.config()
+	if err != nil {
+		return err
+	}
+	if err := s.checkDevToken(cfg); err != nil {
+		return err
+	}
+	cfg.Logger = s.log
+	bridge, err := pkcs11kms.Open(ctx, cfg)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	defer closing(bridge, &err)
+	ctx, s.stop = context.WithCancelCause(ctx)
+	defer s.stop(nil)
+	hangups.start(listen.Certificate)
+	return s.serve(ctx, bridge, cfg.DefaultRegion, listen)
+}
+
+// stopped forgets an error that only says that the start was called off.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// prepare reads what flags and config.yaml say and loads the certificate. A development server makes its state
+// directory here.
+func (s *serving) prepare(ctx context.Context) (server.Listen, error) {
+	var err error
+	if s.dir, err = s.app.directory(); err != nil {
+		return server.Listen{}, err
+	}
+	if err := s.checkFlags(); err != nil {
+		return server.Listen{}, err
+	}
+	if s.dev {
+		if err := s.makeDevDirectory(ctx); err != nil {
+			return server.Listen{}, err
+		}
+	}
+	file, err := pkcs11kms.LoadListenConfig(s.dir)
+	if err != nil {
+		return server.Listen{}, err
+	}
+	s.complete(file)
+	if err := s.checkListeners(); err != nil {
+		return server.Listen{}, err
+	}
+	listen := server.Listen{API: s.listen.API, Admin: s.listen.Admin, AllowPlaintext: s.plaintext}
+	if listen.Admin == adminOff {
+		listen.Admin = ""
+	}
+	if s.listen.TLSCert != "" {
+		if listen.Certificate, err = server.LoadCertificate(s.listen.TLSCert, s.listen.TLSKey); err != nil {
+			return server.Listen{}, &environmentError{err, "give a certificate chain and the private key that fits it, both in PEM"}
+		}
+	}
+	return listen, nil
+}
+
+func (s *serving) checkFlags() error {
+	if (s.listen.TLSCert == "") != (s.listen.TLSKey == "") {
+		return usagef("the arguments --tls-cert and --tls-key are required together")
+	}
+	if s.dev && s.plaintext {
+		return usagef("--allow-plaintext does not go with --dev, which listens on this machine only")
+	}
+	return nil
+}
+
+// complete fills in from config.yaml what the flags leave open, and the defaults.
+func (s *serving) complete(file pkcs11kms.ListenConfig) {
+	s.listen.API = firstOf(s.listen.API, file.API, defaultListen)
+	s.listen.Admin = firstOf(s.listen.Admin, file.Admin, defaultAdmin)
+	if s.listen.TLSCert == "" {
+		s.listen.TLSCert, s.listen.TLSKey = file.TLSCert, file.TLSKey
+	}
+}
+
+func firstOf(texts ...string) string {
+	for _, text := range texts {
+		if text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// checkListeners refuses addresses that cannot be meant, as far as they are known: before a token is asked for anything.
+func (s *serving) checkListeners() error {
+	if s.plaintext && s.listen.TLSCert != "" {
+		return usagef("--allow-plaintext does not go with a TLS certificate")
+	}
+	if err := s.checkAddress("listen", s.listen.API); err != nil {
+		return err
+	}
+	if strings.HasPrefix(s.listen.Admin, unixPrefix) || s.listen.Admin == adminOff {
+		return nil
+	}
+	return s.checkAddress("admin-listen", s.listen.Admin)
+}
+
+func (s *serving) checkAddress(flag, address string) error {
+	if address == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil || strings.HasPrefix(address, unixPrefix) {
+		return usagef("argument --%s: %q is not HOST:PORT", flag, address)
+	}
+	if s.dev && !onLoopback(address) {
+		return &usageError{err: fmt.Errorf("argument --%s: a development server does not listen on %q", flag, address),
+			hint: "with --dev only this machine may reach it: use an address such as " + defaultListen}
+	}
+	return nil
+}
+
+const unixPrefix = "unix:"
+
+// onLoopback tells whether only this machine can reach the address.
+func onLoopback(address string) bool {
+	if strings.HasPrefix(address, unixPrefix) {
+		return true
+	}
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// serve runs the server on an open Bridge.
+func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region string, listen server.Listen) error {
+	if s.plaintext {
+		s.log.Warn("PLAINTEXT: messages and MACs cross the network unprotected unless a proxy in front speaks TLS", "listen", listen.API)
+	}
+	listen.Ready = func(api, admin net.Addr) {
+		if err := s.announce(ctx, bridge, region, api, admin); err != nil {
+			s.stop(err)
+		}
+	}
+	running, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var notice sync.WaitGroup
+	notice.Go(func() {
+		<-ctx.Done()
+		if !errors.Is(context.Cause(ctx), errOver) {
+			s.log.Info("stopping")
+			s.tell(notifyStopping)
+		}
+		end()
+	})
+	err := server.New(bridge, server.Options{Logger: s.log}).Run(running, listen)
+	cause := context.Cause(ctx)
+	s.stop(errOver)
+	notice.Wait()
+	return s.outcome(cause, err)
+}
+
+// errOver ends what waits for the end of a server that has ended by itself.
+var errOver = errors.New("the server has ended")
+
+// outcome tells what to report of a run, given why its context ended and what the server says.
+func (s *serving) outcome(cause, err error) error {
+	switch {
+	case cause == nil:
+		return listenError(err)
+	case !errors.Is(cause, context.Canceled):
+		return errors.Join(cause, err)
+	case err != nil:
+		// report would call this an interrupt, which is what was asked for; that requests were cut off was not.
+		s.log.Error("stopped", "error", err)
+		return exitError(exitEnvironment)
+	}
+	s.log.Info("stopped")
+	return nil
+}
+
+// announce tells that the server accepts connections: in the log, on standard output and to the service manager.
+func (s *serving) announce(ctx context.Context, bridge *pkcs11kms.Bridge, region string, api, admin net.Addr) error {
+	url := urlOf(api, s.listen.TLSCert != "")
+	text := "ready " + url
+	adminURL := adminOff
+	if admin != nil {
+		adminURL = urlOf(admin, s.listen.TLSCert != "" && !onLoopback(s.listen.Admin))
+		text += " admin " + adminURL
+	}
+	s.log.Info("ready", "listen", url, "admin-listen", adminURL)
+	text += "\n"
+	if s.dev {
+		lines, err := s.devInstructions(ctx, bridge, region, url)
+		if err != nil {
+			return err
+		}
+		text += lines
+	}
+	s.tell(notifyReady)
+	return s.app.write([]byte(text))
+}
+
+func urlOf(address net.Addr, tls bool) string {
+	switch {
+	case address.Network() == "unix":
+		return unixPrefix + address.String()
+	case tls:
+		return "https://" + address.String()
+	}
+	return "http://" + address.String()
+}
+
+// listenError adds what can be done about an address that cannot be listened on.
+func listenError(err error) error {
+	var op *net.OpError
+	switch {
+	case errors.Is(err, server.ErrPlaintext):
+		return &usageError{err: err, hint: "give a certificate by --tls-cert FILE --tls-key FILE\n" +
+			"behind a proxy on another machine that speaks TLS to the clients: --allow-plaintext (the API only)"}
+	case errors.Is(err, syscall.EADDRINUSE):
+		return &environmentError{err, "another process listens there: stop it, or choose other addresses by --listen and --admin-listen"}
+	case errors.Is(err, os.ErrPermission):
+		return &environmentError{err, "choose a port from 1024 on and, for a socket, a directory where this user may write"}
+	case errors.As(err, &op) && op.Op == "listen":
+		return &environmentError{err, "choose addresses of this machine by --listen and --admin-listen"}
+	}
+	return err
+}

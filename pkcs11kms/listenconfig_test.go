@@ -1,0 +1,63 @@
+package pkcs11kms
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestLoadListenConfig appends to a config.yaml what its owner may write about the server.
+func TestLoadListenConfig(t *testing.T) {
+	dir, _ := initDir(t)
+	file := filepath.Join(dir, "config.yaml")
+	plain, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for name, tc := range map[string]struct {
+		add  string
+		want ListenConfig
+		err  string
+	}{
+		"nothing":   {"", ListenConfig{}, ""},
+		"addresses": {"listen: 0.0.0.0:1\nadmin-listen: unix:/run/x\n", ListenConfig{API: "0.0.0.0:1", Admin: "unix:/run/x"}, ""},
+		"absolute":  {"tls: {cert: /c, key: /k}\n", ListenConfig{TLSCert: "/c", TLSKey: "/k"}, ""},
+		"relative": {"tls: {cert: c, key: tls/k}\n",
+			ListenConfig{TLSCert: filepath.Join(dir, "c"), TLSKey: filepath.Join(dir, "tls/k")}, ""},
+		"no key":         {"tls: {cert: /c}\n", ListenConfig{}, "only one of cert and key"},
+		"no certificate": {"tls: {key: /k}\n", ListenConfig{}, "only one of cert and key"},
+		"misspelt":       {"listens: x\n", ListenConfig{}, "field listens not found"},
+		"misspelt below": {"tls: {crt: /c, key: /k}\n", ListenConfig{}, "field crt not found"},
+		"wrong type":     {"listen: [x]\n", ListenConfig{}, "cannot unmarshal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, os.WriteFile(file, append(append([]byte{}, plain...), tc.add...), 0o600))
+			got, err := LoadListenConfig(dir)
+			if tc.err == "" {
+				require.NoError(t, err)
+				require.Equal(t, tc.want, got)
+				_, err = LoadConfig(dir) // the rest is as it was
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tc.err)
+			require.NotContains(t, err.Error(), "in type")
+			var hinted interface{ Hint() string }
+			require.ErrorAs(t, err, &hinted)
+			require.NotEmpty(t, hinted.Hint())
+		})
+	}
+}
+
+// TestLoadListenConfigIsAsCarefulAsLoadConfig: what others may have written names no certificate.
+func TestLoadListenConfigIsAsCarefulAsLoadConfig(t *testing.T) {
+	_, err := LoadListenConfig(filepath.Join(t.TempDir(), "missing"))
+	require.ErrorContains(t, err, "does not exist")
+	dir, _ := initDir(t)
+	require.NoError(t, os.Chmod(filepath.Join(dir, "config.yaml"), 0o644))
+	_, err = LoadListenConfig(dir)
+	require.ErrorContains(t, err, "is open to other users")
+	require.NoError(t, os.Chmod(dir, 0o755))
+	_, err = LoadListenConfig(dir)
+	require.ErrorContains(t, err, "is open to other users")
+}

@@ -1,0 +1,48 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
+)
+
+// identity is who signed a request, and for which region.
+type identity struct {
+	caller    pkcs11kms.Caller
+	accessKey string
+	region    string
+}
+
+func (s *Server) newVerifier(o Options) *sigv4.Verifier[identity] {
+	return &sigv4.Verifier[identity]{Service: "kms", Regions: s.bridge.Regions(), Skew: o.Skew, Now: o.Now, Lookup: s.lookup}
+}
+
+// lookup finds the signing key of an access key. There are no temporary credentials here, so a session token cannot be
+// right.
+func (s *Server) lookup(ctx context.Context, claim *sigv4.Claim) (sigv4.Key, identity, error) {
+	if claim.SessionToken != "" {
+		return sigv4.Key{}, identity{}, sigv4.ErrUnknownKey
+	}
+	key, caller, err := s.bridge.SigningKey(ctx, claim.AccessKeyID, claim.Date, claim.Region)
+	if errors.Is(err, pkcs11kms.ErrUnknownAccessKey) {
+		err = sigv4.ErrUnknownKey
+	}
+	return key, identity{caller: caller, accessKey: claim.AccessKeyID, region: claim.Region}, err
+}
+
+// authenticate returns the client of whoever signed the request.
+func (s *Server) authenticate(ctx context.Context, r *http.Request, body []byte, x *exchange) (*pkcs11kms.Client, error) {
+	who, err := s.verifier.Verify(ctx, r, body)
+	if err != nil {
+		return nil, err
+	}
+	x.accessKey, x.caller = who.accessKey, who.caller.ARN()
+	client, err := s.bridge.Client(who.region)
+	if err != nil {
+		return nil, err
+	}
+	return client.As(who.caller), nil
+}

@@ -1,0 +1,259 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/pkcs11kms/bridge/softhsm"
+)
+
+// The files of testdata are requests with their answers, byte for byte; testdata/README says how they are written.
+
+// goldenTime is the clock of Bridge, server and signer.
+var goldenTime = time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
+
+// otherRegion is where the files create keys, so that lists of testRegion stay as they are.
+const otherRegion = "eu-west-1"
+
+// goldenFixture has the keys that the files speak of.
+func goldenFixture(t *testing.T) *fixture {
+	return newFixture(t, func(cfg *pkcs11kms.Config, o *Options) {
+		other := softhsm.NewToken(t)
+		cfg.Regions[otherRegion] = pkcs11kms.Region{Token: other.URI(other.PINFile)}
+		cfg.Now = func() time.Time { return goldenTime }
+		o.Now = cfg.Now
+		records := []keystore.Key{
+			{ID: "1234abcd-12ab-34cd-56ef-1234567890ab", State: keystore.Enabled, Spec: "HMAC_256", CKAID: rfcKey(t, cfg)},
+			{ID: "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", State: keystore.Enabled, Spec: "RSA_2048", Usage: "SIGN_VERIFY", CKAID: []byte{2}},
+			{ID: "dddddddd-0000-4000-8000-000000000000", State: keystore.Disabled, Spec: "HMAC_512", CKAID: []byte{3}, Description: "Übung"},
+			{ID: "eeeeeeee-0000-4000-8000-000000000000", State: keystore.Enabled, Spec: "HMAC_256", CKAID: []byte{4}}, // no object in the token
+		}
+		for _, k := range records {
+			k.Region, k.Account, k.Origin, k.Usage = testRegion, testAccount, "AWS_KMS", either(k.Usage, "GENERATE_VERIFY_MAC")
+			k.Created = goldenTime
+			_, err := cfg.Store.Commit(t.Context(), k.Put(0))
+			require.NoError(t, err)
+		}
+	})
+}
+
+// rfcKey puts the key of test case 6 of RFC 4231 into the token and returns its CKA_ID.
+func rfcKey(t *testing.T, cfg *pkcs11kms.Config) []byte {
+	tok, err := token.Open(t.Context(), token.Config{URI: cfg.Regions[testRegion].Token})
+	require.NoError(t, err)
+	id := bytes.Repeat([]byte{1}, 16)
+	_, err = tok.ImportHMACKey(t.Context(), token.SHA256, id, "RFC 4231", bytes.Repeat([]byte{0xaa}, 131))
+	require.NoError(t, err)
+	require.NoError(t, tok.Close())
+	return id
+}
+
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	require.NoError(t, err)
+	require.Greater(t, len(files), 50)
+	f := goldenFixture(t)
+	inactive, err := f.bridge.CreateAccessKey(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, f.bridge.UpdateAccessKey(t.Context(), inactive.ID, keystore.AccessKeyInactive))
+	vars := strings.NewReplacer("{{id}}", f.key.ID, "{{inactive}}", inactive.ID)
+	r := f.run(t, Listen{})
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			require.NoError(t, err)
+			g := parseGolden(t, vars.Replace(string(data)))
+			if g.sign["secret"] == "" && g.sign["id"] == inactive.ID {
+				g.sign["secret"] = inactive.Secret
+			}
+			g.requireAnswer(t, f.send(t, g.toSend(t, f, r.url)))
+		})
+	}
+}
+
+// golden is one file.
+type golden struct {
+	method, target string
+	header         http.Header
+	body           string
+	sign           map[string]string // how, where not as usual
+	tamper         http.Header       // set after signing; an empty value removes
+	status         int
+	answerHeader   http.Header
+	answer         string
+}
+
+func parseGolden(t *testing.T, text string) *golden {
+	archive := txtar.Parse([]byte(text))
+	require.Contains(t, string(archive.Comment), "Source:", "each file says where its expectation comes from")
+	g := &golden{sign: map[string]string{}, tamper: http.Header{}}
+	for _, part := range archive.Files {
+		content := repeated(t, string(part.Data))
+		switch part.Name {
+		case "request":
+			var line string
+			line, g.header, g.body = message(t, content)
+			g.method, g.target, _ = strings.Cut(line, " ")
+		case "sign":
+			for line := range strings.Lines(content) {
+				name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+				g.sign[name] = value
+			}
+		case "tamper":
+			_, g.tamper, _ = message(t, "\n"+content+"\n")
+		case "response":
+			var line string
+			var err error
+			line, g.answerHeader, g.answer = message(t, content)
+			g.status, err = strconv.Atoi(line)
+			require.NoError(t, err)
+		default:
+			require.Fail(t, "unknown part "+part.Name)
+		}
+	}
+	require.NotZero(t, g.status)
+	return g
+}
+
+// message splits a first line, headers and what follows an empty line. The line end of the last line is the file's.
+func message(t *testing.T, content string) (first string, header http.Header, body string) {
+	first, rest, _ := strings.Cut(content, "\n")
+	header = http.Header{}
+	for {
+		line, after, _ := strings.Cut(rest, "\n")
+		rest = after
+		if line == "" {
+			return first, header, strings.TrimSuffix(rest, "\n")
+		}
+		name, value, found := strings.Cut(line, ":")
+		require.True(t, found, "header line %q", line)
+		header.Add(name, strings.TrimSpace(value))
+	}
+}
+
+var repetition = regexp.MustCompile(`\{\{(\d+)\*(.+?)\}\}`)
+
+func repeated(t *testing.T, s string) string {
+	return repetition.ReplaceAllStringFunc(s, func(m string) string {
+		parts := repetition.FindStringSubmatch(m)
+		n, err := strconv.Atoi(parts[1])
+		require.NoError(t, err)
+		return strings.Repeat(parts[2], n)
+	})
+}
+
+// toSend makes the request, signs it and tampers with it.
+func (g *golden) toSend(t *testing.T, f *fixture, url string) *http.Request {
+	signed := g.body
+	if other, ok := g.sign["body"]; ok {
+		signed = other
+	}
+	r, err := http.NewRequest(g.method, url+g.target, strings.NewReader(g.body))
+	require.NoError(t, err)
+	r.Header = g.header
+	if g.sign["none"] == "" {
+		at := goldenTime
+		if shift := g.sign["time"]; shift != "" {
+			d, err := time.ParseDuration(shift)
+			require.NoError(t, err)
+			at = at.Add(d)
+		}
+		f.sign(t, r, signed, signing{g.sign["id"], g.sign["secret"], g.sign["token"], g.sign["region"], g.sign["service"], at})
+	}
+	for name, values := range g.tamper {
+		r.Header.Del(name)
+		for _, value := range values {
+			if value != "" {
+				r.Header.Add(name, value)
+			}
+		}
+	}
+	return r
+}
+
+// requireAnswer compares what the file says, and what is true of every answer.
+func (g *golden) requireAnswer(t *testing.T, got reply) {
+	require.Regexp(t, pattern(g.answer), got.body)
+	require.Equal(t, g.status, got.StatusCode)
+	for name := range g.answerHeader {
+		require.Equal(t, g.answerHeader.Values(name), got.Header.Values(name), name)
+	}
+	requireCommonHeaders(t, got)
+}
+
+// pattern is a text in which some names stand for what differs from run to run.
+func pattern(text string) string {
+	text = regexp.QuoteMeta(text)
+	for name, expression := range map[string]string{
+		"uuid": `[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`, "marker": `[A-Za-z0-9_-]+`, "enum": `[A-Z0-9_]+(, [A-Z0-9_]+)*`,
+	} {
+		text = strings.ReplaceAll(text, regexp.QuoteMeta("{{"+name+"}}"), expression)
+	}
+	return `\A` + text + `\z`
+}
+
+// requireCommonHeaders checks what every answer has.
+func requireCommonHeaders(t testing.TB, got reply) {
+	require.Equal(t, []string{contentType}, got.Header["Content-Type"])
+	require.Equal(t, strconv.Itoa(len(got.body)), got.Header.Get("Content-Length"))
+	id, err := uuid.Parse(got.Header.Get("X-Amzn-Requestid"))
+	require.NoError(t, err)
+	require.Equal(t, uuid.Version(4), id.Version())
+	date, err := http.ParseTime(got.Header.Get("Date"))
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now(), date, patience, "SDKs measure their clock by it")
+	code := ""
+	if scanned := regexp.MustCompile(`^\{"__type":"([A-Za-z]+)"`).FindStringSubmatch(got.body); scanned != nil {
+		code = scanned[1]
+	}
+	require.Equal(t, code, got.Header.Get("X-Amzn-Errortype"), "the header beats the body in some SDKs")
+	require.Equal(t, code == "", got.StatusCode == http.StatusOK)
+}
+
+// Every error class that files can show is shown by one.
+func TestGoldenCovers(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	require.NoError(t, err)
+	shown := map[string]bool{}
+	operations := map[string]bool{}
+	for _, file := range files {
+		f, err := os.Open(file)
+		require.NoError(t, err)
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			if m := regexp.MustCompile(`^\{"__type":"(\w+)"`).FindStringSubmatch(lines.Text()); m != nil {
+				shown[m[1]] = true
+			}
+			if m := regexp.MustCompile(`^X-Amz-Target: TrentService\.(\w+)$`).FindStringSubmatch(lines.Text()); m != nil {
+				operations[m[1]] = true
+			}
+		}
+		require.NoError(t, f.Close())
+	}
+	for _, code := range []string{
+		"AccessDenied", "Disabled", "DryRunOperation", "IncompleteSignature", "InvalidArn", "InvalidGrantToken", "InvalidKeyUsage",
+		"InvalidMarker", "InvalidSignature", "KMSInvalidMac", "KeyUnavailable", "LimitExceeded", "MalformedPolicyDocument",
+		"MissingAuthenticationToken", "NotFound", "RequestEntityTooLarge", "Serialization", "UnknownOperation",
+		"UnrecognizedClient", "UnsupportedOperation", "Validation",
+	} {
+		require.True(t, shown[code+"Exception"], code)
+	}
+	for name := range operationsDone(t) {
+		require.True(t, operations[name], fmt.Sprint("success of ", name))
+	}
+}

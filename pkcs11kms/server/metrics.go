@@ -1,0 +1,83 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+// metrics are what Prometheus is told. The labels come from fixed tables, so that no client can make new series.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	latency  *prometheus.HistogramVec
+}
+
+func newMetrics(bridge *pkcs11kms.Bridge) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pkcs11kms_requests_total",
+			Help: "Requests by operation and result: the code of the error, or OK.",
+		}, []string{"operation", "result"}),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "pkcs11kms_request_duration_seconds",
+			Help:    "Time from the request's headers to its answer.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"operation"}),
+	}
+	m.registry.MustRegister(m.requests, m.latency, bridgeCollector{bridge})
+	return m
+}
+
+func (m *metrics) observe(op, code string, took time.Duration) {
+	if code == "" {
+		code = "OK"
+	}
+	m.requests.WithLabelValues(op, code).Inc()
+	m.latency.WithLabelValues(op).Observe(took.Seconds())
+}
+
+// bridgeCollector reads the Bridge's own counts when it is asked.
+type bridgeCollector struct{ bridge *pkcs11kms.Bridge }
+
+var (
+	sessionsDesc = prometheus.NewDesc("pkcs11kms_sessions", "Sessions with the token by state: in_use, waiting, lost, open, size.",
+		[]string{"region", "state"}, nil)
+	tokenErrorsDesc = prometheus.NewDesc("pkcs11kms_token_errors_total", "Failures of tokens by class: busy, gone, missing, hung, other.",
+		[]string{"class"}, nil)
+	keysDesc = prometheus.NewDesc("pkcs11kms_keys", "KMS keys in the store.", []string{"region"}, nil)
+)
+
+func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- sessionsDesc
+	ch <- tokenErrorsDesc
+	ch <- keysDesc
+}
+
+// countPatience bounds what a scrape may cost the store.
+const countPatience = 2 * time.Second
+
+func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
+	stats := c.bridge.Stats()
+	for region, s := range stats.Sessions {
+		for state, n := range map[string]int{"size": s.Size, "open": s.Open, "in_use": s.InUse, "waiting": s.Waiting, "lost": s.Lost} {
+			ch <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(n), region, state)
+		}
+	}
+	for class, n := range stats.TokenErrors {
+		ch <- prometheus.MustNewConstMetric(tokenErrorsDesc, prometheus.CounterValue, float64(n), class)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), countPatience)
+	defer cancel()
+	for _, region := range c.bridge.Regions() {
+		n, err := c.bridge.CountKeys(ctx, region)
+		if err != nil {
+			continue // the scrape's other figures are worth having when the store is not
+		}
+		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(n), region)
+	}
+}

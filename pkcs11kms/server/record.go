@@ -1,0 +1,70 @@
+package server
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
+)
+
+// strangersPerSecond bounds the log lines about requests whose sender is not known: anybody can cause them.
+const strangersPerSecond = 5
+
+// record writes the one line of a request, and counts it. It holds no member of the request: messages and MACs are
+// secrets, and key ids stand in the answer of whoever may know them.
+func (s *Server) record(r *http.Request, x *exchange, status int, took time.Duration, err error) {
+	s.metrics.observe(x.op, x.code, took)
+	level := slog.LevelInfo
+	attrs := []slog.Attr{
+		slog.String("request_id", x.id),
+		slog.String("operation", x.op),
+		slog.Int("status", status),
+		slog.Duration("took", took),
+		slog.String("remote", r.RemoteAddr),
+	}
+	if x.accessKey != "" {
+		attrs = append(attrs, slog.String("access_key", x.accessKey), slog.String("caller", x.caller))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", x.code))
+	}
+	var auth *sigv4.Error
+	if errors.As(err, &auth) {
+		level = slog.LevelWarn
+		attrs = append(attrs, slog.String("reason", auth.Message))
+	}
+	switch {
+	case status >= http.StatusInternalServerError:
+		level = slog.LevelError
+		attrs = append(attrs, slog.String("cause", causes(err)))
+	case x.accessKey == "":
+		if !s.strangers.Allow() {
+			s.suppressed.Add(1)
+			return
+		}
+		if n := s.suppressed.Swap(0); n > 0 {
+			attrs = append(attrs, slog.Int64("suppressed", n))
+		}
+	}
+	s.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+// causes is the text of everything that an error wraps; the API's own errors keep their cause out of their text.
+func causes(err error) string {
+	text := err.Error()
+	var several interface{ Unwrap() []error }
+	if errors.As(err, &several) {
+		for _, cause := range several.Unwrap() {
+			text += "; " + cause.Error()
+		}
+	}
+	return text
+}
+
+func newLimiter() *rate.Limiter {
+	return rate.NewLimiter(strangersPerSecond, 2*strangersPerSecond)
+}

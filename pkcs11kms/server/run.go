@@ -1,0 +1,205 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// limits are for slow clients.
+type limits struct {
+	header time.Duration // until a request's headers are there, or the TLS handshake is done
+	read   time.Duration // until its body is
+	write  time.Duration // from the end of the operation until its answer is sent
+	idle   time.Duration // between requests
+}
+
+// defaultLimits are what a well-meant request of at most maxBody needs, many times over.
+var defaultLimits = limits{header: 5 * time.Second, read: 15 * time.Second, write: 5 * time.Second, idle: 2 * time.Minute}
+
+const maxHeader = 64 << 10
+
+// DefaultGrace is how long requests under way may take once the server is told to stop.
+const DefaultGrace = 20 * time.Second
+
+// Listen says where a Server is to be reached.
+type Listen struct {
+	// API is host:port of the API. Port 0 lets the system choose.
+	API string
+	// Admin is host:port, or unix:PATH, of what Server.Admin answers. Empty: nowhere.
+	Admin string
+	// Certificate makes both speak TLS. Required unless both are on loopback or a unix socket.
+	Certificate *Certificate
+	// AllowPlaintext lets the API be reached from other machines without TLS: behind a proxy that speaks it.
+	AllowPlaintext bool
+	// Grace bounds the end. Default: DefaultGrace.
+	Grace time.Duration
+	// Ready is called once, when connections are accepted, with the addresses that were chosen (admin may be nil).
+	Ready func(api, admin net.Addr)
+}
+
+// ErrPlaintext says that an address which other machines can reach would be served without TLS.
+var ErrPlaintext = errors.New("refusing to listen without TLS on an address that other machines can reach")
+
+// Run serves until ctx ends. Then it accepts nothing more, finishes what is under way within Grace, and returns nil.
+func (s *Server) Run(ctx context.Context, l Listen) error {
+	if err := l.check(); err != nil {
+		return err
+	}
+	api, err := listen(l.API)
+	if err != nil {
+		return err
+	}
+	servers := []*http.Server{s.httpServer(s, l.Certificate)}
+	listeners := []net.Listener{api}
+	var adminAddr net.Addr
+	if l.Admin != "" {
+		admin, err := listen(l.Admin)
+		if err != nil {
+			return errors.Join(err, api.Close())
+		}
+		adminAddr = admin.Addr()
+		certificate := l.Certificate
+		if isLocal(l.Admin) {
+			certificate = nil
+		}
+		servers = append(servers, s.httpServer(s.Admin(), certificate))
+		listeners = append(listeners, admin)
+	}
+	failed := make(chan error, len(servers))
+	for i, server := range servers {
+		go func() { failed <- serve(server, listeners[i]) }()
+	}
+	if l.Ready != nil {
+		l.Ready(api.Addr(), adminAddr)
+	}
+	return stop(ctx, l, servers, failed)
+}
+
+// check refuses what would put secrets on the wire, or the admin pages on the network.
+func (l Listen) check() error {
+	if l.Certificate == nil && !isLocal(l.API) && !l.AllowPlaintext {
+		return fmt.Errorf("%w: %s", ErrPlaintext, l.API)
+	}
+	if l.Certificate == nil && l.Admin != "" && !isLocal(l.Admin) {
+		return fmt.Errorf("%w: %s", ErrPlaintext, l.Admin)
+	}
+	return nil
+}
+
+const unixPrefix = "unix:"
+
+// isLocal tells whether only this machine can reach the address.
+func isLocal(address string) bool {
+	if strings.HasPrefix(address, unixPrefix) {
+		return true
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func listen(address string) (net.Listener, error) {
+	path, unix := strings.CutPrefix(address, unixPrefix)
+	if !unix {
+		return net.Listen("tcp", address)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	// On Linux the file gets the mode of the socket, so that there is no moment at which others could connect.
+	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		controlErr := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) })
+		return errors.Join(controlErr, err)
+	}}
+	listener, err := private.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
+
+// removeStale removes the socket that a killed server left behind, which would be in the way for good. A socket that
+// anybody listens on, and a file that is no socket, stay.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != fs.ModeSocket {
+		return nil
+	}
+	conn, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
+		return errors.Join(fmt.Errorf("listening on %q: another process does: %w", path, syscall.EADDRINUSE), conn.Close())
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return os.Remove(path)
+	}
+	return fmt.Errorf("looking whether another process listens on %q: %w", path, err)
+}
+
+func (s *Server) httpServer(handler http.Handler, certificate *Certificate) *http.Server {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: s.limits.header,
+		ReadTimeout:       s.limits.read,
+		WriteTimeout:      s.limits.read + s.timeout + s.limits.write, // net/http counts from the end of the headers
+		IdleTimeout:       s.limits.idle,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what clients do wrong on the transport
+	}
+	if certificate != nil {
+		server.TLSConfig = certificate.config()
+	}
+	return server
+}
+
+func serve(server *http.Server, listener net.Listener) error {
+	if server.TLSConfig != nil {
+		listener = tls.NewListener(listener, server.TLSConfig)
+	}
+	err := server.Serve(listener)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// stop waits for the end of ctx, or for a server that fails, and ends them all.
+func stop(ctx context.Context, l Listen, servers []*http.Server, failed <-chan error) error {
+	var err error
+	running := len(servers)
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		running--
+	}
+	grace := l.Grace
+	if grace == 0 {
+		grace = DefaultGrace
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	for _, server := range servers {
+		if e := server.Shutdown(ending); e != nil {
+			err = errors.Join(err, fmt.Errorf("requests under way were cut off after %v: %w", grace, e), server.Close())
+		}
+	}
+	for range running {
+		err = errors.Join(err, <-failed)
+	}
+	return err
+}

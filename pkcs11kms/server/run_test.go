@@ -1,0 +1,241 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+// blockable makes a fixture whose calls of ListKeys wait in the store once held, until release is closed.
+func blockable(t *testing.T) (f *fixture, hold func() (entered <-chan struct{}, release chan struct{})) {
+	store := &faultyStore{}
+	f = newFixture(t, func(cfg *pkcs11kms.Config, _ *Options) {
+		store.Store = cfg.Store
+		cfg.Store = store
+	})
+	return f, func() (<-chan struct{}, chan struct{}) {
+		entered, release := make(chan struct{}, 100), make(chan struct{})
+		store.hook(func() {
+			entered <- struct{}{}
+			<-release
+		})
+		return entered, release
+	}
+}
+
+// sendLater sends in a goroutine; the status comes through the channel, or 0.
+func (f *fixture) sendLater(r *http.Request) <-chan int {
+	status := make(chan int, 1)
+	go func() {
+		res, err := f.client.Do(r)
+		if err != nil {
+			status <- 0
+			return
+		}
+		_, err = io.Copy(io.Discard, res.Body)
+		if err = errors.Join(err, res.Body.Close()); err != nil {
+			res.StatusCode = 0
+		}
+		status <- res.StatusCode
+	}()
+	return status
+}
+
+func TestStopFinishesWhatIsUnderWay(t *testing.T) {
+	f, hold := blockable(t)
+	r := f.run(t, Listen{Grace: patience})
+	require.Equal(t, 200, f.send(t, f.request(t, r.url, "ListKeys", "{}")).StatusCode)
+	entered, release := hold()
+	status := f.sendLater(f.request(t, r.url, "ListKeys", "{}"))
+	<-entered
+	r.stop()
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	}, patience, 1e6, "new connections are refused")
+	select {
+	case <-r.ended:
+		require.Fail(t, "Run returned before the request was finished")
+	default:
+	}
+	close(release)
+	require.Equal(t, 200, <-status)
+	<-r.ended
+	require.NoError(t, r.err)
+}
+
+// What does not finish within Grace is cut off, and Run says so.
+func TestStopDoesNotWaitForEver(t *testing.T) {
+	f, hold := blockable(t)
+	ctx, stop := context.WithCancel(context.Background())
+	ready, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- f.Run(ctx, Listen{API: "127.0.0.1:0", Grace: time.Millisecond, Ready: func(api, _ net.Addr) { ready <- "http://" + api.String() }})
+	}()
+	url := <-ready
+	entered, release := hold()
+	status := f.sendLater(f.request(t, url, "ListKeys", "{}"))
+	<-entered
+	stop()
+	require.Equal(t, 0, <-status)
+	require.ErrorContains(t, <-ended, "requests under way were cut off after 1ms")
+	close(release)
+}
+
+// Clients that are slow with their headers, or with their body, or say nothing at all, lose their connection.
+func TestSlowClientsAreCutOff(t *testing.T) {
+	f := newFixture(t, nil)
+	f.limits.header, f.limits.read, f.limits.idle = 500*time.Millisecond, time.Second, 500*time.Millisecond
+	r := f.run(t, Listen{})
+	const head = "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: TrentService.ListKeys\r\nContent-Length: 1000\r\n"
+	for name, tc := range map[string]struct{ sent, answer string }{
+		"silent":         {"", ""},
+		"half a header":  {head, ""},
+		"half a body":    {head + "\r\n{", "came too slowly"},
+		"idle afterward": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "UnknownOperationException"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := dial(t, r)
+			fmt.Fprint(conn, tc.sent)
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+			got, err := io.ReadAll(conn) // until the server closes
+			require.NoError(t, err)
+			require.Contains(t, string(got), tc.answer)
+			if tc.answer == "" {
+				require.Empty(t, got)
+			}
+		})
+	}
+}
+
+func TestHeadersTooLarge(t *testing.T) {
+	f := newFixture(t, nil)
+	r := f.run(t, Listen{})
+	req := f.request(t, r.url, "ListKeys", "{}")
+	req.Header.Set("X-Padding", strings.Repeat("x", 2*maxHeader))
+	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, f.send(t, req).StatusCode)
+}
+
+// An operation that takes longer than it may is answered, and the answer asks to try again.
+func TestCallTimeout(t *testing.T) {
+	f := newFixture(t, func(_ *pkcs11kms.Config, o *Options) { o.CallTimeout = time.Nanosecond })
+	r := f.run(t, Listen{})
+	got := f.send(t, f.request(t, r.url, "ListKeys", "{}"))
+	require.Equal(t, `{"__type":"DependencyTimeoutException","message":"The operation did not end in time."}`, got.body)
+	require.Equal(t, 500, got.StatusCode)
+}
+
+// A client that goes away is no error of the server's.
+func TestClientGoesAway(t *testing.T) {
+	store := &faultyStore{}
+	f := newFixture(t, func(cfg *pkcs11kms.Config, _ *Options) {
+		store.Store = cfg.Store
+		cfg.Store = store
+	})
+	gone, leave := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(gone, http.MethodPost, "/", strings.NewReader("{}"))
+	r.Header = f.request(t, "http://"+r.Host+"/", "ListKeys", "{}").Header
+	r.Header.Set("Content-Length", "2") // as net/http hands it over
+	store.hook(leave)
+	f.ServeHTTP(httptest.NewRecorder(), r)
+	line := f.lines(t, 1)[0]
+	require.Equal(t, "INFO", line.Level, line.Reason)
+	require.Equal(t, "RequestCanceled", line.Error)
+	require.Equal(t, statusClientGone, line.Status)
+}
+
+// ended returns a context that has ended, with which Run does no more than it must.
+func ended() context.Context {
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	return ctx
+}
+
+func TestPlaintextIsRefusedWhereOthersCanListen(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, l := range []Listen{
+		{API: "0.0.0.0:0"}, {API: ":0"}, {API: "[::]:0"}, {API: "192.0.2.1:0"}, {API: "example.com:0"},
+		{API: "127.0.0.1:0", Admin: "0.0.0.0:0"}, {API: "127.0.0.1:0", Admin: "0.0.0.0:0", AllowPlaintext: true},
+	} {
+		require.ErrorIs(t, f.Run(ended(), l), ErrPlaintext, "%+v", l)
+	}
+	for _, l := range []Listen{
+		{API: "127.0.0.1:0"}, {API: "localhost:0"}, {API: "127.1.2.3:0", Admin: "localhost:0"}, {API: "0.0.0.0:0", AllowPlaintext: true},
+	} {
+		require.NoError(t, f.Run(ended(), l), "%+v", l)
+	}
+}
+
+func TestAddressInUse(t *testing.T) {
+	f := newFixture(t, nil)
+	r := f.run(t, Listen{})
+	address := strings.TrimPrefix(r.url, "http://")
+	require.ErrorIs(t, f.Run(ended(), Listen{API: address}), syscall.EADDRINUSE)
+	require.ErrorIs(t, f.Run(ended(), Listen{API: "127.0.0.1:0", Admin: address}), syscall.EADDRINUSE)
+	require.Error(t, f.Run(ended(), Listen{API: "127.0.0.1"}))
+}
+
+func TestAdminOnUnixSocket(t *testing.T) {
+	f := newFixture(t, nil)
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	stale, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	stale.(*net.UnixListener).SetUnlinkOnClose(false)
+	require.NoError(t, stale.Close())
+	require.FileExists(t, path)
+
+	r := f.run(t, Listen{Admin: "unix:" + path})
+	require.Equal(t, path, r.adminAddr.String())
+	info, err := os.Lstat(path)
+	require.NoError(t, err)
+	require.Equal(t, fs.ModeSocket|0o600, info.Mode())
+	require.Equal(t, "ok\n", getOnSocket(t, path, "/healthz"))
+
+	err = f.Run(ended(), Listen{API: "127.0.0.1:0", Admin: "unix:" + path})
+	require.ErrorIs(t, err, syscall.EADDRINUSE)
+	require.ErrorContains(t, err, "another process")
+	require.Equal(t, "ok\n", getOnSocket(t, path, "/healthz"), "the one that is alive stays")
+	r.stop()
+	<-r.ended
+	require.NoFileExists(t, path)
+
+	require.NoError(t, os.WriteFile(path, []byte("precious"), 0o600))
+	require.ErrorIs(t, f.Run(ended(), Listen{API: "127.0.0.1:0", Admin: "unix:" + path}), syscall.EADDRINUSE)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "precious", string(content), "a file that is no socket stays")
+	require.Error(t, f.Run(ended(), Listen{API: "127.0.0.1:0", Admin: "unix:" + path + "/none/admin.sock"}))
+}
+
+func getOnSocket(t *testing.T, path, page string) string {
+	conn, err := net.Dial("unix", path)
+	require.NoError(t, err)
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n", page)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return string(body)
+}

@@ -1,0 +1,170 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/time/rate"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
+)
+
+const (
+	maxBody      = 1 << 20
+	targetPrefix = "TrentService."
+	contentType  = "application/x-amz-json-1.1"
+)
+
+// Options says how a Server works. The zero value is right for most.
+type Options struct {
+	// Logger gets one line for each request. Default: nothing is logged.
+	Logger *slog.Logger
+	// Now is the clock that the times of requests are compared with. Default: time.Now.
+	Now func() time.Time
+	// Skew is how far the time of a request may be off. Default: 5 minutes.
+	Skew time.Duration
+	// CallTimeout bounds one operation. Default: 10 seconds.
+	CallTimeout time.Duration
+}
+
+// Server answers the AWS KMS API over HTTP. It is an http.Handler, safe for concurrent use; the caller runs it and closes
+// the Bridge after it.
+type Server struct {
+	bridge   *pkcs11kms.Bridge
+	log      *slog.Logger
+	timeout  time.Duration
+	verifier *sigv4.Verifier[identity]
+	limits   limits
+	metrics  *metrics
+
+	strangers  *rate.Limiter // of log lines about requests that nobody is known to have sent
+	suppressed atomic.Int64  // lines that it kept back since the last one
+}
+
+// New makes a Server on a Bridge.
+func New(bridge *pkcs11kms.Bridge, o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.CallTimeout == 0 {
+		o.CallTimeout = 10 * time.Second
+	}
+	s := &Server{bridge: bridge, log: o.Logger, timeout: o.CallTimeout, limits: defaultLimits, metrics: newMetrics(bridge), strangers: newLimiter()}
+	s.verifier = s.newVerifier(o)
+	return s
+}
+
+// ServeHTTP answers one request, in the order of checks of the real service: operation, authentication, body,
+// operation's own checks.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	x := exchange{id: uuid.NewString(), op: "unknown"}
+	body, err := s.safely(r, &x)
+	status := http.StatusOK
+	header := w.Header()
+	header.Set("Content-Type", contentType)
+	header.Set("X-Amzn-Requestid", x.id)
+	header.Set("Cache-Control", "no-cache, no-store, must-revalidate, private")
+	if err != nil {
+		a := answerTo(err)
+		status, body = a.status, a.body()
+		x.code = a.code
+		header.Set("X-Amzn-Errortype", a.code)
+	}
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // whether the client still listens is its own business
+	s.record(r, &x, status, time.Since(began), err)
+}
+
+// exchange is what is worth saying of a request in log and metrics.
+type exchange struct {
+	id        string // also sent as x-amzn-RequestId
+	op        string // of the table, or "unknown"
+	code      string // of the error; empty for success
+	accessKey string
+	caller    string
+}
+
+// safely answers a request whose handling panics as an internal error: net/http would drop the connection, and the panic
+// with it.
+func (s *Server) safely(r *http.Request, x *exchange) (body []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			// Whatever is no runtime error may hold what must not be logged.
+			s.log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("request_id", x.id),
+				slog.String("type", fmt.Sprintf("%T", v)), slog.String("stack", string(debug.Stack())))
+			body, err = nil, errPanic
+		}
+	}()
+	return s.answer(r, x)
+}
+
+func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
+	run, err := operationOf(r, x)
+	if err != nil {
+		return nil, err
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.timeout)
+	defer cancel()
+	client, err := s.authenticate(ctx, r, body, x)
+	if err != nil {
+		return nil, err
+	}
+	return run(ctx, client, body)
+}
+
+func operationOf(r *http.Request, x *exchange) (handler, error) {
+	if r.Method != http.MethodPost || r.URL.Path != "/" {
+		return nil, errUnknownOperation
+	}
+	target := r.Header["X-Amz-Target"]
+	if len(target) != 1 {
+		return nil, errUnknownOperation
+	}
+	name, ok := strings.CutPrefix(target[0], targetPrefix)
+	run := operations[name]
+	if !ok || run == nil {
+		return nil, errUnknownOperation
+	}
+	x.op = name
+	return run, nil
+}
+
+// firstBody is what a body gets before any of it has come. Most are smaller.
+const firstBody = 8 << 10
+
+// readBody reads at most maxBody bytes. A body that is announced as larger is not read at all. The memory grows with what
+// comes, so that announcing a body costs the server nothing.
+func readBody(r *http.Request) ([]byte, error) {
+	if r.ContentLength > maxBody {
+		return nil, errTooLarge
+	}
+	var body bytes.Buffer
+	body.Grow(min(max(int(r.ContentLength), 0), firstBody) + bytes.MinRead)
+	if _, err := body.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
+		return nil, errShortBody
+	}
+	if body.Len() > maxBody {
+		return nil, errTooLarge
+	}
+	return body.Bytes(), nil
+}

@@ -1,0 +1,79 @@
+"""Drives boto3 for the tests: a JSON command on each line of standard input, a JSON answer on each line of output.
+
+Command: {"operation", "input", "target": {"endpoint", "region", "accessKey", "secret"}}, binary members in base64.
+Answer: {"output"} or {"refusal": {"class", "code", "message", "status"}} or {"unknown": true} when this boto3 is older
+than a member of the input. ListKeys takes a page size as Limit and goes through boto3's paginator.
+"""
+import base64
+import datetime
+import json
+import sys
+
+import boto3
+from botocore import xform_name
+from botocore.exceptions import ClientError, ParamValidationError
+
+BINARY = {"Message", "Mac"}
+
+
+def new_client(target):
+    return boto3.client(
+        "kms",
+        endpoint_url=target["endpoint"],
+        region_name=target["region"],
+        aws_access_key_id=target["accessKey"],
+        aws_secret_access_key=target["secret"],
+    )
+
+
+def run(client, operation, members):
+    arguments = {name: base64.b64decode(value) if name in BINARY else value for name, value in members.items()}
+    if operation == "ListKeys":
+        pages = client.get_paginator("list_keys").paginate(PaginationConfig={"PageSize": arguments["Limit"]})
+        return {"Keys": [key for page in pages for key in page["Keys"]]}
+    output = getattr(client, xform_name(operation))(**arguments)
+    del output["ResponseMetadata"]
+    return output
+
+
+def refusal(client, error):
+    code = error.response["Error"]["Code"]
+    own = getattr(client.exceptions, code, None)
+    return {
+        "class": code if own is not None and isinstance(error, own) else type(error).__name__,
+        "code": code,
+        "message": error.response["Error"]["Message"],
+        "status": error.response["ResponseMetadata"]["HTTPStatusCode"],
+    }
+
+
+def answer(clients, command):
+    target = command["target"]
+    key = json.dumps(target)
+    if key not in clients:
+        clients[key] = new_client(target)
+    try:
+        return {"output": run(clients[key], command["operation"], command["input"])}
+    except ClientError as error:
+        return {"refusal": refusal(clients[key], error)}
+    except ParamValidationError as error:
+        if "Unknown parameter" in str(error):
+            return {"unknown": True}
+        raise
+
+
+def plain(value):
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    raise TypeError(type(value).__name__)
+
+
+def main():
+    clients = {}
+    for line in sys.stdin:
+        print(json.dumps(answer(clients, json.loads(line)), default=plain), flush=True)
+
+
+main()

@@ -1,0 +1,198 @@
+package test
+
+import (
+	"encoding/base64"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/softhsm"
+)
+
+// stateDir is a state directory on the token of a test, made and used by the built binary.
+type stateDir struct {
+	binary string
+	path   string
+	token  softhsm.TestToken
+}
+
+// newStateDir makes a token and a state directory on it.
+func newStateDir(t *testing.T) *stateDir {
+	t.Helper()
+	return newStateDirOn(t, softhsm.NewToken(t))
+}
+
+// newStateDirOn makes a state directory on a token that is there.
+func newStateDirOn(t *testing.T, tok softhsm.TestToken) *stateDir {
+	t.Helper()
+	d := &stateDir{binary: executable(t, realBinary), path: filepath.Join(t.TempDir(), "state"), token: tok}
+	d.must(t, nil, "init", "--token", tok.URI(tok.PINFile))
+	return d
+}
+
+// command prepares the binary with a verb.
+func (d *stateDir) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(d.binary, args...)
+	cmd.Env = append(append(os.Environ(), d.token.Env()...), "PKCS11KMS_STATE_DIR="+d.path)
+	return cmd
+}
+
+// must runs a verb that succeeds, and reads its answer unless that is nil.
+func (d *stateDir) must(t *testing.T, answer any, args ...string) {
+	t.Helper()
+	require.NoError(t, answered(d.command(args...), answer))
+}
+
+// config is for the library in a process that has SOFTHSM2_CONF set.
+func (d *stateDir) config(t *testing.T) pkcs11kms.Config {
+	t.Helper()
+	cfg, err := pkcs11kms.LoadConfig(d.path)
+	require.NoError(t, err)
+	return cfg
+}
+
+// client opens the library on the state directory in this process until the test ends.
+func (d *stateDir) client(t *testing.T) *pkcs11kms.Client {
+	t.Helper()
+	c, err := pkcs11kms.New(t.Context(), d.config(t))
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, c.Close()) })
+	return c
+}
+
+// The answers of the binary, as far as the tests read them. They have the form of the aws CLI's.
+type (
+	createdAnswer struct {
+		KeyMetadata struct{ KeyId, KeySpec, KeyState string }
+	}
+	listAnswer   struct{ Keys []struct{ KeyId string } }
+	macAnswer    struct{ Mac, KeyId, MacAlgorithm string }
+	verifyAnswer struct {
+		MacValid     bool
+		MacAlgorithm string
+	}
+)
+
+var createArgs = []string{"create-key", "--key-spec", "HMAC_256", "--key-usage", "GENERATE_VERIFY_MAC"}
+
+func macArgs(verb, keyID string, message []byte, more ...string) []string {
+	args := []string{verb, "--key-id", keyID, "--mac-algorithm", "HMAC_SHA_256", "--message", base64.StdEncoding.EncodeToString(message)}
+	return append(args, more...)
+}
+
+// createKey makes a key with the binary and returns its id.
+func (d *stateDir) createKey(t *testing.T) string {
+	t.Helper()
+	var made createdAnswer
+	d.must(t, &made, createArgs...)
+	require.Equal(t, "Enabled", made.KeyMetadata.KeyState)
+	return made.KeyMetadata.KeyId
+}
+
+// listKeys returns the ids of all keys that the binary lists.
+func (d *stateDir) listKeys(t *testing.T) []string {
+	t.Helper()
+	var list listAnswer
+	d.must(t, &list, "list-keys")
+	ids := []string{}
+	for _, k := range list.Keys {
+		ids = append(ids, k.KeyId)
+	}
+	return ids
+}
+
+// generateMAC makes a MAC with the binary.
+func (d *stateDir) generateMAC(t *testing.T, keyID string, message []byte) string {
+	t.Helper()
+	var made macAnswer
+	d.must(t, &made, macArgs("generate-mac", keyID, message)...)
+	return made.Mac
+}
+
+// verifyMAC verifies a MAC with the binary.
+func (d *stateDir) verifyMAC(t *testing.T, keyID string, message []byte, mac string) {
+	t.Helper()
+	var verified verifyAnswer
+	d.must(t, &verified, macArgs("verify-mac", keyID, message, "--mac", mac)...)
+	require.True(t, verified.MacValid)
+}
+
+// decodeMAC reads a MAC as the binary prints it.
+func decodeMAC(t *testing.T, text string) []byte {
+	t.Helper()
+	mac, err := base64.StdEncoding.DecodeString(text)
+	require.NoError(t, err)
+	return mac
+}
+
+// doctor runs the examination, which must find nothing wrong.
+func (d *stateDir) doctor(t *testing.T) pkcs11kms.RegionReport {
+	t.Helper()
+	var report pkcs11kms.Report
+	d.must(t, &report, "doctor", "--json")
+	for _, check := range report.Checks {
+		assert.Equal(t, pkcs11kms.StatusOK, check.Status, "%s %s: %s", check.Area, check.Subject, check.Text)
+	}
+	require.Len(t, report.Regions, 1)
+	return report.Regions[0]
+}
+
+// records reads the key records as they stand in the store, half-made ones too. It starts no janitor.
+func (d *stateDir) records(t *testing.T) []keystore.Key {
+	t.Helper()
+	cfg := d.config(t)
+	store, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, store.Close()) }()
+	recs, err := store.List(t.Context(), keystore.KindKey, cfg.DefaultRegion, cfg.AccountID, "", keystore.MaxPage)
+	require.NoError(t, err)
+	keys := []keystore.Key{}
+	for _, rec := range recs {
+		k, err := keystore.DecodeKey(rec)
+		require.NoError(t, err)
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// unfinished returns the records that are half made.
+func unfinished(keys []keystore.Key) []keystore.Key {
+	var found []keystore.Key
+	for _, k := range keys {
+		if k.State.Unfinished() {
+			found = append(found, k)
+		}
+	}
+	return found
+}
+
+// ids returns the key ids of records.
+func ids(keys []keystore.Key) []string {
+	found := []string{}
+	for _, k := range keys {
+		found = append(found, k.ID)
+	}
+	return found
+}
+
+func createInput(spec types.KeySpec) *kms.CreateKeyInput {
+	return &kms.CreateKeyInput{KeySpec: spec, KeyUsage: types.KeyUsageTypeGenerateVerifyMac}
+}
+
+func macInput(keyID string, algorithm types.MacAlgorithmSpec, message []byte) *kms.GenerateMacInput {
+	return &kms.GenerateMacInput{KeyId: aws.String(keyID), MacAlgorithm: algorithm, Message: message}
+}
+
+func verifyInput(keyID string, algorithm types.MacAlgorithmSpec, message, mac []byte) *kms.VerifyMacInput {
+	return &kms.VerifyMacInput{KeyId: aws.String(keyID), MacAlgorithm: algorithm, Message: message, Mac: mac}
+}
