@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,6 +111,7 @@ func TestTokenWithoutACopyIsLeftAlone(t *testing.T) {
 	assert.True(t, emptied(t, fileOf(t, c)))
 }
 
+// TestTokenThatAnotherProcessIsWritingIsLeftAlone writes the file after a healer has begun, which cannot go on before that.
 func TestTokenThatAnotherProcessIsWritingIsLeftAlone(t *testing.T) {
 	c, _, _, _ := tokenWithKey(t)
 	file := fileOf(t, c)
@@ -117,12 +119,28 @@ func TestTokenThatAnotherProcessIsWritingIsLeftAlone(t *testing.T) {
 	require.NoError(t, err)
 	text = append(text, "written late"...)
 	require.NoError(t, os.Truncate(file, 0))
-	written := make(chan error, 1)
-	go func() { written <- os.WriteFile(file, text, 0o600) }()
-	left, err := softhsm.Setup(c.Dir)
+	require.NoError(t, os.Remove(c.File)) // comes back when the healer has begun
+	dir, err := os.Open(c.TokenDir)
 	require.NoError(t, err)
-	require.NoError(t, <-written)
-	assert.Empty(t, left.Restored)
+	require.NoError(t, syscall.Flock(int(dir.Fd()), syscall.LOCK_EX))
+	type result struct {
+		c   *softhsm.Config
+		err error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		c, err := softhsm.Setup(c.Dir)
+		ended <- result{c, err}
+	}()
+	require.Eventually(t, func() bool {
+		_, err := os.Stat(c.File)
+		return err == nil
+	}, time.Minute, time.Millisecond)
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	require.NoError(t, dir.Close())
+	healer := <-ended
+	require.NoError(t, healer.err)
+	assert.Empty(t, healer.c.Restored)
 	now, err := os.ReadFile(file)
 	require.NoError(t, err)
 	assert.True(t, string(text) == string(now), "the file is not what was written")
@@ -166,7 +184,7 @@ func TestTokenSurvivesKilledLogins(t *testing.T) {
 	c, tok, pinFile, tag := tokenWithKey(t)
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
-	kills, hits := 60, 0
+	kills, hits := 30, 0
 	for range kills {
 		cmd := childCommand(t, tok.Env(), "login", tok.Module, pinFile)
 		var out strings.Builder

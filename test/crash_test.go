@@ -1,11 +1,9 @@
 package test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -237,7 +235,7 @@ func (d *stateDir) killings(t *testing.T) (acknowledged []string, sum tally) {
 		acknowledged = append(acknowledged, d.createKey(t))
 		sum.Typical = max(sum.Typical, time.Since(began))
 	}
-	file, halfMade := newTokenFile(t, d.token), map[string]bool{}
+	halfMade := map[string]bool{}
 	for attempt := 0; sum.Killed < killings; attempt++ {
 		require.Less(t, attempt, 20*killings, "create-key is always faster than the kill: %+v", sum)
 		// One moment in each of equal parts of the time, so that none is left out by chance.
@@ -246,7 +244,10 @@ func (d *stateDir) killings(t *testing.T) (acknowledged []string, sum tally) {
 		require.NoError(t, err)
 		if r.killed {
 			sum.Killed++
-			sum.Emptied += file.restore(t)
+			// A state directory with a SoftHSM of its own does this at each start; the token of a test is in no state directory.
+			healed, err := softhsm.Setup(filepath.Dir(d.token.ConfigFile))
+			require.NoError(t, err)
+			sum.Emptied += len(healed.Restored)
 			for _, id := range d.left(t) {
 				halfMade[id] = true
 			}
@@ -261,42 +262,6 @@ func (d *stateDir) killings(t *testing.T) (acknowledged []string, sum tally) {
 	}
 	sum.HalfMade = len(halfMade)
 	return acknowledged, sum
-}
-
-// tokenFile is the file in which SoftHSM keeps a token's label, serial and PINs. In every C_Login SoftHSM empties it and
-// writes it anew, and a process that is killed in between leaves a token that has to come back from a backup, whatever
-// program uses it. So it does here: what is under test is what becomes of the keys.
-type tokenFile struct {
-	path string
-	copy []byte
-}
-
-func newTokenFile(t *testing.T, tok softhsm.TestToken) tokenFile {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(tok.ConfigFile), "tokens", "*", "token.object"))
-	require.NoError(t, err)
-	for _, path := range files {
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		if bytes.Contains(text, []byte(tok.Serial)) {
-			return tokenFile{path, text}
-		}
-	}
-	t.Fatal("no file of SoftHSM holds the token's serial")
-	return tokenFile{}
-}
-
-// restore puts the copy back when the file is damaged, and counts. Nobody may be logging in meanwhile.
-func (f tokenFile) restore(t *testing.T) (damaged int) {
-	t.Helper()
-	now, err := os.ReadFile(f.path)
-	require.NoError(t, err)
-	if len(now) == len(f.copy) {
-		return 0
-	}
-	require.NoError(t, os.WriteFile(f.path+".new", f.copy, 0o600))
-	require.NoError(t, os.Rename(f.path+".new", f.path))
-	return 1
 }
 
 // left returns the half-made keys of instances that are dead.

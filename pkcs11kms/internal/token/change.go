@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -25,12 +24,6 @@ import (
 // happen: whoever makes or destroys an object holds a lock that all of this package share, and lets SoftHSM list the
 // directory first. Another application that changes the token without the lock can then still hide objects of its own from
 // us, but none of ours.
-
-// changes makes the Tokens of a process take turns before they compete with other processes for the lock.
-type changes struct {
-	turn   semaphore
-	warned sync.Once
-}
 
 // The waits between two attempts at the lock. A change takes from 0.3 ms to tens of milliseconds, as the disk does.
 const (
@@ -66,7 +59,7 @@ func (t *Token) change(ctx context.Context, o *operation) error {
 // beginChange waits for the turn in this process and for the lock among processes.
 func (t *Token) beginChange(ctx context.Context) (end func(), err error) {
 	deadline := time.Now().Add(t.timeout)
-	turn := t.loaded.changes.turn
+	turn := t.loaded.changing
 	if err := turn.takeWithin(ctx, t.timeout); err != nil {
 		return nil, err
 	}
@@ -81,7 +74,7 @@ func (t *Token) beginChange(ctx context.Context) (end func(), err error) {
 		turn.release()
 		return nil, err
 	}
-	t.loaded.changes.warned.Do(func() {
+	t.lockWarned.Do(func() {
 		t.log.Warn("going on without the lock on SoftHSM's configuration: a key that another process makes may stay unknown to this one for a while",
 			"file", t.lockFile, "error", err)
 	})

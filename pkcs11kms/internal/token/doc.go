@@ -25,6 +25,13 @@
 // returns to the pool as a free place only after the C call has come back. If the context cannot end, the call runs on
 // the caller's goroutine, which saves about 3 µs, and waits for as long as the device takes.
 //
+// # Other processes
+//
+// Several processes may work with one token at once, and each sees at once what another has made or destroyed. On SoftHSM
+// that holds among processes that make and destroy objects through this package: they take turns by a lock on SoftHSM's
+// configuration file, and SoftHSM reads its directory anew in each turn, in time proportional to the objects in the token.
+// A change waits for its turn at most for Config.CallTimeout. MACs take no part in that.
+//
 // # PINs
 //
 // The PIN is read at each login, handed to the module, and kept nowhere. A wrong PIN is never tried twice, and no attempt

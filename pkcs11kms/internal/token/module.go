@@ -58,7 +58,8 @@ type loadedModule struct {
 	// busy is a lock that a context can give up on: C_Initialize of a network module can hang.
 	busy chan struct{}
 
-	changes changes
+	// changing is the turn to change objects, which the Tokens of the process take before they compete with other processes.
+	changing semaphore
 
 	// The holder of busy guards the rest.
 	refs      int
@@ -94,7 +95,7 @@ func loadModule(path string) (*loadedModule, error) {
 		return nil, refuse(ModuleUnusable, nil, fmt.Sprintf("loading PKCS#11 module %q: the dynamic linker refuses it", path),
 			fmt.Sprintf("see whether a library that it needs is missing: ldd %q", path))
 	}
-	m := &loadedModule{id: id, path: path, ctx: ctx, busy: make(chan struct{}, 1), changes: changes{turn: newSemaphore(1)}}
+	m := &loadedModule{id: id, path: path, ctx: ctx, busy: make(chan struct{}, 1), changing: newSemaphore(1)}
 	registry.modules[id] = m
 	return m, nil
 }

@@ -49,10 +49,11 @@ type Token struct {
 	slot   uint
 	quirk  quirk
 	// lockFile is what a change of the token's objects locks, if the quirk says so.
-	lockFile string
-	timeout  time.Duration
-	info     Info
-	caps     Capabilities
+	lockFile   string
+	lockWarned sync.Once
+	timeout    time.Duration
+	info       Info
+	caps       Capabilities
 
 	pool    *pool
 	streams semaphore // places for streams, a quarter of the pool
