@@ -119,7 +119,7 @@ func TestDecodeKeyRefusesWhatWasNotWritten(t *testing.T) {
 		"null":               `null`,
 		"cut off":            golden[:len(golden)-1],
 		"field of tomorrow":  replace(`{`, `{"policy":"deny",`),
-		"state of tomorrow":  replace(`Enabled`, `PendingDeletion`),
+		"state of tomorrow":  replace(`Enabled`, `PendingImport`),
 		"no state":           replace(`"state":"Enabled",`, ``),
 		"state of no case":   replace(`Enabled`, `enabled`),
 		"name in upper case": replace(`"state"`, `"State"`),

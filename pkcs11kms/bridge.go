@@ -31,9 +31,10 @@ type Bridge struct {
 
 	tokenErrors tokenErrorCounts
 
-	stop   context.CancelFunc // ends the goroutines
-	tasks  sync.WaitGroup     // counts them
-	closed func() error       // closes everything, once
+	settled chan struct{}      // closed after the janitor's first pass
+	stop    context.CancelFunc // ends the goroutines
+	tasks   sync.WaitGroup     // counts them
+	closed  func() error       // closes everything, once
 }
 
 // region is one token and the name of its keys' region.
@@ -50,7 +51,7 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	b := &Bridge{cfg: cfg, log: cfg.Logger, store: cfg.Store, regions: map[string]*region{}, opened: cfg.Now()}
+	b := &Bridge{cfg: cfg, log: cfg.Logger, store: cfg.Store, regions: map[string]*region{}, opened: cfg.Now(), settled: make(chan struct{})}
 	b.closed = sync.OnceValue(b.closeAll)
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
 	if cfg.StorePath != "" {

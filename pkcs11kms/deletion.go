@@ -100,6 +100,8 @@ const deletionUptime = 10 * time.Minute
 
 // destroyDue begins the deletion of keys whose date has come. The rest is remove's.
 func (b *Bridge) destroyDue(ctx context.Context) error {
+	ctx, cancel := b.outlast(ctx)
+	defer cancel()
 	now := b.cfg.Now()
 	if b.cfg.ShortLived || now.Sub(b.opened) < deletionUptime {
 		return nil

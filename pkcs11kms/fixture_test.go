@@ -52,6 +52,7 @@ func (l logTo) Write(p []byte) (int, error) {
 func openClient(t testing.TB, cfg Config) *Client {
 	c, err := New(t.Context(), cfg)
 	require.NoError(t, err)
+	<-c.bridge.settled // tests set the clock, which no first pass may see half-way
 	t.Cleanup(func() {
 		requireSessionsBack(t, c)
 		assert.NoError(t, c.Close())

@@ -97,10 +97,13 @@ func (w *working) has(ref keystore.Ref) bool {
 func (b *Bridge) tidy(ctx context.Context) {
 	tick := time.NewTicker(janitorInterval)
 	defer tick.Stop()
-	for {
+	for first := true; ; first = false {
 		b.tidyOnce(ctx)
-		if err := b.destroyDue(context.WithoutCancel(ctx)); err != nil {
+		if err := b.destroyDue(ctx); err != nil {
 			b.log.Error("keys whose deletion date has come are not destroyed", "error", err)
+		}
+		if first {
+			close(b.settled)
 		}
 		select {
 		case <-ctx.Done():

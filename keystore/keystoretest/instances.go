@@ -257,7 +257,7 @@ func testVerifyFindsForeignValue(t *testing.T, open Opener) {
 	noEntry := sampleKey("bad").Put(0)
 	noEntry.Index = nil
 	otherKind := sampleKey("bad").Put(0)
-	otherKind.Ref.Kind = "alias"
+	otherKind.Ref.Kind = "grant"
 
 	s := open(t)
 	mustCommit(t, s, good)
