@@ -4,11 +4,11 @@
 GO ?= go
 STATE_DIR ?= .pkcs11kms-dev
 PKGS = ./...
-# Debian packages of the independent clients and tools that tests work with. Node and npm only where there are none.
-TEST_TOOLS = opensc awscli python3-boto3 systemd
-ifeq ($(and $(shell command -v node),$(shell command -v npm)),)
-TEST_TOOLS += nodejs npm
-endif
+# Debian packages of the independent clients and tools that tests work with, where the commands are not there already.
+missing = $(shell $(1) >/dev/null 2>&1 || echo $(2))
+TEST_TOOLS = $(call missing,command -v pkcs11-tool,opensc) $(call missing,command -v aws,awscli) \
+  $(call missing,/usr/bin/python3 -c 'import boto3',python3-boto3) $(call missing,command -v systemd-analyze,systemd) \
+  $(call missing,command -v node,nodejs) $(call missing,command -v npm,npm)
 export CGO_ENABLED = 1
 
 build:

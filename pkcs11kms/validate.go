@@ -15,7 +15,13 @@ import (
 // service. Paths are the member names in lowerCamel. Blobs, policies and tokens are never echoed.
 type violations []string
 
+// maxViolations bounds what one answer lists: a list of many thousand wrong elements must not make an answer of that size.
+const maxViolations = 50
+
 func (v *violations) add(value, path, constraint string) {
+	if len(*v) == maxViolations {
+		return
+	}
 	if value != "" {
 		value += " "
 	}

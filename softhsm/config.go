@@ -66,10 +66,20 @@ func (c *Config) makeFiles() error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err == nil && readTokenDir(string(old)) == c.TokenDir {
+	if err == nil && sameDir(readTokenDir(string(old)), c.TokenDir) {
 		return os.Chmod(c.File, 0o600)
 	}
 	return writeAtomically(c.File, c.text())
+}
+
+// sameDir tells whether two paths lead to one directory, as through a symbolic link.
+func sameDir(a, b string) bool {
+	if a == b {
+		return true
+	}
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 func (c *Config) text() string {

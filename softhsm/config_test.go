@@ -187,3 +187,19 @@ func TestOtherClientsReadTheConfiguration(t *testing.T) {
 	assert.Contains(t, string(out), tok.Serial)
 	assert.Contains(t, string(out), "User PIN init.:   yes")
 }
+
+// Two paths of one directory must not rewrite each other's configuration: whoever reads it meanwhile would find it gone.
+func TestSetupThroughALinkChangesNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "real")
+	made, err := softhsm.Setup(dir)
+	require.NoError(t, err)
+	before, err := os.ReadFile(made.File)
+	require.NoError(t, err)
+	link := filepath.Join(t.TempDir(), "link")
+	require.NoError(t, os.Symlink(dir, link))
+	_, err = softhsm.Setup(link)
+	require.NoError(t, err)
+	after, err := os.ReadFile(made.File)
+	require.NoError(t, err)
+	require.Equal(t, string(before), string(after))
+}

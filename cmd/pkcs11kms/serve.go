@@ -131,7 +131,7 @@ func (s *serving) prepare(ctx context.Context) (server.Listen, error) {
 	if err := s.checkListeners(); err != nil {
 		return server.Listen{}, err
 	}
-	listen := server.Listen{API: s.listen.API, Admin: s.listen.Admin, AllowPlaintext: s.plaintext}
+	listen := server.Listen{API: s.listen.API, Admin: s.listen.Admin, AllowPlaintext: s.plaintext, LoopbackOnly: s.dev}
 	if listen.Admin == adminOff {
 		listen.Admin = ""
 	}
@@ -226,11 +226,11 @@ func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region st
 	var notice sync.WaitGroup
 	notice.Go(func() {
 		<-ctx.Done()
+		end() // before anything is written, which may block on a log that nobody reads
 		if !errors.Is(context.Cause(ctx), errOver) {
-			s.log.Info("stopping")
 			s.tell(notifyStopping)
+			s.log.Info("stopping")
 		}
-		end()
 	})
 	err := server.New(bridge, server.Options{Logger: s.log}).Run(running, listen)
 	cause := context.Cause(ctx)

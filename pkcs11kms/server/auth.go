@@ -33,16 +33,25 @@ func (s *Server) lookup(ctx context.Context, claim *sigv4.Claim) (sigv4.Key, ide
 	return key, identity{caller: caller, accessKey: claim.AccessKeyID, region: claim.Region}, err
 }
 
-// authenticate returns the client of whoever signed the request.
-func (s *Server) authenticate(ctx context.Context, r *http.Request, body []byte, x *exchange) (*pkcs11kms.Client, error) {
-	who, err := s.verifier.Verify(ctx, r, body)
+// authenticate reads the body and returns it with the client of whoever signed the request. Strangers are refused before
+// the body is read.
+func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange) (*pkcs11kms.Client, []byte, error) {
+	begun, err := s.verifier.Begin(ctx, r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	body, err := s.readBody(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	who, err := begun.Finish(body)
+	if err != nil {
+		return nil, nil, err
 	}
 	x.accessKey, x.caller = who.accessKey, who.caller.ARN()
 	client, err := s.bridge.Client(who.region)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return client.As(who.caller), nil
+	return client.As(who.caller), body, nil
 }

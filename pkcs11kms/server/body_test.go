@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -63,17 +64,48 @@ func TestTooLargeBodyIsNotRead(t *testing.T) {
 }
 
 func TestBodyShorterThanAnnounced(t *testing.T) {
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{}")))
+	require.NoError(t, err)
+	_, err = bodyReader().readBody(t.Context(), r)
+	require.ErrorIs(t, err, errShortBody)
+	require.Equal(t, answer{400, "SerializationException", errShortBody.Message}, answerTo(err))
+}
+
+// bodyReader is a server that can do nothing but read a body at a time.
+func bodyReader() *Server { return &Server{largeBodies: make(chan struct{}, 1)} }
+
+// Whoever does not sign is refused before a byte of the body is read.
+func TestBodyOfAStrangerIsNotRead(t *testing.T) {
 	f := newFixture(t, nil)
 	r := f.run(t, Listen{})
 	conn := dial(t, r)
-	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: TrentService.ListKeys\r\nContent-Length: 10\r\n\r\n{}")
-	require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: TrentService.ListKeys\r\nContent-Length: 1000000\r\n\r\n")
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
+	require.NoError(t, err, "without having sent the body")
 	body, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
-	require.Equal(t, http.StatusBadRequest, res.StatusCode)
-	require.Contains(t, string(body), `{"__type":"SerializationException",`)
+	require.Contains(t, string(body), `{"__type":"MissingAuthenticationTokenException",`)
+	require.True(t, res.Close, "and the connection is not kept")
+}
+
+// Large bodies take turns, and whoever waits can give up.
+func TestLargeBodiesTakeTurns(t *testing.T) {
+	s := bodyReader()
+	s.largeBodies <- struct{}{}
+	large, err := http.NewRequest(http.MethodPost, "/", bytes.NewReader(make([]byte, firstBody+1)))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.readBody(ctx, large)
+	require.ErrorIs(t, err, errShortBody)
+	small, err := http.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
+	require.NoError(t, err)
+	_, err = s.readBody(ctx, small)
+	require.NoError(t, err, "small ones do not wait")
+	<-s.largeBodies
+	_, err = s.readBody(t.Context(), large)
+	require.NoError(t, err)
+	require.Empty(t, s.largeBodies)
 }
 
 // Bodies of every size around the first buffer arrive whole.
@@ -89,7 +121,7 @@ func TestBodySizes(t *testing.T) {
 			if r.Body == nil {
 				r.Body = http.NoBody
 			}
-			got, err := readBody(r)
+			got, err := bodyReader().readBody(t.Context(), r)
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(want, got), "%d bytes, chunked %v", n, chunked)
 		}

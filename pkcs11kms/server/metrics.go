@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +30,7 @@ func newMetrics(bridge *pkcs11kms.Bridge) *metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
 	}
-	m.registry.MustRegister(m.requests, m.latency, bridgeCollector{bridge})
+	m.registry.MustRegister(m.requests, m.latency, bridgeCollector{bridge, &keyCounts{counts: map[string]int{}}})
 	return m
 }
 
@@ -42,7 +43,36 @@ func (m *metrics) observe(op, code string, took time.Duration) {
 }
 
 // bridgeCollector reads the Bridge's own counts when it is asked.
-type bridgeCollector struct{ bridge *pkcs11kms.Bridge }
+type bridgeCollector struct {
+	bridge *pkcs11kms.Bridge
+	keys   *keyCounts
+}
+
+// keyCounts remembers how many keys there were: counting reads every record. Safe for concurrent use.
+type keyCounts struct {
+	mu     sync.Mutex // guards the rest; held while counting, so that there is one count at a time
+	at     time.Time
+	counts map[string]int
+}
+
+const countAge = 10 * time.Second // how old a count may be
+
+func (k *keyCounts) get(bridge *pkcs11kms.Bridge) map[string]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.at.IsZero() && time.Since(k.at) < countAge {
+		return k.counts
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), countPatience)
+	defer cancel()
+	k.at, k.counts = time.Now(), map[string]int{}
+	for _, region := range bridge.Regions() {
+		if n, err := bridge.CountKeys(ctx, region); err == nil { // the other figures are worth having when the store is not
+			k.counts[region] = n
+		}
+	}
+	return k.counts
+}
 
 var (
 	sessionsDesc = prometheus.NewDesc("pkcs11kms_sessions", "Sessions with the token by state: in_use, waiting, lost, open, size.",
@@ -71,13 +101,7 @@ func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
 	for class, n := range stats.TokenErrors {
 		ch <- prometheus.MustNewConstMetric(tokenErrorsDesc, prometheus.CounterValue, float64(n), class)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), countPatience)
-	defer cancel()
-	for _, region := range c.bridge.Regions() {
-		n, err := c.bridge.CountKeys(ctx, region)
-		if err != nil {
-			continue // the scrape's other figures are worth having when the store is not
-		}
+	for region, n := range c.keys.get(c.bridge) {
 		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(n), region)
 	}
 }

@@ -37,11 +37,11 @@ func (s *Server) record(r *http.Request, x *exchange, status int, took time.Dura
 		level = slog.LevelWarn
 		attrs = append(attrs, slog.String("reason", auth.Message))
 	}
-	switch {
-	case status >= http.StatusInternalServerError:
+	if status >= http.StatusInternalServerError {
 		level = slog.LevelError
 		attrs = append(attrs, slog.String("cause", causes(err)))
-	case x.accessKey == "":
+	}
+	if x.accessKey == "" {
 		if !s.strangers.Allow() {
 			s.suppressed.Add(1)
 			return

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // limits are for slow clients.
@@ -43,6 +47,8 @@ type Listen struct {
 	AllowPlaintext bool
 	// Grace bounds the end. Default: DefaultGrace.
 	Grace time.Duration
+	// LoopbackOnly refuses every address that other machines can reach, with or without TLS.
+	LoopbackOnly bool
 	// Ready is called once, when connections are accepted, with the addresses that were chosen (admin may be nil).
 	Ready func(api, admin net.Addr)
 }
@@ -55,15 +61,16 @@ func (s *Server) Run(ctx context.Context, l Listen) error {
 	if err := l.check(); err != nil {
 		return err
 	}
-	api, err := listen(l.API)
+	api, err := l.listen(l.API, l.AllowPlaintext)
 	if err != nil {
 		return err
 	}
+	api = netutil.LimitListener(api, maxConnections())
 	servers := []*http.Server{s.httpServer(s, l.Certificate)}
 	listeners := []net.Listener{api}
 	var adminAddr net.Addr
 	if l.Admin != "" {
-		admin, err := listen(l.Admin)
+		admin, err := l.listen(l.Admin, false)
 		if err != nil {
 			return errors.Join(err, api.Close())
 		}
@@ -111,10 +118,44 @@ func isLocal(address string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// listen opens an address, and looks at what came of it: a name such as localhost is whatever the hosts file says.
+func (l Listen) listen(address string, plaintext bool) (net.Listener, error) {
+	listener, err := listen(address)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := listener.Addr().(*net.TCPAddr)
+	if ok && !tcp.IP.IsLoopback() && (l.LoopbackOnly || l.Certificate == nil && !plaintext) {
+		return nil, errors.Join(fmt.Errorf("%w: %s", ErrPlaintext, listener.Addr()), listener.Close())
+	}
+	return listener, nil
+}
+
+// spareDescriptors are those that are not for connections of the API: the store, the token, the log and the admin pages
+// must go on working when strangers hold all the connections that they can get.
+const spareDescriptors = 256
+
+func maxConnections() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<20 {
+		return 1 << 20
+	}
+	return max(int(limit.Cur)-spareDescriptors, int(limit.Cur)/2)
+}
+
+// network keeps an IPv4 address to IPv4: Go listens on 0.0.0.0 for IPv6 as well.
+func network(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err == nil && net.ParseIP(host).To4() != nil {
+		return "tcp4"
+	}
+	return "tcp"
+}
+
 func listen(address string) (net.Listener, error) {
 	path, unix := strings.CutPrefix(address, unixPrefix)
 	if !unix {
-		return net.Listen("tcp", address)
+		return net.Listen(network(address), address)
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
@@ -159,7 +200,7 @@ func (s *Server) httpServer(handler http.Handler, certificate *Certificate) *htt
 		WriteTimeout:      s.limits.read + s.timeout + s.limits.write, // net/http counts from the end of the headers
 		IdleTimeout:       s.limits.idle,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what clients do wrong on the transport
+		ErrorLog:          log.New(transportLog{s.log}, "", 0),
 	}
 	if certificate != nil {
 		server.TLSConfig = certificate.config()
@@ -202,4 +243,17 @@ func stop(ctx context.Context, l Listen, servers []*http.Server, failed <-chan e
 		err = errors.Join(err, <-failed)
 	}
 	return err
+}
+
+// transportLog takes what net/http has to say: what clients do wrong on the transport, and, which matters, that no more
+// connections can be accepted.
+type transportLog struct{ log *slog.Logger }
+
+func (t transportLog) Write(p []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.Contains(p, []byte("Accept error")) {
+		level = slog.LevelError
+	}
+	t.log.Log(context.Background(), level, strings.TrimSpace(string(p)))
+	return len(p), nil
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,10 +108,12 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	f.limits.header, f.limits.read, f.limits.idle = 500*time.Millisecond, time.Second, 500*time.Millisecond
 	r := f.run(t, Listen{})
 	const head = "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: TrentService.ListKeys\r\nContent-Length: 1000\r\n"
+	signed, err := httputil.DumpRequestOut(f.request(t, r.url, "ListKeys", "{"+strings.Repeat(" ", 999)), false)
+	require.NoError(t, err)
 	for name, tc := range map[string]struct{ sent, answer string }{
 		"silent":         {"", ""},
 		"half a header":  {head, ""},
-		"half a body":    {head + "\r\n{", "came too slowly"},
+		"half a body":    {string(signed) + "{", "came too slowly"},
 		"idle afterward": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "UnknownOperationException"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -131,9 +134,13 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 func TestHeadersTooLarge(t *testing.T) {
 	f := newFixture(t, nil)
 	r := f.run(t, Listen{})
-	req := f.request(t, r.url, "ListKeys", "{}")
-	req.Header.Set("X-Padding", strings.Repeat("x", 2*maxHeader))
-	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, f.send(t, req).StatusCode)
+	conn := dial(t, r)
+	go func() { // the server answers before it has read everything
+		_, _ = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Padding: %s\r\n\r\n", strings.Repeat("x", 2*maxHeader))
+	}()
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, res.StatusCode)
 }
 
 // An operation that takes longer than it may is answered, and the answer asks to try again.
@@ -238,4 +245,22 @@ func getOnSocket(t *testing.T, path, page string) string {
 	body, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
 	return string(body)
+}
+
+// A name is whatever the hosts file makes of it, so what counts is the address that came of it.
+func TestWhatIsBoundCounts(t *testing.T) {
+	for name, l := range map[string]Listen{
+		"without TLS":      {},
+		"on loopback only": {LoopbackOnly: true, AllowPlaintext: true},
+	} {
+		_, err := l.listen("0.0.0.0:0", l.AllowPlaintext)
+		require.ErrorIs(t, err, ErrPlaintext, name)
+		listener, err := l.listen("localhost:0", l.AllowPlaintext)
+		require.NoError(t, err, name)
+		require.NoError(t, listener.Close())
+	}
+	listener, err := Listen{AllowPlaintext: true}.listen("0.0.0.0:0", true)
+	require.NoError(t, err)
+	require.Equal(t, "0.0.0.0", listener.Addr().(*net.TCPAddr).IP.String(), "not IPv6 as well")
+	require.NoError(t, listener.Close())
 }

@@ -48,6 +48,8 @@ type Server struct {
 	limits   limits
 	metrics  *metrics
 
+	largeBodies chan struct{} // holds a place for each large body that is being read
+
 	strangers  *rate.Limiter // of log lines about requests that nobody is known to have sent
 	suppressed atomic.Int64  // lines that it kept back since the last one
 }
@@ -63,7 +65,8 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 	if o.CallTimeout == 0 {
 		o.CallTimeout = 10 * time.Second
 	}
-	s := &Server{bridge: bridge, log: o.Logger, timeout: o.CallTimeout, limits: defaultLimits, metrics: newMetrics(bridge), strangers: newLimiter()}
+	s := &Server{bridge: bridge, log: o.Logger, timeout: o.CallTimeout, limits: defaultLimits, metrics: newMetrics(bridge), strangers: newLimiter(),
+		largeBodies: make(chan struct{}, maxLargeBodies)}
 	s.verifier = s.newVerifier(o)
 	return s
 }
@@ -86,8 +89,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header.Set("X-Amzn-Errortype", a.code)
 	}
 	header.Set("Content-Length", strconv.Itoa(len(body)))
+	if x.accessKey == "" {
+		header.Set("Connection", "close") // a stranger's connection is not kept waiting for more
+	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // whether the client still listens is its own business
+	if flusher, ok := w.(http.Flusher); ok {
+		flusher.Flush() // what was done is answered, whatever becomes of the log
+	}
 	s.record(r, &x, status, time.Since(began), err)
 }
 
@@ -119,13 +128,12 @@ func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := readBody(r)
-	if err != nil {
-		return nil, err
+	if r.ContentLength > maxBody {
+		return nil, errTooLarge // not a byte of it is read
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.timeout)
 	defer cancel()
-	client, err := s.authenticate(ctx, r, body, x)
+	client, body, err := s.authenticate(ctx, r, x)
 	if err != nil {
 		return nil, err
 	}
@@ -152,11 +160,19 @@ func operationOf(r *http.Request, x *exchange) (handler, error) {
 // firstBody is what a body gets before any of it has come. Most are smaller.
 const firstBody = 8 << 10
 
-// readBody reads at most maxBody bytes. A body that is announced as larger is not read at all. The memory grows with what
-// comes, so that announcing a body costs the server nothing.
-func readBody(r *http.Request) ([]byte, error) {
-	if r.ContentLength > maxBody {
-		return nil, errTooLarge
+// maxLargeBodies bounds how many bodies over firstBody are in memory at once.
+const maxLargeBodies = 64
+
+// readBody reads at most maxBody bytes. The memory grows with what comes, so that announcing a body costs the server
+// nothing; large ones take turns.
+func (s *Server) readBody(ctx context.Context, r *http.Request) ([]byte, error) {
+	if r.ContentLength < 0 || r.ContentLength > firstBody {
+		select {
+		case s.largeBodies <- struct{}{}:
+			defer func() { <-s.largeBodies }()
+		case <-ctx.Done():
+			return nil, errShortBody
+		}
 	}
 	var body bytes.Buffer
 	body.Grow(min(max(int(r.ContentLength), 0), firstBody) + bytes.MinRead)

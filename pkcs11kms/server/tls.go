@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/tls"
 	"fmt"
+	"os"
 	"sync/atomic"
 )
 
@@ -20,6 +21,11 @@ func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
 
 // Reload reads the files again. When they cannot be used, the certificate stays as it was.
 func (c *Certificate) Reload() error {
+	info, err := os.Stat(c.keyFile)
+	if err == nil && info.Mode().Perm()&0o027 != 0 {
+		return fmt.Errorf("the TLS key %q is open to others (mode %#o): chmod 600 it, and replace it if others may have read it",
+			c.keyFile, info.Mode().Perm())
+	}
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("reading the TLS certificate %q: %w", c.certFile, err)

@@ -38,43 +38,65 @@ type Verifier[Identity any] struct {
 // Verify returns what Lookup said about the sender if the request is signed with its key. A refusal is an *Error; any
 // other error is Lookup's.
 func (v *Verifier[Identity]) Verify(ctx context.Context, r *http.Request, body []byte) (Identity, error) {
-	var nobody Identity
-	claim, err := Parse(r)
+	begun, err := v.Begin(ctx, r)
 	if err != nil {
+		var nobody Identity
 		return nobody, err
 	}
+	return begun.Finish(body)
+}
+
+// Begun is a request of which everything is checked that can be without its body. It proves nothing yet.
+type Begun[Identity any] struct {
+	claim     *Claim
+	key       Key
+	identity  Identity
+	canonical []byte // the canonical request but for the payload hash
+	declared  *[sha256.Size]byte
+}
+
+// Begin does everything that needs no body, Lookup included, so that a body need not be read for strangers.
+func (v *Verifier[Identity]) Begin(ctx context.Context, r *http.Request) (*Begun[Identity], error) {
+	claim, err := Parse(r)
+	if err != nil {
+		return nil, err
+	}
 	if err := v.checkTime(claim); err != nil {
-		return nobody, err
+		return nil, err
 	}
 	var signed signedHeaders
 	if err := signed.collect(r, claim.SignedHeaders); err != nil {
-		return nobody, err
+		return nil, err
 	}
 	if err := v.checkScope(claim); err != nil {
-		return nobody, err
+		return nil, err
 	}
-	declared, err := declaredPayload(r.Header)
-	if err != nil {
-		return nobody, err
+	b := &Begun[Identity]{claim: claim}
+	if b.declared, err = declaredPayload(r.Header); err != nil {
+		return nil, err
 	}
-	// Room on the stack for the usual request.
-	canonical, err := appendCanonical(make([]byte, 0, 1024), r, &signed)
-	if err != nil {
-		return nobody, err
+	// Room for the usual request.
+	if b.canonical, err = appendCanonical(make([]byte, 0, 1024), r, &signed); err != nil {
+		return nil, err
 	}
-	key, identity, err := v.lookup(ctx, claim)
-	if err != nil {
-		return nobody, err
+	if b.key, b.identity, err = v.lookup(ctx, claim); err != nil {
+		return nil, err
 	}
+	return b, nil
+}
+
+// Finish returns the sender if the signature is right for the body. It may be called once.
+func (b *Begun[Identity]) Finish(body []byte) (Identity, error) {
+	var nobody Identity
 	payload := sha256.Sum256(body)
-	canonical = hex.AppendEncode(canonical, payload[:])
-	if !claim.signedBy(&key, sha256.Sum256(canonical)) {
+	canonical := hex.AppendEncode(b.canonical, payload[:])
+	if !b.claim.signedBy(&b.key, sha256.Sum256(canonical)) {
 		return nobody, mismatch()
 	}
-	if declared != nil && *declared != payload {
+	if b.declared != nil && *b.declared != payload {
 		return nobody, invalid("The provided 'x-amz-content-sha256' header does not match what was computed.", checkSecret)
 	}
-	return identity, nil
+	return b.identity, nil
 }
 
 // checkTime compares with the clock in whole seconds, as signatures are dated.
