@@ -159,3 +159,14 @@ type Store interface {
 	// after it get ErrClosed. The second Close returns what the first did.
 	Close() error
 }
+
+// Backuper is a Store that can write a copy of itself to a file while it is in use. Others are backed up by the means of
+// their own server.
+type Backuper interface {
+	Store
+
+	// Backup writes one moment of the store to a new file: every Commit that returned before Backup was called is in it,
+	// and none by halves. Commits, of whatever process, go on meanwhile. What is at path already is never replaced, and
+	// without success nothing is left there. When it returns without error the file is complete, verified and durable.
+	Backup(ctx context.Context, path string) error
+}

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -62,8 +60,9 @@ type KeyReport struct {
 	KeyID   string        `json:"key_id"`
 	State   string        `json:"state"`
 	KeySpec string        `json:"key_spec"`
-	CKAID   string        `json:"cka_id"`           // hexadecimal
-	Object  *ObjectReport `json:"object,omitempty"` // nil when it is missing
+	CKAID   string        `json:"cka_id"`            // hexadecimal
+	Adopted string        `json:"adopted,omitempty"` // keep or destroy: what a deletion does with an adopted object
+	Object  *ObjectReport `json:"object,omitempty"`  // nil when it is missing
 }
 
 // ObjectReport is an object of the token.
@@ -142,6 +141,7 @@ func (d *doctor) examineStore(ctx context.Context) (done func()) {
 		return done
 	}
 	d.add("store", subject, StatusOK, "every record and index entry is sound")
+	d.examineConsistency(ctx)
 	return done
 }
 
@@ -170,7 +170,7 @@ func (d *doctor) examineRegion(ctx context.Context, name string) {
 		d.fail("token", name, err)
 		return
 	}
-	d.examineKeys(ctx, &region, objects)
+	d.examineKeys(ctx, &region, inventory{objects: objects, restricts: t.Capabilities().AllowedMechanisms})
 }
 
 func (d *doctor) examineToken(name string, t *token.Token) *TokenReport {
@@ -200,88 +200,6 @@ func (d *doctor) examineToken(name string, t *token.Token) *TokenReport {
 		d.add("token", name, StatusWarning, "does not honour CKA_ALLOWED_MECHANISMS: other clients may use a key with another hash")
 	}
 	return r
-}
-
-// examineKeys compares every record of the region with its object: the keys of the account, and the service keys, which
-// are of none. Objects that no record names belong to other applications, other state directories, or to keys newer than
-// a restored backup.
-func (d *doctor) examineKeys(ctx context.Context, region *RegionReport, objects []token.Object) {
-	byID := map[string]*token.Object{}
-	for i := range objects {
-		byID[string(objects[i].ID)] = &objects[i]
-	}
-	for _, account := range []string{d.cfg.AccountID, ""} {
-		if err := d.examineAccount(ctx, region, account, byID); err != nil {
-			d.fail("store", region.Name, err)
-			return
-		}
-	}
-	d.listUnknown(ctx, region, objects)
-}
-
-func (d *doctor) examineAccount(ctx context.Context, region *RegionReport, account string, byID map[string]*token.Object) error {
-	after := ""
-	for {
-		recs, err := d.store.List(ctx, keystore.KindKey, region.Name, account, after, keystore.MaxPage)
-		if err != nil {
-			return err
-		}
-		for _, rec := range recs {
-			after = rec.Ref.ID
-			record, err := keystore.DecodeKey(rec)
-			if err != nil {
-				d.fail("key", rec.Ref.ID, err)
-				continue
-			}
-			region.Keys = append(region.Keys, d.examineKey(record, byID[string(record.CKAID)]))
-		}
-		if len(recs) < keystore.MaxPage {
-			return nil
-		}
-	}
-}
-
-func (d *doctor) examineKey(record keystore.Key, object *token.Object) KeyReport {
-	r := KeyReport{KeyID: record.ID, State: string(record.State), KeySpec: record.Spec, CKAID: record.CKAID.String()}
-	if object != nil {
-		o := objectReport(*object)
-		r.Object = &o
-	}
-	switch {
-	case record.State.Unfinished():
-		d.advise("key", record.ID, StatusWarning, fmt.Sprintf("is half made (%s)", record.State),
-			"nothing: the process that works on it, or the next one that is started, finishes it. In a copy or a restored\n"+
-				"backup of the state directory it stays as it is, invisible, and its object is left alone")
-	case object == nil:
-		d.advise("key", record.ID, StatusError, "has no object in the token: the key cannot be used",
-			"restore the token from the HSM's backup, or look for the token that has the CKA_ID "+r.CKAID)
-	default:
-		if wrong := weaknesses(record, object); len(wrong) > 0 {
-			d.advise("key", record.ID, StatusError, "its object is not as it was made: "+strings.Join(wrong, ", "),
-				"find out who changed it; create a new key and retire this one")
-		} else {
-			d.add("key", record.ID, StatusOK, fmt.Sprintf("%s, %s, object %s", record.Spec, record.State, r.CKAID))
-		}
-	}
-	return r
-}
-
-// weaknesses compares an object with what CreateKey asked the token for.
-func weaknesses(record keystore.Key, o *token.Object) (wrong []string) {
-	say := func(bad bool, text string) {
-		if bad {
-			wrong = append(wrong, text)
-		}
-	}
-	say(!o.Sensitive || !o.AlwaysSensitive, "not always sensitive")
-	say(o.Extractable || !o.NeverExtractable, "extractable at some time")
-	say(!o.Sign, "cannot sign")
-	say(!o.Private, "not private")
-	say(o.Label != record.ID, "another label")
-	if spec := macSpecOf(types.KeySpec(record.Spec)); spec != nil {
-		say(o.ValueLen != 0 && o.ValueLen != spec.hash.KeyBytes(), "another length")
-	}
-	return wrong
 }
 
 // listUnknown names the objects of the token that no record of the whole store names.

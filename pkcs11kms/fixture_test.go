@@ -27,6 +27,11 @@ const (
 
 // newConfig makes a token and an empty store for one test.
 func newConfig(t testing.TB) Config {
+	cfg, _ := newConfigAndToken(t)
+	return cfg
+}
+
+func newConfigAndToken(t testing.TB) (Config, softhsm.TestToken) {
 	tok := softhsm.NewToken(t)
 	path := filepath.Join(t.TempDir(), "kms.db")
 	require.NoError(t, sqlite.Create(path))
@@ -37,7 +42,7 @@ func newConfig(t testing.TB) Config {
 		StorePath:     path,
 		Quotas:        Quotas{NoRates: true},
 		Logger:        slog.New(slog.NewTextHandler(logTo{t}, nil)),
-	}
+	}, tok
 }
 
 // logTo shows a log only where the test fails.

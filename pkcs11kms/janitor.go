@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -98,7 +99,7 @@ func (b *Bridge) tidy(ctx context.Context) {
 	tick := time.NewTicker(janitorInterval)
 	defer tick.Stop()
 	for first := true; ; first = false {
-		b.tidyOnce(ctx)
+		_, _ = b.tidyOnce(ctx) // logs what fails
 		if err := b.destroyDue(ctx); err != nil {
 			b.log.Error("keys whose deletion date has come are not destroyed", "error", err)
 		}
@@ -117,8 +118,9 @@ func (b *Bridge) tidy(ctx context.Context) {
 }
 
 // tidyOnce finishes the records in Creating and Deleting of instances that are dead, and those of this instance that
-// nobody works on. It destroys only objects that such a record names. What fails is logged and tried again later.
-func (b *Bridge) tidyOnce(ctx context.Context) {
+// nobody works on. It destroys only objects that such a record names. It returns the ids of the keys that are gone now.
+// What fails is logged and tried again later; the error is for those who asked for the pass.
+func (b *Bridge) tidyOnce(ctx context.Context) (finished []string, err error) {
 	ctx, cancel := b.outlast(ctx)
 	defer cancel()
 	owners := map[string]func(forget bool){}
@@ -129,21 +131,27 @@ func (b *Bridge) tidyOnce(ctx context.Context) {
 			}
 		}
 	}()
+	var problems []error
 	var after keystore.Ref
 	for {
 		recs, err := b.store.Lookup(ctx, keystore.IndexUnfinished, "", after, keystore.MaxPage)
 		if err != nil {
 			b.log.Warn("janitor cannot read the store", "error", err)
-			return
+			return finished, errors.Join(append(problems, err)...)
 		}
 		for _, rec := range recs {
 			after = rec.Ref
-			if err := b.tidyRecord(ctx, rec, owners); err != nil {
+			done, err := b.tidyRecord(ctx, rec, owners)
+			if err != nil {
 				b.log.Warn("janitor cannot remove a key that was left half made", "key", rec.Ref.ID, "error", err)
+				problems = append(problems, fmt.Errorf("removing the half-made key %s: %w", rec.Ref.ID, err))
+			}
+			if done {
+				finished = append(finished, rec.Ref.ID)
 			}
 		}
 		if len(recs) < keystore.MaxPage {
-			return
+			return finished, errors.Join(problems...)
 		}
 	}
 }
@@ -159,26 +167,29 @@ func (b *Bridge) outlast(ctx context.Context) (context.Context, context.CancelFu
 	return longer, func() { stop(); cancel() }
 }
 
-func (b *Bridge) tidyRecord(ctx context.Context, rec keystore.Record, owners map[string]func(forget bool)) error {
+// tidyRecord finishes one record unless somebody else is at it, and tells whether it did.
+func (b *Bridge) tidyRecord(ctx context.Context, rec keystore.Record, owners map[string]func(forget bool)) (done bool, err error) {
 	record, err := keystore.DecodeKey(rec)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if _, ok := b.regions[record.Region]; !ok {
-		return nil // only a process that has the region's token can finish it
+		return false, nil // only a process that has the region's token can finish it
 	}
 	if record.Instance == b.store.Instance() {
 		if b.working.has(rec.Ref) {
-			return nil
+			return false, nil
 		}
-		return b.finish(ctx, record, rec.Version)
+		err := b.finish(ctx, record, rec.Version)
+		return err == nil, err
 	}
 	free, err := b.ownerOf(ctx, record.Instance, owners)
 	if err != nil || free == nil {
-		return err
+		return false, err
 	}
 	// The version makes this safe even if the record was read before its owner finished it and ended.
-	return b.finish(ctx, record, rec.Version)
+	err = b.finish(ctx, record, rec.Version)
+	return err == nil, err
 }
 
 // ownerOf takes an instance over, once in a pass, and returns what ends that. Nil when the instance is alive, or when

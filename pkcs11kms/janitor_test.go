@@ -120,7 +120,8 @@ func TestJanitorFinishesOwnLeftovers(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, recs, 1)
 	store.hook(nil, nil)
-	c.bridge.tidyOnce(t.Context())
+	_, err = c.bridge.tidyOnce(t.Context())
+	require.NoError(t, err)
 	requireNothingHalfMade(t, c, 0)
 }
 
@@ -281,8 +282,11 @@ func TestJanitorLeavesTheLivingAlone(t *testing.T) {
 	c, other := openClient(t, cfg), openClient(t, cfg)
 	record := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
 	defer c.bridge.working.add(record.Ref())()
-	c.bridge.tidyOnce(t.Context())
-	other.bridge.tidyOnce(t.Context())
+	for _, b := range []*Bridge{c.bridge, other.bridge} {
+		finished, err := b.tidyOnce(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, finished)
+	}
 	_, err := c.bridge.store.Get(t.Context(), record.Ref())
 	require.NoError(t, err)
 	_, err = c.region.token.Describe(t.Context(), record.CKAID)

@@ -55,13 +55,16 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 }
 
 // object returns the handle of a key's object. Handles outlive the cached records: finding an object is the slow part,
-// and the token layer itself notices when a handle went stale.
+// and the token layer itself notices when a handle went stale. An object that was adopted, kept and adopted anew may be
+// used with another hash than before.
 func (r *region) object(hash token.Hash, record keystore.Key) *token.Key {
-	object, ok := r.objects.Load(record.CKAID.String())
-	if !ok {
-		object, _ = r.objects.LoadOrStore(record.CKAID.String(), r.token.HMACKey(hash, record.CKAID))
+	id := record.CKAID.String()
+	if object, ok := r.objects.Load(id); ok && object.(*token.Key).Hash() == hash {
+		return object.(*token.Key)
 	}
-	return object.(*token.Key)
+	object := r.token.HMACKey(hash, record.CKAID)
+	r.objects.Store(id, object)
+	return object
 }
 
 // metadata is the KeyMetadata of CreateKey and DescribeKey, with the members that the real service sends for this

@@ -123,17 +123,13 @@ func (b *Bridge) countKey(ctx context.Context, record keystore.Key, n int) ([]ke
 	if record.Account == "" {
 		return nil, nil
 	}
-	counter := keystore.Counter{Region: record.Region, Account: record.Account, Name: keystore.CounterKeys}
-	rec, err := b.store.Get(ctx, keystore.CounterRef(record.Region, record.Account, keystore.CounterKeys))
-	if err == nil {
-		counter, err = keystore.DecodeCounter(rec)
-	}
-	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+	counter, version, err := readCounter(ctx, b.store, record.Region, record.Account)
+	if err != nil {
 		return nil, err
 	}
 	counter.N += n
 	if limit := b.cfg.Quotas.Keys; n > 0 && counter.N > limit {
 		return nil, limitExceeded(fmt.Sprintf("The account has reached its limit of %d keys in the region.", limit))
 	}
-	return []keystore.Change{counter.Put(rec.Version)}, nil
+	return []keystore.Change{counter.Put(version)}, nil
 }

@@ -40,7 +40,7 @@ func (b *Bridge) serviceKey(ctx context.Context, name string) (*key, error) {
 			return k, err
 		}
 		// Somebody else is at it, or died over it.
-		b.tidyOnce(ctx)
+		_, _ = b.tidyOnce(ctx) // logs what fails
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // applicationID marks a file as a key store, in the application_id field of its SQLite header ("pkKS"). It is frozen:
@@ -19,10 +20,10 @@ const applicationID = 0x706b4b53
 // already is an error and stays as it is. At no time is there a half-made file at path.
 func Create(path string) error {
 	ctx := context.Background()
-	if err := checkVacant(path); err != nil {
-		return fail(ctx, "create", path, err)
+	if err := checkVacant("create", path); err != nil {
+		return err
 	}
-	draft := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new-"+randomHex())
+	draft := draftOf(path)
 	defer removeDraft(draft)
 	if err := build(ctx, draft); err != nil {
 		return fail(ctx, "create", path, err)
@@ -30,23 +31,42 @@ func Create(path string) error {
 	if err := makeLocksDir(filepath.Join(filepath.Dir(path), locksName)); err != nil {
 		return fail(ctx, "create", path, err)
 	}
-	// A link, unlike a rename, never replaces what somebody else put there meanwhile.
-	if err := os.Link(draft, path); err != nil {
-		return fail(ctx, "create", path, vacancyError(path, err))
+	return fail(ctx, "create", path, publish("create", draft, path))
+}
+
+// draftOf names the file, beside the one that it will become, in which a store is made.
+func draftOf(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new-"+randomHex())
+}
+
+// publish gives a finished draft its name. A link, unlike a rename, never replaces what somebody else put there meanwhile.
+func publish(op, draft, path string) error {
+	err := os.Link(draft, path)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return vacancyError(op, path)
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EOPNOTSUPP):
+		return &Error{Op: op, Path: path, Err: err,
+			hint: "The file system allows no hard links. Name a file on another one, and copy it from there."}
+	case err != nil:
+		return err
 	}
 	removeDraft(draft)
-	return fail(ctx, "create", path, syncFile(filepath.Dir(path)))
+	return syncFile(filepath.Dir(path))
 }
+
+// journals are the suffixes of the files that SQLite keeps beside a store.
+var journals = []string{"-wal", "-journal", "-shm"}
 
 // checkVacant makes sure that neither a store nor the journal of a lost one is in the way: SQLite would replay an old
 // journal into the new file.
-func checkVacant(path string) error {
+func checkVacant(op, path string) error {
 	if _, err := os.Lstat(path); err == nil {
-		return vacancyError(path, fs.ErrExist)
+		return vacancyError(op, path)
 	}
-	for _, suffix := range []string{"-wal", "-journal"} {
+	for _, suffix := range journals {
 		if _, err := os.Lstat(path + suffix); err == nil {
-			return &Error{Op: "create", Path: path,
+			return &Error{Op: op, Path: path,
 				Err: fmt.Errorf("the journal %q of an earlier store is in the way", path+suffix),
 				hint: "It holds the last changes of a store that was moved away or removed. Put that store back, or\n" +
 					"move the journal away as well."}
@@ -55,26 +75,39 @@ func checkVacant(path string) error {
 	return nil
 }
 
-func vacancyError(path string, err error) error {
-	if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return &Error{Op: "create", Path: path, Err: errors.New("file exists already"),
-		hint: "The store is there: nothing is left to create. To start anew choose another state directory."}
+// vacancyHints say what to do about a file that is in the way, by operation.
+var vacancyHints = map[string]string{
+	"create":       "The store is there: nothing is left to create. To start anew choose another state directory.",
+	"restore":      "A backup never replaces a store. If that one is lost or damaged, end every process that uses it and move it\naway, with its -wal and -shm files.",
+	"write backup": "A backup never replaces a file: choose another name.",
+}
+
+func vacancyError(op, path string) error {
+	return &Error{Op: op, Path: path, Err: errors.New("file exists already"), hint: vacancyHints[op]}
 }
 
 // build makes the complete file under a name of its own and brings it to the disk.
 func build(ctx context.Context, draft string) error {
-	f, err := os.OpenFile(draft, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
+	if err := newFile(draft); err != nil {
 		return err
 	}
 	if err := fill(ctx, draft, schemaVersion); err != nil {
 		return err
 	}
+	return seal(draft)
+}
+
+// newFile makes an empty file for its owner alone.
+func newFile(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// seal brings a draft that nobody has open to the disk, and makes sure that everything is in the one file.
+func seal(draft string) error {
 	if _, err := os.Lstat(draft + "-wal"); err == nil {
 		return errors.New("checkpoint left a journal behind") // it would be lost with the draft's name
 	}
@@ -107,7 +140,7 @@ func fill(ctx context.Context, path string, version int64) (err error) {
 }
 
 func removeDraft(draft string) {
-	for _, suffix := range []string{"", "-wal", "-shm"} {
+	for _, suffix := range append([]string{""}, journals...) {
 		_ = os.Remove(draft + suffix) // what is gone is gone, and what cannot be removed does no harm
 	}
 }

@@ -36,6 +36,8 @@ var children = map[string]func(path string) error{
 	"hold":         withStore(childHold),
 	"idle":         func(string) error { return waitForParent() },
 	"unprivileged": childUnprivileged,
+	"fullbackup":   childFullBackup,
+	"fullrestore":  childFullRestore,
 }
 
 func TestMain(m *testing.M) {

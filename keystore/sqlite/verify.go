@@ -19,11 +19,11 @@ func (s *Store) Verify(ctx context.Context) error {
 		return err
 	}
 	defer s.leave()
-	return fail(ctx, "verify", s.path, s.verify(ctx))
+	return fail(ctx, "verify", s.path, verifyAll(ctx, s.readers))
 }
 
-func (s *Store) verify(ctx context.Context) (err error) {
-	tx, err := s.readers.BeginTx(ctx, nil)
+func verifyAll(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}

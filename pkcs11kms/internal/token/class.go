@@ -2,6 +2,7 @@ package token
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -17,4 +18,22 @@ func (o Object) ClassName() string {
 		return "CKO_PUBLIC_KEY"
 	}
 	return fmt.Sprintf("CKO 0x%X", o.Class)
+}
+
+// SecretKey tells whether the object is a secret key, of whatever type.
+func (o Object) SecretKey() bool { return o.Class == pkcs11.CKO_SECRET_KEY }
+
+// HMACKey tells whether the object is a secret key of a type that HMACs with h are made with.
+func (o Object) HMACKey(h Hash) bool {
+	return o.SecretKey() && (o.KeyType == pkcs11.CKK_GENERIC_SECRET || o.KeyType == h.info().keyType)
+}
+
+// Allows tells whether CKA_ALLOWED_MECHANISMS has the HMAC with h. Without that attribute an object allows all.
+func (o Object) Allows(h Hash) bool {
+	return len(o.AllowedMechanisms) == 0 || slices.Contains(o.AllowedMechanisms, h.Mechanism())
+}
+
+// AllowsOnly tells whether CKA_ALLOWED_MECHANISMS has the HMAC with h and nothing else.
+func (o Object) AllowsOnly(h Hash) bool {
+	return slices.Equal(o.AllowedMechanisms, []uint{h.Mechanism()})
 }

@@ -124,17 +124,35 @@ func (t *Token) unmake(s *session, object pkcs11.ObjectHandle, id []byte) {
 // After a *HungError the key may or may not be destroyed.
 func (t *Token) DestroyKey(ctx context.Context, id []byte, label string) error {
 	id = append([]byte(nil), id...)
-	return t.change(ctx, &operation{name: "C_DestroyObject", once: true, run: func(s *session, _ []byte) error {
+	return t.destroy(ctx, func(s *session) (pkcs11.ObjectHandle, error) {
 		object, err := s.find(id)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		o, err := s.describe(object)
+		if err == nil && o.Label != label {
+			err = ErrKeyForeign
+		}
+		return object, err
+	})
+}
+
+// DestroyObject destroys the object with exactly this CKA_ID, of whatever class: one that no Key names. It returns
+// ErrKeyMissing if there is none and ErrKeyAmbiguous, destroying nothing, if there are several, such as the two halves of
+// a key pair. After a *HungError the object may or may not be destroyed.
+func (t *Token) DestroyObject(ctx context.Context, id []byte) error {
+	if len(id) == 0 {
+		return errors.New("destroying an object: its CKA_ID is empty") // which would fit many
+	}
+	id = append([]byte(nil), id...)
+	return t.destroy(ctx, func(s *session) (pkcs11.ObjectHandle, error) { return s.findAny(id) })
+}
+
+func (t *Token) destroy(ctx context.Context, find func(*session) (pkcs11.ObjectHandle, error)) error {
+	return t.change(ctx, &operation{name: "C_DestroyObject", once: true, run: func(s *session, _ []byte) error {
+		object, err := find(s)
 		if err != nil {
 			return err
-		}
-		if o.Label != label {
-			return ErrKeyForeign
 		}
 		if s.abandoned() {
 			return errNotBegun

@@ -39,11 +39,17 @@ const (
 
 // find returns the secret key with exactly this CKA_ID. CKA_TOKEN keeps session copies out.
 func (s *session) find(id []byte) (pkcs11.ObjectHandle, error) {
-	handles, err := s.search([]*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
+	return s.only(id, pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY))
+}
+
+// findAny returns the object with exactly this CKA_ID, of whatever class.
+func (s *session) findAny(id []byte) (pkcs11.ObjectHandle, error) { return s.only(id) }
+
+func (s *session) only(id []byte, more ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	handles, err := s.search(append(more,
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
-	}, 2)
+	), 2)
 	switch {
 	case err != nil:
 		return 0, err

@@ -203,3 +203,47 @@ func TestClassName(t *testing.T) {
 		assert.Equal(t, want, token.Object{Class: class}.ClassName())
 	}
 }
+
+func TestDestroyObjectOfAnyClass(t *testing.T) {
+	tok := newToken(t)
+	c, s := bareSession(t, tok)
+	require.ErrorIs(t, tok.DestroyObject(t.Context(), []byte("none")), token.ErrKeyMissing)
+	require.Error(t, tok.DestroyObject(t.Context(), nil))
+	pair := func(private, public string) {
+		onToken := func(id string) []*pkcs11.Attribute {
+			return []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, id)}
+		}
+		p256 := pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07})
+		_, _, err := c.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)}, append(onToken(public), p256), onToken(private))
+		require.NoError(t, err)
+	}
+	pair("alone", "other")
+	pair("both", "both")
+	require.ErrorIs(t, tok.DestroyObject(t.Context(), []byte("both")), token.ErrKeyAmbiguous)
+	require.NoError(t, tok.DestroyObject(t.Context(), []byte("alone")))
+	objects, err := tok.Objects(t.Context())
+	require.NoError(t, err)
+	var left []string
+	for _, o := range objects {
+		left = append(left, o.ClassName()+" "+string(o.ID))
+		assert.False(t, o.HMACKey(token.SHA256))
+	}
+	assert.ElementsMatch(t, []string{"CKO_PUBLIC_KEY other", "CKO_PRIVATE_KEY both", "CKO_PUBLIC_KEY both"}, left)
+}
+
+func TestWhatAnObjectAllows(t *testing.T) {
+	any, only := token.Object{}, token.Object{AllowedMechanisms: []uint{pkcs11.CKM_SHA256_HMAC}}
+	both := token.Object{AllowedMechanisms: []uint{pkcs11.CKM_SHA384_HMAC, pkcs11.CKM_SHA256_HMAC}}
+	for _, o := range []token.Object{any, only, both} {
+		assert.True(t, o.Allows(token.SHA256))
+	}
+	assert.False(t, only.Allows(token.SHA384))
+	assert.True(t, only.AllowsOnly(token.SHA256))
+	assert.False(t, only.AllowsOnly(token.SHA384))
+	assert.False(t, any.AllowsOnly(token.SHA256))
+	assert.False(t, both.AllowsOnly(token.SHA256))
+
+	own := token.Object{Class: pkcs11.CKO_SECRET_KEY, KeyType: pkcs11.CKK_SHA256_HMAC}
+	assert.True(t, own.HMACKey(token.SHA256))
+	assert.False(t, own.HMACKey(token.SHA512), "a type for one hash is not for another")
+}

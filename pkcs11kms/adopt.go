@@ -1,0 +1,251 @@
+package pkcs11kms
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/google/uuid"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// RefusedError says why an administrative request was refused, and what to do about it. Nothing was changed.
+type RefusedError struct {
+	Problem string
+	Advice  string // one or more lines; often a command to run
+	Err     error  // the cause; may be nil
+}
+
+// Error says why.
+func (e *RefusedError) Error() string {
+	if e.Err == nil {
+		return e.Problem
+	}
+	return fmt.Sprintf("%s: %v", e.Problem, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// Hint returns Advice.
+func (e *RefusedError) Hint() string { return e.Advice }
+
+// AdoptOptions names an object of a token and says what key it becomes. KeySpec and exactly one of Label and ID are
+// required.
+type AdoptOptions struct {
+	Region      string        // default: the default region
+	Label       string        // CKA_LABEL
+	ID          []byte        // CKA_ID
+	KeySpec     types.KeySpec // one of the HMAC specs
+	Description string
+	// DestroyWithKey has the object destroyed when the key is deleted. Otherwise only the record goes then.
+	DestroyWithKey bool
+}
+
+// maxAdoptedBytes is the longest HMAC key that AWS KMS imports, for every spec. The shortest is what it would generate.
+const maxAdoptedBytes = 128
+
+// AdoptKey takes a secret key that is in the token already, made by whatever application, under management: it becomes an
+// enabled key of the account with a new key id. The object itself is not changed. The second result says what is weaker
+// about it than about keys of CreateKey. What cannot be adopted is refused with a *RefusedError.
+func (b *Bridge) AdoptKey(ctx context.Context, o AdoptOptions) (*types.KeyMetadata, []string, error) {
+	c, err := b.Client(o.Region)
+	if err != nil {
+		return nil, nil, err
+	}
+	spec, err := o.check()
+	if err != nil {
+		return nil, nil, err
+	}
+	able := c.region.token.Capabilities()
+	if gap := able.For(spec.hash).Err(); gap != nil {
+		return nil, nil, &RefusedError{fmt.Sprintf("the token cannot use %s keys", spec.spec), "use another --key-spec", gap}
+	}
+	objects, err := c.region.token.Objects(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking for the object: %w", err)
+	}
+	object, err := o.choose(objects)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.adoptable(ctx, c.region, spec, object); err != nil {
+		return nil, nil, err
+	}
+	k, err := b.adopt(ctx, c.region, spec, object, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return k.metadata(), adoptedWeaknesses(object, spec, able.AllowedMechanisms), nil
+}
+
+// check refuses options that make no sense whatever the token holds.
+func (o AdoptOptions) check() (*macSpec, error) {
+	if (o.Label == "") == (len(o.ID) == 0) {
+		return nil, &RefusedError{Problem: "exactly one of the label and the CKA_ID of the object must be given",
+			Advice: "name the object by --label or by --id"}
+	}
+	if utf8.RuneCountInString(o.Description) > 8192 {
+		return nil, &RefusedError{Problem: "the description is over 8192 characters", Advice: "shorten it"}
+	}
+	spec := macSpecOf(o.KeySpec)
+	if spec == nil {
+		return nil, &RefusedError{Problem: fmt.Sprintf("keys of the spec %q cannot be adopted", o.KeySpec),
+			Advice: "use HMAC_224, HMAC_256, HMAC_384 or HMAC_512"}
+	}
+	return spec, nil
+}
+
+// choose returns the one object that is meant, and that can be told from all others by its CKA_ID.
+func (o AdoptOptions) choose(objects []token.Object) (token.Object, error) {
+	var none token.Object
+	what := fmt.Sprintf("the label %q", o.Label)
+	meant := func(object token.Object) bool { return object.Label == o.Label }
+	if o.Label == "" {
+		what = "the CKA_ID " + hex.EncodeToString(o.ID)
+		meant = func(object token.Object) bool { return bytes.Equal(object.ID, o.ID) }
+	}
+	found := slices.DeleteFunc(slices.Clone(objects), func(object token.Object) bool { return !meant(object) })
+	switch {
+	case len(found) == 0:
+		return none, &RefusedError{Problem: "no key object of the token has " + what,
+			Advice: "see which objects the token holds: pkcs11kms doctor"}
+	case len(found) > 1 && o.Label != "":
+		return none, &RefusedError{Problem: fmt.Sprintf("%d key objects of the token have %s", len(found), what),
+			Advice: "name one by --id: " + idsOf(found)}
+	case len(found[0].ID) == 0:
+		return none, &RefusedError{Problem: "the object has an empty CKA_ID, by which it could not be found again",
+			Advice: "give it one: pkcs11-tool --login --set-id HEX --type secrkey --label LABEL"}
+	}
+	id := found[0].ID
+	sharing := slices.DeleteFunc(slices.Clone(objects), func(object token.Object) bool { return !bytes.Equal(object.ID, id) })
+	if len(sharing) > 1 {
+		return none, &RefusedError{Problem: fmt.Sprintf("%d key objects of the token share the CKA_ID %x", len(sharing), id),
+			Advice: "give the object a CKA_ID of its own: pkcs11-tool --login --set-id HEX"}
+	}
+	return found[0], nil
+}
+
+func idsOf(objects []token.Object) string {
+	var ids []string
+	for _, object := range objects {
+		ids = append(ids, hex.EncodeToString(object.ID))
+	}
+	return strings.Join(ids, ", ")
+}
+
+// adoptable examines the object, then tries it.
+func (b *Bridge) adoptable(ctx context.Context, r *region, spec *macSpec, object token.Object) error {
+	if refusal := unfit(spec, object); refusal != nil {
+		return refusal
+	}
+	if err := b.unmanaged(ctx, object.ID); err != nil {
+		return err
+	}
+	_, err := r.token.MAC(ctx, r.token.HMACKey(spec.hash, object.ID), []byte("pkcs11kms adopt-key"))
+	var hung *token.HungError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, token.ErrGone), errors.Is(err, token.ErrBusy), errors.As(err, &hung), ctx.Err() != nil:
+		return fmt.Errorf("trying the object: %w", err) // which says nothing of the object
+	}
+	return &RefusedError{"the token does not make a MAC with the object", "use another --key-spec, or create a new key", err}
+}
+
+func unfit(spec *macSpec, object token.Object) error {
+	const fresh = "create a new key, and let its users change to it"
+	fit := fmt.Sprintf("%s takes keys of %d to %d bytes", spec.spec, spec.hash.KeyBytes(), maxAdoptedBytes)
+	switch {
+	case strings.HasPrefix(object.Label, servicePrefix):
+		return &RefusedError{Problem: "the object is a service key, which makes the secrets of access keys", Advice: "leave it alone"}
+	case !object.HMACKey(spec.hash):
+		return &RefusedError{Problem: fmt.Sprintf("the object (%s, key type %#x) is no secret key for HMACs with %v", object.ClassName(), object.KeyType, spec.hash),
+			Advice: "adopt a CKK_GENERIC_SECRET"}
+	case object.ValueLen == 0:
+		return &RefusedError{Problem: "the token does not tell the length of the object (CKA_VALUE_LEN)", Advice: fresh}
+	case object.ValueLen < spec.hash.KeyBytes() || object.ValueLen > maxAdoptedBytes:
+		return &RefusedError{Problem: fmt.Sprintf("the object has %d bytes, and %s", object.ValueLen, fit),
+			Advice: "use the --key-spec that fits, or " + fresh}
+	case !object.Sign:
+		return &RefusedError{Problem: "the object may not sign (CKA_SIGN is false)", Advice: fresh}
+	case !object.Allows(spec.hash):
+		return &RefusedError{Problem: fmt.Sprintf("the object does not allow HMACs with %v (CKA_ALLOWED_MECHANISMS)", spec.hash),
+			Advice: "use the --key-spec that it allows"}
+	}
+	return nil
+}
+
+// unmanaged refuses an object that a record of the store, in whatever region and state, names.
+func (b *Bridge) unmanaged(ctx context.Context, ckaID []byte) error {
+	recs, err := b.store.Lookup(ctx, keystore.IndexCKAID, hex.EncodeToString(ckaID), keystore.Ref{}, 1)
+	if err != nil || len(recs) == 0 {
+		return err
+	}
+	return managed(ckaID, recs[0].Ref.ID+" in "+recs[0].Ref.Region)
+}
+
+func managed(ckaID []byte, by string) error {
+	return &RefusedError{Problem: fmt.Sprintf("the object with the CKA_ID %x belongs to the key %s already", ckaID, by),
+		Advice: "use that key: pkcs11kms list-keys", Err: keystore.ErrExists}
+}
+
+func (b *Bridge) adopt(ctx context.Context, r *region, spec *macSpec, object token.Object, o AdoptOptions) (*key, error) {
+	record := keystore.Key{Region: r.name, Account: b.cfg.AccountID, ID: uuid.NewString(), State: keystore.Enabled,
+		Spec: string(spec.spec), Usage: string(types.KeyUsageTypeGenerateVerifyMac), Origin: string(types.OriginTypeAwsKms),
+		Description: o.Description, Created: b.wallClock(), CKAID: object.ID, Adopted: keystore.AdoptedKeep}
+	if o.DestroyWithKey {
+		record.Adopted = keystore.AdoptedDestroy
+	}
+	change := record.Put(0)
+	version, err := b.commitCounted(ctx, record, 1, change)
+	if errors.Is(err, keystore.ErrExists) {
+		return nil, managed(object.ID, "of somebody who was faster,")
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.log.Info("adopted an object of the token", "key", record.ID, "cka_id", record.CKAID.String(), "at_deletion", string(record.Adopted))
+	return b.decodeKey(keystore.Record{Ref: change.Ref, Version: version, Value: change.Value})
+}
+
+// exposure tells through what the value of a key may have become known, or can be used, beside this service.
+func exposure(o token.Object) (weak []string) {
+	switch {
+	case !o.Sensitive:
+		weak = append(weak, "not sensitive")
+	case !o.AlwaysSensitive:
+		weak = append(weak, "not always sensitive")
+	}
+	switch {
+	case o.Extractable:
+		weak = append(weak, "extractable")
+	case !o.NeverExtractable:
+		weak = append(weak, "extractable at some time")
+	}
+	if !o.Private {
+		weak = append(weak, "not private")
+	}
+	return weak
+}
+
+// adoptedWeaknesses tells what is weaker about an adopted object than about our own. A token that does not restrict keys
+// to mechanisms does not do so with our own either.
+func adoptedWeaknesses(o token.Object, spec *macSpec, restricts bool) []string {
+	weak := exposure(o)
+	if !o.Local {
+		weak = append(weak, "not generated in the token")
+	}
+	if restricts && !o.AllowsOnly(spec.hash) {
+		weak = append(weak, fmt.Sprintf("usable with other mechanisms than the HMAC with %v", spec.hash))
+	}
+	return weak
+}

@@ -1,0 +1,212 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// openStateDir opens a state directory, of whose client the test may close what it opened before.
+func openStateDir(t *testing.T, dir string) (*Client, Config) {
+	t.Helper()
+	cfg, err := LoadConfig(dir)
+	require.NoError(t, err)
+	cfg.Quotas.NoRates = true
+	c, err := New(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) }) // closing twice does nothing
+	return c, cfg
+}
+
+// loseStore takes the store of a directory away, as a disk that fails does.
+func loseStore(t *testing.T, dir string) {
+	t.Helper()
+	for _, name := range []string{"kms.db", "kms.db-wal", "kms.db-shm"} {
+		if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
+			require.NoError(t, err)
+		}
+	}
+}
+
+// half is a key that is between two steps of its creation.
+func half(t *testing.T, c *Client) (record keystore.Key, finish func()) {
+	record = newKeyRecord(c.region, testAccount, unknownID)
+	record.Spec, record.Usage, record.Origin = "HMAC_256", "GENERATE_VERIFY_MAC", "AWS_KMS"
+	record.State, record.Instance = keystore.Creating, c.bridge.store.Instance()
+	done := c.bridge.working.add(record.Ref())
+	version, err := c.bridge.commitCounted(t.Context(), record, 1, record.Put(0))
+	require.NoError(t, err)
+	_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
+	require.NoError(t, err)
+	return record, func() {
+		record.State, record.Instance = keystore.Enabled, ""
+		put(t, c, record.Put(version))
+		done()
+	}
+}
+
+// The token goes on after the backup. What the restored store does not know of is listed, and never touched.
+func TestRestoreAfterTheTokenWentOn(t *testing.T) {
+	dir, _ := initDir(t)
+	c, _ := openStateDir(t, dir)
+	kept, deleted := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
+	cancelled := mustCreate(t, c, types.KeySpecHmac256)
+	createAlias(t, c, "alias/kept", kept.KeyId)
+	schedule(t, c, cancelled.KeyId, 7)
+	mac, err := generate(t.Context(), c, kept.KeyId, []byte("m"))
+	require.NoError(t, err)
+	unfinished, finish := half(t, c)
+	backup := filepath.Join(t.TempDir(), "kms.bak")
+	require.NoError(t, c.bridge.Backup(t.Context(), backup))
+
+	finish()
+	newer := mustCreate(t, c, types.KeySpecHmac256)
+	newerRecord, _ := storedKey(t, c, newer.KeyId)
+	deletedRecord, _ := storedKey(t, c, deleted.KeyId)
+	require.NoError(t, c.region.token.DestroyKey(t.Context(), deletedRecord.CKAID, deletedRecord.ID))
+	_, err = generate(t.Context(), c, ptr(unfinished.ID), []byte("m"))
+	require.NoError(t, err, "it is in use by now")
+	require.NoError(t, c.Close())
+	loseStore(t, dir)
+
+	done, err := RestoreStateDir(t.Context(), dir, backup)
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"left the key " + unknownID + " out, which was half made or half deleted; its object, if there is one, is unknown now",
+		"put the deletion of the key " + *cancelled.KeyId + " off by 7 days: it may have been cancelled since the backup",
+	}, done)
+	again, cfg := openStateDir(t, dir)
+	for range 3 {
+		finished, err := again.bridge.tidyOnce(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, finished)
+	}
+	repaired, err := again.bridge.Repair(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, repaired, "the counters are right")
+	require.NoError(t, verify(t.Context(), again, ptr("alias/kept"), []byte("m"), mac))
+	_, err = generate(t.Context(), again, deleted.KeyId, []byte("m"))
+	requireAPIError(t, err, "KeyUnavailableException", *deleted.Arn+" is unavailable.")
+	require.False(t, describe(t, again, cancelled.KeyId).DeletionDate.Before(time.Now().Add(6*day)))
+
+	r := Doctor(t.Context(), cfg)
+	require.Equal(t, StatusError, r.find("key", *deleted.KeyId)[0].Status)
+	var unknown []string
+	for _, o := range r.Regions[0].Unknown {
+		unknown = append(unknown, o.CKAID)
+	}
+	require.ElementsMatch(t, []string{unfinished.CKAID.String(), newerRecord.CKAID.String()}, unknown)
+	// What the operator decides to keep comes back under a new key id.
+	m, _ := adopt(t, again, AdoptOptions{ID: newerRecord.CKAID, KeySpec: types.KeySpecHmac256, DestroyWithKey: true})
+	_, err = generate(t.Context(), again, m.KeyId, []byte("m"))
+	require.NoError(t, err)
+}
+
+// Every key that was acknowledged before a backup began is in it, and it is a sound store of one moment.
+func TestBackupWhileServing(t *testing.T) {
+	dir, _ := initDir(t)
+	c, cfg := openStateDir(t, dir)
+	other, err := New(t.Context(), cfg)
+	require.NoError(t, err)
+	var mu sync.Mutex // guards acknowledged
+	var acknowledged []string
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var load sync.WaitGroup
+	for _, client := range []*Client{c, other, c, other} {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				key, err := createHMAC256(t.Context(), client)
+				if err == nil {
+					_, err = client.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: ptr("alias/of-" + *key.KeyId), TargetKeyId: key.KeyId})
+				}
+				if err != nil {
+					t.Errorf("making keys: %v", err)
+					return
+				}
+				mu.Lock()
+				acknowledged = append(acknowledged, *key.KeyId)
+				mu.Unlock()
+			}
+		})
+	}
+	seen := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return append([]string(nil), acknowledged...)
+	}
+	require.Eventually(t, func() bool { return len(seen()) >= 12 }, 30*time.Second, time.Millisecond)
+	before, backup := seen(), filepath.Join(t.TempDir(), "kms.bak")
+	require.NoError(t, c.bridge.Backup(t.Context(), backup))
+	stop()
+	load.Wait()
+	require.NoError(t, errors.Join(c.Close(), other.Close()))
+	loseStore(t, dir)
+
+	_, err = RestoreStateDir(t.Context(), dir, backup)
+	require.NoError(t, err)
+	again, cfg := openStateDir(t, dir)
+	for _, id := range before {
+		_, err := generate(t.Context(), again, ptr("alias/of-"+id), []byte("m"))
+		require.NoError(t, err)
+	}
+	r := Doctor(t.Context(), cfg)
+	for _, check := range r.Checks {
+		require.Equal(t, StatusOK, check.Status, "%+v", check)
+	}
+	require.GreaterOrEqual(t, len(r.Regions[0].Keys), len(before))
+}
+
+func TestRestoreStateDirRefusals(t *testing.T) {
+	dir, _ := initDir(t)
+	c, _ := openStateDir(t, dir)
+	mustCreate(t, c, types.KeySpecHmac256)
+	backup := filepath.Join(t.TempDir(), "kms.bak")
+	require.NoError(t, c.bridge.Backup(t.Context(), backup))
+	refused := func(dir, backup, text string) {
+		t.Helper()
+		_, err := RestoreStateDir(t.Context(), dir, backup)
+		require.ErrorContains(t, err, text)
+		var hinted interface{ Hint() string }
+		require.ErrorAs(t, err, &hinted)
+		require.NotEmpty(t, hinted.Hint())
+	}
+	refused(dir, backup, "file exists already")
+	require.NoError(t, c.Close())
+	refused(dir, backup, "file exists already")
+	require.NoError(t, os.Rename(filepath.Join(dir, "kms.db"), filepath.Join(dir, "old.db")))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "kms.db-wal"), nil, 0o600))
+	refused(dir, backup, "in the way")
+	require.NoError(t, os.Remove(filepath.Join(dir, "kms.db-wal")))
+
+	harmed := filepath.Join(t.TempDir(), "harmed.bak")
+	whole, err := os.ReadFile(backup)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(harmed, whole[:len(whole)-4096], 0o600))
+	refused(dir, harmed, "file is damaged")
+	require.NoFileExists(t, filepath.Join(dir, "kms.db"))
+	refused(filepath.Join(dir, "none"), backup, "does not exist")
+	bare := filepath.Join(t.TempDir(), "bare")
+	require.NoError(t, os.Mkdir(bare, 0o700))
+	refused(bare, backup, "has no config.yaml")
+	require.NoError(t, os.Chmod(dir, 0o755))
+	refused(dir, backup, "is open to other users")
+}
+
+func TestBackupNeedsAStoreThatCan(t *testing.T) {
+	c, _, _ := withFaults(t)
+	path := filepath.Join(t.TempDir(), "kms.bak")
+	requireRefused(t, c.bridge.Backup(t.Context(), path), "does not write backups")
+	require.NoFileExists(t, path)
+}

@@ -1,0 +1,206 @@
+package pkcs11kms
+
+import (
+	"context"
+	"encoding/hex"
+	"sync"
+	"testing"
+
+	"github.com/ThalesIgnite/crypto11"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+func storedKey(t *testing.T, c *Client, id *string) (keystore.Key, uint64) {
+	t.Helper()
+	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *id))
+	require.NoError(t, err)
+	record, err := keystore.DecodeKey(rec)
+	require.NoError(t, err)
+	return record, rec.Version
+}
+
+func put(t *testing.T, c *Client, change keystore.Change) {
+	t.Helper()
+	_, err := c.bridge.cache.commit(t.Context(), change)
+	require.NoError(t, err)
+}
+
+// spoil makes records disagree as only a defect or an edit by hand could.
+func spoil(t *testing.T, c *Client, keyID *string) {
+	counter, version, err := readCounter(t.Context(), c.bridge.store, testRegion, testAccount)
+	require.NoError(t, err)
+	counter.N = 77
+	put(t, c, counter.Put(version))
+	record, version := storedKey(t, c, keyID)
+	record.Aliases = 5
+	put(t, c, record.Put(version))
+	put(t, c, keystore.Alias{Region: testRegion, Account: testAccount, Name: "alias/dangling", Target: unknownID}.Put(0))
+}
+
+func TestRepair(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	done, err := c.bridge.Repair(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, done)
+
+	key, other := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
+	createAlias(t, c, "alias/good", key.KeyId)
+	_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA256, []byte("theirs"), "theirs")
+	require.NoError(t, err)
+	require.True(t, Doctor(t.Context(), cfg).OK())
+	spoil(t, c, key.KeyId)
+
+	r := Doctor(t.Context(), cfg)
+	require.True(t, r.OK(), "all of it works: %+v", r.Checks)
+	for subject, text := range map[[2]string]string{
+		{"store", testRegion}:       "account 111122223333 has 2 keys, but their counter says 77",
+		{"key", *key.KeyId}:         "has 1 aliases, but its record counts 5",
+		{"alias", "alias/dangling"}: "names the key " + unknownID + ", which is not in the store",
+	} {
+		check := r.find(subject[0], subject[1])[0]
+		require.Equal(t, Check{subject[0], subject[1], StatusWarning, text, "pkcs11kms doctor --repair"}, check)
+	}
+	require.Empty(t, r.find("alias", "alias/good"))
+	require.Len(t, r.find("key", *other.KeyId), 1)
+
+	done, err = c.bridge.Repair(t.Context())
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{
+		"corrected the counter of the keys of account 111122223333 in us-west-2 from 77 to 2",
+		"corrected the number of aliases of the key " + *key.KeyId + " from 5 to 1",
+		"removed the alias alias/dangling of the missing key " + unknownID,
+	}, done)
+	require.Equal(t, 2, keyCount(t, c))
+	record, _ := storedKey(t, c, key.KeyId)
+	require.Equal(t, 1, record.Aliases)
+	require.Equal(t, []string{"alias/good"}, aliasesOf(t, c, nil))
+	for _, check := range Doctor(t.Context(), cfg).Checks {
+		require.Equal(t, StatusOK, check.Status, "%+v", check)
+	}
+	done, err = c.bridge.Repair(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, done)
+	_, err = c.region.token.Describe(t.Context(), []byte("theirs"))
+	require.NoError(t, err, "nobody named it")
+}
+
+func TestRepairFinishesWhatTheDeadLeft(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	put(t, c, keystore.Counter{Region: testRegion, Account: testAccount, Name: keystore.CounterKeys, N: 1}.Put(0))
+	mine := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
+	done, err := c.bridge.Repair(t.Context())
+	require.NoError(t, err)
+	// The janitor of the same process may have been faster.
+	require.Subset(t, []string{"removed the key " + unknownID + ", which was left half made or half deleted"}, done)
+	_, err = c.bridge.store.Get(t.Context(), mine.Ref())
+	require.ErrorIs(t, err, keystore.ErrNotFound)
+	requireNothingHalfMade(t, c, 0)
+}
+
+func TestRepairTellsWhatFailed(t *testing.T) {
+	c, store, _ := withFaults(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	spoil(t, c, key.KeyId)
+	store.hook(func(changes []keystore.Change) error {
+		if changes[0].Ref.Kind == keystore.KindCounter {
+			return errDisk
+		}
+		return nil
+	}, nil)
+	done, err := c.bridge.Repair(t.Context())
+	require.ErrorIs(t, err, errDisk)
+	store.hook(nil, nil)
+	again, err := c.bridge.Repair(t.Context())
+	require.NoError(t, err)
+	require.Len(t, append(done, again...), 3)
+}
+
+// Keys and aliases come and go while others repair and examine: nothing that is right is found wrong, or made so.
+func TestRepairDuringChanges(t *testing.T) {
+	cfg := newConfig(t)
+	clients := []*Client{openClient(t, cfg), openClient(t, cfg)}
+	target := mustCreate(t, clients[0], types.KeySpecHmac256)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var load sync.WaitGroup
+	for i, c := range clients {
+		load.Go(func() {
+			name := []string{"alias/a", "alias/b"}[i]
+			for ctx.Err() == nil {
+				_, err := c.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: &name, TargetKeyId: target.KeyId})
+				if err == nil {
+					_, err = c.DeleteAlias(t.Context(), &kms.DeleteAliasInput{AliasName: &name})
+				}
+				if err != nil {
+					t.Errorf("changing aliases: %v", err)
+					return
+				}
+			}
+		})
+	}
+	load.Go(func() {
+		for n := 0; ctx.Err() == nil && n < 200; n++ {
+			if _, err := createHMAC256(t.Context(), clients[0]); err != nil {
+				t.Errorf("creating keys: %v", err)
+				return
+			}
+		}
+	})
+	for range 20 {
+		done, err := clients[1].bridge.Repair(t.Context())
+		if err != nil {
+			require.ErrorContains(t, err, "come and go too fast", "the counter never stood still for long enough")
+		}
+		require.Empty(t, done)
+	}
+	stop()
+	load.Wait()
+	for _, check := range Doctor(t.Context(), cfg).Checks {
+		require.Equal(t, StatusOK, check.Status, "%+v", check)
+	}
+}
+
+func TestDestroyObject(t *testing.T) {
+	cfg, tok := newConfigAndToken(t)
+	byCrypto11(t, tok, func(other *crypto11.Context) {
+		object(t, other, "lost", "lost", 256, nil)
+		object(t, other, "precious", "precious", 256, nil)
+		object(t, other, "shared", "a", 256, nil)
+		object(t, other, "shared", "b", 256, nil)
+	})
+	c := openClient(t, cfg)
+	ours := mustCreate(t, c, types.KeySpecHmac256)
+	var ourID []byte
+	for _, k := range Doctor(t.Context(), cfg).Regions[0].Keys {
+		var err error
+		ourID, err = hex.DecodeString(k.CKAID)
+		require.NoError(t, err)
+	}
+	destroy := func(id []byte) error { return c.bridge.DestroyObject(t.Context(), "", id) }
+	requireRefused(t, destroy(nil), "empty CKA_ID")
+	requireRefused(t, destroy([]byte("none")), "no object of the token has the CKA_ID 6e6f6e65")
+	requireRefused(t, destroy([]byte("shared")), "several objects")
+	requireRefused(t, destroy(ourID), "belongs to a key: the object with the CKA_ID")
+	require.ErrorContains(t, c.bridge.DestroyObject(t.Context(), "eu-west-1", []byte("lost")), "is not configured")
+	require.Len(t, Doctor(t.Context(), cfg).Regions[0].Unknown, 4)
+
+	require.NoError(t, destroy([]byte("lost")))
+	requireRefused(t, destroy([]byte("lost")), "no object")
+	var left []string
+	for _, o := range Doctor(t.Context(), cfg).Regions[0].Unknown {
+		left = append(left, o.Label)
+	}
+	require.ElementsMatch(t, []string{"precious", "a", "b"}, left, "just the one")
+	_, err := generate(t.Context(), c, ours.KeyId, []byte("m"))
+	require.NoError(t, err)
+	recs, err := c.bridge.store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 1)
+	require.NoError(t, err)
+	require.Empty(t, recs, "no claim is left")
+}
