@@ -25,7 +25,8 @@ const module = "github.com/pkcs11kms/bridge"
 // layers are the packages of the architecture from the bottom up. A package imports only packages of layers below its own,
 // not even its tests import from above, and among those below only what arrows names.
 var layers = [][]string{
-	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/sigv4"},
+	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/keyid",
+		"pkcs11kms/internal/sigv4"},
 	{"keystore/sqlite", "keystore/etcd", "keystore/keystoretest", "pkcs11kms/internal/token"},
 	{"pkcs11kms"},
 	{"pkcs11kms/server", "pkcs11kms/console"},
@@ -45,9 +46,11 @@ var arrows = map[string][]string{
 	"pkcs11kms/policy":           {},
 	"pkcs11kms/audit":            {},
 	"pkcs11kms/internal/awsjson": {},
+	"pkcs11kms/internal/keyid":   {},
 	"pkcs11kms/internal/sigv4":   {},
 	"pkcs11kms/internal/token":   {},
-	"pkcs11kms": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/sigv4",
+	"pkcs11kms": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/keyid",
+		"pkcs11kms/internal/sigv4",
 		"pkcs11kms/internal/token"},
 	"pkcs11kms/server":  {"keystore", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/sigv4"},
 	"pkcs11kms/console": {"pkcs11kms"},
