@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
 )
 
@@ -41,27 +41,34 @@ func parseResumeToken(text string) (resumeToken, error) {
 	return token, nil
 }
 
-func (a *app) listKeysCommand() *cobra.Command {
-	cmd := verb(groupKeys, "list-keys [flags]", "List the keys",
-		"Prints all keys of the region. --max-items cuts the list and prints a NextToken for --starting-token.\n"+
-			"With --no-paginate, --limit or --marker one page is printed as the API answers it.",
-		"pkcs11kms list-keys",
-		"pkcs11kms list-keys --max-items 10",
-		"pkcs11kms list-keys --query 'Keys[].KeyId' --output text")
-	var req kms.ListKeysInput
+// list is a list operation as the pager needs it: where its input has the size of a page and the place, and what its
+// output holds of the list.
+type list[In, Out, Entry any] struct {
+	operation string
+	call      func(api, context.Context, *In, ...func(*kms.Options)) (*Out, error)
+	asked     func(*In) (limit **int32, marker **string)
+	answered  func(*Out) (entries *[]Entry, truncated bool, next *string)
+}
+
+// pagingHelp stands in the help of every verb that lists.
+const pagingHelp = "--max-items cuts the list and prints a NextToken for --starting-token.\n" +
+	"With --no-paginate, --limit or --marker one page is printed as the API answers it."
+
+// listing gives a verb the flags of paging and returns its function. The other flags have filled req when that runs.
+func listing[In, Out, Entry any](a *app, cmd *cobra.Command, in *input, l list[In, Out, Entry], req *In) func(*cobra.Command, []string) error {
 	var pages paging
-	in := newInput(cmd)
-	in.number(&pages.maxItems, "max-items", "print at most so many keys")
-	in.number(&pages.pageSize, "page-size", "ask for so many keys at a time")
+	limit, marker := l.asked(req)
+	in.number(limit, "limit", "the size of the one page to print")
+	in.text(marker, "marker", "the NextMarker of the page before")
+	in.number(&pages.maxItems, "max-items", "print at most so many entries")
+	in.number(&pages.pageSize, "page-size", "ask for so many entries at a time")
 	in.text(&pages.startingToken, "starting-token", "go on from this NextToken")
-	in.number(&req.Limit, "limit", "the size of the one page to print")
-	in.text(&req.Marker, "marker", "the NextMarker of the page before")
 	single := cmd.Flags().Bool("no-paginate", false, "print the first page only")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
 		if err := in.parse(); err != nil {
 			return err
 		}
-		raw := *single || req.Limit != nil || req.Marker != nil
+		raw := *single || *limit != nil || *marker != nil
 		if raw && pages != (paging{}) {
 			return usagef("one page is asked for (--no-paginate, --limit, --marker): " +
 				"--max-items, --page-size and --starting-token do not go with it")
@@ -70,70 +77,86 @@ func (a *app) listKeysCommand() *cobra.Command {
 			return usagef("argument --max-items: %d is not positive", *pages.maxItems)
 		}
 		return a.withClient(cmd.Context(), func(client api) error {
-			if raw {
-				out, err := call(cmd.Context(), client, "ListKeys", api.ListKeys, &req)
-				if err != nil {
-					return err
-				}
-				return a.print("ListKeys", newDocument(out))
+			if !raw {
+				return l.print(cmd.Context(), a, client, req, pages)
 			}
-			return a.printKeys(cmd.Context(), client, pages)
+			out, err := call(cmd.Context(), client, l.operation, l.call, req)
+			if err != nil {
+				return err
+			}
+			return a.print(l.operation, newDocument(out))
 		})
 	}
-	return cmd
 }
 
-// keyList is the response that the pages make together.
-type keyList struct {
-	Keys      []types.KeyListEntry
-	NextToken *string
-}
-
-func (a *app) printKeys(ctx context.Context, client api, pages paging) error {
-	list, err := collectKeys(ctx, client, pages)
+// print writes the pages as one response, which has the NextToken in place of what leads from page to page.
+func (l list[In, Out, Entry]) print(ctx context.Context, a *app, client api, req *In, pages paging) error {
+	entries, next, err := l.collect(ctx, client, req, pages)
 	if err != nil {
 		return err
 	}
-	if a.output == "text" && a.search == nil && list.NextToken != nil {
-		// Labelled, as the aws CLI does it: a script must be able to tell the token from a key.
-		return a.print("ListKeys", newDocument(&struct {
-			Keys      []types.KeyListEntry
-			NextToken struct{ NextToken *string }
-		}{list.Keys, struct{ NextToken *string }{list.NextToken}}))
+	var whole Out
+	*l.entriesOf(&whole) = entries
+	d := newDocument(&whole)
+	root := d.root.(map[string]any)
+	delete(root, "Truncated")
+	names := slices.DeleteFunc(d.keys(root), func(name string) bool { return name == "Truncated" })
+	if next != nil {
+		names = append(names, nextToken)
+		root[nextToken] = *next
+		if a.output == "text" && a.search == nil {
+			// Labelled, as the aws CLI does it: a script must be able to tell the token from an entry.
+			root[nextToken] = map[string]any{nextToken: *next}
+		}
 	}
-	return a.print("ListKeys", newDocument(list))
+	d.order[identity(root)] = names
+	return a.print(l.operation, d)
 }
 
-// collectKeys asks for page after page until the list or MaxItems is at its end.
-func collectKeys(ctx context.Context, client api, pages paging) (*keyList, error) {
+const nextToken = "NextToken"
+
+func (l list[In, Out, Entry]) entriesOf(out *Out) *[]Entry {
+	entries, _, _ := l.answered(out)
+	return entries
+}
+
+// collect asks for page after page until the list or MaxItems is at its end.
+func (l list[In, Out, Entry]) collect(ctx context.Context, client api, req *In, pages paging) (all []Entry, next *string, err error) {
 	var at resumeToken
 	if pages.startingToken != nil {
-		var err error
 		if at, err = parseResumeToken(*pages.startingToken); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	list := &keyList{Keys: []types.KeyListEntry{}}
+	all = []Entry{}
 	for {
-		page, err := call(ctx, client, "ListKeys", api.ListKeys, &kms.ListKeysInput{Limit: pages.pageSize, Marker: at.Marker})
+		page, truncated, marker, err := l.page(ctx, client, *req, pages.pageSize, at.Marker)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		fresh := page.Keys[min(at.Printed, len(page.Keys)):]
-		if room := int(aws.ToInt32(pages.maxItems)) - len(list.Keys); pages.maxItems != nil && len(fresh) > room {
+		fresh := page[min(at.Printed, len(page)):]
+		if room := int(aws.ToInt32(pages.maxItems)) - len(all); pages.maxItems != nil && len(fresh) > room {
 			room = max(room, 0)
-			list.Keys = append(list.Keys, fresh[:room]...)
-			list.NextToken = aws.String(resumeToken{at.Marker, at.Printed + room}.String())
-			return list, nil
+			return append(all, fresh[:room]...), aws.String(resumeToken{at.Marker, at.Printed + room}.String()), nil
 		}
-		list.Keys = append(list.Keys, fresh...)
-		if !page.Truncated || page.NextMarker == nil {
-			return list, nil
+		all = append(all, fresh...)
+		if !truncated || marker == nil {
+			return all, nil, nil
 		}
-		at = resumeToken{Marker: page.NextMarker}
-		if pages.maxItems != nil && len(list.Keys) == int(*pages.maxItems) {
-			list.NextToken = aws.String(at.String())
-			return list, nil
+		at = resumeToken{Marker: marker}
+		if pages.maxItems != nil && len(all) == int(*pages.maxItems) {
+			return all, aws.String(at.String()), nil
 		}
 	}
+}
+
+func (l list[In, Out, Entry]) page(ctx context.Context, client api, req In, size *int32, at *string) (entries []Entry, truncated bool, next *string, err error) {
+	limit, marker := l.asked(&req)
+	*limit, *marker = size, at
+	out, err := call(ctx, client, l.operation, l.call, &req)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	found, truncated, next := l.answered(out)
+	return *found, truncated, next, nil
 }
