@@ -40,6 +40,7 @@ type stateConfig struct {
 	Listen        string                 `yaml:"listen,omitempty"`
 	AdminListen   string                 `yaml:"admin-listen,omitempty"`
 	TLS           stateTLS               `yaml:"tls,omitempty"`
+	Quotas        stateQuotas            `yaml:"quotas,omitempty"`
 }
 
 type stateRegion struct {
@@ -49,6 +50,41 @@ type stateRegion struct {
 type stateTLS struct {
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+}
+
+// stateQuotas are Quotas; what is absent is the service's default. They are pointers because 0 would be taken for that
+// default, and whoever writes it means something else.
+type stateQuotas struct {
+	Keys          *int   `yaml:"keys,omitempty"`
+	AliasesPerKey *int   `yaml:"aliases-per-key,omitempty"`
+	TagsPerKey    *int   `yaml:"tags-per-key,omitempty"`
+	PolicyBytes   *int   `yaml:"policy-bytes,omitempty"`
+	Rates         string `yaml:"rates,omitempty"` // on or off
+}
+
+// quotas returns them as a Bridge takes them.
+func (s stateQuotas) quotas() (Quotas, error) {
+	q := Quotas{NoRates: s.Rates == "off"}
+	if s.Rates != "" && s.Rates != "on" && s.Rates != "off" {
+		return q, fmt.Errorf("quotas.rates is %q, neither on nor off", s.Rates)
+	}
+	for _, field := range []struct {
+		name   string
+		given  *int
+		target *int
+	}{
+		{"keys", s.Keys, &q.Keys}, {"aliases-per-key", s.AliasesPerKey, &q.AliasesPerKey},
+		{"tags-per-key", s.TagsPerKey, &q.TagsPerKey}, {"policy-bytes", s.PolicyBytes, &q.PolicyBytes},
+	} {
+		if field.given == nil {
+			continue
+		}
+		if *field.given < 1 {
+			return q, fmt.Errorf("quotas.%s is %d, not a positive number", field.name, *field.given)
+		}
+		*field.target = *field.given
+	}
+	return q, nil
 }
 
 // ListenConfig is what a state directory says about where its server listens. Empty fields are not configured.
@@ -112,6 +148,9 @@ func LoadConfig(dir string) (Config, error) {
 		MaxSessions:   state.Sessions,
 		CallTimeout:   state.CallTimeout,
 	}
+	if cfg.Quotas, err = state.Quotas.quotas(); err != nil {
+		return Config{}, invalidConfig(dir, err)
+	}
 	conf, err := refreshSoftHSM(dir)
 	if err != nil {
 		return Config{}, err
@@ -124,9 +163,13 @@ func LoadConfig(dir string) (Config, error) {
 		cfg.Regions[name] = Region{Token: uri, SoftHSMConfig: conf}
 	}
 	if _, err := cfg.complete(); err != nil {
-		return Config{}, &SetupError{"invalid " + filepath.Join(dir, configFile), "correct the file by hand", err}
+		return Config{}, invalidConfig(dir, err)
 	}
 	return cfg, nil
+}
+
+func invalidConfig(dir string, err error) error {
+	return &SetupError{"invalid " + filepath.Join(dir, configFile), "correct the file by hand", err}
 }
 
 // inType is what the YAML decoder says about our types, which no operator knows.
@@ -162,7 +205,8 @@ func readStateConfig(path string) (*stateConfig, error) {
 	if err != nil {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
 		return nil, &SetupError{"invalid " + path, "the keys are account, partition, default-region, regions.NAME.token, sessions, call-timeout,\n" +
-			"listen, admin-listen, tls.cert, tls.key", err}
+			"listen, admin-listen, tls.cert, tls.key,\n" +
+			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates", err}
 	}
 	return &state, nil
 }

@@ -104,6 +104,24 @@ func TestInitsAtOnce(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(o.Dir, claimFile))
 }
 
+func TestQuotasOfAStateDir(t *testing.T) {
+	dir, _ := initDir(t)
+	config := filepath.Join(dir, "config.yaml")
+	text, err := os.ReadFile(config)
+	require.NoError(t, err)
+	for given, want := range map[string]Quotas{
+		"":                    {},
+		"quotas:\n":           {},
+		"quotas: {rates: on}": {},
+		"quotas: {rates: off, keys: 7, aliases-per-key: 6, tags-per-key: 5, policy-bytes: 4}": {Keys: 7, AliasesPerKey: 6, TagsPerKey: 5, PolicyBytes: 4, NoRates: true},
+	} {
+		require.NoError(t, os.WriteFile(config, []byte(string(text)+given), 0o600))
+		cfg, err := LoadConfig(dir)
+		require.NoError(t, err, given)
+		require.Equal(t, want, cfg.Quotas, given)
+	}
+}
+
 // Each of these is one clear error that says what to do.
 func TestLoadConfigRefusals(t *testing.T) {
 	dir, _ := initDir(t)
@@ -141,6 +159,19 @@ func TestLoadConfigRefusals(t *testing.T) {
 	cfg, err := LoadConfig(dir)
 	require.NoError(t, err)
 	require.Equal(t, 3, cfg.MaxSessions)
+
+	for quota, say := range map[string]string{
+		"keys: 0":              "quotas.keys is 0, not a positive number",
+		"policy-bytes: -1":     "quotas.policy-bytes is -1, not a positive number",
+		"aliases-per-key: 500": "the quota of 500 aliases per key is over",
+		"tags-per-key: many":   "cannot unmarshal",
+		"rates: true":          `quotas.rates is "true", neither on nor off`,
+		"rate: off":            "field rate not found",
+	} {
+		write(string(text) + "quotas: {" + quota + "}\n")
+		refused(say)
+	}
+	write(string(text))
 
 	require.NoError(t, os.Chmod(config, 0o640))
 	refused("is open to other users")

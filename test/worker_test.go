@@ -38,6 +38,7 @@ func openLibrary(line []byte) (c *pkcs11kms.Client, job libraryJob, err error) {
 	if err != nil {
 		return nil, job, err
 	}
+	cfg.Quotas.NoRates = true
 	c, err = pkcs11kms.New(context.Background(), cfg)
 	return c, job, err
 }

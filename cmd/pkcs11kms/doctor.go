@@ -50,7 +50,7 @@ func (a *app) doctorCommand() *cobra.Command {
 
 // examine makes the report. Only a wrong command line is an error: a state directory that cannot be read is a finding.
 func (a *app) examine(ctx context.Context, crosscheck, tryPIN bool) (*pkcs11kms.Report, error) {
-	cfg, err := a.config()
+	cfg, err := a.oneShotConfig()
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return nil, err

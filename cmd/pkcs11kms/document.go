@@ -26,6 +26,22 @@ var memberOrder = map[string][]string{
 	"VerifyMacOutput":   {"KeyId", "MacValid", "MacAlgorithm"},
 	"ListKeysOutput":    {"Keys", "NextMarker", "Truncated"},
 	"KeyListEntry":      {"KeyId", "KeyArn"},
+
+	"ListAliasesOutput":         {"Aliases", "NextMarker", "Truncated"},
+	"AliasListEntry":            {"AliasName", "AliasArn", "TargetKeyId", "CreationDate", "LastUpdatedDate"},
+	"ListResourceTagsOutput":    {"Tags", "NextMarker", "Truncated"},
+	"Tag":                       {"TagKey", "TagValue"},
+	"ScheduleKeyDeletionOutput": {"KeyId", "DeletionDate", "KeyState", "PendingWindowInDays"},
+	"GetKeyPolicyOutput":        {"Policy", "PolicyName"},
+	"ListKeyPoliciesOutput":     {"PolicyNames", "NextMarker", "Truncated"},
+	"GetKeyRotationStatusOutput": {"KeyRotationEnabled", "KeyId", "RotationPeriodInDays", "NextRotationDate",
+		"OnDemandRotationStartDate"},
+	"ListKeyRotationsOutput": {"Rotations", "NextMarker", "Truncated"},
+	"RotationsListEntry": {"KeyId", "KeyMaterialId", "KeyMaterialDescription", "ImportState", "KeyMaterialState",
+		"ExpirationModel", "ValidTo", "RotationDate", "RotationType"},
+	"GetPublicKeyOutput": {"KeyId", "PublicKey", "CustomerMasterKeySpec", "KeySpec", "KeyUsage", "EncryptionAlgorithms",
+		"SigningAlgorithms", "KeyAgreementAlgorithms", "EncapsulationAlgorithms"},
+	"GenerateRandomOutput": {"Plaintext", "CiphertextForRecipient"},
 }
 
 // document is a response as a tree of maps, lists and scalars, which is what JMESPath works on. Go's maps have no

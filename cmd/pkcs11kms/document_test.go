@@ -60,7 +60,12 @@ func TestResponseInTheOrderOfTheModel(t *testing.T) {
 }
 
 func TestEveryMemberHasItsPlace(t *testing.T) {
-	for _, of := range []any{types.KeyMetadata{}, kms.GenerateMacOutput{}, kms.VerifyMacOutput{}, kms.ListKeysOutput{}, types.KeyListEntry{}} {
+	of := []any{types.KeyMetadata{}, kms.GenerateMacOutput{}, kms.VerifyMacOutput{}, kms.ListKeysOutput{}, types.KeyListEntry{},
+		kms.ListAliasesOutput{}, types.AliasListEntry{}, kms.ListResourceTagsOutput{}, types.Tag{}, kms.ScheduleKeyDeletionOutput{},
+		kms.GetKeyPolicyOutput{}, kms.ListKeyPoliciesOutput{}, kms.GetKeyRotationStatusOutput{}, kms.ListKeyRotationsOutput{},
+		types.RotationsListEntry{}, kms.GetPublicKeyOutput{}, kms.GenerateRandomOutput{}}
+	require.Len(t, of, len(memberOrder))
+	for _, of := range of {
 		var members []string
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(of)) {
 			if field.IsExported() && field.Name != "ResultMetadata" {

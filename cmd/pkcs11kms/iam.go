@@ -122,7 +122,7 @@ func (a *app) iamOperation(name string, in *input, operation func(context.Contex
 		if err := in.parse(); err != nil {
 			return err
 		}
-		cfg, err := a.config()
+		cfg, err := a.oneShotConfig()
 		if err != nil {
 			return err
 		}

@@ -110,6 +110,15 @@ func (in *input) tags(target *[]types.Tag, flag, usage string) {
 	})
 }
 
+// recipient is the structure of that name, in the aws CLI's shorthand or as JSON.
+func (in *input) recipient(target **types.RecipientInfo, flag, usage string) {
+	raw := in.cmd.Flags().String(flag, "", usage)
+	in.add(flag, func() (err error) {
+		*target, err = parseRecipient(*raw)
+		return err
+	})
+}
+
 // parse stores what the command line gave. Its errors never show a value: it may be a message.
 func (in *input) parse() error {
 	var missing []string

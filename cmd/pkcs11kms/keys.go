@@ -85,3 +85,50 @@ func (a *app) disableKeyCommand() *cobra.Command {
 	})
 	return cmd
 }
+
+var keyList = list[kms.ListKeysInput, kms.ListKeysOutput, types.KeyListEntry]{
+	operation: "ListKeys",
+	call:      api.ListKeys,
+	asked:     func(in *kms.ListKeysInput) (**int32, **string) { return &in.Limit, &in.Marker },
+	answered: func(out *kms.ListKeysOutput) (*[]types.KeyListEntry, bool, *string) {
+		return &out.Keys, out.Truncated, out.NextMarker
+	},
+}
+
+func (a *app) listKeysCommand() *cobra.Command {
+	cmd := verb(groupKeys, "list-keys [flags]", "List the keys", "Prints all keys of the region.\n"+pagingHelp,
+		"pkcs11kms list-keys",
+		"pkcs11kms list-keys --max-items 10",
+		"pkcs11kms list-keys --query 'Keys[].KeyId' --output text")
+	var req kms.ListKeysInput
+	cmd.RunE = listing(a, cmd, newInput(cmd), keyList, &req)
+	return cmd
+}
+
+func (a *app) updateKeyDescriptionCommand() *cobra.Command {
+	cmd := verb(groupKeys, "update-key-description --key-id ID --description TEXT", "Replace the description of a key",
+		"The empty text removes it. Prints nothing.",
+		`pkcs11kms update-key-description --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --description "tokens of the web shop"`)
+	var req kms.UpdateKeyDescriptionInput
+	in := newInput(cmd)
+	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.text(&req.Description, "description", "a text of up to 8192 characters (required)")
+	in.require("key-id", "description")
+	cmd.RunE = changing(a, in, "UpdateKeyDescription", api.UpdateKeyDescription, &req, func(*kms.UpdateKeyDescriptionOutput) change {
+		return keyChange("describing", *req.KeyId)
+	})
+	return cmd
+}
+
+func (a *app) getPublicKeyCommand() *cobra.Command {
+	cmd := verb(groupKeys, "get-public-key --key-id ID [flags]", "Show the public key of a key pair",
+		"An HMAC key has none: refused with UnsupportedOperationException.",
+		"pkcs11kms get-public-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab")
+	var req kms.GetPublicKeyInput
+	in := newInput(cmd)
+	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.list(&req.GrantTokens, "grant-tokens", "grant tokens")
+	in.require("key-id")
+	cmd.RunE = answering(a, in, "GetPublicKey", api.GetPublicKey, &req)
+	return cmd
+}

@@ -35,12 +35,31 @@ type app struct {
 
 // The groups of the root help.
 const (
-	groupKeys  = "keys"
-	groupMACs  = "macs"
-	groupSetup = "setup"
-	groupAdmin = "admin"
-	groupMore  = "more"
+	groupSetup    = "setup"
+	groupAdmin    = "admin"
+	groupKeys     = "keys"
+	groupMACs     = "macs"
+	groupAliases  = "aliases"
+	groupTags     = "tags"
+	groupPolicies = "policies"
+	groupRotation = "rotation"
+	groupRandom   = "random"
+	groupMore     = "more"
 )
+
+// helpGroups are the groups in the order of the help.
+var helpGroups = []*cobra.Group{
+	{ID: groupSetup, Title: "Set-up and health:"},
+	{ID: groupAdmin, Title: "The server:"},
+	{ID: groupKeys, Title: "Keys:"},
+	{ID: groupMACs, Title: "Message authentication:"},
+	{ID: groupAliases, Title: "Aliases:"},
+	{ID: groupTags, Title: "Tags:"},
+	{ID: groupPolicies, Title: "Key policies:"},
+	{ID: groupRotation, Title: "Rotation, which HMAC keys do not have:"},
+	{ID: groupRandom, Title: "Random bytes:"},
+	{ID: groupMore, Title: "More:"},
+}
 
 // printsResponse is the annotation of the verbs that print an API response, which --query and --output shape.
 const printsResponse = "prints-response"
@@ -73,13 +92,17 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetErr(a.stderr)
 	root.SetUsageTemplate(root.UsageTemplate() + "{{if not .HasParent}}\n" + environmentHelp() + "\n" + exitCodesHelp + "{{end}}")
 	a.globalFlags(root)
-	root.AddGroup(&cobra.Group{ID: groupSetup, Title: "Set-up and health:"}, &cobra.Group{ID: groupAdmin, Title: "The server:"}, &cobra.Group{ID: groupKeys, Title: "Keys:"},
-		&cobra.Group{ID: groupMACs, Title: "Message authentication:"}, &cobra.Group{ID: groupMore, Title: "More:"})
+	root.AddGroup(helpGroups...)
 	root.SetHelpCommandGroupID(groupMore)
 	root.SetCompletionCommandGroupID(groupMore)
-	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a),
-		a.createKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(),
-		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.serveCommand(), a.iamCommand(), a.versionCommand())
+	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a), a.serveCommand(), a.iamCommand(), a.versionCommand(),
+		a.createKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(), a.updateKeyDescriptionCommand(),
+		a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(), a.getPublicKeyCommand(),
+		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.generateRandomCommand(),
+		a.createAliasCommand(), a.updateAliasCommand(), a.deleteAliasCommand(), a.listAliasesCommand(),
+		a.tagResourceCommand(), a.untagResourceCommand(), a.listResourceTagsCommand(),
+		a.getKeyPolicyCommand(), a.putKeyPolicyCommand(), a.listKeyPoliciesCommand(),
+		a.getKeyRotationStatusCommand(), a.enableKeyRotationCommand(), a.disableKeyRotationCommand(), a.rotateKeyOnDemandCommand(), a.listKeyRotationsCommand())
 	return root
 }
 
@@ -187,6 +210,14 @@ func (a *app) config() (pkcs11kms.Config, error) {
 	return cfg, nil
 }
 
+// oneShotConfig is config for a process that does one thing and ends: it must not destroy keys on the way, and the rate of
+// its requests says nothing about anybody's.
+func (a *app) oneShotConfig() (pkcs11kms.Config, error) {
+	cfg, err := a.config()
+	cfg.ShortLived, cfg.Quotas.NoRates = true, true
+	return cfg, err
+}
+
 func regionsOf(cfg pkcs11kms.Config) string {
 	return strings.Join(slices.Sorted(maps.Keys(cfg.Regions)), ", ")
 }
@@ -231,7 +262,7 @@ func (a *app) withClient(ctx context.Context, use func(api) error) error {
 
 // withToken opens the state directory for the time that use takes.
 func (a *app) withToken(ctx context.Context, use func(*pkcs11kms.Client) error) (err error) {
-	cfg, err := a.config()
+	cfg, err := a.oneShotConfig()
 	if err != nil {
 		return err
 	}

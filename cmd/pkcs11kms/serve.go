@@ -89,6 +89,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		return err
 	}
 	cfg.Logger = s.log
+	cfg.Quotas.NoRates = cfg.Quotas.NoRates || s.dev
 	bridge, err := pkcs11kms.Open(ctx, cfg)
 	if err != nil {
 		return stopped(ctx, err)

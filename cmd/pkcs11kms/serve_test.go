@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -62,6 +67,35 @@ func TestServe(t *testing.T) {
 	}
 	assert.Equal(t, 1, strings.Count(d.log.String(), `"msg":"request"`), "one line for the one request to the API")
 	assert.Contains(t, d.log.String(), `"msg":"stopped"`)
+}
+
+// TestRatesOfServers: a server holds the rates of the service, a development server has none. Of the operation asked here
+// an account has one in four seconds; the refusal of an HMAC key is what it answers otherwise.
+func TestRatesOfServers(t *testing.T) {
+	const refused, throttled = "UnsupportedOperationException", "ThrottlingException"
+	p := newProgram(t)
+	var made struct {
+		AccessKey struct{ AccessKeyId, SecretAccessKey string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(p.must("iam", "create-access-key")), &made))
+	ask := func(d *background) (code string) {
+		client := kms.New(kms.Options{Region: "us-east-1", BaseEndpoint: &d.url, RetryMaxAttempts: 1,
+			Credentials: credentials.NewStaticCredentialsProvider(made.AccessKey.AccessKeyId, made.AccessKey.SecretAccessKey, "")})
+		_, err := client.GetParametersForImport(t.Context(), &kms.GetParametersForImportInput{KeyId: &p.key,
+			WrappingAlgorithm: types.AlgorithmSpecRsaesOaepSha256, WrappingKeySpec: types.WrappingKeySpecRsa2048})
+		var api smithy.APIError
+		if !errors.As(err, &api) {
+			return fmt.Sprint("no answer: ", err)
+		}
+		return api.ErrorCode()
+	}
+	production := p.serve(anyPort...)
+	require.Equal(t, refused, ask(production))
+	require.Eventually(t, func() bool { return ask(production) == throttled }, patience, time.Millisecond)
+	development := p.serve(append(anyPort, "--dev")...)
+	for range 10 {
+		require.Equal(t, refused, ask(development))
+	}
 }
 
 // notices is the service manager's end of sd_notify.

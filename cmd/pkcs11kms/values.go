@@ -86,7 +86,7 @@ func loadBlob(value string) ([]byte, error) {
 }
 
 // listFlags take several values in a row, as the aws CLI's do.
-var listFlags = []string{"--grant-tokens", "--tags"}
+var listFlags = []string{"--grant-tokens", "--tags", "--tag-keys"}
 
 // spreadLists writes "--tags A B" as "--tags=A --tags=B", which is what the flag parser can read.
 func spreadLists(args []string) []string {
@@ -156,20 +156,44 @@ func parseTags(raw []string) ([]types.Tag, error) {
 }
 
 // parseTag reads the shorthand TagKey=a,TagValue=b.
-func parseTag(text string) (tag types.Tag, err error) {
-	const form = "write TagKey=NAME,TagValue=TEXT, or JSON when a comma is part of a value"
+func parseTag(text string) (types.Tag, error) {
+	members, ok := parseShorthand(text, "TagKey", "TagValue")
+	if !ok {
+		return types.Tag{}, &valueError{fmt.Errorf("malformed tag %q", text), "write TagKey=NAME,TagValue=TEXT, or JSON when a comma is part of a value"}
+	}
+	return types.Tag{TagKey: members["TagKey"], TagValue: members["TagValue"]}, nil
+}
+
+// parseShorthand reads NAME=VALUE,NAME=VALUE with each of the names at most once.
+func parseShorthand(text string, names ...string) (map[string]*string, bool) {
+	members := map[string]*string{}
 	for part := range strings.SplitSeq(text, ",") {
 		name, value, ok := strings.Cut(part, "=")
-		switch {
-		case ok && name == "TagKey" && tag.TagKey == nil:
-			tag.TagKey = aws.String(value)
-		case ok && name == "TagValue" && tag.TagValue == nil:
-			tag.TagValue = aws.String(value)
-		default:
-			return tag, &valueError{fmt.Errorf("malformed tag %q", text), form}
+		if !ok || members[name] != nil || !slices.Contains(names, name) {
+			return nil, false
 		}
+		members[name] = &value
 	}
-	return tag, nil
+	return members, true
+}
+
+// parseRecipient reads the shorthand KeyEncryptionAlgorithm=a,AttestationDocument=b, or JSON; the document is base64.
+func parseRecipient(text string) (*types.RecipientInfo, error) {
+	values, isJSON, err := loadAll([]string{text})
+	if err != nil {
+		return nil, err
+	}
+	var recipient types.RecipientInfo
+	if isJSON {
+		return &recipient, decodeStrict(values[0], &recipient)
+	}
+	members, ok := parseShorthand(values[0], "KeyEncryptionAlgorithm", "AttestationDocument")
+	if !ok {
+		return nil, &valueError{errors.New("malformed recipient"), "write KeyEncryptionAlgorithm=NAME,AttestationDocument=BLOB, or JSON"}
+	}
+	recipient.KeyEncryptionAlgorithm = types.KeyEncryptionMechanism(aws.ToString(members["KeyEncryptionAlgorithm"]))
+	recipient.AttestationDocument, err = loadBlob(aws.ToString(members["AttestationDocument"]))
+	return &recipient, err
 }
 
 // decodeStrict reads one JSON document with known members only.

@@ -196,3 +196,21 @@ func TestMissingFlagsAreNamedTogether(t *testing.T) {
 	}, "--one=1")
 	assert.EqualError(t, err, "the following arguments are required: --three, --two")
 }
+
+func TestRecipients(t *testing.T) {
+	want := types.RecipientInfo{KeyEncryptionAlgorithm: "RSAES_OAEP_SHA_256", AttestationDocument: []byte{0, 0, 0}}
+	for _, text := range []string{
+		"KeyEncryptionAlgorithm=RSAES_OAEP_SHA_256,AttestationDocument=AAAA",
+		"AttestationDocument=AAAA,KeyEncryptionAlgorithm=RSAES_OAEP_SHA_256",
+		`{"KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256", "AttestationDocument": "AAAA"}`,
+	} {
+		got, err := parseRecipient(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, *got, text)
+	}
+	for _, text := range []string{"", "AAAA", "Algorithm=x", "AttestationDocument=!", "AttestationDocument=AAAA,AttestationDocument=AAAA", `{"Other": 1}`,
+		"file:///no/such/file"} {
+		_, err := parseRecipient(text)
+		assert.Error(t, err, text)
+	}
+}

@@ -35,8 +35,9 @@ type settings struct {
 // Region names the one region. Default: us-east-1.
 func Region(name string) Option { return func(s *settings) { s.region = name } }
 
-// Configure lets change edit the Bridge's configuration: account, clock, logger and so on. Region and token are set; a
-// store is made only when change names none.
+// Configure lets change edit the Bridge's configuration: account, clock, quotas, logger and so on. Region and token are
+// set, and request rates are off, since tests ask more often than an account may; a store is made only when change names
+// none.
 func Configure(change func(*pkcs11kms.Config)) Option {
 	return func(s *settings) { s.bridge = append(s.bridge, change) }
 }
@@ -67,6 +68,7 @@ func openBridge(tb TB, s *settings) *pkcs11kms.Bridge {
 	cfg := pkcs11kms.Config{
 		DefaultRegion: s.region,
 		Regions:       map[string]pkcs11kms.Region{s.region: {Token: tok.URI(tok.PINFile)}},
+		Quotas:        pkcs11kms.Quotas{NoRates: true},
 	}
 	for _, change := range s.bridge {
 		change(&cfg)

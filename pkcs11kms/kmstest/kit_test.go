@@ -90,6 +90,24 @@ func TestOptions(t *testing.T) {
 	require.Contains(t, log.String(), "operation=CreateKey")
 }
 
+// TestRates: what a test does in a moment is over every rate of AWS KMS, which hold only for tests that ask for them.
+func TestRates(t *testing.T) {
+	const requests = 50
+	stopped := func() time.Time { return time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC) }
+	enable := func(opts ...kmstest.Option) (err error) {
+		c := kmstest.NewClient(t, append(opts, kmstest.Configure(func(c *pkcs11kms.Config) { c.Now = stopped }))...)
+		key := kmstest.MustCreateKey(t, c, types.KeySpecHmac256)
+		for range requests {
+			if _, err = c.EnableKey(t.Context(), &kms.EnableKeyInput{KeyId: key.KeyId}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	require.NoError(t, enable())
+	require.ErrorContains(t, enable(kmstest.Configure(func(c *pkcs11kms.Config) { c.Quotas.NoRates = false })), "ThrottlingException")
+}
+
 func TestStoreOfTheCaller(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "own.db")
 	require.NoError(t, sqlite.Create(path))

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -108,4 +109,24 @@ func TestPanicIsAnswered(t *testing.T) {
 	require.Contains(t, f.log.String(), `"msg":"panic"`)
 	require.Contains(t, f.log.String(), "faultyStore")
 	require.NotContains(t, f.log.String(), "do not log me")
+}
+
+// Whoever asks too often is told in the words that every SDK takes for a reason to wait.
+func TestThrottlingIsAnswered(t *testing.T) {
+	const burst = 5 // of UntagResource in a second
+	f := newFixture(t, func(cfg *pkcs11kms.Config, _ *Options) {
+		now := time.Now()
+		cfg.Quotas.NoRates, cfg.Now = false, func() time.Time { return now }
+	})
+	r := f.run(t, Listen{})
+	key := f.mustCreate(t, types.KeySpecHmac256)
+	body := `{"KeyId":"` + *key.KeyId + `","TagKeys":["a"]}`
+	for range burst {
+		require.Equal(t, 200, f.send(t, f.request(t, r.url, "UntagResource", body)).StatusCode)
+	}
+	got := f.send(t, f.request(t, r.url, "UntagResource", body))
+	require.Equal(t, `{"__type":"ThrottlingException","message":"You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls."}`, got.body)
+	require.Equal(t, 400, got.StatusCode)
+	requireCommonHeaders(t, got)
+	require.Equal(t, 200, f.send(t, f.request(t, r.url, "ListKeys", "{}")).StatusCode, "the rate of another operation")
 }

@@ -59,6 +59,7 @@ func newFixture(t testing.TB, change func(*pkcs11kms.Config, *Options)) *fixture
 		Regions:       map[string]pkcs11kms.Region{testRegion: {Token: tok.URI(tok.PINFile)}},
 		Store:         newStore(t),
 		Logger:        logger,
+		Quotas:        pkcs11kms.Quotas{NoRates: true}, // tests make requests faster than any account may
 	}
 	options := Options{Logger: logger}
 	if change != nil {

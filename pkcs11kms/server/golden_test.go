@@ -28,8 +28,18 @@ import (
 // goldenTime is the clock of Bridge, server and signer.
 var goldenTime = time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
 
-// otherRegion is where the files create keys, so that lists of testRegion stay as they are.
+// otherRegion is where the files create and change keys, so that lists of testRegion stay as they are.
 const otherRegion = "eu-west-1"
+
+// The keys of otherRegion. The files change none that another file reads.
+const (
+	readKey      = "11111111-0000-4000-8000-000000000000"
+	changedKey   = "22222222-0000-4000-8000-000000000000"
+	pendingKey   = "33333333-0000-4000-8000-000000000000"
+	cancelledKey = "44444444-0000-4000-8000-000000000000"
+	scheduledKey = "55555555-0000-4000-8000-000000000000"
+	targetKey    = "66666666-0000-4000-8000-000000000000"
+)
 
 // goldenFixture has the keys that the files speak of.
 func goldenFixture(t *testing.T) *fixture {
@@ -44,13 +54,36 @@ func goldenFixture(t *testing.T) *fixture {
 			{ID: "dddddddd-0000-4000-8000-000000000000", State: keystore.Disabled, Spec: "HMAC_512", CKAID: []byte{3}, Description: "Übung"},
 			{ID: "eeeeeeee-0000-4000-8000-000000000000", State: keystore.Enabled, Spec: "HMAC_256", CKAID: []byte{4}}, // no object in the token
 		}
-		for _, k := range records {
-			k.Region, k.Account, k.Origin, k.Usage = testRegion, testAccount, "AWS_KMS", either(k.Usage, "GENERATE_VERIFY_MAC")
+		for _, k := range append(records, lifeRecords()...) {
+			k.Region, k.Account, k.Origin, k.Usage = either(k.Region, testRegion), testAccount, "AWS_KMS", either(k.Usage, "GENERATE_VERIFY_MAC")
 			k.Created = goldenTime
 			_, err := cfg.Store.Commit(t.Context(), k.Put(0))
 			require.NoError(t, err)
 		}
+		for name, target := range map[string]string{"alias/signing": readKey, "alias/tokens-moving": changedKey, "alias/tokens-old": changedKey} {
+			a := keystore.Alias{Region: otherRegion, Account: testAccount, Name: name, Target: target, Created: goldenTime, Updated: goldenTime}
+			_, err := cfg.Store.Commit(t.Context(), a.Put(0))
+			require.NoError(t, err)
+		}
 	})
+}
+
+// lifeRecords are the keys of otherRegion, none of which has an object in the token: what the files ask does not need it.
+func lifeRecords() []keystore.Key {
+	due := goldenTime.Add(7 * 24 * time.Hour)
+	tags := []keystore.Tag{{Key: "Purpose", Value: "tokens"}, {Key: "Stage"}}
+	records := []keystore.Key{
+		{ID: readKey, State: keystore.Enabled, Spec: "HMAC_256", Aliases: 1, Tags: tags},
+		{ID: changedKey, State: keystore.Enabled, Spec: "HMAC_256", Aliases: 2, Tags: tags[1:]},
+		{ID: pendingKey, State: keystore.PendingDeletion, Spec: "HMAC_256", DeletionDate: due},
+		{ID: cancelledKey, State: keystore.PendingDeletion, Spec: "HMAC_256", DeletionDate: due},
+		{ID: scheduledKey, State: keystore.Enabled, Spec: "HMAC_512"},
+		{ID: targetKey, State: keystore.Enabled, Spec: "HMAC_512"},
+	}
+	for i := range records {
+		records[i].Region, records[i].CKAID = otherRegion, []byte{5, byte(i)}
+	}
+	return records
 }
 
 // rfcKey puts the key of test case 6 of RFC 4231 into the token and returns its CKA_ID.
@@ -201,7 +234,7 @@ func (g *golden) requireAnswer(t *testing.T, got reply) {
 func pattern(text string) string {
 	text = regexp.QuoteMeta(text)
 	for name, expression := range map[string]string{
-		"uuid": `[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`, "marker": `[A-Za-z0-9_-]+`, "enum": `[A-Z0-9_]+(, [A-Z0-9_]+)*`,
+		"uuid": `[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`, "marker": `[A-Za-z0-9_-]+`, "base64": `[A-Za-z0-9+/]{43}=`, "enum": `[A-Z0-9_]+(, [A-Z0-9_]+)*`,
 	} {
 		text = strings.ReplaceAll(text, regexp.QuoteMeta("{{"+name+"}}"), expression)
 	}
@@ -246,14 +279,15 @@ func TestGoldenCovers(t *testing.T) {
 		require.NoError(t, f.Close())
 	}
 	for _, code := range []string{
-		"AccessDenied", "Disabled", "DryRunOperation", "IncompleteSignature", "InvalidArn", "InvalidGrantToken", "InvalidKeyUsage",
-		"InvalidMarker", "InvalidSignature", "KMSInvalidMac", "KeyUnavailable", "LimitExceeded", "MalformedPolicyDocument",
-		"MissingAuthenticationToken", "NotFound", "RequestEntityTooLarge", "Serialization", "UnknownOperation",
+		"AccessDenied", "AlreadyExists", "Disabled", "DryRunOperation", "IncompleteSignature", "InvalidArn", "InvalidCiphertext",
+		"InvalidGrantToken", "InvalidKeyUsage", "InvalidMarker", "InvalidSignature", "KMSInvalidMac", "KMSInvalidState",
+		"KeyUnavailable", "LimitExceeded", "MalformedPolicyDocument", "MissingAuthenticationToken", "NotAuthorized", "NotFound",
+		"RequestEntityTooLarge", "Serialization", "Tag", "UnknownOperation",
 		"UnrecognizedClient", "UnsupportedOperation", "Validation",
 	} {
 		require.True(t, shown[code+"Exception"], code)
 	}
 	for name := range operationsDone(t) {
-		require.True(t, operations[name], fmt.Sprint("success of ", name))
+		require.True(t, operations[name], fmt.Sprint("an answer of ", name))
 	}
 }

@@ -57,6 +57,7 @@ func setUp(b *testing.B) *rig {
 	client, err := pkcs11kms.New(context.Background(), pkcs11kms.Config{
 		Regions: map[string]pkcs11kms.Region{region: r.region},
 		Store:   store,
+		Quotas:  pkcs11kms.Quotas{NoRates: true},
 	})
 	require.NoError(b, err)
 	key, err := client.CreateKey(context.Background(), &kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC"})
@@ -252,7 +253,8 @@ func BenchmarkListKeys(b *testing.B) {
 	for _, records := range []int{10, 10_000} {
 		store := newStore(b, filepath.Join(b.TempDir(), "list"))
 		fill(b, store, records)
-		client, err := pkcs11kms.New(context.Background(), pkcs11kms.Config{Regions: map[string]pkcs11kms.Region{region: r.region}, Store: store})
+		client, err := pkcs11kms.New(context.Background(), pkcs11kms.Config{
+			Regions: map[string]pkcs11kms.Region{region: r.region}, Store: store, Quotas: pkcs11kms.Quotas{NoRates: true}})
 		require.NoError(b, err)
 		b.Run(fmt.Sprintf("records=%d", records), func(b *testing.B) {
 			b.ReportAllocs()

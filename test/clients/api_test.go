@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
@@ -137,13 +139,13 @@ func TestRefusals(t *testing.T) {
 			"Value at 'message' failed to satisfy constraint: Member must have length less than or equal to 4096"},
 		{"no key usage", "CreateKey", members{"KeySpec": "HMAC_256"}, "ValidationException", "You must specify a KeyUsage value"},
 		{"dry run", "GenerateMac", with(members{"DryRun": true}), "DryRunOperationException", "The request would have succeeded, but the DryRun option is set."},
-		{"operation that is not here", "CreateAlias", members{"AliasName": "alias/a", "TargetKeyId": key}, "UnsupportedOperationException", ""},
+		{"operation that is not here", "ReplicateKey", members{"KeyId": key, "ReplicaRegion": "eu-west-1"}, "UnsupportedOperationException", ""},
 	}
 	onEachClient(t, func(t *testing.T, c client) {
 		for _, test := range cases {
 			t.Run(test.name, func(t *testing.T) {
 				got := c.do(t, targetOf(srv), test.operation, test.input)
-				if got.Unknown && (test.input["DryRun"] != nil || test.operation == "CreateAlias") {
+				if got.Unknown && (test.input["DryRun"] != nil || test.operation == "ReplicateKey") {
 					t.Skip("older clients do not have this member, and our own not this operation")
 				}
 				c.refused(t, got, test.code, test.text)
@@ -153,45 +155,70 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// pagedList is a list of several pages.
+type pagedList struct {
+	operation string
+	input     members
+	entries   string   // the member with the list
+	name      string   // what tells an entry from the others
+	want      []string // the names
+}
+
+// pagedLists makes lists with a number of entries each.
+func pagedLists(t *testing.T, library *pkcs11kms.Client, entries int) []pagedList {
+	var keys, aliases, tags []string
+	for i := range entries {
+		key, alias, tag := newKey(t, library, "HMAC_256"), fmt.Sprint("alias/", i), fmt.Sprint("tag ", i)
+		keys, aliases, tags = append(keys, key), append(aliases, alias), append(tags, tag)
+		_, err := library.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: &alias, TargetKeyId: &keys[0]})
+		require.NoError(t, err)
+		_, err = library.TagResource(t.Context(), &kms.TagResourceInput{KeyId: &keys[0], Tags: []types.Tag{{TagKey: &tag, TagValue: &alias}}})
+		require.NoError(t, err)
+	}
+	return []pagedList{
+		{"ListKeys", members{}, "Keys", "KeyArn", keys},
+		{"ListAliases", members{}, "Aliases", "AliasName", aliases},
+		{"ListAliases", members{"KeyId": keys[0]}, "Aliases", "AliasName", aliases},
+		{"ListResourceTags", members{"KeyId": keys[0]}, "Tags", "TagKey", tags},
+	}
+}
+
 // TestLists: each client's own way to read a list of several pages, one after the other so that the pages can be counted.
 func TestLists(t *testing.T) {
-	const keys, pageSize, pages = 7, 3, 3
+	const entries, pageSize, pages = 7, 3, 3
 	srv := kmstest.NewServer(t)
-	var arns []string
-	for range keys {
-		arns = append(arns, newKey(t, inProcess(t, srv), "HMAC_256"))
-	}
+	lists := pagedLists(t, inProcess(t, srv), entries)
 	for _, way := range clients {
 		t.Run(way.name, func(t *testing.T) {
 			c := way.make(t)
-			before := listings(t, srv)
-			out := c.must(t, targetOf(srv), "ListKeys", members{"Limit": pageSize})
-			require.Equal(t, pages, listings(t, srv)-before)
-			var listed []string
-			for _, key := range out["Keys"].([]any) {
-				entry := key.(members)
-				require.Equal(t, entry["KeyArn"], fmt.Sprintf("arn:aws:kms:%s:000000000000:key/%s", srv.Region, entry["KeyId"]))
-				listed = append(listed, entry["KeyArn"].(string))
+			for _, list := range lists {
+				before := answered(t, srv, list.operation)
+				input := members{"Limit": pageSize}
+				maps.Copy(input, list.input)
+				out := c.must(t, targetOf(srv), list.operation, input)
+				require.Equal(t, pages, answered(t, srv, list.operation)-before, list.operation)
+				var listed []string
+				for _, entry := range out[list.entries].([]any) {
+					listed = append(listed, entry.(members)[list.name].(string))
+				}
+				require.ElementsMatch(t, list.want, listed, list.operation)
 			}
-			require.ElementsMatch(t, arns, listed)
 		})
 	}
 }
 
-var listKeysCount = regexp.MustCompile(`(?m)^pkcs11kms_requests_total\{operation="ListKeys",result="OK"\} (\d+)$`)
-
-// listings is how many pages the server has answered.
-func listings(t *testing.T, srv *kmstest.Server) int {
+// answered is how many requests for an operation the server has answered.
+func answered(t *testing.T, srv *kmstest.Server, operation string) int {
 	t.Helper()
-	answer, err := http.Get(srv.AdminURL + "/metrics")
+	response, err := http.Get(srv.AdminURL + "/metrics")
 	require.NoError(t, err)
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	http.DefaultClient.CloseIdleConnections()
-	count := listKeysCount.FindSubmatch(text)
+	count := regexp.MustCompile(`(?m)^pkcs11kms_requests_total\{operation="` + operation + `",result="OK"\} (\d+)$`).FindSubmatch(text)
 	if count == nil {
-		require.False(t, strings.Contains(string(text), `operation="ListKeys"`), "counted in another form")
+		require.False(t, strings.Contains(string(text), `operation="`+operation+`"`), "counted in another form")
 		return 0
 	}
 	n, err := strconv.Atoi(string(count[1]))

@@ -44,7 +44,7 @@ type command struct {
 type answer struct {
 	Output  members  `json:"output"`
 	Refusal *refusal `json:"refusal"`
-	Unknown bool     `json:"unknown"` // the client is older than a member of the input
+	Unknown bool     `json:"unknown"` // the client is older than the operation, or than a member of its input
 }
 
 // refusal is an error of the service. Class is the most special class that the client's documentation tells programs to

@@ -18,7 +18,8 @@ import (
 )
 
 func newAWSCLI(t *testing.T) client {
-	line := commandLine{t: t, program: awsCLI.find(t), before: []string{"kms"}, refused: 254, usage: 252, unknown: "Unknown options"}
+	line := commandLine{t: t, program: awsCLI.find(t), before: []string{"kms"}, refused: 254, usage: 252,
+		unknown: regexp.MustCompile(`Unknown options|argument operation: (Found i|I)nvalid choice`)}
 	return client{call: line.call}
 }
 
@@ -27,7 +28,7 @@ func newOwnCommand(t *testing.T) client {
 	goCmd.find(t)
 	binary, err := ownBinary()
 	require.NoError(t, err)
-	line := commandLine{t: t, program: binary, refused: 1, usage: 2, unknown: "pkcs11kms: unknown command"}
+	line := commandLine{t: t, program: binary, refused: 1, usage: 2, unknown: regexp.MustCompile("pkcs11kms: unknown command")}
 	return client{call: line.call, followsClock: true}
 }
 
@@ -39,11 +40,11 @@ var report = regexp.MustCompile(`(?m)^An error occurred \((\w+)\) when calling t
 type commandLine struct {
 	t       *testing.T
 	program string
-	before  []string     // arguments before the verb
-	refused int          // the exit code when the service refuses
-	usage   int          // the exit code when the program does not know a flag
-	unknown string       // what it says then, or about a verb
-	files   atomic.Int32 // of messages
+	before  []string       // arguments before the verb
+	refused int            // the exit code when the service refuses
+	usage   int            // the exit code when the program does not know a flag or a verb
+	unknown *regexp.Regexp // what it says then
+	files   atomic.Int32   // of messages
 }
 
 func (l *commandLine) call(c command) (answer, error) {
@@ -60,7 +61,7 @@ func (l *commandLine) call(c command) (answer, error) {
 	switch {
 	case failed && exit.ExitCode() == l.refused:
 		return readReport(c.Operation, stderr.String())
-	case failed && exit.ExitCode() == l.usage && strings.Contains(stderr.String(), l.unknown):
+	case failed && exit.ExitCode() == l.usage && l.unknown.MatchString(stderr.String()):
 		return answer{Unknown: true}, nil
 	case err != nil:
 		return answer{}, fmt.Errorf("%s: %w\n%s", c.Operation, err, stderr.Bytes())
@@ -80,7 +81,8 @@ func readReport(operation, text string) (answer, error) {
 	return answer{Refusal: &refusal{Code: parts[1], Message: parts[3]}}, nil
 }
 
-// arguments turns GenerateMac into generate-mac, and KeyId into --key-id. ListKeys is paged by --page-size.
+// arguments turns GenerateMac into generate-mac, and KeyId into --key-id. Lists are paged by --page-size, and
+// what is no text and no list of texts is given as JSON.
 func (l *commandLine) arguments(c command) ([]string, error) {
 	args := append(append([]string{}, l.before...), dashed(c.Operation))
 	for name, value := range c.Input {
@@ -99,8 +101,14 @@ func (l *commandLine) arguments(c command) ([]string, error) {
 				value = "fileb://" + file
 			}
 			args = append(args, flag, value)
+		case []string:
+			args = append(append(args, flag), value...)
 		default:
-			return nil, fmt.Errorf("member %q has no flag", name)
+			text, err := json.Marshal(value)
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, flag, string(text))
 		}
 	}
 	return append(args, "--endpoint-url", c.Target.Endpoint, "--region", c.Target.Region, "--output", "json"), nil

@@ -2,7 +2,7 @@
 
 Command: {"operation", "input", "target": {"endpoint", "region", "accessKey", "secret"}}, binary members in base64.
 Answer: {"output"} or {"refusal": {"class", "code", "message", "status"}} or {"unknown": true} when this boto3 is older
-than a member of the input. ListKeys takes a page size as Limit and goes through boto3's paginator.
+than the operation or a member of its input. Lists take a page size as Limit and go through boto3's paginators.
 """
 import base64
 import datetime
@@ -28,10 +28,11 @@ def new_client(target):
 
 def run(client, operation, members):
     arguments = {name: base64.b64decode(value) if name in BINARY else value for name, value in members.items()}
-    if operation == "ListKeys":
-        pages = client.get_paginator("list_keys").paginate(PaginationConfig={"PageSize": arguments["Limit"]})
-        return {"Keys": [key for page in pages for key in page["Keys"]]}
-    output = getattr(client, xform_name(operation))(**arguments)
+    name = xform_name(operation)
+    if "Limit" in arguments:
+        size = arguments.pop("Limit")
+        return client.get_paginator(name).paginate(**arguments, PaginationConfig={"PageSize": size}).build_full_result()
+    output = getattr(client, name)(**arguments)
     del output["ResponseMetadata"]
     return output
 
@@ -52,6 +53,8 @@ def answer(clients, command):
     key = json.dumps(target)
     if key not in clients:
         clients[key] = new_client(target)
+    if command["operation"] not in clients[key].meta.service_model.operation_names:
+        return {"unknown": True}
     try:
         return {"output": run(clients[key], command["operation"], command["input"])}
     except ClientError as error:

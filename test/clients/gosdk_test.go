@@ -19,14 +19,18 @@ import (
 // modelled are the errors that the API model has, each with the test for its type in Go. Every SDK has a class of the
 // same name.
 var modelled = map[string]func(error) bool{
-	"DisabledException":             is[*types.DisabledException],
-	"DryRunOperationException":      is[*types.DryRunOperationException],
-	"InvalidArnException":           is[*types.InvalidArnException],
-	"InvalidKeyUsageException":      is[*types.InvalidKeyUsageException],
-	"InvalidMarkerException":        is[*types.InvalidMarkerException],
-	"KMSInvalidMacException":        is[*types.KMSInvalidMacException],
-	"NotFoundException":             is[*types.NotFoundException],
-	"UnsupportedOperationException": is[*types.UnsupportedOperationException],
+	"AlreadyExistsException":           is[*types.AlreadyExistsException],
+	"DisabledException":                is[*types.DisabledException],
+	"DryRunOperationException":         is[*types.DryRunOperationException],
+	"InvalidArnException":              is[*types.InvalidArnException],
+	"InvalidKeyUsageException":         is[*types.InvalidKeyUsageException],
+	"InvalidMarkerException":           is[*types.InvalidMarkerException],
+	"KMSInvalidMacException":           is[*types.KMSInvalidMacException],
+	"KMSInvalidStateException":         is[*types.KMSInvalidStateException],
+	"MalformedPolicyDocumentException": is[*types.MalformedPolicyDocumentException],
+	"NotFoundException":                is[*types.NotFoundException],
+	"TagException":                     is[*types.TagException],
+	"UnsupportedOperationException":    is[*types.UnsupportedOperationException],
 }
 
 func is[T error](err error) bool {
@@ -55,14 +59,47 @@ func newGoSDK(t *testing.T) client {
 }
 
 var goOperations = map[string]func(context.Context, *kms.Client, members) (answer, error){
-	"CreateKey":   goOperation((*kms.Client).CreateKey),
-	"DescribeKey": goOperation((*kms.Client).DescribeKey),
-	"DisableKey":  goOperation((*kms.Client).DisableKey),
-	"EnableKey":   goOperation((*kms.Client).EnableKey),
-	"GenerateMac": goOperation((*kms.Client).GenerateMac),
-	"ListKeys":    goOperation(listAll),
-	"VerifyMac":   goOperation((*kms.Client).VerifyMac),
-	"CreateAlias": goOperation((*kms.Client).CreateAlias),
+	"CancelKeyDeletion":    goOperation((*kms.Client).CancelKeyDeletion),
+	"CreateAlias":          goOperation((*kms.Client).CreateAlias),
+	"CreateKey":            goOperation((*kms.Client).CreateKey),
+	"DeleteAlias":          goOperation((*kms.Client).DeleteAlias),
+	"DescribeKey":          goOperation((*kms.Client).DescribeKey),
+	"DisableKey":           goOperation((*kms.Client).DisableKey),
+	"DisableKeyRotation":   goOperation((*kms.Client).DisableKeyRotation),
+	"EnableKey":            goOperation((*kms.Client).EnableKey),
+	"EnableKeyRotation":    goOperation((*kms.Client).EnableKeyRotation),
+	"GenerateMac":          goOperation((*kms.Client).GenerateMac),
+	"GenerateRandom":       goOperation((*kms.Client).GenerateRandom),
+	"GetKeyPolicy":         goOperation((*kms.Client).GetKeyPolicy),
+	"GetKeyRotationStatus": goOperation((*kms.Client).GetKeyRotationStatus),
+	"GetPublicKey":         goOperation((*kms.Client).GetPublicKey),
+	"ListKeyPolicies":      goOperation((*kms.Client).ListKeyPolicies),
+	"ListKeyRotations":     goOperation((*kms.Client).ListKeyRotations),
+	"PutKeyPolicy":         goOperation((*kms.Client).PutKeyPolicy),
+	"ReplicateKey":         goOperation((*kms.Client).ReplicateKey),
+	"RotateKeyOnDemand":    goOperation((*kms.Client).RotateKeyOnDemand),
+	"ScheduleKeyDeletion":  goOperation((*kms.Client).ScheduleKeyDeletion),
+	"TagResource":          goOperation((*kms.Client).TagResource),
+	"UntagResource":        goOperation((*kms.Client).UntagResource),
+	"UpdateAlias":          goOperation((*kms.Client).UpdateAlias),
+	"UpdateKeyDescription": goOperation((*kms.Client).UpdateKeyDescription),
+	"VerifyMac":            goOperation((*kms.Client).VerifyMac),
+
+	"ListAliases": goOperation(goList(
+		func(sdk *kms.Client, in *kms.ListAliasesInput) paginator[kms.ListAliasesOutput] {
+			return kms.NewListAliasesPaginator(sdk, in)
+		},
+		func(all, page *kms.ListAliasesOutput) { all.Aliases = append(all.Aliases, page.Aliases...) })),
+	"ListKeys": goOperation(goList(
+		func(sdk *kms.Client, in *kms.ListKeysInput) paginator[kms.ListKeysOutput] {
+			return kms.NewListKeysPaginator(sdk, in)
+		},
+		func(all, page *kms.ListKeysOutput) { all.Keys = append(all.Keys, page.Keys...) })),
+	"ListResourceTags": goOperation(goList(
+		func(sdk *kms.Client, in *kms.ListResourceTagsInput) paginator[kms.ListResourceTagsOutput] {
+			return kms.NewListResourceTagsPaginator(sdk, in)
+		},
+		func(all, page *kms.ListResourceTagsOutput) { all.Tags = append(all.Tags, page.Tags...) })),
 }
 
 func goOperation[In, Out any](
@@ -101,17 +138,25 @@ func goRefusal(err error) (answer, error) {
 	return answer{Refusal: r}, nil
 }
 
-// listAll goes through the SDK's paginator.
-func listAll(sdk *kms.Client, ctx context.Context, in *kms.ListKeysInput, _ ...func(*kms.Options)) (*kms.ListKeysOutput, error) {
-	all := &kms.ListKeysOutput{}
-	for pages := kms.NewListKeysPaginator(sdk, in); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, err
+// paginator is one of the SDK's.
+type paginator[Out any] interface {
+	HasMorePages() bool
+	NextPage(context.Context, ...func(*kms.Options)) (*Out, error)
+}
+
+// goList makes one operation of a paginator. The size of the pages is the Limit of its input.
+func goList[In, Out any](begin func(*kms.Client, *In) paginator[Out], add func(all, page *Out)) func(*kms.Client, context.Context, *In, ...func(*kms.Options)) (*Out, error) {
+	return func(sdk *kms.Client, ctx context.Context, in *In, _ ...func(*kms.Options)) (*Out, error) {
+		all := new(Out)
+		for pages := begin(sdk, in); pages.HasMorePages(); {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				return nil, err
+			}
+			add(all, page)
 		}
-		all.Keys = append(all.Keys, page.Keys...)
+		return all, nil
 	}
-	return all, nil
 }
 
 // translate carries members from one form to another by their JSON names, which the SDK's structs have as field names.

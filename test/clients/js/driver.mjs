@@ -21,10 +21,14 @@ function withBytes(input) {
 }
 
 async function run(client, operation, input) {
-  if (operation === "ListKeys") {
-    const Keys = [];
-    for await (const page of kms.paginateListKeys({ client, pageSize: input.Limit }, {})) Keys.push(...page.Keys);
-    return { Keys };
+  if ("Limit" in input) {
+    const { Limit: pageSize, ...others } = input;
+    const whole = {};
+    for await (const page of kms[`paginate${operation}`]({ client, pageSize }, others)) {
+      const [name] = Object.keys(page).filter((member) => Array.isArray(page[member]));
+      whole[name] = [...(whole[name] ?? []), ...page[name]];
+    }
+    return whole;
   }
   const { $metadata, ...output } = await client.send(new kms[`${operation}Command`](withBytes(input)));
   return output;
@@ -42,6 +46,7 @@ function refusal(error) {
 }
 
 async function answer({ target, operation, input }) {
+  if (!kms[`${operation}Command`]) return { unknown: true };
   try {
     return { output: await run(clientFor(target), operation, input) };
   } catch (error) {

@@ -23,7 +23,7 @@ func newClient(t *testing.T, keys int) (*pkcs11kms.Client, []string) {
 	token := softhsm.NewToken(t)
 	store := filepath.Join(t.TempDir(), "kms.db")
 	require.NoError(t, sqlite.Create(store))
-	client, err := pkcs11kms.New(t.Context(), pkcs11kms.Config{StorePath: store, Regions: map[string]pkcs11kms.Region{
+	client, err := pkcs11kms.New(t.Context(), pkcs11kms.Config{StorePath: store, Quotas: pkcs11kms.Quotas{NoRates: true}, Regions: map[string]pkcs11kms.Region{
 		"us-east-1": {Token: token.URI(token.PINFile), SoftHSMConfig: token.ConfigFile}}})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
@@ -44,35 +44,63 @@ func idsOf(entries []types.KeyListEntry) (ids []string) {
 	return ids
 }
 
-// TestPiecesMakeTheWholeList walks a list by every pair of sizes. Each piece but the last has as many entries as were
-// asked for, and only the last has no token.
-func TestPiecesMakeTheWholeList(t *testing.T) {
-	const keys = 5
-	client, all := newClient(t, keys)
-	for pageSize := int32(1); pageSize <= keys+1; pageSize++ {
-		for maxItems := int32(1); maxItems <= keys+1; maxItems++ {
-			t.Run(fmt.Sprintf("%d of pages of %d", maxItems, pageSize), func(t *testing.T) {
-				var walked []string
+// requirePieces walks a list by every pair of sizes. Each piece but the last has as many entries as were asked for, and
+// only the last has no token.
+func requirePieces[In, Out, Entry any](t *testing.T, client api, l list[In, Out, Entry], req In, all []Entry) {
+	t.Helper()
+	most := int32(len(all)) + 1
+	for pageSize := int32(1); pageSize <= most; pageSize++ {
+		for maxItems := int32(1); maxItems <= most; maxItems++ {
+			t.Run(fmt.Sprintf("%s %d of pages of %d", l.operation, maxItems, pageSize), func(t *testing.T) {
+				var walked []Entry
 				pages := paging{maxItems: aws.Int32(maxItems), pageSize: aws.Int32(pageSize)}
 				for {
-					piece, err := collectKeys(t.Context(), client, pages)
+					piece, next, err := l.collect(t.Context(), client, &req, pages)
 					require.NoError(t, err)
-					require.LessOrEqual(t, len(piece.Keys), int(maxItems))
-					walked = append(walked, idsOf(piece.Keys)...)
-					if piece.NextToken == nil {
+					require.LessOrEqual(t, len(piece), int(maxItems))
+					walked = append(walked, piece...)
+					if next == nil {
 						break
 					}
-					require.Len(t, piece.Keys, int(maxItems))
-					pages.startingToken = piece.NextToken
+					require.Len(t, piece, int(maxItems))
+					pages.startingToken = next
 				}
 				assert.Equal(t, all, walked)
 			})
 		}
 	}
-	whole, err := collectKeys(t.Context(), client, paging{pageSize: aws.Int32(2)})
+	whole, next, err := l.collect(t.Context(), client, &req, paging{pageSize: aws.Int32(2)})
 	require.NoError(t, err)
-	assert.Equal(t, all, idsOf(whole.Keys))
-	assert.Nil(t, whole.NextToken)
+	assert.Equal(t, all, whole)
+	assert.Nil(t, next)
+}
+
+// TestPiecesMakeTheWholeList: every list that has more than one entry, and the names of the policies, which are one.
+func TestPiecesMakeTheWholeList(t *testing.T) {
+	client, ids := newClient(t, 4)
+	for i, id := range ids {
+		_, err := client.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: aws.String(fmt.Sprint("alias/", i)), TargetKeyId: &ids[i/2]})
+		require.NoError(t, err)
+		_, err = client.TagResource(t.Context(), &kms.TagResourceInput{KeyId: &ids[0], Tags: []types.Tag{{TagKey: aws.String(id), TagValue: aws.String("")}}})
+		require.NoError(t, err)
+	}
+	keys, err := client.ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.NoError(t, err)
+	require.Len(t, keys.Keys, 4)
+	requirePieces(t, client, keyList, kms.ListKeysInput{}, keys.Keys)
+
+	aliases, err := client.ListAliases(t.Context(), &kms.ListAliasesInput{})
+	require.NoError(t, err)
+	require.Len(t, aliases.Aliases, 4)
+	requirePieces(t, client, aliasList, kms.ListAliasesInput{}, aliases.Aliases)
+	requirePieces(t, client, aliasList, kms.ListAliasesInput{KeyId: &ids[0]}, aliases.Aliases[:2])
+
+	tags, err := client.ListResourceTags(t.Context(), &kms.ListResourceTagsInput{KeyId: &ids[0]})
+	require.NoError(t, err)
+	require.Len(t, tags.Tags, 4)
+	requirePieces(t, client, tagList, kms.ListResourceTagsInput{KeyId: &ids[0]}, tags.Tags)
+
+	requirePieces(t, client, policyList, kms.ListKeyPoliciesInput{KeyId: &ids[0]}, []string{"default"})
 }
 
 // forgetful is a service that says there is more and not where.
@@ -88,9 +116,19 @@ func (f forgetful) ListKeys(ctx context.Context, in *kms.ListKeysInput, opts ...
 
 func TestListWithoutAMarkerEnds(t *testing.T) {
 	client, all := newClient(t, 2)
-	list, err := collectKeys(t.Context(), forgetful{client}, paging{})
+	keys, next, err := keyList.collect(t.Context(), forgetful{client}, &kms.ListKeysInput{}, paging{})
 	require.NoError(t, err)
-	assert.Equal(t, all, idsOf(list.Keys))
+	assert.Equal(t, all, idsOf(keys))
+	assert.Nil(t, next)
+}
+
+// TestPagesLeaveTheInputAlone: the flags fill it once, and it is the same for all pages.
+func TestPagesLeaveTheInputAlone(t *testing.T) {
+	client, ids := newClient(t, 1)
+	req := kms.ListAliasesInput{KeyId: &ids[0]}
+	_, _, err := aliasList.collect(t.Context(), client, &req, paging{pageSize: aws.Int32(1)})
+	require.NoError(t, err)
+	assert.Equal(t, kms.ListAliasesInput{KeyId: &ids[0]}, req)
 }
 
 func TestResumeTokens(t *testing.T) {
