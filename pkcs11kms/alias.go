@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyid"
 )
 
 // An alias is a record of its own. The key's record counts its aliases, and both change in one Commit: so the quota holds
@@ -48,7 +49,7 @@ func (v *violations) aliasName(name *string) {
 
 // checkAliasName applies what the real service asks of a name beyond the pattern of its model.
 func checkAliasName(name string) error {
-	rest, ok := strings.CutPrefix(name, aliasPrefix)
+	rest, ok := strings.CutPrefix(name, keyid.AliasPrefix)
 	switch {
 	case !ok || rest == "":
 		return validationError(`Alias must start with the prefix "alias/". Please see https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`)
