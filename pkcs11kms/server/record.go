@@ -14,10 +14,9 @@ import (
 // strangersPerSecond bounds the log lines about requests whose sender is not known: anybody can cause them.
 const strangersPerSecond = 5
 
-// record writes the one line of a request, and counts it. It holds no member of the request: messages and MACs are
+// record writes the one line of a request. It holds no member of the request: messages and MACs are
 // secrets, and key ids stand in the answer of whoever may know them.
 func (s *Server) record(r *http.Request, x *exchange, status int, took time.Duration, err error) {
-	s.metrics.observe(x.op, x.code, took)
 	level := slog.LevelInfo
 	attrs := []slog.Attr{
 		slog.String("request_id", x.id),

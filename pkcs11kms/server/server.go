@@ -88,6 +88,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.code = a.code
 		header.Set("X-Amzn-Errortype", a.code)
 	}
+	took := time.Since(began)
+	s.metrics.observe(x.op, x.code, took)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	if x.accessKey == "" {
 		header.Set("Connection", "close") // a stranger's connection is not kept waiting for more
@@ -97,7 +99,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if flusher, ok := w.(http.Flusher); ok {
 		flusher.Flush() // what was done is answered, whatever becomes of the log
 	}
-	s.record(r, &x, status, time.Since(began), err)
+	s.record(r, &x, status, took, err)
 }
 
 // exchange is what is worth saying of a request in log and metrics.
