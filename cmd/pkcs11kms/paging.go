@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -27,9 +29,13 @@ type resumeToken struct {
 }
 
 func (t resumeToken) String() string {
-	text, err := json.Marshal(t)
+	marker, err := json.Marshal(t.Marker)
 	must(err)
-	return base64.StdEncoding.EncodeToString(text)
+	text := `{"Marker": ` + string(marker) // with the aws CLI's blanks, so that its tokens and these are the same
+	if t.Printed > 0 {
+		text += fmt.Sprintf(`, "boto_truncate_amount": %d`, t.Printed)
+	}
+	return base64.StdEncoding.EncodeToString([]byte(text + "}"))
 }
 
 func parseResumeToken(text string) (resumeToken, error) {
@@ -101,18 +107,20 @@ func (l list[In, Out, Entry]) print(ctx context.Context, a *app, client api, req
 	root := d.root.(map[string]any)
 	delete(root, "Truncated")
 	names := slices.DeleteFunc(d.keys(root), func(name string) bool { return name == "Truncated" })
-	if next != nil {
+	asText := a.output == "text" && a.search == nil
+	if next != nil && !asText {
 		names = append(names, nextToken)
 		root[nextToken] = *next
-		if a.output == "text" && a.search == nil {
-			// Labelled, as the aws CLI does it: a script must be able to tell the token from an entry.
-			root[nextToken] = map[string]any{nextToken: *next}
-		}
 	}
 	d.order[identity(root)] = names
-	return a.print(l.operation, d)
+	if err := a.print(l.operation, d); err != nil || next == nil || !asText {
+		return err
+	}
+	// Labelled and at the end, as the aws CLI does it: a script must be able to tell the token from an entry.
+	return a.printf("%s\t%s\n", strings.ToUpper(nextToken), *next)
 }
 
+// nextToken is the member that the aws CLI adds to a list that goes on.
 const nextToken = "NextToken"
 
 func (l list[In, Out, Entry]) entriesOf(out *Out) *[]Entry {

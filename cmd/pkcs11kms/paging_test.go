@@ -138,9 +138,16 @@ func TestResumeTokens(t *testing.T) {
 		assert.Equal(t, token, got)
 	}
 	// What the aws CLI made of the same place.
-	got, err := parseResumeToken("eyJNYXJrZXIiOiBudWxsLCAiYm90b190cnVuY2F0ZV9hbW91bnQiOiAxfQ==")
-	require.NoError(t, err)
-	assert.Equal(t, resumeToken{Printed: 1}, got)
+	for text, token := range map[string]resumeToken{
+		"eyJNYXJrZXIiOiBudWxsLCAiYm90b190cnVuY2F0ZV9hbW91bnQiOiAxfQ==": {Printed: 1},
+		"eyJNYXJrZXIiOiAiQUFFQyJ9":                                     {Marker: aws.String("AAEC")},
+		"eyJNYXJrZXIiOiAiQUFFQyIsICJib3RvX3RydW5jYXRlX2Ftb3VudCI6IDJ9": {Marker: aws.String("AAEC"), Printed: 2},
+	} {
+		got, err := parseResumeToken(text)
+		require.NoError(t, err)
+		assert.Equal(t, token, got)
+		assert.Equal(t, text, token.String())
+	}
 	for _, text := range []string{"", "x", "e30", "W10=", "eyJib3RvX3RydW5jYXRlX2Ftb3VudCI6LTF9", "eyJPdGhlciI6MX0="} {
 		_, err := parseResumeToken(text)
 		var usage *usageError

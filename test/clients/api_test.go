@@ -146,7 +146,7 @@ func TestRefusals(t *testing.T) {
 			t.Run(test.name, func(t *testing.T) {
 				got := c.do(t, targetOf(srv), test.operation, test.input)
 				if got.Unknown && (test.input["DryRun"] != nil || test.operation == "ReplicateKey") {
-					t.Skip("older clients do not have this member, and our own not this operation")
+					t.Skip("left out: this client is older than the member, or has no verb for the operation")
 				}
 				c.refused(t, got, test.code, test.text)
 			})
