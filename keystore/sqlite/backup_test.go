@@ -261,3 +261,14 @@ func TestBackupEndsAtEveryStep(t *testing.T) {
 	require.Greater(t, ended, int32(4), "it looks between its steps")
 	assert.Equal(t, []string{"kms.bak"}, names(t, dir))
 }
+
+func TestBackupToARelativePath(t *testing.T) {
+	s := mustOpen(t, newPath(t))
+	commit(t, s, key("there").Put(0))
+	t.Chdir(t.TempDir())
+	require.NoError(t, s.Backup(t.Context(), "kms.bak"))
+	_, err := sqlite.Restore(t.Context(), "kms.bak", "kms.db")
+	require.NoError(t, err)
+	again := mustOpen(t, "kms.db")
+	assert.Equal(t, keystore.Enabled, decoded(t, again, "there").State)
+}

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"net/url"
+	"path/filepath"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -99,6 +100,9 @@ func looking(path string) *connector {
 }
 
 func fileURI(path string, params url.Values) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs // the first part of a relative path would be the URI's authority
+	}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: params.Encode()}).String()
 }
 
