@@ -23,17 +23,32 @@ func (a *app) doctorCommand() *cobra.Command {
 			"Reads the whole store, probes what the token can do, and looks at the object of every key. Says what is wrong\n" +
 			"and what to do about it. The examination changes nothing. The exit code is 3 when something is wrong; warnings\n" +
 			"are not.\n\n" +
+			"With --repair it first corrects counters that do not fit what they count, removes aliases that name no key, and\n" +
+			"finishes keys that a process left half made, unless opening the state directory has done so. It never destroys\n" +
+			"an object that no key has: such objects are of other applications, or of keys newer than a restored backup.\n" +
+			"--destroy-object destroys one of them in place of the examination, after asking.\n\n" +
 			"With --crosscheck another PKCS#11 library, in a process of its own, makes a MAC with every enabled key, which\n" +
 			"must be equal to the one of this program. For that the state directory is opened as for any other command,\n" +
 			"which may remove keys that a process left half made.",
-		Example: "  pkcs11kms doctor\n  pkcs11kms doctor --crosscheck --json",
-		Args:    noArguments,
+		Example: "  pkcs11kms doctor\n  pkcs11kms doctor --crosscheck --json\n  pkcs11kms doctor --repair\n" +
+			"  pkcs11kms doctor --destroy-object 0a1b2c3d --yes",
+		Args: noArguments,
 	}
-	crosscheck := cmd.Flags().Bool("crosscheck", false, "compare with the MACs of an independent PKCS#11 library")
+	var o examination
+	cmd.Flags().BoolVar(&o.crosscheck, "crosscheck", false, "compare with the MACs of an independent PKCS#11 library")
+	cmd.Flags().BoolVar(&o.tryPIN, "try-pin", false, "log in although the token counts wrong PINs: after the PIN file was corrected")
+	cmd.Flags().BoolVar(&o.repair, "repair", false, "correct the store first, and tell what was done")
 	asJSON := cmd.Flags().Bool("json", false, "print the report as JSON")
-	tryPIN := cmd.Flags().Bool("try-pin", false, "log in although the token counts wrong PINs: after the PIN file was corrected")
+	destroy := cmd.Flags().String("destroy-object", "", "destroy the object with this CKA_ID (hexadecimal), which no key has")
+	agreed := cmd.Flags().Bool("yes", false, "destroy the object unasked")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		report, err := a.examine(cmd.Context(), *crosscheck, *tryPIN)
+		if err := checkDestroyFlags(cmd); err != nil {
+			return err
+		}
+		if cmd.Flags().Changed("destroy-object") {
+			return a.destroyObject(cmd.Context(), *destroy, *agreed)
+		}
+		report, err := a.examine(cmd.Context(), o)
 		if err != nil {
 			return err
 		}
@@ -48,8 +63,31 @@ func (a *app) doctorCommand() *cobra.Command {
 	return cmd
 }
 
-// examine makes the report. Only a wrong command line is an error: a state directory that cannot be read is a finding.
-func (a *app) examine(ctx context.Context, crosscheck, tryPIN bool) (*pkcs11kms.Report, error) {
+// checkDestroyFlags keeps the destruction of an object apart from the examination.
+func checkDestroyFlags(cmd *cobra.Command) error {
+	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
+	if !given("destroy-object") {
+		if given("yes") {
+			return usagef("--yes goes with --destroy-object only")
+		}
+		return nil
+	}
+	for _, flag := range []string{"crosscheck", "json", "repair", "try-pin"} {
+		if given(flag) {
+			return usagef("--%s does not go with --destroy-object", flag)
+		}
+	}
+	return nil
+}
+
+// examination is what doctor does beside looking.
+type examination struct {
+	crosscheck, repair, tryPIN bool
+}
+
+// examine makes the report. A wrong command line is an error, and what keeps the store from being repaired; else a state
+// directory that cannot be read is a finding.
+func (a *app) examine(ctx context.Context, o examination) (*pkcs11kms.Report, error) {
 	cfg, err := a.oneShotConfig()
 	var usage *usageError
 	if errors.As(err, &usage) {
@@ -59,13 +97,45 @@ func (a *app) examine(ctx context.Context, crosscheck, tryPIN bool) (*pkcs11kms.
 		finding := pkcs11kms.Check{Area: "config", Subject: "configuration", Status: pkcs11kms.StatusError, Text: err.Error(), Hint: hintOf(err)}
 		return &pkcs11kms.Report{Checks: []pkcs11kms.Check{finding}, Regions: []pkcs11kms.RegionReport{}}, nil
 	}
-	allowLowPIN(cfg, tryPIN)
+	allowLowPIN(cfg, o.tryPIN)
+	var repairs []pkcs11kms.Check
+	if o.repair {
+		if repairs, err = repair(ctx, cfg); err != nil {
+			return nil, err // and no second log-in: it may have been a wrong PIN
+		}
+		allowLowPIN(cfg, false) // that was the one attempt
+	}
 	report := pkcs11kms.Doctor(ctx, cfg)
-	allowLowPIN(cfg, false) // that was the one attempt
-	if crosscheck && ctx.Err() == nil {
+	allowLowPIN(cfg, false)
+	report.Checks = append(repairs, report.Checks...)
+	switch {
+	case ctx.Err() == nil && o.crosscheck:
 		report.Checks = append(report.Checks, crosscheckAll(ctx, cfg, report)...)
+	case ctx.Err() != nil && o.repair:
+		return report, nil // whose errors tell the interrupt: what was repaired must be told
 	}
 	return report, ctx.Err()
+}
+
+// repair corrects the store and tells what it did as the first findings of the report.
+func repair(ctx context.Context, cfg pkcs11kms.Config) (checks []pkcs11kms.Check, err error) {
+	bridge, err := pkcs11kms.Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer closing(bridge, &err)
+	done, failure := bridge.Repair(ctx)
+	for _, text := range done {
+		checks = append(checks, pkcs11kms.Check{Area: "repair", Subject: "store", Status: pkcs11kms.StatusOK, Text: text})
+	}
+	switch {
+	case failure != nil:
+		checks = append(checks, pkcs11kms.Check{Area: "repair", Subject: "store", Status: pkcs11kms.StatusError,
+			Text: oneLine(failure.Error()), Hint: hintOf(failure)})
+	case len(done) == 0:
+		checks = append(checks, pkcs11kms.Check{Area: "repair", Subject: "store", Status: pkcs11kms.StatusOK, Text: "nothing to correct"})
+	}
+	return checks, nil
 }
 
 func allowLowPIN(cfg pkcs11kms.Config, allow bool) {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
 
 // The exit codes. Scripts rely on them.
@@ -27,7 +29,7 @@ const (
 
 const exitCodesHelp = `Exit codes:
   0  done
-  1  refused by KMS, or a MAC that does not fit
+  1  refused, or a MAC that does not fit
   2  wrong usage
   3  the environment: no token, wrong PIN, unusable state directory, no server at the endpoint,
      a response that cannot be shown
@@ -109,6 +111,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	var exit exitError
 	var unshown *unshownError
 	var api smithy.APIError
+	var refused *pkcs11kms.RefusedError
 	switch {
 	case err == nil:
 		return exitDone
@@ -131,6 +134,9 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	}
 	a.warn(err)
 	printHint(a.stderr, err)
+	if errors.As(err, &refused) {
+		return exitRefused
+	}
 	return exitEnvironment
 }
 

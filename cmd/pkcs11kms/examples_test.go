@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/softhsm"
 )
 
 // TestExamplesWork runs every line of every example. What the examples name is put in place: the keys, the files. The
@@ -27,11 +31,12 @@ func TestExamplesWork(t *testing.T) {
 	mac := p.command("sh", "-c", "pkcs11kms generate-mac --key-id "+p.key+
 		" --mac-algorithm HMAC_SHA_256 --message fileb://msg --query Mac --output text | base64 -d > msg.mac")
 	require.NoError(t, mac.Run())
+	theirs := p.theirObjects("--label sessions", "--id 0a1b2c3d", "--destroy-object 0a1b2c3d")
 
 	for _, cmd := range verbs(t) {
 		dir := "kms"
-		if cmd.Name() == "init" {
-			dir = "fresh"
+		if fresh, ok := freshDir[cmd.Name()]; ok {
+			dir = fresh
 		}
 		accessKey := ""
 		if strings.Contains(cmd.Example, "AKIAIOSFODNN7EXAMPLE") {
@@ -40,6 +45,7 @@ func TestExamplesWork(t *testing.T) {
 		for line := range strings.SplitSeq(strings.ReplaceAll(cmd.Example, "\\\n", ""), "\n") {
 			line = strings.ReplaceAll(line, "1234abcd-12ab-34cd-56ef-1234567890ab", p.key)
 			line = strings.ReplaceAll(line, "AKIAIOSFODNN7EXAMPLE", accessKey)
+			line = theirs.Replace(line)
 			line = strings.ReplaceAll(line, "--state-dir ./kms", "--state-dir ./"+dir)
 			line = strings.ReplaceAll(line, "/var/lib/pkcs11kms", "./vendor")
 			if before, ok := beforeExample[cmd.Name()]; ok {
@@ -64,6 +70,7 @@ var (
 	beforeExample = map[string]string{
 		"cancel-key-deletion": "pkcs11kms schedule-key-deletion --key-id $KEY",
 		"delete-alias":        makeAlias,
+		"restore":             "cp -a kms restored && rm restored/kms.db*",
 		"update-alias":        makeAlias,
 	}
 	afterExample = map[string]string{
@@ -74,6 +81,33 @@ var (
 		"update-alias":          removeAlias,
 	}
 )
+
+// freshDir are the state directories of the verbs that do not take the one that everything else works on.
+var freshDir = map[string]string{"init": "fresh", "restore": "restored"}
+
+// theirObjects makes a key for each flag by which an example names an object of another application, and returns what puts
+// its real name there. The application is another state directory on the same token.
+func (p *program) theirObjects(flags ...string) *strings.Replacer {
+	p.t.Helper()
+	uri := "pkcs11:token=pkcs11kms?module-path=" + requireSoftHSM(p.t) + "&pin-source=file:" + filepath.Join(p.dir, "kms", "pin")
+	p.t.Setenv(softhsm.EnvConfig, filepath.Join(p.dir, "kms", "softhsm2.conf"))
+	p.must("init", "--state-dir", "theirs", "--token", uri)
+	var names []string
+	for _, flag := range flags {
+		id := strings.TrimSpace(p.must("create-key", "--state-dir", "theirs", "--key-spec", "HMAC_256", "--key-usage", "GENERATE_VERIFY_MAC",
+			"--query", "KeyMetadata.KeyId", "--output", "text"))
+		var report pkcs11kms.Report
+		require.NoError(p.t, json.Unmarshal([]byte(p.must("doctor", "--state-dir", "theirs", "--json")), &report))
+		key := slices.IndexFunc(report.Regions[0].Keys, func(k pkcs11kms.KeyReport) bool { return k.KeyID == id })
+		verb, _, _ := strings.Cut(flag, " ")
+		name := report.Regions[0].Keys[key].CKAID
+		if verb == "--label" {
+			name = id
+		}
+		names = append(names, flag, verb+" "+name)
+	}
+	return strings.NewReplacer(names...)
+}
 
 // refusedForHMAC are the verbs whose help says that they refuse the only kind of key there is.
 var refusedForHMAC = []string{"disable-key-rotation", "enable-key-rotation", "get-public-key", "list-key-rotations", "rotate-key-on-demand"}

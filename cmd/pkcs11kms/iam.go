@@ -118,23 +118,16 @@ var nothing = &struct{}{}
 
 // iamOperation returns the function of a verb that opens the state directory, runs one operation and prints its response.
 func (a *app) iamOperation(name string, in *input, operation func(context.Context, *pkcs11kms.Bridge) (any, change, error)) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, _ []string) (err error) {
+	return func(cmd *cobra.Command, _ []string) error {
 		if err := in.parse(); err != nil {
 			return err
 		}
-		cfg, err := a.oneShotConfig()
-		if err != nil {
-			return err
-		}
-		bridge, err := pkcs11kms.Open(cmd.Context(), cfg)
-		if err != nil {
-			return err
-		}
-		defer closing(bridge, &err)
-		out, made, err := operation(cmd.Context(), bridge)
-		if err != nil {
-			return &operationError{name, err}
-		}
-		return made.shown(a.print(name, newDocument(out)))
+		return a.withBridge(cmd.Context(), func(bridge *pkcs11kms.Bridge) error {
+			out, made, err := operation(cmd.Context(), bridge)
+			if err != nil {
+				return &operationError{name, err}
+			}
+			return made.shown(a.print(name, newDocument(out)))
+		})
 	}
 }

@@ -95,8 +95,9 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddGroup(helpGroups...)
 	root.SetHelpCommandGroupID(groupMore)
 	root.SetCompletionCommandGroupID(groupMore)
-	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a), a.serveCommand(), a.iamCommand(), a.versionCommand(),
-		a.createKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(), a.updateKeyDescriptionCommand(),
+	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a), a.backupCommand(), a.restoreCommand(),
+		a.serveCommand(), a.iamCommand(), a.versionCommand(),
+		a.createKeyCommand(), a.adoptKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(), a.updateKeyDescriptionCommand(),
 		a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(), a.getPublicKeyCommand(),
 		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.generateRandomCommand(),
 		a.createAliasCommand(), a.updateAliasCommand(), a.deleteAliasCommand(), a.listAliasesCommand(),
@@ -272,6 +273,20 @@ func (a *app) withToken(ctx context.Context, use func(*pkcs11kms.Client) error) 
 	}
 	defer closing(client, &err)
 	return use(client)
+}
+
+// withBridge opens the state directory for the time that use takes, for what is no operation of the KMS API.
+func (a *app) withBridge(ctx context.Context, use func(*pkcs11kms.Bridge) error) (err error) {
+	cfg, err := a.oneShotConfig()
+	if err != nil {
+		return err
+	}
+	bridge, err := pkcs11kms.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer closing(bridge, &err)
+	return use(bridge)
 }
 
 // closing closes what was opened of the state directory. An error of that joins the one that is there.

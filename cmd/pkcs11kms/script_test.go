@@ -73,6 +73,7 @@ func TestScripts(t *testing.T) {
 			"refused":      refused,
 			"certificate":  certificate,
 			"access-key":   accessKeyFor,
+			"miscount":     miscount,
 			"shim": func(ts *testscript.TestScript, _ bool, _ []string) {
 				path, err := shim()
 				ts.Check(err)
@@ -134,6 +135,8 @@ func condition(name string) (bool, error) {
 	case "full":
 		_, err := os.Stat("/dev/full")
 		return err == nil, nil
+	case "opensc":
+		return haveTool("opensc", "pkcs11-tool")
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }

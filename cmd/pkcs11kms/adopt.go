@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+func (a *app) adoptKeyCommand() *cobra.Command {
+	cmd := verb(groupKeys, "adopt-key (--label LABEL | --id HEX) --key-spec SPEC [flags]", "Take a key that is in the token already under management",
+		"The object, made by whatever application, becomes an enabled key with a new key id. It is not changed, and its\n"+
+			"present users may go on. What is weaker about it than about keys of create-key is told on standard error, and\n"+
+			"by doctor. When the key is deleted, the object stays in the token, except with --destroy-with-key.\n\n"+
+			"Only a secret key with a CKA_ID of its own that may sign can be adopted; \"doctor\" lists what there is.",
+		`pkcs11kms adopt-key --label sessions --key-spec HMAC_256 --description "sessions of the web shop"`,
+		"pkcs11kms adopt-key --id 0a1b2c3d --key-spec HMAC_256 --destroy-with-key")
+	cmd.Annotations = map[string]string{printsResponse: ""}
+	var label, id, description *string
+	var o pkcs11kms.AdoptOptions
+	in := newInput(cmd)
+	in.text(&label, "label", "the CKA_LABEL of the object")
+	in.text(&id, "id", "the CKA_ID of the object, hexadecimal")
+	enum(in, &o.KeySpec, "key-spec", "HMAC_224, HMAC_256, HMAC_384 or HMAC_512 (required)",
+		[]types.KeySpec{types.KeySpecHmac224, types.KeySpecHmac256, types.KeySpecHmac384, types.KeySpecHmac512})
+	in.text(&description, "description", "a text of up to 8192 characters")
+	cmd.Flags().BoolVar(&o.DestroyWithKey, "destroy-with-key", false, "destroy the object when the key is deleted")
+	in.require("key-spec")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if err := in.parse(); err != nil {
+			return err
+		}
+		if (label == nil) == (id == nil) {
+			return usagef("exactly one of the arguments --label and --id is required")
+		}
+		if id != nil {
+			if o.ID, err = parseCKAID("id", *id); err != nil {
+				return err
+			}
+		}
+		o.Label, o.Description = aws.ToString(label), aws.ToString(description)
+		return a.withBridge(cmd.Context(), func(bridge *pkcs11kms.Bridge) error { return a.adopt(cmd.Context(), bridge, o) })
+	}
+	return cmd
+}
+
+func (a *app) adopt(ctx context.Context, bridge *pkcs11kms.Bridge, o pkcs11kms.AdoptOptions) error {
+	key, weaknesses, err := bridge.AdoptKey(ctx, o)
+	var refused *pkcs11kms.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		return err // which names no operation of the API
+	case err != nil:
+		return &operationError{"AdoptKey", err}
+	}
+	for _, weakness := range weaknesses {
+		fmt.Fprintf(a.stderr, "warning: the adopted object is %s\n", weakness)
+	}
+	return keyChange("adopting", aws.ToString(key.KeyId)).shown(a.print("AdoptKey", newDocument(&kms.CreateKeyOutput{KeyMetadata: key})))
+}
+
+// parseCKAID reads the value of a flag that names an object.
+func parseCKAID(flag, text string) ([]byte, error) {
+	id, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, &usageError{err: fmt.Errorf("argument --%s: %q is not hexadecimal", flag, text), hint: "doctor shows each CKA_ID in the right form"}
+	}
+	if len(id) == 0 {
+		return nil, usagef("argument --%s: an empty CKA_ID names no object", flag)
+	}
+	return id, nil
+}

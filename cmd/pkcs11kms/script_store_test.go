@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/softhsm"
+)
+
+// miscount puts a wrong number of keys in the store of a state directory: miscount DIR N
+func miscount(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ctx := context.Background()
+	store, err := sqlite.Open(ctx, filepath.Join(ts.MkAbs(args[0]), "kms.db"), sqlite.Options{})
+	ts.Check(err)
+	rec, err := store.Get(ctx, keystore.CounterRef(pkcs11kms.DefaultRegion, pkcs11kms.DefaultAccountID, keystore.CounterKeys))
+	if err == nil {
+		wrong := keystore.Counter{Region: rec.Ref.Region, Account: rec.Ref.Account, Name: keystore.CounterKeys, N: n}
+		_, err = store.Commit(ctx, wrong.Put(rec.Version))
+	}
+	ts.Check(errors.Join(err, store.Close()))
+}
+
+// haveTool tells whether a program of the part named is there. That it is missing is an error where PKCS11KMS_REQUIRE
+// names the part.
+func haveTool(part, name string) (bool, error) {
+	if _, err := exec.LookPath(name); err == nil {
+		return true, nil
+	}
+	for required := range strings.SplitSeq(os.Getenv(softhsm.EnvRequire), ",") {
+		if required = strings.TrimSpace(required); required == part || required == "all" {
+			return false, fmt.Errorf("%s=%s: %s is missing", softhsm.EnvRequire, required, name)
+		}
+	}
+	return false, nil
+}
