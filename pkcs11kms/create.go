@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -162,7 +161,7 @@ func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *macSpec, recor
 	record.State, record.Instance = keystore.Creating, b.store.Instance()
 	record.Spec, record.Usage = string(spec.spec), string(types.KeyUsageTypeGenerateVerifyMac)
 	record.Origin = string(types.OriginTypeAwsKms)
-	record.Created = b.cfg.Now().UTC().Truncate(time.Millisecond)
+	record.Created = b.wallClock()
 
 	done := b.working.add(record.Ref())
 	defer done()

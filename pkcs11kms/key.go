@@ -79,32 +79,24 @@ func (c *Client) keysAfter(ctx context.Context, after string, limit int) ([]keys
 
 // EnableKey sets the state to Enabled. On a key that is enabled already it changes nothing and succeeds.
 func (c *Client) EnableKey(ctx context.Context, in *kms.EnableKeyInput, optFns ...func(*kms.Options)) (*kms.EnableKeyOutput, error) {
-	if in == nil {
-		in = &kms.EnableKeyInput{}
-	}
-	if err := c.setState(ctx, &opEnableKey, in.KeyId, keystore.Enabled, optFns); err != nil {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
 		return nil, err
 	}
-	return &kms.EnableKeyOutput{}, nil
+	return outcome(&kms.EnableKeyOutput{}, c.setState(ctx, &opEnableKey, in.KeyId, keystore.Enabled))
 }
 
 // DisableKey sets the state to Disabled: nobody can use the key until it is enabled again. This process refuses it at
 // once, every other within a second. On a key that is disabled already it changes nothing and succeeds.
 func (c *Client) DisableKey(ctx context.Context, in *kms.DisableKeyInput, optFns ...func(*kms.Options)) (*kms.DisableKeyOutput, error) {
-	if in == nil {
-		in = &kms.DisableKeyInput{}
-	}
-	if err := c.setState(ctx, &opDisableKey, in.KeyId, keystore.Disabled, optFns); err != nil {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
 		return nil, err
 	}
-	return &kms.DisableKeyOutput{}, nil
+	return outcome(&kms.DisableKeyOutput{}, c.setState(ctx, &opDisableKey, in.KeyId, keystore.Disabled))
 }
 
-func (c *Client) setState(ctx context.Context, op *operation, keyID *string, state keystore.KeyState, optFns []func(*kms.Options)) error {
-	c, err := c.with(optFns)
-	if err != nil {
-		return err
-	}
+func (c *Client) setState(ctx context.Context, op *operation, keyID *string, state keystore.KeyState) error {
 	var v violations
 	v.keyID(keyID)
 	if err := v.err(); err != nil {

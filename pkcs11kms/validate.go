@@ -44,27 +44,24 @@ func (v violations) err() error {
 
 // text checks an optional string: its length in UTF-16 units, as the real service counts, and its pattern.
 func (v *violations) text(path string, s *string, least, most int, pattern *regexp.Regexp) {
-	if s == nil {
-		return
-	}
-	v.lengthOf(quote(*s), path, utf16Len(*s), least, most)
-	if !utf8.ValidString(*s) {
-		v.add("", path, "be valid UTF-8")
-	} else if pattern != nil && !pattern.MatchString(*s) {
-		v.add(quote(*s), path, "satisfy regular expression pattern: "+pattern.String())
+	if s != nil {
+		v.characters(quote(*s), path, *s, least, most, pattern)
 	}
 }
 
 // hidden is text for members whose value is not echoed.
 func (v *violations) hidden(path string, s *string, least, most int, pattern *regexp.Regexp) {
-	if s == nil {
-		return
+	if s != nil {
+		v.characters("", path, *s, least, most, pattern)
 	}
-	v.lengthOf("", path, utf16Len(*s), least, most)
-	if !utf8.ValidString(*s) {
+}
+
+func (v *violations) characters(echo, path, s string, least, most int, pattern *regexp.Regexp) {
+	v.lengthOf(echo, path, utf16Len(s), least, most)
+	if !utf8.ValidString(s) {
 		v.add("", path, "be valid UTF-8")
-	} else if pattern != nil && !pattern.MatchString(*s) {
-		v.add("", path, "satisfy regular expression pattern: "+pattern.String())
+	} else if pattern != nil && !pattern.MatchString(s) {
+		v.add(echo, path, "satisfy regular expression pattern: "+pattern.String())
 	}
 }
 

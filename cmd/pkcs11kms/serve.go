@@ -193,7 +193,7 @@ func (s *serving) checkAddress(flag, address string) error {
 	if _, _, err := net.SplitHostPort(address); err != nil || strings.HasPrefix(address, unixPrefix) {
 		return usagef("argument --%s: %q is not HOST:PORT", flag, address)
 	}
-	if s.dev && !onLoopback(address) {
+	if s.dev && !server.IsLocal(address) {
 		return &usageError{err: fmt.Errorf("argument --%s: a development server does not listen on %q", flag, address),
 			hint: "with --dev only this machine may reach it: use an address such as " + defaultListen}
 	}
@@ -201,16 +201,6 @@ func (s *serving) checkAddress(flag, address string) error {
 }
 
 const unixPrefix = "unix:"
-
-// onLoopback tells whether only this machine can reach the address.
-func onLoopback(address string) bool {
-	if strings.HasPrefix(address, unixPrefix) {
-		return true
-	}
-	host, _, err := net.SplitHostPort(address)
-	ip := net.ParseIP(host)
-	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
-}
 
 // serve runs the server on an open Bridge.
 func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region string, listen server.Listen) error {
@@ -265,7 +255,7 @@ func (s *serving) announce(ctx context.Context, bridge *pkcs11kms.Bridge, region
 	text := "ready " + url
 	adminURL := adminOff
 	if admin != nil {
-		adminURL = urlOf(admin, s.listen.TLSCert != "" && !onLoopback(s.listen.Admin))
+		adminURL = urlOf(admin, s.listen.TLSCert != "" && !server.IsLocal(s.listen.Admin))
 		text += " admin " + adminURL
 	}
 	s.log.Info("ready", "listen", url, "admin-listen", adminURL)

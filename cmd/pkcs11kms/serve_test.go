@@ -253,7 +253,7 @@ func TestOnLoopback(t *testing.T) {
 		"127.0.0.1:1": true, "127.1.2.3:1": true, "[::1]:1": true, "localhost:1": true, "unix:/run/admin": true,
 		"0.0.0.0:1": false, "[::]:1": false, ":1": false, "10.0.0.1:1": false, "example.org:1": false, "127.0.0.1": false, "": false,
 	} {
-		assert.Equal(t, want, onLoopback(address), address)
+		assert.Equal(t, want, server.IsLocal(address), address)
 	}
 }
 

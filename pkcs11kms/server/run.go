@@ -76,7 +76,7 @@ func (s *Server) Run(ctx context.Context, l Listen) error {
 		}
 		adminAddr = admin.Addr()
 		certificate := l.Certificate
-		if isLocal(l.Admin) {
+		if IsLocal(l.Admin) {
 			certificate = nil
 		}
 		servers = append(servers, s.httpServer(s.Admin(), certificate))
@@ -94,10 +94,10 @@ func (s *Server) Run(ctx context.Context, l Listen) error {
 
 // check refuses what would put secrets on the wire, or the admin pages on the network.
 func (l Listen) check() error {
-	if l.Certificate == nil && !isLocal(l.API) && !l.AllowPlaintext {
+	if l.Certificate == nil && !IsLocal(l.API) && !l.AllowPlaintext {
 		return fmt.Errorf("%w: %s", ErrPlaintext, l.API)
 	}
-	if l.Certificate == nil && l.Admin != "" && !isLocal(l.Admin) {
+	if l.Certificate == nil && l.Admin != "" && !IsLocal(l.Admin) {
 		return fmt.Errorf("%w: %s", ErrPlaintext, l.Admin)
 	}
 	return nil
@@ -105,8 +105,9 @@ func (l Listen) check() error {
 
 const unixPrefix = "unix:"
 
-// isLocal tells whether only this machine can reach the address.
-func isLocal(address string) bool {
+// IsLocal tells by its form whether only this machine can reach an address of a Listen: HOST:PORT or unix:PATH. Run looks
+// again at what was bound.
+func IsLocal(address string) bool {
 	if strings.HasPrefix(address, unixPrefix) {
 		return true
 	}
