@@ -16,7 +16,10 @@ const (
 
 // Document is a parsed and compiled policy. It never changes and may be used concurrently.
 type Document struct {
-	text string
+	kind       Kind
+	text       string
+	statements []statement
+	spans      []span // the principals in the text
 }
 
 // SyntaxError is what every refusal of a document is. Its text never holds more of the document than a short excerpt.
@@ -49,16 +52,5 @@ func ParseKeyPolicy(text string) (*Document, error) { return parse(KeyPolicy, te
 // NotAction, and a Resource or NotResource of ARN patterns. The error is a *SyntaxError.
 func ParseIdentityPolicy(text string) (*Document, error) { return parse(IdentityPolicy, text) }
 
-func parse(kind Kind, text string) (*Document, error) { return &Document{text: text}, nil }
-
 // Text returns the document byte for byte as it was parsed.
 func (d *Document) Text() string { return d.text }
-
-// Principals returns the distinct values of Principal.AWS and NotPrincipal.AWS as written, in the order of the
-// document: ARNs, unique ids, 12-digit accounts and "*". A Principal that is the plain string "*" counts as well.
-func (d *Document) Principals() []string { return nil }
-
-// MapPrincipals returns the text with each value of Principal.AWS and NotPrincipal.AWS replaced by what f makes of it.
-// All other bytes stay as they are, and so does a value that f does not change. A Principal that is the plain string
-// "*" is not given to f.
-func (d *Document) MapPrincipals(f func(string) string) string { return d.text }

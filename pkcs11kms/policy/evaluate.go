@@ -1,78 +1,164 @@
 package policy
 
-// Principal is who asks.
-type Principal struct {
-	Account string // 12 digits
-	ARN     string // arn:aws:iam::111122223333:role/JwtProducer, :user/path/Name, :root
-	ID      string // the unique id: AIDA... of a user, AROA... of a role; of root the account id
-	Root    bool   // the account's root: has an implicit identity-based allow for everything in its own account
-}
+import "strings"
 
-// Context answers with the values of a condition key for one request.
-type Context interface {
-	// Values returns the values of the key with that name, which is given in lower case ("aws:principaltag/team"). ok is
-	// false for a key that is not in the request. The slice is not kept and not changed.
-	Values(name string) (values []string, ok bool)
-}
-
-// Request is one thing that somebody wants to do.
-type Request struct {
-	Principal Principal // one with an empty field is nobody, and denied
-	Action    string    // "kms:GenerateMac"
-	Resource  string    // key ARN, alias ARN, or "*" for actions without a resource
-	Account   string    // 12 digits: the owner of the resource; for actions without a resource the caller's own account
-	Context   Context   // nil: no condition key is in the request
-}
-
-// Named is an inline policy of the caller.
-type Named struct {
-	Name     string
-	Document *Document // from ParseIdentityPolicy
-}
-
-// Policies are what a request is judged by.
-type Policies struct {
-	// Key is the key policy, from ParseKeyPolicy. nil: the action has no key policy, because its permission comes from
-	// identity policies only (kms:CreateKey, or the alias half of alias operations).
-	Key      *Document
-	Identity []Named // the caller's inline policies
-}
-
-// Reason says which rule made a decision.
-type Reason int
-
-const (
-	NoIdentityAllow         Reason = iota // no identity policy allows it, and the key policy does not allow it directly
-	NoKeyPolicyAllow                      // an identity policy allows it, but the key policy neither directly nor by delegation
-	DeniedByKeyPolicy                     // explicit deny in the key policy
-	DeniedByIdentityPolicy                // explicit deny in an inline policy of the caller
-	AllowedByKeyPolicy                    // the key policy allows the caller directly
-	AllowedByIdentityPolicy               // an identity policy allows it, and the key policy leaves it to the account, or there is none
-	AllowedRoot                           // the caller is the root of an account that the key policy allows, or there is none
-)
-
-// String returns the name of the constant.
-func (r Reason) String() string {
-	names := [...]string{"NoIdentityAllow", "NoKeyPolicyAllow", "DeniedByKeyPolicy", "DeniedByIdentityPolicy",
-		"AllowedByKeyPolicy", "AllowedByIdentityPolicy", "AllowedRoot"}
-	if r < 0 || int(r) >= len(names) {
-		return "Reason(?)"
-	}
-	return names[r]
-}
-
-// Decision is the answer to a request and what it rests on.
-type Decision struct {
-	Allowed   bool
-	Reason    Reason
-	Policy    string // name of the inline policy that decided; "" when it was the key policy or none
-	Statement int    // index of the deciding statement in its document, -1: none
-	Sid       string // the Sid of that statement
-	Otherwise bool   // only for explicit denies: it would have been allowed without the denying statements
-}
+// retireGrant is decided by the grant. A key policy can forbid it, and cannot allow it.
+const retireGrant = "kms:RetireGrant"
 
 // Evaluate judges a request: an explicit deny anywhere wins; else the key policy must allow the caller, or leave it to
 // an account whose identity policy does. It does no I/O and reads no clock.
+//
+// What cannot be judged counts against the caller: a statement with such a condition does not allow, and does deny.
 func Evaluate(r Request, p Policies) Decision {
-	return Decision{Reason: NoIdentityAllow, Statement: -1}
+	e := evaluation{request: &r}
+	return e.decide(&p)
+}
+
+// evaluation is one request on its way through the policies.
+type evaluation struct {
+	request *Request
+	steps   int // of comparing; what bounds the work
+}
+
+// hit is a statement that applies to the request.
+type hit struct {
+	found     bool
+	policy    string
+	statement int
+	sid       string
+}
+
+// note keeps the first statement.
+func (h *hit) note(policy string, index int, s *statement) {
+	if !h.found {
+		*h = hit{true, policy, index, s.sid}
+	}
+}
+
+// hits are the statements of one kind of policy that apply.
+type hits struct {
+	deny      hit
+	allow     hit
+	delegated hit // key policy: an Allow for the caller's account
+}
+
+func (e *evaluation) decide(p *Policies) Decision {
+	who := &e.request.Principal
+	if who.Account == "" || who.ARN == "" || who.ID == "" || !p.usable() {
+		return Decision{Reason: NoIdentityAllow, Statement: -1}
+	}
+	identity, key := e.identityHits(p.Identity), e.keyHits(p.Key)
+	d := e.withoutDeny(p, &identity, &key)
+	switch {
+	// The identity's own policies first: what they deny looks the same whatever the key policy says.
+	case identity.deny.found:
+		return identity.deny.decision(DeniedByIdentityPolicy, d.Allowed)
+	case key.deny.found:
+		return key.deny.decision(DeniedByKeyPolicy, d.Allowed)
+	}
+	return d
+}
+
+// usable refuses documents of the wrong kind: a key policy taken as an inline policy would lose its Principal.
+func (p *Policies) usable() bool {
+	for i := range p.Identity {
+		if d := p.Identity[i].Document; d == nil || d.kind != IdentityPolicy {
+			return false
+		}
+	}
+	return p.Key == nil || p.Key.kind == KeyPolicy
+}
+
+func (h *hit) decision(reason Reason, otherwise bool) Decision {
+	return Decision{Reason: reason, Policy: h.policy, Statement: h.statement, Sid: h.sid, Otherwise: otherwise}
+}
+
+// withoutDeny decides as if there were no denying statement.
+func (e *evaluation) withoutDeny(p *Policies, identity, key *hits) Decision {
+	who := &e.request.Principal
+	own := who.Account == e.request.Account
+	byIdentity := who.Root || identity.allow.found
+	fromKey := key.allow // what the key policy contributes when the identity allows as well
+	if !fromKey.found {
+		fromKey = key.delegated
+	}
+	switch {
+	case own && key.allow.found:
+		return key.allow.allowed(AllowedByKeyPolicy)
+	case !byIdentity:
+		return Decision{Reason: NoIdentityAllow, Statement: -1}
+	case p.Key == nil && !own, p.Key != nil && !fromKey.found:
+		return Decision{Reason: NoKeyPolicyAllow, Statement: -1}
+	case who.Root && p.Key == nil:
+		return Decision{Allowed: true, Reason: AllowedRoot, Statement: -1}
+	case who.Root:
+		return fromKey.allowed(AllowedRoot)
+	}
+	return identity.allow.allowed(AllowedByIdentityPolicy)
+}
+
+func (h *hit) allowed(reason Reason) Decision {
+	return Decision{Allowed: true, Reason: reason, Policy: h.policy, Statement: h.statement, Sid: h.sid}
+}
+
+func (e *evaluation) identityHits(policies []Named) hits {
+	var h hits
+	for i := range policies {
+		d := policies[i].Document
+		for j := range d.statements {
+			s := &d.statements[j]
+			into := &h.deny
+			if s.allow {
+				into = &h.allow
+			}
+			if !into.found && s.applies(e) {
+				into.note(policies[i].Name, j, s)
+			}
+		}
+	}
+	return h
+}
+
+func (e *evaluation) keyHits(d *Document) hits {
+	var h hits
+	if d == nil {
+		return h
+	}
+	retire := strings.EqualFold(e.request.Action, retireGrant)
+	for i := range d.statements {
+		s := &d.statements[i]
+		how := s.principals.names(&e.request.Principal)
+		if how == notNamed || s.allow && retire {
+			continue
+		}
+		into := &h.deny
+		switch {
+		case s.allow && how == directly:
+			into = &h.allow
+		case s.allow:
+			into = &h.delegated
+		}
+		if !into.found && s.applies(e) {
+			into.note("", i, s)
+		}
+	}
+	return h
+}
+
+// values returns what the request has for a condition key. More than can be looked at is unknown.
+func (e *evaluation) values(key string) ([]string, verdict) {
+	if e.request.Context == nil {
+		return nil, no
+	}
+	values, ok := e.request.Context.Values(key)
+	if !ok {
+		return nil, no
+	}
+	size := 0
+	for _, v := range values {
+		if size += len(v) + 1; size > maxValues {
+			return nil, unknown
+		}
+	}
+	return values, yes
 }
