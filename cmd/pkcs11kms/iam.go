@@ -56,7 +56,7 @@ func (a *app) createAccessKeyCommand() *cobra.Command {
 		"pkcs11kms iam create-access-key",
 		"pkcs11kms iam create-access-key --query AccessKey.[AccessKeyId,SecretAccessKey] --output text")
 	cmd.RunE = a.iamOperation("CreateAccessKey", newInput(cmd), func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		key, err := bridge.CreateAccessKey(ctx)
+		key, err := bridge.CreateAccessKey(ctx, pkcs11kms.PrincipalName{})
 		made := change{fmt.Sprintf("creating access key %q", key.ID),
 			"without its secret it is of no use, so end it: pkcs11kms iam delete-access-key --access-key-id " + key.ID}
 		return &struct{ AccessKey accessKey }{accessKeyOf(key)}, made, err
@@ -69,7 +69,7 @@ func (a *app) listAccessKeysCommand() *cobra.Command {
 		"pkcs11kms iam list-access-keys",
 		"pkcs11kms iam list-access-keys --query AccessKeyMetadata[].AccessKeyId --output text")
 	cmd.RunE = a.iamOperation("ListAccessKeys", newInput(cmd), func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		keys, err := bridge.ListAccessKeys(ctx)
+		keys, err := bridge.ListAccessKeys(ctx, pkcs11kms.PrincipalName{})
 		list := []accessKey{}
 		for _, key := range keys {
 			list = append(list, accessKeyOf(key))
@@ -91,7 +91,7 @@ func (a *app) updateAccessKeyCommand() *cobra.Command {
 	enum(in, &status, "status", "Active or Inactive (required)", []keystore.AccessKeyStatus{keystore.AccessKeyActive, keystore.AccessKeyInactive})
 	in.require("access-key-id", "status")
 	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		return nothing, accessKeyChange("updating", *id), bridge.UpdateAccessKey(ctx, *id, status)
+		return nothing, accessKeyChange("updating", *id), bridge.UpdateAccessKey(ctx, pkcs11kms.PrincipalName{}, *id, status)
 	})
 	return cmd
 }
@@ -105,7 +105,7 @@ func (a *app) deleteAccessKeyCommand() *cobra.Command {
 	in.text(&id, "access-key-id", accessKeyIDUsage)
 	in.require("access-key-id")
 	cmd.RunE = a.iamOperation("DeleteAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		return nothing, accessKeyChange("deleting", *id), bridge.DeleteAccessKey(ctx, *id)
+		return nothing, accessKeyChange("deleting", *id), bridge.DeleteAccessKey(ctx, pkcs11kms.PrincipalName{}, *id)
 	})
 	return cmd
 }
