@@ -148,6 +148,27 @@ func firstStarts(t *testing.T, provable bool) {
 	require.Empty(t, r.Regions[0].Unknown, "service keys are ours")
 }
 
+// Many of one process who need the service key at once wait for the one that makes it.
+func TestFirstAccessKeysOfOneProcess(t *testing.T) {
+	c := newClient(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			_, err := c.bridge.CreateAccessKey(t.Context(), PrincipalName{})
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, "", secretsKey))
+	require.NoError(t, err)
+	service, err := keystore.DecodeKey(rec)
+	require.NoError(t, err)
+	objects, err := c.region.token.Objects(t.Context())
+	require.NoError(t, err)
+	require.Len(t, objects, 1)
+	require.Equal(t, []byte(service.CKAID), objects[0].ID)
+}
+
 // Service keys are no KMS keys.
 func TestServiceKeysAreInvisible(t *testing.T) {
 	c := newClient(t)
