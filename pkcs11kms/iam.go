@@ -7,7 +7,6 @@ import (
 	"encoding/base32"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"reflect"
 	"regexp"
 	"slices"
@@ -60,7 +59,7 @@ const maxTrustBytes = 2048 // blanks not counted
 var (
 	namePattern        = regexp.MustCompile(`^[\w+=,.@-]+$`)
 	pathPattern        = regexp.MustCompile(`^(/|/[\x21-\x7e]+/)$`)
-	pathPrefixPattern  = regexp.MustCompile(`^/[\x21-\x7e]*$`)
+	pathPrefixPattern  = regexp.MustCompile(`^/[\x21-\x7f]*$`)
 	descriptionPattern = regexp.MustCompile(`^[\x{0009}\x{000A}\x{000D}\x{0020}-\x{007E}\x{00A1}-\x{00FF}]*$`)
 )
 
@@ -275,7 +274,7 @@ func (b *Bridge) DeletePrincipal(ctx context.Context, name PrincipalName) error 
 		}
 		counter, err := b.countPrincipal(ctx, name.Type, -1)
 		if err != nil {
-			return fmt.Errorf("counting principals: %w", err)
+			return err
 		}
 		_, err = b.cache.commit(ctx, counter, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
 		return err
