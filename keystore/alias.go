@@ -52,8 +52,12 @@ type Counter struct {
 	N       int    `json:"n"`
 }
 
-// CounterKeys counts the KMS keys of a region and account, in whatever state.
-const CounterKeys = "keys"
+// The counters that quotas bound.
+const (
+	CounterKeys  = "keys"  // the KMS keys of a region and account, in whatever state
+	CounterUsers = "users" // the users of an account; of no region
+	CounterRoles = "roles" // the roles of an account; of no region
+)
 
 // CounterRef names the record of a counter.
 func CounterRef(region, account, name string) Ref {

@@ -68,6 +68,12 @@ func CheckRecord(r Record, entries []Entry) error {
 			return err
 		}
 		want = key.Put(r.Version).Index
+	case KindPrincipal:
+		principal, err := DecodePrincipal(r)
+		if err != nil {
+			return err
+		}
+		want = principal.Put(r.Version).Index
 	default:
 		return fmt.Errorf("record %q: unknown kind %q", r.Ref.ID, r.Ref.Kind)
 	}

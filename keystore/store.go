@@ -16,6 +16,7 @@ const (
 	KindCounter Kind = "counter" // a number that a quota bounds: Value is a Counter
 
 	KindAccessKey Kind = "access-key" // what a caller signs with: Value is an AccessKey. Of no region and account
+	KindPrincipal Kind = "principal"  // a user or role: Value is a Principal. Of no region
 )
 
 // Ref names one record. Records of one Kind, Region and Account are ordered by ID, byte by byte.
@@ -53,10 +54,12 @@ const (
 	IndexAliasTarget Index = "alias-target"
 	// IndexAccessKeyOwner finds the access keys of a principal that are not deleted, see OwnerValue.
 	IndexAccessKeyOwner Index = "access-key-owner"
+	// IndexPrincipalName finds a principal by its name, see PrincipalNameValue. Unique in the store, as IndexCKAID.
+	IndexPrincipalName Index = "principal-name"
 )
 
 // Unique tells whether at most one record of the store may carry a given value of the index.
-func (i Index) Unique() bool { return i == IndexCKAID }
+func (i Index) Unique() bool { return i == IndexCKAID || i == IndexPrincipalName }
 
 // Entry is one value under which an index finds a record. A record has at most one entry per index.
 type Entry struct {

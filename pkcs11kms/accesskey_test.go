@@ -20,7 +20,7 @@ func TestAccessKeyLife(t *testing.T) {
 	cfg := newConfig(t)
 	b := openClient(t, cfg).bridge
 	other := openClient(t, cfg).bridge
-	made, err := b.CreateAccessKey(t.Context())
+	made, err := b.CreateAccessKey(t.Context(), PrincipalName{})
 	require.NoError(t, err)
 	require.Regexp(t, `^AKIA[A-Z2-7]{16}$`, made.ID)
 	require.Len(t, made.Secret, 40)
@@ -35,30 +35,30 @@ func TestAccessKeyLife(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, key == again)
 	}
-	list, err := b.ListAccessKeys(t.Context())
+	list, err := b.ListAccessKeys(t.Context(), PrincipalName{})
 	require.NoError(t, err)
 	require.Equal(t, []AccessKey{{ID: made.ID, Status: keystore.AccessKeyActive, Created: made.Created}}, list)
 
-	require.ErrorContains(t, b.UpdateAccessKey(t.Context(), made.ID, keystore.AccessKeyDeleted), "enum value set: [Active, Inactive]")
-	require.NoError(t, b.UpdateAccessKey(t.Context(), made.ID, keystore.AccessKeyInactive))
+	require.ErrorContains(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyDeleted), "enum value set: [Active, Inactive]")
+	require.NoError(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyInactive))
 	requireUnknown(t, b, made.ID)
 	require.Eventually(t, func() bool {
 		_, _, err := other.SigningKey(t.Context(), made.ID, testDate, testRegion)
 		return err != nil
 	}, 10*time.Second, 10*time.Millisecond)
 	requireUnknown(t, other, made.ID)
-	require.NoError(t, b.UpdateAccessKey(t.Context(), made.ID, keystore.AccessKeyActive))
+	require.NoError(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyActive))
 	_, _, err = b.SigningKey(t.Context(), made.ID, testDate, testRegion)
 	require.NoError(t, err)
 
-	require.NoError(t, b.DeleteAccessKey(t.Context(), made.ID))
+	require.NoError(t, b.DeleteAccessKey(t.Context(), PrincipalName{}, made.ID))
 	requireUnknown(t, b, made.ID)
-	list, err = b.ListAccessKeys(t.Context())
+	list, err = b.ListAccessKeys(t.Context(), PrincipalName{})
 	require.NoError(t, err)
 	require.Empty(t, list)
 	gone := "The Access Key with id " + made.ID + " cannot be found."
-	requireAPIError(t, b.DeleteAccessKey(t.Context(), made.ID), "NoSuchEntity", gone)
-	requireAPIError(t, b.UpdateAccessKey(t.Context(), made.ID, keystore.AccessKeyActive), "NoSuchEntity", gone)
+	requireAPIError(t, b.DeleteAccessKey(t.Context(), PrincipalName{}, made.ID), "NoSuchEntity", gone)
+	requireAPIError(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyActive), "NoSuchEntity", gone)
 	rec, err := b.store.Get(t.Context(), keystore.AccessKeyRef(made.ID))
 	require.NoError(t, err, "the tombstone")
 	record, err := keystore.DecodeAccessKey(rec)
@@ -74,9 +74,9 @@ func requireUnknown(t *testing.T, b *Bridge, id string) {
 
 func TestSigningKeysDiffer(t *testing.T) {
 	b := newClient(t).bridge
-	first, err := b.CreateAccessKey(t.Context())
+	first, err := b.CreateAccessKey(t.Context(), PrincipalName{})
 	require.NoError(t, err)
-	second, err := b.CreateAccessKey(t.Context())
+	second, err := b.CreateAccessKey(t.Context(), PrincipalName{})
 	require.NoError(t, err)
 	require.NotEqual(t, first.Secret, second.Secret)
 	seen := map[sigv4.Key]bool{}
@@ -129,7 +129,7 @@ func firstStarts(t *testing.T, provable bool) {
 	for i, b := range bridges {
 		wg.Go(func() {
 			var err error
-			keys[i], err = b.CreateAccessKey(t.Context())
+			keys[i], err = b.CreateAccessKey(t.Context(), PrincipalName{})
 			assert.NoError(t, err)
 		})
 	}
@@ -148,10 +148,31 @@ func firstStarts(t *testing.T, provable bool) {
 	require.Empty(t, r.Regions[0].Unknown, "service keys are ours")
 }
 
+// Many of one process who need the service key at once wait for the one that makes it.
+func TestFirstAccessKeysOfOneProcess(t *testing.T) {
+	c := newClient(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			_, err := c.bridge.CreateAccessKey(t.Context(), PrincipalName{})
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, "", secretsKey))
+	require.NoError(t, err)
+	service, err := keystore.DecodeKey(rec)
+	require.NoError(t, err)
+	objects, err := c.region.token.Objects(t.Context())
+	require.NoError(t, err)
+	require.Len(t, objects, 1)
+	require.Equal(t, []byte(service.CKAID), objects[0].ID)
+}
+
 // Service keys are no KMS keys.
 func TestServiceKeysAreInvisible(t *testing.T) {
 	c := newClient(t)
-	_, err := c.bridge.CreateAccessKey(t.Context())
+	_, err := c.bridge.CreateAccessKey(t.Context(), PrincipalName{})
 	require.NoError(t, err)
 	out, err := c.ListKeys(t.Context(), nil)
 	require.NoError(t, err)

@@ -57,7 +57,7 @@ func adopt(t *testing.T, c *Client, o AdoptOptions) (*types.KeyMetadata, []strin
 
 func keyCount(t *testing.T, c *Client) int {
 	t.Helper()
-	counter, _, err := readCounter(t.Context(), c.bridge.store, testRegion, testAccount)
+	counter, _, err := readCounter(t.Context(), c.bridge.store, testRegion, testAccount, keystore.CounterKeys)
 	require.NoError(t, err)
 	return counter.N
 }

@@ -1,21 +1,31 @@
 package pkcs11kms
 
 // Caller is the principal in whose name a Client acts. The zero Caller is nobody: every operation is denied to it.
-// Callers are values; they may be copied and compared.
+// Callers are values; they may be copied and compared. One of a user or role stands for that one alone: when it was
+// removed, a namesake made later is another principal.
 type Caller struct {
 	account string
 	arn     string
+	id      string // unique id of the user or role; for the account's root the account
 }
 
 // Root returns the root principal of an account, which the default key policy allows everything.
 func (b *Bridge) Root() Caller {
-	return Caller{account: b.cfg.AccountID, arn: "arn:" + b.cfg.Partition + ":iam::" + b.cfg.AccountID + ":root"}
+	return Caller{account: b.cfg.AccountID, arn: b.iamARN("root"), id: b.cfg.AccountID}
+}
+
+// iamARN returns the ARN of what IAM has in the account.
+func (b *Bridge) iamARN(resource string) string {
+	return "arn:" + b.cfg.Partition + ":iam::" + b.cfg.AccountID + ":" + resource
 }
 
 // ARN returns the ARN of the principal, or the empty string for nobody.
 func (c Caller) ARN() string { return c.arn }
 
 func (c Caller) nobody() bool { return c.arn == "" }
+
+// root tells whether the caller is the root of its account.
+func (c Caller) root() bool { return !c.nobody() && c.id == c.account }
 
 // As returns a handle on the same Bridge and region that acts in the name of caller. It is cheap.
 func (c *Client) As(caller Caller) *Client {

@@ -11,8 +11,8 @@ import (
 )
 
 // Records that say the same thing twice change in one Commit, so they agree unless somebody edited the store or a program
-// had a defect: the counter of an account's keys, the number of aliases in a key's record, the target of an alias. What is
-// found here was so at one moment although others change the store meanwhile: each finding is made between two looks at a
+// had a defect: the counters of an account's keys, users and roles, and whatever names another record that counts those that
+// name it (see relation). What is found here was so at one moment although others change the store meanwhile: each finding is made between two looks at a
 // record that every such change would have changed too.
 
 // discrepancy is a finding and the batch that would correct it, if nothing was changed since. Without a batch it is one
@@ -27,31 +27,23 @@ type discrepancy struct {
 // countTries bounds how often the keys of an account are counted while others create and delete them.
 const countTries = 20
 
-// discrepancies reads all keys and aliases of the store.
+// discrepancies reads all keys, principals, and what names them.
 func discrepancies(ctx context.Context, store keystore.Store, cfg Config) ([]discrepancy, error) {
-	targets, dangling, err := examineAliases(ctx, store)
-	if err != nil {
-		return nil, err
-	}
-	type owner struct{ region, account string }
-	owners := map[owner]bool{}
+	counts := counted{}
 	for name := range cfg.Regions {
-		owners[owner{name, cfg.AccountID}] = true
+		counts.add(name, cfg.AccountID, keystore.CounterKeys)
 	}
-	found := dangling
-	err = eachRecord(ctx, store, keystore.IndexCKAID, func(rec keystore.Record) error {
-		if rec.Ref.Account != "" {
-			owners[owner{rec.Ref.Region, rec.Ref.Account}] = true
+	counts.add("", cfg.AccountID, keystore.CounterUsers, keystore.CounterRoles)
+	var found []discrepancy
+	for _, r := range []relation{aliasesOfKeys, accessKeysOfPrincipals} {
+		wrong, err := r.examine(ctx, store, counts)
+		if err != nil {
+			return nil, err
 		}
-		wrong, err := examineAliasCount(ctx, store, rec, targets)
 		found = append(found, wrong...)
-		return err
-	})
-	if err != nil {
-		return nil, err
 	}
-	for o := range owners {
-		wrong, err := examineKeyCount(ctx, store, o.region, o.account)
+	for ref := range counts {
+		wrong, err := examineCount(ctx, store, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -59,6 +51,15 @@ func discrepancies(ctx context.Context, store keystore.Store, cfg Config) ([]dis
 	}
 	slices.SortStableFunc(found, func(a, b discrepancy) int { return strings.Compare(a.subject, b.subject) })
 	return found, nil
+}
+
+// counted are the counters to look at.
+type counted map[keystore.Ref]bool
+
+func (c counted) add(region, account string, names ...string) {
+	for _, name := range names {
+		c[keystore.CounterRef(region, account, name)] = true
+	}
 }
 
 // eachRecord visits every record of an index.
@@ -81,110 +82,18 @@ func eachRecord(ctx context.Context, store keystore.Store, index keystore.Index,
 	}
 }
 
-// examineAliases counts the aliases of each key, and finds those that name none.
-func examineAliases(ctx context.Context, store keystore.Store) (targets map[keystore.Ref]int, dangling []discrepancy, err error) {
-	targets = map[keystore.Ref]int{}
-	names := map[keystore.Ref][]keystore.Ref{}
-	err = eachRecord(ctx, store, keystore.IndexAliasTarget, func(rec keystore.Record) error {
-		alias, err := keystore.DecodeAlias(rec)
-		if err != nil {
-			return err
-		}
-		target := keystore.KeyRef(alias.Region, alias.Account, alias.Target)
-		targets[target]++
-		names[target] = append(names[target], rec.Ref)
-		return nil
-	})
-	if err != nil {
-		return nil, nil, err
+// examineCount counts what a counter counts.
+func examineCount(ctx context.Context, store keystore.Store, ref keystore.Ref) ([]discrepancy, error) {
+	where := ref.Region
+	if where == "" {
+		where = ref.Account
 	}
-	for target := range targets {
-		_, err := store.Get(ctx, target)
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, keystore.ErrNotFound) {
-			return nil, nil, err
-		}
-		for _, name := range names[target] {
-			wrong, err := examineDangling(ctx, store, name, target)
-			if err != nil {
-				return nil, nil, err
-			}
-			dangling = append(dangling, wrong...)
-		}
-	}
-	return targets, dangling, nil
-}
-
-// examineDangling makes sure that an alias names the key that is missing, and that the key is missing while it does.
-func examineDangling(ctx context.Context, store keystore.Store, name, target keystore.Ref) ([]discrepancy, error) {
-	rec, err := store.Get(ctx, name)
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	alias, err := keystore.DecodeAlias(rec)
-	if err != nil || alias.Target != target.ID {
-		return nil, err
-	}
-	if _, err := store.Get(ctx, target); !errors.Is(err, keystore.ErrNotFound) {
-		return nil, err
-	}
-	if same, err := unchanged(ctx, store, name, rec.Version); err != nil || !same {
-		return nil, err
-	}
-	return []discrepancy{{
-		area: "alias", subject: name.ID,
-		text:   fmt.Sprintf("names the key %s, which is not in the store", target.ID),
-		remedy: fmt.Sprintf("removed the alias %s of the missing key %s", name.ID, target.ID),
-		batch: []keystore.Change{{Op: keystore.Delete, Ref: name, Expect: rec.Version},
-			{Op: keystore.Check, Ref: target}},
-	}}, nil
-}
-
-// examineAliasCount compares the number in a key's record with the aliases that name it. The walk's numbers are of several
-// moments, so what seems wrong by them is looked at again.
-func examineAliasCount(ctx context.Context, store keystore.Store, rec keystore.Record, targets map[keystore.Ref]int) ([]discrepancy, error) {
-	record, err := keystore.DecodeKey(rec)
-	if err != nil || record.Aliases == targets[rec.Ref] {
-		return nil, err
-	}
-	if rec, err = store.Get(ctx, rec.Ref); err != nil {
-		return nil, ignoreNotFound(err)
-	}
-	if record, err = keystore.DecodeKey(rec); err != nil {
-		return nil, err
-	}
-	value := keystore.TargetValue(record.Region, record.Account, record.ID)
-	aliases, err := store.Lookup(ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, keystore.MaxPage)
-	if err != nil || record.Aliases == len(aliases) {
-		return nil, err
-	}
-	if same, err := unchanged(ctx, store, rec.Ref, rec.Version); err != nil || !same {
-		return nil, err
-	}
-	was := record.Aliases
-	record.Aliases = len(aliases)
-	return []discrepancy{{
-		area: "key", subject: record.ID,
-		text:   fmt.Sprintf("has %d aliases, but its record counts %d", len(aliases), was),
-		remedy: fmt.Sprintf("corrected the number of aliases of the key %s from %d to %d", record.ID, was, len(aliases)),
-		batch:  []keystore.Change{record.Put(rec.Version)},
-	}}, nil
-}
-
-// examineKeyCount counts the keys of an account and region.
-func examineKeyCount(ctx context.Context, store keystore.Store, region, account string) ([]discrepancy, error) {
-	ref := keystore.CounterRef(region, account, keystore.CounterKeys)
 	for range countTries {
-		counter, version, err := readCounter(ctx, store, region, account)
+		counter, version, err := readCounter(ctx, store, ref.Region, ref.Account, ref.ID)
 		if err != nil {
 			return nil, err
 		}
-		n, err := countKeys(ctx, store, region, account)
+		n, err := count(ctx, store, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -200,21 +109,26 @@ func examineKeyCount(ctx context.Context, store keystore.Store, region, account 
 		}
 		was := counter.N
 		counter.N = n
+		remedy := fmt.Sprintf("corrected the counter of the %s of account %s from %d to %d", ref.ID, ref.Account, was, n)
+		if ref.Region != "" {
+			remedy = fmt.Sprintf("corrected the counter of the %s of account %s in %s from %d to %d", ref.ID, ref.Account, ref.Region, was, n)
+		}
 		return []discrepancy{{
-			area: "store", subject: region,
-			text:   fmt.Sprintf("account %s has %d keys, but their counter says %d", account, n, was),
-			remedy: fmt.Sprintf("corrected the counter of the keys of account %s in %s from %d to %d", account, region, was, n),
+			area: "store", subject: where,
+			text:   fmt.Sprintf("account %s has %d %s, but their counter says %d", ref.Account, n, ref.ID, was),
+			remedy: remedy,
 			batch:  []keystore.Change{counter.Put(version)},
 		}}, nil
 	}
-	return []discrepancy{{area: "store", subject: region,
-		text: fmt.Sprintf("keys of account %s come and go too fast for their counter to be checked", account)}}, nil
+	return []discrepancy{{area: "store", subject: where,
+		text: fmt.Sprintf("%s of account %s come and go too fast for their counter to be checked", ref.ID, ref.Account)}}, nil
 }
 
-func readCounter(ctx context.Context, store keystore.Store, region, account string) (keystore.Counter, uint64, error) {
-	rec, err := store.Get(ctx, keystore.CounterRef(region, account, keystore.CounterKeys))
+// readCounter reads a counter; one that there is not is 0, of version 0.
+func readCounter(ctx context.Context, store keystore.Store, region, account, name string) (keystore.Counter, uint64, error) {
+	rec, err := store.Get(ctx, keystore.CounterRef(region, account, name))
 	if errors.Is(err, keystore.ErrNotFound) {
-		return keystore.Counter{Region: region, Account: account, Name: keystore.CounterKeys}, 0, nil
+		return keystore.Counter{Region: region, Account: account, Name: name}, 0, nil
 	}
 	if err != nil {
 		return keystore.Counter{}, 0, err
@@ -223,18 +137,42 @@ func readCounter(ctx context.Context, store keystore.Store, region, account stri
 	return counter, rec.Version, err
 }
 
-func countKeys(ctx context.Context, store keystore.Store, region, account string) (n int, err error) {
+// count counts the records that the counter of that name is for.
+func count(ctx context.Context, store keystore.Store, counter keystore.Ref) (n int, err error) {
+	if counter.ID == keystore.CounterKeys {
+		err = eachOf(ctx, store, keystore.KindKey, counter.Region, counter.Account, func(keystore.Record) error {
+			n++
+			return nil
+		})
+		return n, err
+	}
+	err = eachOf(ctx, store, keystore.KindPrincipal, counter.Region, counter.Account, func(rec keystore.Record) error {
+		record, err := keystore.DecodePrincipal(rec)
+		if err == nil && kindOf(record.Type).counter == counter.ID {
+			n++
+		}
+		return err
+	})
+	return n, err
+}
+
+// eachOf visits every record of a kind, region and account.
+func eachOf(ctx context.Context, store keystore.Store, kind keystore.Kind, region, account string, visit func(keystore.Record) error) error {
 	after := ""
 	for {
-		recs, err := store.List(ctx, keystore.KindKey, region, account, after, keystore.MaxPage)
+		recs, err := store.List(ctx, kind, region, account, after, keystore.MaxPage)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		n += len(recs)
+		for _, rec := range recs {
+			after = rec.Ref.ID
+			if err := visit(rec); err != nil {
+				return err
+			}
+		}
 		if len(recs) < keystore.MaxPage {
-			return n, nil
+			return nil
 		}
-		after = recs[len(recs)-1].Ref.ID
 	}
 }
 

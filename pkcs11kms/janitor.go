@@ -19,8 +19,15 @@ const (
 // working holds the keys that an instance is creating or deleting right now, so that its own janitor leaves them alone.
 // Safe for concurrent use.
 type working struct {
-	mu   sync.Mutex
-	refs map[keystore.Ref]<-chan struct{} // nil: until removed; else until the channel is closed
+	mu   sync.Mutex // guards refs and what it holds
+	refs map[keystore.Ref]*mark
+}
+
+// mark says that a key is being worked on: by n, and until the channel, if there is one, is closed. Several can be at one
+// record whose name is fixed, of whom all but one will lose.
+type mark struct {
+	n     int
+	until <-chan struct{}
 }
 
 // instances are the working sets of this process: Bridges that were given one Store are one instance.
@@ -53,20 +60,16 @@ func shareWorking(instance string) (set *working, done func()) {
 	}
 }
 
-// add marks a key; the returned function ends the mark, unless keep has prolonged it.
+// add marks a key; the returned function ends that mark, unless keep has prolonged it.
 func (w *working) add(ref keystore.Ref) (done func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.refs == nil {
-		w.refs = map[keystore.Ref]<-chan struct{}{}
-	}
-	w.refs[ref] = nil
+	w.of(ref).n++
 	return func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.refs[ref] == nil {
-			delete(w.refs, ref)
-		}
+		w.of(ref).n--
+		w.marked(ref)
 	}
 }
 
@@ -74,23 +77,44 @@ func (w *working) add(ref keystore.Ref) (done func()) {
 func (w *working) keep(ref keystore.Ref, until <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.refs[ref] = until
+	w.of(ref).until = until
 }
 
 func (w *working) has(ref keystore.Ref) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	until, ok := w.refs[ref]
-	if !ok || until == nil {
-		return ok
+	return w.marked(ref)
+}
+
+// of returns the mark of a key. The caller holds mu.
+func (w *working) of(ref keystore.Ref) *mark {
+	if w.refs == nil {
+		w.refs = map[keystore.Ref]*mark{}
 	}
-	select {
-	case <-until:
-		delete(w.refs, ref)
+	if w.refs[ref] == nil {
+		w.refs[ref] = &mark{}
+	}
+	return w.refs[ref]
+}
+
+// marked tells whether a key has a mark that counts, and forgets one that does not any more. The caller holds mu.
+func (w *working) marked(ref keystore.Ref) bool {
+	m, ok := w.refs[ref]
+	if !ok {
 		return false
-	default:
+	}
+	if m.until != nil {
+		select {
+		case <-m.until:
+			m.until = nil
+		default:
+		}
+	}
+	if m.n > 0 || m.until != nil {
 		return true
 	}
+	delete(w.refs, ref)
+	return false
 }
 
 // tidy runs the janitor until ctx ends: once at the start, then every janitorInterval. A pass that began is finished,

@@ -123,7 +123,7 @@ func (b *Bridge) countKey(ctx context.Context, record keystore.Key, n int) ([]ke
 	if record.Account == "" {
 		return nil, nil
 	}
-	counter, version, err := readCounter(ctx, b.store, record.Region, record.Account)
+	counter, version, err := readCounter(ctx, b.store, record.Region, record.Account, keystore.CounterKeys)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func put(t *testing.T, c *Client, change keystore.Change) {
 
 // spoil makes records disagree as only a defect or an edit by hand could.
 func spoil(t *testing.T, c *Client, keyID *string) {
-	counter, version, err := readCounter(t.Context(), c.bridge.store, testRegion, testAccount)
+	counter, version, err := readCounter(t.Context(), c.bridge.store, testRegion, testAccount, keystore.CounterKeys)
 	require.NoError(t, err)
 	counter.N = 77
 	put(t, c, counter.Put(version))

@@ -35,11 +35,23 @@ func (v violations) err() error {
 	if len(v) == 0 {
 		return nil
 	}
+	return validationError(v.String())
+}
+
+// iamErr is err with the code of AWS IAM.
+func (v violations) iamErr() error {
+	if len(v) == 0 {
+		return nil
+	}
+	return iamError(iamValidation, "%s", v)
+}
+
+func (v violations) String() string {
 	plural := ""
 	if len(v) > 1 {
 		plural = "s"
 	}
-	return validationError(fmt.Sprintf("%d validation error%s detected: %s", len(v), plural, strings.Join(v, "; ")))
+	return fmt.Sprintf("%d validation error%s detected: %s", len(v), plural, strings.Join(v, "; "))
 }
 
 // text checks an optional string: its length in UTF-16 units, as the real service counts, and its pattern.

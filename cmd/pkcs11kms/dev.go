@@ -77,7 +77,7 @@ func devCredentials(ctx context.Context, bridge *pkcs11kms.Bridge, path string) 
 	if err != nil {
 		return devAccessKey{}, err
 	}
-	keys, err := bridge.ListAccessKeys(ctx)
+	keys, err := bridge.ListAccessKeys(ctx, pkcs11kms.PrincipalName{})
 	if err != nil {
 		return devAccessKey{}, err
 	}
@@ -86,7 +86,7 @@ func devCredentials(ctx context.Context, bridge *pkcs11kms.Bridge, path string) 
 			return found, nil
 		}
 	}
-	made, err := bridge.CreateAccessKey(ctx)
+	made, err := bridge.CreateAccessKey(ctx, pkcs11kms.PrincipalName{})
 	return devAccessKey{made.ID, made.Secret}, err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -61,8 +62,11 @@ func newDocument(output any) *document {
 
 // convert returns the value and whether it is there at all.
 func (d *document) convert(v reflect.Value) (any, bool) {
-	if t, ok := v.Interface().(time.Time); ok {
-		return timestamp(t), true
+	switch special := v.Interface().(type) {
+	case time.Time:
+		return timestamp(special), true
+	case jsonText:
+		return d.parse(string(special)), special != ""
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -111,6 +115,65 @@ func (d *document) convertStruct(v reflect.Value) map[string]any {
 	}
 	d.order[identity(members)] = names
 	return members
+}
+
+// jsonText is a JSON document that is shown as a part of the response, as the aws CLI shows the policies of IAM.
+type jsonText string
+
+// parse returns a JSON document as a part of the tree, or the text itself if it is none.
+func (d *document) parse(text string) any {
+	dec := json.NewDecoder(strings.NewReader(text))
+	value, err := d.parseValue(dec)
+	if err != nil {
+		return text
+	}
+	return value
+}
+
+// parseValue reads a value, with the members of objects in the order of the text.
+func (d *document) parseValue(dec *json.Decoder) (any, error) {
+	tok, err := dec.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch tok {
+	case json.Delim('['):
+		list := []any{}
+		for dec.More() {
+			item, err := d.parseValue(dec)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, item)
+		}
+		_, err = dec.Token()
+		return list, err
+	case json.Delim('{'):
+		return d.parseObject(dec)
+	}
+	return tok, nil
+}
+
+func (d *document) parseObject(dec *json.Decoder) (any, error) {
+	members := map[string]any{}
+	var names []string
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		value, err := d.parseValue(dec)
+		if err != nil {
+			return nil, err
+		}
+		if _, twice := members[name.(string)]; !twice {
+			names = append(names, name.(string))
+		}
+		members[name.(string)] = value
+	}
+	d.order[identity(members)] = names
+	_, err := dec.Token()
+	return members, err
 }
 
 // position puts what the list does not know last: a member that is new in the SDK is still printed.

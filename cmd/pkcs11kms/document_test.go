@@ -107,3 +107,27 @@ func TestTimestamps(t *testing.T) {
 	inZone(t, 0)
 	assert.Equal(t, "1970-01-01T00:00:00+00:00", timestamp(time.Unix(0, 0)))
 }
+
+// A document inside a response keeps the order of its members; what is no JSON stays text.
+func TestDocumentInAResponse(t *testing.T) {
+	type answer struct{ Given, Broken, Absent jsonText }
+	d := newDocument(&answer{Given: `{"b": [1, {"z": null, "a": true}], "a": "x", "c": {}, "d": 1.5}`, Broken: `{"a"`})
+	var got bytes.Buffer
+	require.NoError(t, (&app{output: "json", stdout: &got}).print("Get", d))
+	assert.Equal(t, `{
+    "Given": {
+        "b": [
+            1,
+            {
+                "z": null,
+                "a": true
+            }
+        ],
+        "a": "x",
+        "c": {},
+        "d": 1.5
+    },
+    "Broken": "{\"a\""
+}
+`, got.String())
+}

@@ -26,6 +26,8 @@ func TestExamplesWork(t *testing.T) {
 	write("msg", "Hello")
 	write("a.iso", "image")
 	write("policy.json", p.must("get-key-policy", "--key-id", p.key, "--query", "Policy", "--output", "text"))
+	write("generate-mac.json", `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "*"}}`)
+	write("trust.json", `{"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole"}}`)
 	p.certificate("server", 1)
 	require.NoError(t, os.Mkdir(filepath.Join(p.dir, "dir"), 0o700))
 	mac := p.command("sh", "-c", "pkcs11kms generate-mac --key-id "+p.key+
@@ -48,15 +50,24 @@ func TestExamplesWork(t *testing.T) {
 			line = theirs.Replace(line)
 			line = strings.ReplaceAll(line, "--state-dir ./kms", "--state-dir ./"+dir)
 			line = strings.ReplaceAll(line, "/var/lib/pkcs11kms", "./vendor")
-			if before, ok := beforeExample[cmd.Name()]; ok {
-				p.shell(before)
-			}
+			before, after := around(cmd.Name())
+			p.shell(before)
 			p.tryExample(cmd.Name(), strings.TrimSpace(line))
-			if after, ok := afterExample[cmd.Name()]; ok {
-				p.shell(after)
-			}
+			p.shell(after)
 		}
 	}
+}
+
+// around returns what an example needs before and after it, so that it runs wherever it comes in the alphabet.
+func around(verb string) (before, after string) {
+	before, after = "true", "true"
+	if text, ok := beforeExample[verb]; ok {
+		before = text
+	}
+	if text, ok := afterExample[verb]; ok {
+		after = text
+	}
+	return before, after
 }
 
 const (
@@ -65,7 +76,16 @@ const (
 	takeBack    = "pkcs11kms cancel-key-deletion --key-id $KEY && pkcs11kms enable-key --key-id $KEY"
 )
 
-// What an example needs around it, so that it runs wherever it comes in the alphabet.
+// The examples of users and roles have these names.
+const (
+	makePrincipals = "pkcs11kms iam create-user --user-name Alice && pkcs11kms iam create-role --role-name JwtProducer"
+	givePolicies   = "pkcs11kms iam put-user-policy --user-name Alice --policy-name generate-mac --policy-document file://generate-mac.json && " +
+		"pkcs11kms iam put-role-policy --role-name JwtProducer --policy-name generate-mac --policy-document file://generate-mac.json"
+	takePolicies = "{ pkcs11kms iam delete-user-policy --user-name Alice --policy-name generate-mac; " +
+		"pkcs11kms iam delete-role-policy --role-name JwtProducer --policy-name generate-mac; true; } 2>/dev/null"
+	removePrincipals = takePolicies + "; { pkcs11kms iam delete-user --user-name Alice; pkcs11kms iam delete-role --role-name JwtProducer; true; } 2>/dev/null"
+)
+
 var (
 	beforeExample = map[string]string{
 		"cancel-key-deletion": "pkcs11kms schedule-key-deletion --key-id $KEY",
@@ -81,6 +101,23 @@ var (
 		"update-alias":          removeAlias,
 	}
 )
+
+func init() {
+	for _, kind := range []string{"user", "role"} {
+		afterExample["create-"+kind] = removePrincipals
+		for _, verb := range []string{"delete-KIND", "get-KIND", "list-KINDs", "put-KIND-policy", "tag-KIND", "untag-KIND", "list-KIND-tags"} {
+			verb = strings.ReplaceAll(verb, "KIND", kind)
+			beforeExample[verb], afterExample[verb] = makePrincipals, removePrincipals
+		}
+		for _, verb := range []string{"get-KIND-policy", "list-KIND-policies", "delete-KIND-policy"} {
+			verb = strings.ReplaceAll(verb, "KIND", kind)
+			beforeExample[verb], afterExample[verb] = makePrincipals+" && "+givePolicies, removePrincipals
+		}
+	}
+	beforeExample["create-access-key"] = "pkcs11kms iam create-role --role-name JwtConsumer 2>/dev/null || true"
+	beforeExample["list-access-keys"] = makePrincipals
+	afterExample["list-access-keys"] = removePrincipals
+}
 
 // freshDir are the state directories of the verbs that do not take the one that everything else works on.
 var freshDir = map[string]string{"init": "fresh", "restore": "restored"}

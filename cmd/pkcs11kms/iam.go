@@ -3,20 +3,30 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
 
+// The groups of the help of iam, besides that of the access keys, which is groupAdmin.
+const (
+	groupUsers = "users"
+	groupRoles = "roles"
+)
+
 func (a *app) iamCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "iam OPERATION [flags]",
 		GroupID: groupAdmin,
-		Short:   "Make and end the access keys that requests to the server are signed with",
-		Long: "Make and end the access keys that requests to the server are signed with.\n\n" +
-			"The operations have the flags and the output of \"aws iam\". The access keys are those of the account's root.\n" +
+		Short:   "Users, roles, their policies, and the access keys that requests to the server are signed with",
+		Long: "Manage users and roles, their policies and tags, and the access keys that requests to the server are\n" +
+			"signed with.\n\n" +
+			"The operations have the flags and the output of \"aws iam\". An access key belongs to a user, to a role (which\n" +
+			"AWS does not have: there, sessions of a role have credentials), or to the account's root.\n" +
 			"They work on the state directory; a server that runs on it takes notice within a second.",
 		Example: "  pkcs11kms iam list-access-keys",
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -26,92 +36,57 @@ func (a *app) iamCommand() *cobra.Command {
 			return usagef("the following arguments are required: operation")
 		},
 	}
-	cmd.AddGroup(&cobra.Group{ID: groupAdmin, Title: "Access keys:"})
+	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
+		&cobra.Group{ID: groupAdmin, Title: "Access keys:"})
 	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.updateAccessKeyCommand(), a.deleteAccessKeyCommand())
+	for _, k := range []iamKind{userKind, roleKind} {
+		cmd.AddCommand(a.createPrincipalCommand(k), a.getPrincipalCommand(k), a.listPrincipalsCommand(k), a.deletePrincipalCommand(k),
+			a.putPrincipalPolicyCommand(k), a.getPrincipalPolicyCommand(k), a.listPrincipalPoliciesCommand(k), a.deletePrincipalPolicyCommand(k),
+			a.tagPrincipalCommand(k), a.untagPrincipalCommand(k), a.listPrincipalTagsCommand(k))
+	}
 	for _, operation := range cmd.Commands() {
 		operation.Annotations = map[string]string{printsResponse: "", allRegions: ""}
 	}
 	return cmd
 }
 
-// accessKey is an access key as the API of AWS IAM has it. The account's root has no UserName.
-type accessKey struct {
-	AccessKeyId     string
-	Status          keystore.AccessKeyStatus
-	SecretAccessKey string // absent in a list
-	CreateDate      string
+// iamKind is what the verbs of users and those of roles differ in.
+type iamKind struct {
+	principal keystore.PrincipalType
+	group     string
+	text      *strings.Replacer // of {kind}, {Kind} and {name}, the name in examples
 }
 
-func accessKeyOf(key pkcs11kms.AccessKey) accessKey {
-	// Unlike those of KMS, IAM's times are text on the wire, which the aws CLI leaves in UTC.
-	return accessKey{key.ID, key.Status, key.Secret, key.Created.UTC().Format("2006-01-02T15:04:05") + "+00:00"}
+var (
+	userKind = iamKind{keystore.PrincipalUser, groupUsers, strings.NewReplacer("{kind}", "user", "{Kind}", "User", "{name}", "Alice")}
+	roleKind = iamKind{keystore.PrincipalRole, groupRoles, strings.NewReplacer("{kind}", "role", "{Kind}", "Role", "{name}", "JwtProducer")}
+)
+
+// verb makes the command of an operation of the kind, and its input.
+func (k iamKind) verb(use, short, long string, examples ...string) (*cobra.Command, *input) {
+	for i, example := range examples {
+		examples[i] = k.text.Replace("pkcs11kms iam " + example)
+	}
+	cmd := verb(k.group, k.text.Replace(use), k.text.Replace(short), k.text.Replace(long), examples...)
+	return cmd, newInput(cmd)
 }
 
-const accessKeyIDUsage = "the access key id (required)"
-
-func (a *app) createAccessKeyCommand() *cobra.Command {
-	cmd := verb(groupAdmin, "create-access-key", "Make an access key",
-		"Prints the access key id and its secret. The secret is stored nowhere and not shown again, but it is no more\n"+
-			"than a convention: whoever may use the state directory and the token can work it out.",
-		"pkcs11kms iam create-access-key",
-		"pkcs11kms iam create-access-key --query AccessKey.[AccessKeyId,SecretAccessKey] --output text")
-	cmd.RunE = a.iamOperation("CreateAccessKey", newInput(cmd), func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		key, err := bridge.CreateAccessKey(ctx)
-		made := change{fmt.Sprintf("creating access key %q", key.ID),
-			"without its secret it is of no use, so end it: pkcs11kms iam delete-access-key --access-key-id " + key.ID}
-		return &struct{ AccessKey accessKey }{accessKeyOf(key)}, made, err
-	})
-	return cmd
+// named gives the verb the flag of the name, which is required, and more that are. The name is there when the flags are
+// parsed.
+func (k iamKind) named(in *input, more ...string) func() pkcs11kms.PrincipalName {
+	var name *string
+	flag := string(k.principal) + "-name"
+	in.text(&name, flag, k.text.Replace("the name of the {kind} (required)"))
+	in.require(append([]string{flag}, more...)...)
+	return func() pkcs11kms.PrincipalName {
+		return pkcs11kms.PrincipalName{Type: k.principal, Name: aws.ToString(name)}
+	}
 }
 
-func (a *app) listAccessKeysCommand() *cobra.Command {
-	cmd := verb(groupAdmin, "list-access-keys", "List the access keys", "Prints the access keys without their secrets.",
-		"pkcs11kms iam list-access-keys",
-		"pkcs11kms iam list-access-keys --query AccessKeyMetadata[].AccessKeyId --output text")
-	cmd.RunE = a.iamOperation("ListAccessKeys", newInput(cmd), func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		keys, err := bridge.ListAccessKeys(ctx)
-		list := []accessKey{}
-		for _, key := range keys {
-			list = append(list, accessKeyOf(key))
-		}
-		return &struct{ AccessKeyMetadata []accessKey }{list}, change{}, err
-	})
-	return cmd
-}
-
-func (a *app) updateAccessKeyCommand() *cobra.Command {
-	cmd := verb(groupAdmin, "update-access-key --access-key-id ID --status STATUS", "Switch an access key off or on",
-		"Requests signed with an inactive access key are refused, within a second by every server. Prints nothing.",
-		"pkcs11kms iam update-access-key --access-key-id AKIAIOSFODNN7EXAMPLE --status Inactive",
-		"pkcs11kms iam update-access-key --access-key-id AKIAIOSFODNN7EXAMPLE --status Active")
-	var id *string
-	var status keystore.AccessKeyStatus
-	in := newInput(cmd)
-	in.text(&id, "access-key-id", accessKeyIDUsage)
-	enum(in, &status, "status", "Active or Inactive (required)", []keystore.AccessKeyStatus{keystore.AccessKeyActive, keystore.AccessKeyInactive})
-	in.require("access-key-id", "status")
-	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		return nothing, accessKeyChange("updating", *id), bridge.UpdateAccessKey(ctx, *id, status)
-	})
-	return cmd
-}
-
-func (a *app) deleteAccessKeyCommand() *cobra.Command {
-	cmd := verb(groupAdmin, "delete-access-key --access-key-id ID", "End an access key for good",
-		"Its id is never used again. Prints nothing.",
-		"pkcs11kms iam delete-access-key --access-key-id AKIAIOSFODNN7EXAMPLE")
-	var id *string
-	in := newInput(cmd)
-	in.text(&id, "access-key-id", accessKeyIDUsage)
-	in.require("access-key-id")
-	cmd.RunE = a.iamOperation("DeleteAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		return nothing, accessKeyChange("deleting", *id), bridge.DeleteAccessKey(ctx, *id)
-	})
-	return cmd
-}
-
-func accessKeyChange(doing, id string) change {
-	return change{fmt.Sprintf("%s access key %q", doing, id), "to see how things stand: pkcs11kms iam list-access-keys"}
+// changed tells a change of a principal.
+func (k iamKind) changed(doing string, name pkcs11kms.PrincipalName) change {
+	return change{fmt.Sprintf("%s %s %q", doing, name.Type, name.Name),
+		k.text.Replace("to see how things stand: pkcs11kms iam get-{kind} --{kind}-name ") + shellQuote(name.Name)}
 }
 
 var nothing = &struct{}{}
@@ -130,4 +105,22 @@ func (a *app) iamOperation(name string, in *input, operation func(context.Contex
 			return made.shown(a.print(name, newDocument(out)))
 		})
 	}
+}
+
+// answer gives a verb the function that reads something.
+func (k iamKind) answer(a *app, cmd *cobra.Command, in *input, name string, read func(context.Context, *pkcs11kms.Bridge) (any, error)) *cobra.Command {
+	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+		out, err := read(ctx, bridge)
+		return out, change{}, err
+	})
+	return cmd
+}
+
+// act gives a verb the function that changes something and prints nothing.
+func (k iamKind) act(a *app, cmd *cobra.Command, in *input, name, doing string, principal func() pkcs11kms.PrincipalName,
+	act func(context.Context, *pkcs11kms.Bridge) error) *cobra.Command {
+	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+		return nothing, k.changed(doing, principal()), act(ctx, bridge)
+	})
+	return cmd
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/keystore"
 )
 
 // input fills the SDK's input struct of one operation from flags named as the aws CLI names them. A flag that is not
@@ -14,6 +16,7 @@ import (
 type input struct {
 	cmd      *cobra.Command
 	required []string
+	only     []string // flags of which one can be given
 	members  []member
 }
 
@@ -31,6 +34,9 @@ func (in *input) add(flag string, set func() error) {
 
 // require names the flags without which the operation cannot be asked for, in the order in which they are reported.
 func (in *input) require(flags ...string) { in.required = flags }
+
+// oneOf names flags that do not go together.
+func (in *input) oneOf(flags ...string) { in.only = flags }
 
 // text is a string member. The flag also takes file://PATH.
 func (in *input) text(target **string, flag, usage string) {
@@ -110,6 +116,15 @@ func (in *input) tags(target *[]types.Tag, flag, usage string) {
 	})
 }
 
+// iamTags is tags for the operations of AWS IAM, whose members have other names.
+func (in *input) iamTags(target *[]keystore.Tag, flag, usage string) {
+	raw := in.cmd.Flags().StringArray(flag, nil, usage)
+	in.add(flag, func() (err error) {
+		*target, err = parseIAMTags(*raw)
+		return err
+	})
+}
+
 // recipient is the structure of that name, in the aws CLI's shorthand or as JSON.
 func (in *input) recipient(target **types.RecipientInfo, flag, usage string) {
 	raw := in.cmd.Flags().String(flag, "", usage)
@@ -129,6 +144,15 @@ func (in *input) parse() error {
 	}
 	if len(missing) > 0 {
 		return usagef("the following arguments are required: %s", strings.Join(missing, ", "))
+	}
+	var given []string
+	for _, flag := range in.only {
+		if in.cmd.Flags().Changed(flag) {
+			given = append(given, "--"+flag)
+		}
+	}
+	if len(given) > 1 {
+		return usagef("%s do not go together", strings.Join(given, " and "))
 	}
 	for _, m := range in.members {
 		if !in.cmd.Flags().Changed(m.flag) {

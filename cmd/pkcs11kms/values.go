@@ -14,6 +14,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/keystore"
 )
 
 const (
@@ -136,32 +138,65 @@ func parseList(raw []string) ([]string, error) {
 	return list, decodeStrict(values[0], &list)
 }
 
-func parseTags(raw []string) ([]types.Tag, error) {
+func parseTags(raw []string) ([]types.Tag, error) { return parseStructs(raw, parseTag) }
+
+// parseStructs returns the values of a list flag, each in the shorthand or all of them as JSON.
+func parseStructs[T any](raw []string, shorthand func(string) (T, error)) ([]T, error) {
 	values, isJSON, err := loadAll(raw)
 	if err != nil {
 		return nil, err
 	}
-	tags := []types.Tag{}
+	list := []T{}
 	if isJSON {
-		return tags, decodeStrict(values[0], &tags)
+		return list, decodeStrict(values[0], &list)
 	}
 	for _, value := range values {
-		tag, err := parseTag(value)
+		item, err := shorthand(value)
 		if err != nil {
 			return nil, err
 		}
-		tags = append(tags, tag)
+		list = append(list, item)
 	}
-	return tags, nil
+	return list, nil
 }
 
 // parseTag reads the shorthand TagKey=a,TagValue=b.
 func parseTag(text string) (types.Tag, error) {
 	members, ok := parseShorthand(text, "TagKey", "TagValue")
 	if !ok {
-		return types.Tag{}, &valueError{fmt.Errorf("malformed tag %q", text), "write TagKey=NAME,TagValue=TEXT, or JSON when a comma is part of a value"}
+		return types.Tag{}, malformedTag(text, "TagKey=NAME,TagValue=TEXT")
 	}
 	return types.Tag{TagKey: members["TagKey"], TagValue: members["TagValue"]}, nil
+}
+
+func malformedTag(text, want string) error {
+	return &valueError{fmt.Errorf("malformed tag %q", text), "write " + want + ", or JSON when a comma is part of a value"}
+}
+
+// iamTagInput is a tag as the operations of AWS IAM have it.
+type iamTagInput struct{ Key, Value *string }
+
+// parseIAMTags reads the shorthand Key=a,Value=b, or JSON. Both members must be there.
+func parseIAMTags(raw []string) ([]keystore.Tag, error) {
+	const want = "Key=NAME,Value=TEXT"
+	given, err := parseStructs(raw, func(text string) (iamTagInput, error) {
+		members, ok := parseShorthand(text, "Key", "Value")
+		if !ok {
+			return iamTagInput{}, malformedTag(text, want)
+		}
+		return iamTagInput{members["Key"], members["Value"]}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	tags := []keystore.Tag{}
+	for _, tag := range given {
+		if tag.Key == nil || tag.Value == nil {
+			return nil, malformedTag("Key="+aws.ToString(tag.Key), want)
+		}
+		tags = append(tags, keystore.Tag{Key: *tag.Key, Value: *tag.Value})
+	}
+	return tags, nil
 }
 
 // parseShorthand reads NAME=VALUE,NAME=VALUE with each of the names at most once.

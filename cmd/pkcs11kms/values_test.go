@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
 )
 
 func tempFile(t *testing.T, content string) string {
@@ -212,5 +214,19 @@ func TestRecipients(t *testing.T) {
 		"file:///no/such/file"} {
 		_, err := parseRecipient(text)
 		assert.Error(t, err, text)
+	}
+}
+
+func TestTagsOfIAM(t *testing.T) {
+	want := []keystore.Tag{{Key: "a", Value: "b=c"}, {Key: "d", Value: ""}}
+	for _, raw := range [][]string{{"Key=a,Value=b=c", "Value=,Key=d"}, {`[{"Key": "a", "Value": "b=c"}, {"Value": "", "Key": "d"}]`}} {
+		got, err := parseIAMTags(raw)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	for _, raw := range []string{"", "a", "Key=a", "Value=b", "Key=a,Value=b,Key=c", "TagKey=a,TagValue=b", `[{"Key": "a"}]`, `[{"Value": "b"}]`,
+		`[{"Key": "a", "Value": "b", "More": "c"}]`, `[null]`, `[`} {
+		_, err := parseIAMTags([]string{raw})
+		assert.Error(t, err, raw)
 	}
 }

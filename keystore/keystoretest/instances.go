@@ -244,7 +244,7 @@ func testVerifyAcceptsRecords(t *testing.T, open Opener) {
 	creating := sampleKey("creating")
 	creating.State, creating.Instance = keystore.Creating, s.Instance()
 	place := keystore.Region{Name: region, Serial: "1", Label: "l", Manufacturer: "m", Model: "n"}
-	mustCommit(t, s, sampleKey("enabled").Put(0), creating.Put(0), place.Put(0))
+	mustCommit(t, s, sampleKey("enabled").Put(0), creating.Put(0), place.Put(0), samplePrincipal(keystore.PrincipalUser, "A", "Alice").Put(0))
 	require.NoError(t, s.Verify(t.Context()))
 }
 
@@ -258,11 +258,14 @@ func testVerifyFindsForeignValue(t *testing.T, open Opener) {
 	noEntry.Index = nil
 	otherKind := sampleKey("bad").Put(0)
 	otherKind.Ref.Kind = "grant"
+	otherType := samplePrincipal(keystore.PrincipalUser, "A", "Alice").Put(0)
+	otherType.Ref.ID = samplePrincipal(keystore.PrincipalRole, "A", "Alice").ID
 
 	s := open(t)
 	mustCommit(t, s, good)
 	for name, bad := range map[string]keystore.Change{
 		"unknown field": unknownField, "sealed": sealed, "index entry missing": noEntry, "unknown kind": otherKind,
+		"principal of another type": otherType,
 	} {
 		version := mustCommit(t, s, bad)
 		require.Error(t, s.Verify(t.Context()), name)

@@ -41,6 +41,8 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"MalformedBatch", testMalformedBatch},
 
 		{"UniqueIndex", testUniqueIndex},
+		{"UniqueIndexesAreApart", testUniqueIndexesAreApart},
+		{"PrincipalNamesAreUnique", testPrincipalNamesAreUnique},
 		{"UniqueValueIsFreed", testUniqueValueIsFreed},
 		{"UniqueValueMoves", testUniqueValueMoves},
 		{"UniqueValuesSwap", testUniqueValuesSwap},

@@ -36,7 +36,7 @@ func NewServer(tb TB, opts ...Option) *Server {
 	tb.Helper()
 	set := settingsOf(opts)
 	b := openBridge(tb, set)
-	key, err := b.CreateAccessKey(context.Background())
+	key, err := b.CreateAccessKey(context.Background(), pkcs11kms.PrincipalName{})
 	if err != nil {
 		tb.Fatalf("making an access key: %v", err)
 	}

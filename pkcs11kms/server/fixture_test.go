@@ -71,7 +71,7 @@ func newFixture(t testing.TB, change func(*pkcs11kms.Config, *Options)) *fixture
 		f.client.CloseIdleConnections()
 		assert.NoError(t, bridge.Close())
 	})
-	f.key, err = bridge.CreateAccessKey(t.Context())
+	f.key, err = bridge.CreateAccessKey(t.Context(), pkcs11kms.PrincipalName{})
 	require.NoError(t, err)
 	f.Server = New(bridge, options)
 	return f

@@ -102,9 +102,9 @@ func TestGolden(t *testing.T) {
 	require.NoError(t, err)
 	require.Greater(t, len(files), 50)
 	f := goldenFixture(t)
-	inactive, err := f.bridge.CreateAccessKey(t.Context())
+	inactive, err := f.bridge.CreateAccessKey(t.Context(), pkcs11kms.PrincipalName{})
 	require.NoError(t, err)
-	require.NoError(t, f.bridge.UpdateAccessKey(t.Context(), inactive.ID, keystore.AccessKeyInactive))
+	require.NoError(t, f.bridge.UpdateAccessKey(t.Context(), pkcs11kms.PrincipalName{}, inactive.ID, keystore.AccessKeyInactive))
 	vars := strings.NewReplacer("{{id}}", f.key.ID, "{{inactive}}", inactive.ID)
 	r := f.run(t, Listen{})
 	for _, file := range files {

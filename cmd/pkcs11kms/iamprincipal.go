@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+// iamPrincipal is a user or role as the API of AWS IAM has it: of the members that name one, those of the other are empty
+// and so are not shown.
+type iamPrincipal struct {
+	Path                     string
+	UserName, RoleName       string
+	UserId, RoleId           string
+	Arn                      string
+	CreateDate               string
+	AssumeRolePolicyDocument jsonText
+	Description              string
+	Tags                     []iamTag
+}
+
+type iamTag struct {
+	Key   string
+	Value *string
+}
+
+// principalResponse is the response about one or about many.
+type principalResponse struct {
+	User, Role   *iamPrincipal
+	Users, Roles []iamPrincipal
+}
+
+// iamTime is a time as IAM has it. Unlike those of KMS its times are text on the wire, which the aws CLI leaves in UTC.
+func iamTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05") + "+00:00" }
+
+func iamTagsOf(tags []keystore.Tag) (list []iamTag) {
+	for _, tag := range tags {
+		list = append(list, iamTag{tag.Key, aws.String(tag.Value)})
+	}
+	return list
+}
+
+func iamPrincipalOf(p pkcs11kms.Principal) iamPrincipal {
+	out := iamPrincipal{Path: p.Path, Arn: p.ARN, CreateDate: iamTime(p.Created), Description: p.Description,
+		AssumeRolePolicyDocument: jsonText(p.TrustPolicy), Tags: iamTagsOf(p.Tags)}
+	if p.Type == keystore.PrincipalUser {
+		out.UserName, out.UserId = p.Name, p.ID
+	} else {
+		out.RoleName, out.RoleId = p.Name, p.ID
+	}
+	return out
+}
+
+func onePrincipal(p pkcs11kms.Principal) *principalResponse {
+	out := iamPrincipalOf(p)
+	if p.Type == keystore.PrincipalUser {
+		return &principalResponse{User: &out}
+	}
+	return &principalResponse{Role: &out}
+}
+
+// manyPrincipals is a list, in which AWS IAM does not tell the tags.
+func (k iamKind) manyPrincipals(list []pkcs11kms.Principal) *principalResponse {
+	out := []iamPrincipal{}
+	for _, p := range list {
+		p.Tags = nil
+		out = append(out, iamPrincipalOf(p))
+	}
+	if k.principal == keystore.PrincipalUser {
+		return &principalResponse{Users: out}
+	}
+	return &principalResponse{Roles: out}
+}
+
+func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
+	long := "It may do nothing until a policy of its own, or a key policy, allows something. What is bound to the {kind}\n" +
+		"is bound to its unique id: a namesake made after it was deleted inherits nothing."
+	examples := []string{"create-{kind} --{kind}-name {name}", "create-{kind} --{kind}-name {name} --path /jwt/ --tags Key=Stage,Value=test Key=Team,Value=id"}
+	if k.principal == keystore.PrincipalRole {
+		long += "\nNobody can assume a role here: give it an access key. So, unlike with AWS, the assume role policy may be\n" +
+			"left out; one that is given is shown and has no effect."
+		examples = append(examples, "create-role --role-name JwtProducer --assume-role-policy-document file://trust.json")
+	}
+	cmd, in := k.verb("create-{kind} --{kind}-name NAME [flags]", "Make a {kind}", long, examples...)
+	name := k.named(in)
+	var path, trust, description *string
+	var options pkcs11kms.PrincipalOptions
+	in.text(&path, "path", "the path, which is part of the ARN; it begins and ends with / (default: /)")
+	if k.principal == keystore.PrincipalRole {
+		in.text(&trust, "assume-role-policy-document", "who may assume the role: kept, without effect")
+		in.text(&description, "description", "what the role is for")
+	}
+	in.iamTags(&options.Tags, "tags", "tags: Key=NAME,Value=TEXT ..., or JSON")
+	cmd.RunE = a.iamOperation(k.text.Replace("Create{Kind}"), in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+		options.Path, options.TrustPolicy, options.Description = aws.ToString(path), aws.ToString(trust), aws.ToString(description)
+		p, err := bridge.CreatePrincipal(ctx, name(), options)
+		return onePrincipal(p), k.changed("creating", name()), err
+	})
+	return cmd
+}
+
+func (a *app) getPrincipalCommand(k iamKind) *cobra.Command {
+	cmd, in := k.verb("get-{kind} --{kind}-name NAME", "Show a {kind}", "Prints what there is of it, besides policies and access keys.",
+		"get-{kind} --{kind}-name {name}", "get-{kind} --{kind}-name {name} --query {Kind}.Arn --output text")
+	name := k.named(in)
+	return k.answer(a, cmd, in, "Get{Kind}", func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, error) {
+		p, err := bridge.GetPrincipal(ctx, name())
+		return onePrincipal(p), err
+	})
+}
+
+func (a *app) listPrincipalsCommand(k iamKind) *cobra.Command {
+	cmd, in := k.verb("list-{kind}s [--path-prefix PATH]", "List the {kind}s", "Prints the {kind}s, ordered by name, without their tags.",
+		"list-{kind}s", "list-{kind}s --path-prefix /jwt/ --query {Kind}s[].{Kind}Name --output text")
+	var prefix *string
+	in.text(&prefix, "path-prefix", "only those whose path begins so")
+	return k.answer(a, cmd, in, "List{Kind}s", func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, error) {
+		list, err := bridge.ListPrincipals(ctx, k.principal, aws.ToString(prefix))
+		return k.manyPrincipals(list), err
+	})
+}
+
+func (a *app) deletePrincipalCommand(k iamKind) *cobra.Command {
+	cmd, in := k.verb("delete-{kind} --{kind}-name NAME", "Delete a {kind}",
+		"Its access keys and policies must be deleted before. Whatever else was bound to the {kind} ends with it. Prints\n"+
+			"nothing.", "delete-{kind} --{kind}-name {name}")
+	name := k.named(in)
+	cmd.RunE = a.iamOperation(k.text.Replace("Delete{Kind}"), in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+		return nothing, change{}, bridge.DeletePrincipal(ctx, name())
+	})
+	return cmd
+}

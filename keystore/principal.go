@@ -1,0 +1,110 @@
+package keystore
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// PrincipalType says what a principal is.
+type PrincipalType string
+
+const (
+	PrincipalUser PrincipalType = "user"
+	PrincipalRole PrincipalType = "role"
+)
+
+// idPrefix begins the unique ids of a type, as in AWS IAM.
+func (t PrincipalType) idPrefix() string {
+	switch t {
+	case PrincipalUser:
+		return "AIDA"
+	case PrincipalRole:
+		return "AROA"
+	}
+	return ""
+}
+
+// PrincipalIDLength is the number of characters of a unique id after its prefix.
+const PrincipalIDLength = 17
+
+var principalIDPattern = regexp.MustCompile(`^[A-Z2-7]{17}$`)
+
+// PrincipalID puts a unique id together from PrincipalIDLength characters of base32.
+func PrincipalID(t PrincipalType, random string) string { return t.idPrefix() + random }
+
+// Principal is a user or a role of an account. What is bound to one is bound to its ID: a namesake made later has another.
+type Principal struct {
+	Account     string         `json:"-"` // 12 digits
+	ID          string         `json:"-"` // AIDA or AROA and 17 characters of base32
+	Type        PrincipalType  `json:"type"`
+	Name        string         `json:"name"` // ASCII, unique in account and type without regard to case
+	Path        string         `json:"path"` // begins and ends with a slash
+	Created     time.Time      `json:"created"`
+	Description string         `json:"description,omitempty"` // roles only
+	Trust       string         `json:"trust,omitempty"`       // who may assume the role, a policy document; roles only
+	AccessKeys  int            `json:"access_keys,omitempty"` // how many access keys that are not deleted name the principal
+	Tags        []Tag          `json:"tags,omitempty"`        // ordered by key
+	Policies    []InlinePolicy `json:"policies,omitempty"`    // ordered by name
+}
+
+// InlinePolicy is a policy that is part of its principal.
+type InlinePolicy struct {
+	Name     string `json:"name"`
+	Document string `json:"document"` // the text as it was given
+}
+
+// Ref names the principal's record.
+func (p Principal) Ref() Ref { return PrincipalRef(p.Account, p.ID) }
+
+// PrincipalRef names the record of a principal by its unique id.
+func PrincipalRef(account, id string) Ref { return Ref{Kind: KindPrincipal, Account: account, ID: id} }
+
+// PrincipalNameValue is the value of IndexPrincipalName for the one principal that has the name, in whatever case.
+func PrincipalNameValue(account string, t PrincipalType, name string) string {
+	return account + "/" + string(t) + "/" + strings.ToLower(name)
+}
+
+// Put returns the change that writes the record, given the version it must have now (0: it must be new).
+func (p Principal) Put(expect uint64) Change {
+	index := []Entry{{IndexPrincipalName, PrincipalNameValue(p.Account, p.Type, p.Name)}}
+	return Change{Op: Put, Ref: p.Ref(), Expect: expect, Value: encode(p), Index: index}
+}
+
+// DecodePrincipal reads the principal of a record.
+func DecodePrincipal(r Record) (Principal, error) {
+	p := Principal{Account: r.Ref.Account, ID: r.Ref.ID}
+	if r.Ref.Kind != KindPrincipal || r.Ref.Region != "" {
+		return Principal{}, fmt.Errorf("record %s/%s is not a principal", r.Ref.Kind, r.Ref.ID)
+	}
+	err := decode(r, &p)
+	if err == nil {
+		err = p.check()
+	}
+	if err != nil {
+		return Principal{}, fmt.Errorf("principal record %s: %w", r.Ref.ID, err)
+	}
+	return p, nil
+}
+
+// check refuses what would give the record another meaning than its reference or its type has.
+func (p Principal) check() error {
+	prefix := p.Type.idPrefix()
+	rest, ok := strings.CutPrefix(p.ID, prefix)
+	switch {
+	case prefix == "":
+		return fmt.Errorf("unknown type %q", p.Type)
+	case !ok || !principalIDPattern.MatchString(rest):
+		return fmt.Errorf("the id is not one of a %s", p.Type)
+	case p.Type != PrincipalRole && (p.Trust != "" || p.Description != ""):
+		return fmt.Errorf("a %s with a trust policy or a description", p.Type)
+	case p.AccessKeys < 0:
+		return errors.New("negative number of access keys")
+	case !slices.IsSortedFunc(p.Policies, func(a, b InlinePolicy) int { return strings.Compare(a.Name, b.Name) }):
+		return errors.New("policies are not in order")
+	}
+	return nil
+}

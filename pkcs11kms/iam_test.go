@@ -1,0 +1,280 @@
+package pkcs11kms
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+const allowMAC = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "*"}}`
+
+func TestPrincipalLife(t *testing.T) {
+	b := newClient(t).bridge
+	for name, options := range map[PrincipalName]PrincipalOptions{
+		alice:    {Path: "/jwt/", Tags: []keystore.Tag{{Key: "Stage", Value: "test"}}},
+		producer: {Path: "/jwt/", Description: "signs", TrustPolicy: `{"Version": "2012-10-17"}`},
+	} {
+		made, err := b.CreatePrincipal(t.Context(), name, options)
+		require.NoError(t, err)
+		require.Equal(t, name, made.PrincipalName)
+		require.Equal(t, options, made.PrincipalOptions)
+		require.Regexp(t, map[keystore.PrincipalType]string{"user": `^AIDA[A-Z2-7]{17}$`, "role": `^AROA[A-Z2-7]{17}$`}[name.Type], made.ID)
+		read, err := b.GetPrincipal(t.Context(), name)
+		require.NoError(t, err)
+		require.Equal(t, made, read)
+
+		_, err = b.CreatePrincipal(t.Context(), PrincipalName{name.Type, strings.ToUpper(name.Name)}, PrincipalOptions{})
+		requireAPIError(t, err, "EntityAlreadyExists", kindOf(name.Type).entity+" with name "+strings.ToUpper(name.Name)+" already exists.")
+		require.NoError(t, b.PutPrincipalPolicy(t.Context(), name, "mac", allowMAC))
+		requireAPIError(t, b.DeletePrincipal(t.Context(), name), "DeleteConflict", "Cannot delete entity, must delete policies first.")
+		require.NoError(t, b.DeletePrincipalPolicy(t.Context(), name, "mac"))
+		require.NoError(t, b.DeletePrincipal(t.Context(), name))
+
+		gone := fmt.Sprintf("The %s with name %s cannot be found.", name.Type, name.Name)
+		requireAPIError(t, b.DeletePrincipal(t.Context(), name), "NoSuchEntity", gone)
+		requireAPIError(t, second(b.GetPrincipal(t.Context(), name)), "NoSuchEntity", gone)
+		requireAPIError(t, b.PutPrincipalPolicy(t.Context(), name, "mac", allowMAC), "NoSuchEntity", gone)
+		requireAPIError(t, second(b.GetPrincipalPolicy(t.Context(), name, "mac")), "NoSuchEntity", gone)
+		requireAPIError(t, second(b.ListPrincipalPolicies(t.Context(), name)), "NoSuchEntity", gone)
+		requireAPIError(t, b.DeletePrincipalPolicy(t.Context(), name, "mac"), "NoSuchEntity", gone)
+		requireAPIError(t, b.TagPrincipal(t.Context(), name, nil), "NoSuchEntity", gone)
+		requireAPIError(t, b.UntagPrincipal(t.Context(), name, nil), "NoSuchEntity", gone)
+	}
+}
+
+// The case of a name counts when it is asked for: what is deleted is what was meant.
+func TestNamesAreAskedForAsTheyAre(t *testing.T) {
+	b := newClient(t).bridge
+	mustCreatePrincipal(t, b, alice)
+	_, err := b.GetPrincipal(t.Context(), PrincipalName{alice.Type, "alice"})
+	requireAPIError(t, err, "NoSuchEntity", "The user with name alice cannot be found.")
+	_, err = b.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalRole, alice.Name})
+	requireAPIError(t, err, "NoSuchEntity", "The role with name Alice cannot be found.")
+}
+
+func TestListPrincipals(t *testing.T) {
+	b := newClient(t).bridge
+	for _, name := range []string{"carol", "Bob", "alice"} {
+		for _, kind := range []keystore.PrincipalType{keystore.PrincipalUser, keystore.PrincipalRole} {
+			_, err := b.CreatePrincipal(t.Context(), PrincipalName{kind, name}, PrincipalOptions{Path: "/" + name[:1] + "/"})
+			require.NoError(t, err)
+		}
+	}
+	for prefix, want := range map[string][]string{"": {"alice", "Bob", "carol"}, "/": {"alice", "Bob", "carol"}, "/B/": {"Bob"}, "/B": {"Bob"}, "/b": {}, "/a/x": {}} {
+		list, err := b.ListPrincipals(t.Context(), keystore.PrincipalRole, prefix)
+		require.NoError(t, err)
+		names := []string{}
+		for _, p := range list {
+			require.Equal(t, keystore.PrincipalRole, p.Type)
+			names = append(names, p.Name)
+		}
+		require.Equal(t, want, names, "prefix %q", prefix)
+	}
+	_, err := b.ListPrincipals(t.Context(), keystore.PrincipalRole, "x")
+	require.Equal(t, "ValidationError", errorCode(err))
+}
+
+func TestFormOfPrincipals(t *testing.T) {
+	b := newClient(t).bridge
+	long := strings.Repeat("x", 64)
+	for name, want := range map[string]string{
+		"":          "1 validation error detected: Value '' at 'userName' failed to satisfy constraint: Member must have length greater than or equal to 1",
+		long + "x":  "1 validation error detected: Value '" + long + "x' at 'userName' failed to satisfy constraint: Member must have length less than or equal to 64",
+		"a/b":       "The specified value for userName is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-",
+		"a b":       "The specified value for userName is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-",
+		"a\n":       "The specified value for userName is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-",
+		"é":         "The specified value for userName is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-",
+		long:        "",
+		"a_+=,.@-9": "",
+	} {
+		_, err := b.CreatePrincipal(t.Context(), PrincipalName{keystore.PrincipalUser, name}, PrincipalOptions{})
+		if want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		requireAPIError(t, err, "ValidationError", want)
+	}
+	for _, name := range []PrincipalName{{}, {"group", "g"}} {
+		require.Equal(t, "ValidationError", errorCode(second(b.CreatePrincipal(t.Context(), name, PrincipalOptions{}))))
+	}
+	for name, test := range map[string]struct {
+		options PrincipalOptions
+		code    string
+		text    string
+	}{
+		"path":            {PrincipalOptions{Path: "x/"}, "ValidationError", "must begin and end with /"},
+		"open path":       {PrincipalOptions{Path: "/x"}, "ValidationError", "must begin and end with /"},
+		"path of blanks":  {PrincipalOptions{Path: "/a b/"}, "ValidationError", "must begin and end with /"},
+		"long path":       {PrincipalOptions{Path: "/" + strings.Repeat("x", 511) + "/"}, "ValidationError", "less than or equal to 512"},
+		"description":     {PrincipalOptions{Description: strings.Repeat("x", 1001)}, "ValidationError", "less than or equal to 1000"},
+		"no JSON":         {PrincipalOptions{TrustPolicy: "{"}, "MalformedPolicyDocument", "This policy contains invalid Json"},
+		"null":            {PrincipalOptions{TrustPolicy: "null"}, "MalformedPolicyDocument", "This policy contains invalid Json"},
+		"long trust":      {PrincipalOptions{TrustPolicy: `"` + strings.Repeat("x", 2047) + `"`}, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 2048"},
+		"duplicate tags":  {PrincipalOptions{Tags: []keystore.Tag{{Key: "a"}, {Key: "A"}}}, "InvalidInput", "Duplicate tag keys found."},
+		"reserved tag":    {PrincipalOptions{Tags: []keystore.Tag{{Key: "AWS:x"}}}, "InvalidInput", "aws: prefixed tag key names"},
+		"tag without key": {PrincipalOptions{Tags: []keystore.Tag{{}}}, "ValidationError", "'tags.1.member.key'"},
+		"tag of no text":  {PrincipalOptions{Tags: []keystore.Tag{{Key: "a", Value: "\xff"}}}, "ValidationError", "valid UTF-8"},
+	} {
+		_, err := b.CreatePrincipal(t.Context(), producer, test.options)
+		require.Equal(t, test.code, errorCode(err), "%s: %v", name, err)
+		require.ErrorContains(t, err, test.text, name)
+	}
+	_, err := b.CreatePrincipal(t.Context(), alice, PrincipalOptions{TrustPolicy: "{}"})
+	require.Equal(t, "ValidationError", errorCode(err), "of a user")
+}
+
+func TestPrincipalQuotas(t *testing.T) {
+	b := newClient(t).bridge
+	for name, quota := range map[PrincipalName]string{alice: "UsersPerAccount: 5000", producer: "RolesPerAccount: 1000"} {
+		kind := kindOf(name.Type)
+		_, err := b.store.Commit(t.Context(), keystore.Counter{Account: testAccount, Name: kind.counter, N: kind.limit - 1}.Put(0))
+		require.NoError(t, err)
+		mustCreatePrincipal(t, b, name)
+		_, err = b.CreatePrincipal(t.Context(), PrincipalName{name.Type, "another"}, PrincipalOptions{})
+		requireAPIError(t, err, "LimitExceeded", "Cannot exceed quota for "+quota)
+		require.NoError(t, b.DeletePrincipal(t.Context(), name))
+		mustCreatePrincipal(t, b, PrincipalName{name.Type, "another"})
+	}
+}
+
+func TestInlinePolicies(t *testing.T) {
+	b := newClient(t).bridge
+	p := mustCreatePrincipal(t, b, producer)
+	spaced := " " + strings.ReplaceAll(allowMAC, ": ", " :\n\t")
+	require.NoError(t, b.PutPrincipalPolicy(t.Context(), producer, "b", allowMAC))
+	require.NoError(t, b.PutPrincipalPolicy(t.Context(), producer, "a", allowMAC))
+	require.NoError(t, b.PutPrincipalPolicy(t.Context(), producer, "c", allowMAC))
+	require.NoError(t, b.PutPrincipalPolicy(t.Context(), producer, "a", spaced), "in the place of the other")
+	names, err := b.ListPrincipalPolicies(t.Context(), producer)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "b", "c"}, names)
+	text, err := b.GetPrincipalPolicy(t.Context(), producer, "a")
+	require.NoError(t, err)
+	require.Equal(t, spaced, text, "as it was given")
+
+	compiled, err := b.principal(t.Context(), p.ID)
+	require.NoError(t, err)
+	require.Len(t, compiled.policies, 3)
+	require.Equal(t, "a", compiled.policies[0].Name)
+	require.Equal(t, spaced, compiled.policies[0].Document.Text())
+	require.NoError(t, b.DeletePrincipalPolicy(t.Context(), producer, "b"))
+	requireAPIError(t, b.DeletePrincipalPolicy(t.Context(), producer, "b"), "NoSuchEntity", "The role policy with name b cannot be found.")
+	requireAPIError(t, second(b.GetPrincipalPolicy(t.Context(), producer, "b")), "NoSuchEntity", "The role policy with name b cannot be found.")
+	compiled, err = b.principal(t.Context(), p.ID)
+	require.NoError(t, err)
+	require.Len(t, compiled.policies, 2, "at once in this process")
+
+	for document, code := range map[string]string{
+		"":   "ValidationError",
+		"ab": "MalformedPolicyDocument",
+		`{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}}`: "MalformedPolicyDocument",
+		"\u20ac":                    "ValidationError",
+		strings.Repeat(" ", 131073): "ValidationError",
+	} {
+		assert.Equal(t, code, errorCode(b.PutPrincipalPolicy(t.Context(), producer, "x", document)), "%.100q", document)
+	}
+	for _, name := range []string{"", "a/b", strings.Repeat("x", 129)} {
+		assert.Equal(t, "ValidationError", errorCode(b.PutPrincipalPolicy(t.Context(), producer, name, allowMAC)))
+		assert.Equal(t, "ValidationError", errorCode(second(b.GetPrincipalPolicy(t.Context(), producer, name))))
+		assert.Equal(t, "ValidationError", errorCode(b.DeletePrincipalPolicy(t.Context(), producer, name)))
+	}
+}
+
+// ofWeight is a policy of so many characters besides blanks.
+func ofWeight(n int) string {
+	const start, end = `{"Version": "2012-10-17", "Statement": {"Sid": "`, `", "Effect": "Allow", "Action": "kms:*", "Resource": "*"}}`
+	return start + strings.Repeat("x", n-weight(start+end)) + end
+}
+
+func TestInlinePolicySizes(t *testing.T) {
+	b := newClient(t).bridge
+	for name, most := range map[PrincipalName]int{alice: 2048, producer: 10240} {
+		mustCreatePrincipal(t, b, name)
+		first, rest := ofWeight(1000), ofWeight(most-1000)
+		require.Equal(t, 1000, weight(first))
+		require.NoError(t, b.PutPrincipalPolicy(t.Context(), name, "first", first))
+		require.NoError(t, b.PutPrincipalPolicy(t.Context(), name, "rest", strings.ReplaceAll(rest, ": ", ":    ")), "blanks do not count")
+		tooMuch := fmt.Sprintf("Maximum policy size of %d bytes exceeded for %s %s", most, name.Type, name.Name)
+		requireAPIError(t, b.PutPrincipalPolicy(t.Context(), name, "first", ofWeight(1001)), "LimitExceeded", tooMuch)
+		require.NoError(t, b.PutPrincipalPolicy(t.Context(), name, "first", ofWeight(999)))
+		blanks := strings.Repeat(" ", 120_000)
+		require.NoError(t, b.PutPrincipalPolicy(t.Context(), name, "rest", allowMAC+blanks))
+		require.NoError(t, b.PutPrincipalPolicy(t.Context(), name, "more", allowMAC+blanks))
+		require.Equal(t, "LimitExceeded", errorCode(b.PutPrincipalPolicy(t.Context(), name, "most", allowMAC+blanks)), "a record has a limit too")
+	}
+}
+
+func TestPrincipalTags(t *testing.T) {
+	b := newClient(t).bridge
+	mustCreatePrincipal(t, b, alice)
+	tag := func(key, value string) keystore.Tag { return keystore.Tag{Key: key, Value: value} }
+	tags := func() []keystore.Tag {
+		p, err := b.GetPrincipal(t.Context(), alice)
+		require.NoError(t, err)
+		return p.Tags
+	}
+	require.NoError(t, b.TagPrincipal(t.Context(), alice, []keystore.Tag{tag("Stage", "test"), tag("Cost", "")}))
+	require.Equal(t, []keystore.Tag{tag("Cost", ""), tag("Stage", "test")}, tags())
+	require.NoError(t, b.TagPrincipal(t.Context(), alice, []keystore.Tag{tag("stage", "live")}))
+	require.Equal(t, []keystore.Tag{tag("Cost", ""), tag("stage", "live")}, tags(), "keys have no case")
+	require.NoError(t, b.UntagPrincipal(t.Context(), alice, []string{"STAGE", "none"}))
+	require.Equal(t, []keystore.Tag{tag("Cost", "")}, tags())
+	require.NoError(t, b.UntagPrincipal(t.Context(), alice, []string{"cost"}))
+	require.Empty(t, tags())
+
+	var many []keystore.Tag
+	for i := range maxPrincipalTags {
+		many = append(many, tag(fmt.Sprint("k", i), "v"))
+	}
+	require.NoError(t, b.TagPrincipal(t.Context(), alice, many))
+	requireAPIError(t, b.TagPrincipal(t.Context(), alice, []keystore.Tag{tag("one", "more")}), "LimitExceeded", "Cannot exceed quota for TagsPerUser: 50")
+	require.NoError(t, b.TagPrincipal(t.Context(), alice, []keystore.Tag{tag("K7", "another")}))
+	require.Equal(t, "ValidationError", errorCode(b.TagPrincipal(t.Context(), alice, append(many, tag("one", "more")))))
+	for _, bad := range []keystore.Tag{tag("", ""), tag("a*", ""), tag("a", "*"), tag(strings.Repeat("x", 129), ""), tag("a", strings.Repeat("x", 257))} {
+		require.Equal(t, "ValidationError", errorCode(b.TagPrincipal(t.Context(), alice, []keystore.Tag{bad})), "%v", bad)
+	}
+}
+
+func TestRepairOfPrincipals(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	b := c.bridge
+	p := mustCreatePrincipal(t, b, alice)
+	mustCreateAccessKey(t, b, alice)
+	lost := mustCreatePrincipal(t, b, producer)
+	orphan := mustCreateAccessKey(t, b, producer)
+	require.True(t, Doctor(t.Context(), cfg).OK())
+	requireNoDiscrepancies(t, b)
+
+	dropPrincipal(t, b, lost.ID)
+	record, version, err := b.findPrincipal(t.Context(), alice)
+	require.NoError(t, err)
+	record.AccessKeys = 7
+	put(t, c, record.Put(version))
+	r := Doctor(t.Context(), cfg)
+	require.True(t, r.OK(), "all of it works: %+v", r.Checks)
+	for subject, text := range map[[2]string]string{
+		{"user", "Alice"}:         "has 1 access keys, but its record counts 7",
+		{"access key", orphan.ID}: "belongs to the principal " + lost.ID + ", which is not in the store",
+		{"store", testAccount}:    "account 111122223333 has 0 roles, but their counter says 1",
+	} {
+		require.Equal(t, Check{subject[0], subject[1], StatusWarning, text, "pkcs11kms doctor --repair"}, r.find(subject[0], subject[1])[0])
+	}
+	done, err := b.Repair(t.Context())
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{
+		"corrected the number of access keys of the user Alice from 7 to 1",
+		"ended the access key " + orphan.ID + " of the missing principal " + lost.ID,
+		"corrected the counter of the roles of account 111122223333 from 1 to 0",
+	}, done)
+	requireNoDiscrepancies(t, b)
+	requireUnknown(t, b, orphan.ID)
+	require.Equal(t, "NoSuchEntity", errorCode(b.DeleteAccessKey(t.Context(), nobodys, orphan.ID)))
+	_, err = b.principal(t.Context(), p.ID)
+	require.NoError(t, err)
+}

@@ -1,0 +1,164 @@
+package policy
+
+import "strings"
+
+// retireGrant is decided by the grant. A key policy can forbid it, and cannot allow it.
+const retireGrant = "kms:RetireGrant"
+
+// Evaluate judges a request: an explicit deny anywhere wins; else the key policy must allow the caller, or leave it to
+// an account whose identity policy does. It does no I/O and reads no clock.
+//
+// What cannot be judged counts against the caller: a statement with such a condition does not allow, and does deny.
+func Evaluate(r Request, p Policies) Decision {
+	e := evaluation{request: &r}
+	return e.decide(&p)
+}
+
+// evaluation is one request on its way through the policies.
+type evaluation struct {
+	request *Request
+	steps   int // of comparing; what bounds the work
+}
+
+// hit is a statement that applies to the request.
+type hit struct {
+	found     bool
+	policy    string
+	statement int
+	sid       string
+}
+
+// note keeps the first statement.
+func (h *hit) note(policy string, index int, s *statement) {
+	if !h.found {
+		*h = hit{true, policy, index, s.sid}
+	}
+}
+
+// hits are the statements of one kind of policy that apply.
+type hits struct {
+	deny      hit
+	allow     hit
+	delegated hit // key policy: an Allow for the caller's account
+}
+
+func (e *evaluation) decide(p *Policies) Decision {
+	who := &e.request.Principal
+	if who.Account == "" || who.ARN == "" || who.ID == "" || !p.usable() {
+		return Decision{Reason: NoIdentityAllow, Statement: -1}
+	}
+	identity, key := e.identityHits(p.Identity), e.keyHits(p.Key)
+	d := e.withoutDeny(p, &identity, &key)
+	switch {
+	// The identity's own policies first: what they deny looks the same whatever the key policy says.
+	case identity.deny.found:
+		return identity.deny.decision(DeniedByIdentityPolicy, d.Allowed)
+	case key.deny.found:
+		return key.deny.decision(DeniedByKeyPolicy, d.Allowed)
+	}
+	return d
+}
+
+// usable refuses documents of the wrong kind: a key policy taken as an inline policy would lose its Principal.
+func (p *Policies) usable() bool {
+	for i := range p.Identity {
+		if d := p.Identity[i].Document; d == nil || d.kind != IdentityPolicy {
+			return false
+		}
+	}
+	return p.Key == nil || p.Key.kind == KeyPolicy
+}
+
+func (h *hit) decision(reason Reason, otherwise bool) Decision {
+	return Decision{Reason: reason, Policy: h.policy, Statement: h.statement, Sid: h.sid, Otherwise: otherwise}
+}
+
+// withoutDeny decides as if there were no denying statement.
+func (e *evaluation) withoutDeny(p *Policies, identity, key *hits) Decision {
+	who := &e.request.Principal
+	own := who.Account == e.request.Account
+	byIdentity := who.Root || identity.allow.found
+	fromKey := key.allow // what the key policy contributes when the identity allows as well
+	if !fromKey.found {
+		fromKey = key.delegated
+	}
+	switch {
+	case own && key.allow.found:
+		return key.allow.allowed(AllowedByKeyPolicy)
+	case !byIdentity:
+		return Decision{Reason: NoIdentityAllow, Statement: -1}
+	case p.Key == nil && !own, p.Key != nil && !fromKey.found:
+		return Decision{Reason: NoKeyPolicyAllow, Statement: -1}
+	case who.Root && p.Key == nil:
+		return Decision{Allowed: true, Reason: AllowedRoot, Statement: -1}
+	case who.Root:
+		return fromKey.allowed(AllowedRoot)
+	}
+	return identity.allow.allowed(AllowedByIdentityPolicy)
+}
+
+func (h *hit) allowed(reason Reason) Decision {
+	return Decision{Allowed: true, Reason: reason, Policy: h.policy, Statement: h.statement, Sid: h.sid}
+}
+
+func (e *evaluation) identityHits(policies []Named) hits {
+	var h hits
+	for i := range policies {
+		d := policies[i].Document
+		for j := range d.statements {
+			s := &d.statements[j]
+			into := &h.deny
+			if s.allow {
+				into = &h.allow
+			}
+			if !into.found && s.applies(e) {
+				into.note(policies[i].Name, j, s)
+			}
+		}
+	}
+	return h
+}
+
+func (e *evaluation) keyHits(d *Document) hits {
+	var h hits
+	if d == nil {
+		return h
+	}
+	retire := strings.EqualFold(e.request.Action, retireGrant)
+	for i := range d.statements {
+		s := &d.statements[i]
+		how := s.principals.names(&e.request.Principal)
+		if how == notNamed || s.allow && retire {
+			continue
+		}
+		into := &h.deny
+		switch {
+		case s.allow && how == directly:
+			into = &h.allow
+		case s.allow:
+			into = &h.delegated
+		}
+		if !into.found && s.applies(e) {
+			into.note("", i, s)
+		}
+	}
+	return h
+}
+
+// values returns what the request has for a condition key. More than can be looked at is unknown.
+func (e *evaluation) values(key string) ([]string, verdict) {
+	if e.request.Context == nil {
+		return nil, no
+	}
+	values, ok := e.request.Context.Values(key)
+	if !ok {
+		return nil, no
+	}
+	size := 0
+	for _, v := range values {
+		if size += len(v) + 1; size > maxValues {
+			return nil, unknown
+		}
+	}
+	return values, yes
+}

@@ -1,0 +1,118 @@
+package policy
+
+import (
+	"strings"
+)
+
+// actions remarks on actions that do not exist, and on those that do nothing where they stand.
+func (l *linter) actions(p place) {
+	n, path := p.node.member("Action"), p.path+".Action"
+	if p.compiled.notAction {
+		n, path = p.node.member("NotAction"), p.path+".NotAction"
+		if p.compiled.allow {
+			l.warn(n, path, "Allow with NotAction allows every action that is not listed")
+		}
+	}
+	for _, item := range n.list() {
+		some, all := covered(item.text)
+		name := strings.ToLower(item.text)
+		switch {
+		case !strings.HasPrefix(name, "kms:") && name != "*":
+			if l.kind == KeyPolicy {
+				l.warn(&item, path, "%s is an action of another service", excerpt(item.text))
+			}
+		case some == 0:
+			l.warn(&item, path, "%s is no action of KMS", excerpt(item.text))
+		case l.kind == KeyPolicy && all&identityOnly != 0:
+			l.warn(&item, path, "%s has no effect in a key policy: only identity policies allow it", excerpt(item.text))
+		case l.kind == KeyPolicy && p.compiled.allow && !p.compiled.notAction && strings.EqualFold(item.text, retireGrant):
+			l.warn(&item, path, "kms:RetireGrant has no effect in a key policy: the grant decides")
+		}
+	}
+}
+
+// conditions remarks on condition keys and on the operators they stand under.
+func (l *linter) conditions(p place) {
+	block := p.node.member("Condition")
+	if block == nil {
+		return
+	}
+	for i := range block.names {
+		op, _ := parseOperator(block.names[i].text)
+		path := p.path + ".Condition." + block.names[i].text
+		for j := range block.items[i].names {
+			name, values := &block.items[i].names[j], &block.items[i].items[j]
+			l.operands(op, values, path+"."+name.text)
+			l.conditionKey(p, op, name, path)
+		}
+	}
+}
+
+// operands remarks on wildcards that are none.
+func (l *linter) operands(op operator, values *node, path string) {
+	if op.family != stringFamily || op.wild {
+		return
+	}
+	for _, item := range values.list() {
+		if strings.Contains(strings.NewReplacer("${*}", "", "${?}", "").Replace(item.text), "*") {
+			l.warn(&item, path, `"*" is plain text here: wildcards need StringLike`)
+		}
+	}
+}
+
+func (l *linter) conditionKey(p place, op operator, name *node, path string) {
+	key := strings.ToLower(name.text)
+	if !strings.HasPrefix(key, "kms:") && !strings.HasPrefix(key, "aws:") {
+		return // of another service, in an identity policy
+	}
+	info, known := lookupKey(key)
+	short := excerpt(name.text)
+	switch {
+	case !known:
+		l.warn(name, path, "%s is no condition key of KMS", short)
+		return
+	case info.in == 0:
+		l.warn(name, path, "no request to this service has %s", short)
+		return
+	case l.kind == KeyPolicy && !info.inKey:
+		l.warn(name, path, "%s works in identity policies only", short)
+	}
+	switch {
+	case info.multi && op.set == single && op.family != nullFamily:
+		l.warn(name, path, "%s has several values: it needs ForAnyValue or ForAllValues", short)
+	case !info.multi && op.set == forAll:
+		l.warn(name, path, "ForAllValues is true without %s, which has one value: leave it out", short)
+	case !info.multi && op.set == forAny:
+		l.warn(name, path, "%s has one value: leave ForAnyValue out", short)
+	}
+	if !op.family.compares(info.family) {
+		l.warn(name, path, "%s has values of another type than the operator compares", short)
+	}
+	l.reachable(p, op, name, info, path)
+}
+
+// reachable remarks on a key that the requests of a listed action never have.
+func (l *linter) reachable(p place, op operator, name *node, info keyInfo, path string) {
+	list := p.node.member("Action")
+	if list == nil || op.ifExists || op.family == nullFamily {
+		return
+	}
+	for _, action := range list.list() {
+		if some, _ := covered(action.text); some != 0 && some&info.in == 0 {
+			l.warn(name, path, "requests of %s never have %s", excerpt(action.text), excerpt(name.text))
+		}
+	}
+}
+
+// compares tells whether an operator makes sense for the values of a key.
+func (f family) compares(key family) bool {
+	switch f {
+	case nullFamily, key:
+		return true
+	case stringFamily:
+		return key != ipFamily && key != dateFamily
+	case dateFamily, numericFamily:
+		return key == numericFamily && f == dateFamily // aws:EpochTime
+	}
+	return false
+}

@@ -1,0 +1,198 @@
+package policy
+
+import (
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// principals is the Principal or NotPrincipal of a statement, compiled.
+type principals struct {
+	not      bool
+	everyone bool     // "*"
+	accounts []string // by 12 digits or the ARN of the root
+	ids      []string // AIDA..., AROA...
+	arns     []string // users, roles, sessions
+}
+
+// reach says how a statement names the caller.
+type reach int
+
+const (
+	notNamed  reach = iota
+	byAccount       // through the account: an Allow only lets that account's identity policies decide
+	directly
+)
+
+// names tells how the statement reaches the caller. A Deny does not care how.
+func (p *principals) names(who *Principal) reach {
+	named := p.listed(who)
+	if !p.not {
+		return named
+	}
+	// To be spared by a NotPrincipal, an identity and its account must both be listed: the account stands for all that
+	// is in it.
+	spared := p.everyone || slices.Contains(p.accounts, who.Account) && (who.Root || named == directly)
+	if spared {
+		return notNamed
+	}
+	return directly
+}
+
+func (p *principals) listed(who *Principal) reach {
+	switch {
+	case p.everyone, slices.Contains(p.ids, who.ID), slices.Contains(p.arns, who.ARN):
+		return directly
+	case slices.Contains(p.accounts, who.Account):
+		return byAccount
+	}
+	return notNamed
+}
+
+func (c *compiler) principals(n *node, path string, s *statement) error {
+	if c.kind == IdentityPolicy {
+		if n.member("Principal") != nil || n.member("NotPrincipal") != nil {
+			return c.errorf(n, path, "a Principal in an identity policy")
+		}
+		return nil
+	}
+	value, path, not, err := c.either(n, path, "Principal", "NotPrincipal")
+	if err != nil {
+		return err
+	}
+	if not && s.allow {
+		return c.errorf(value, path, `want Principal with Effect "Allow"`)
+	}
+	s.principals.not = not
+	if value.kind == aString && value.text == "*" {
+		s.principals.everyone = true
+		return nil
+	}
+	if value.kind == aString {
+		return c.invalidPrincipal(value, path)
+	}
+	if err := c.object(value, path, "AWS", "Service"); err != nil {
+		return err
+	}
+	if len(value.items) == 0 {
+		return c.errorf(value, path, "an empty object")
+	}
+	if list := value.member("AWS"); list != nil {
+		err := c.each(list, path+".AWS", func(item *node, path string) error {
+			if !s.principals.add(item.text) {
+				return c.invalidPrincipal(item, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if list := value.member("Service"); list != nil {
+		return c.each(list, path+".Service", func(item *node, path string) error {
+			if !servicePrincipal.MatchString(item.text) {
+				return c.invalidPrincipal(item, path)
+			}
+			return nil // the services of AWS never call here
+		})
+	}
+	return nil
+}
+
+func (c *compiler) invalidPrincipal(n *node, path string) error {
+	line, column := position(c.text, n.start)
+	return &SyntaxError{Path: path, Reason: "invalid principal " + excerpt(n.text), Line: line, Column: column, InvalidPrincipal: true}
+}
+
+// The forms of a principal. Groups, organizations and wildcards inside an ARN are none. A unique id is what the text of
+// a saved policy shows for an identity that is gone.
+var (
+	accountPrincipal = regexp.MustCompile(`^(?:arn:aws(?:-[a-z]+)*:iam::)?([0-9]{12})(:root)?$`)
+	idPrincipal      = regexp.MustCompile(`^(AIDA|AROA)[0-9A-Z]{12,124}$`)
+	arnPrincipal     = regexp.MustCompile(`^arn:aws(-[a-z]+)*:(iam::[0-9]{12}:(user|role)/([!-)+->@-~]{1,510}/)?` + principalName +
+		`|sts::[0-9]{12}:(assumed-role/` + principalName + `/` + principalName + `|federated-user/` + principalName + `))$`)
+	servicePrincipal = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?$`)
+)
+
+const principalName = `[\w+=,.@-]{1,64}`
+
+func (p *principals) add(value string) bool {
+	if value == "*" {
+		p.everyone = true
+		return true
+	}
+	if m := accountPrincipal.FindStringSubmatch(value); m != nil && strings.HasPrefix(value, "arn:") == (m[2] != "") {
+		p.accounts = append(p.accounts, m[1])
+		return true
+	}
+	switch {
+	case idPrincipal.MatchString(value):
+		p.ids = append(p.ids, value)
+	case arnPrincipal.MatchString(value):
+		p.arns = append(p.arns, value)
+	default:
+		return false
+	}
+	return true
+}
+
+// span is one value of a principal in the text of a document.
+type span struct {
+	value      string
+	start, end int  // of the JSON string with its quotes
+	plain      bool // the string "*" in the place of the object
+}
+
+func principalSpans(statement *node) []span {
+	var spans []span
+	for _, name := range []string{"Principal", "NotPrincipal"} {
+		n := statement.member(name)
+		if n == nil {
+			continue
+		}
+		if n.kind == aString {
+			spans = append(spans, span{n.text, n.start, n.end, true})
+		} else if aws := n.member("AWS"); aws != nil {
+			for _, item := range aws.list() {
+				spans = append(spans, span{item.text, item.start, item.end, false})
+			}
+		}
+	}
+	return spans
+}
+
+// Principals returns the distinct values of Principal.AWS and NotPrincipal.AWS as written, in the order of the
+// document: ARNs, unique ids, 12-digit accounts and "*". A Principal that is the plain string "*" counts as well.
+func (d *Document) Principals() []string {
+	var values []string
+	seen := map[string]bool{}
+	for _, s := range d.spans {
+		if !seen[s.value] {
+			seen[s.value] = true
+			values = append(values, s.value)
+		}
+	}
+	return values
+}
+
+// MapPrincipals returns the text with each value of Principal.AWS and NotPrincipal.AWS replaced by what f makes of it.
+// All other bytes stay as they are, and so does a value that f does not change. A Principal that is the plain string
+// "*" is not given to f.
+func (d *Document) MapPrincipals(f func(string) string) string {
+	var b strings.Builder
+	done := 0
+	for _, s := range d.spans {
+		if s.plain {
+			continue
+		}
+		if value := f(s.value); value != s.value {
+			b.WriteString(d.text[done:s.start])
+			quoted, _ := json.Marshal(value) // a string can always be marshalled
+			b.Write(quoted)
+			done = s.end
+		}
+	}
+	b.WriteString(d.text[done:])
+	return b.String()
+}

@@ -1,0 +1,73 @@
+package policy
+
+// Principal is who asks.
+type Principal struct {
+	Account string // 12 digits
+	ARN     string // arn:aws:iam::111122223333:role/JwtProducer, :user/path/Name, :root
+	ID      string // the unique id: AIDA... of a user, AROA... of a role; of root the account id
+	Root    bool   // the account's root: has an implicit identity-based allow for everything in its own account
+}
+
+// Context answers with the values of a condition key for one request.
+type Context interface {
+	// Values returns the values of the key with that name, which is given in lower case ("aws:principaltag/team"). ok is
+	// false for a key that is not in the request. The slice is not kept and not changed.
+	Values(name string) (values []string, ok bool)
+}
+
+// Request is one thing that somebody wants to do.
+type Request struct {
+	Principal Principal // one with an empty field is nobody, and denied
+	Action    string    // "kms:GenerateMac"
+	Resource  string    // key ARN, alias ARN, or "*" for actions without a resource
+	Account   string    // 12 digits: the owner of the resource; for actions without a resource the caller's own account
+	Context   Context   // nil: no condition key is in the request
+}
+
+// Named is an inline policy of the caller.
+type Named struct {
+	Name     string
+	Document *Document // from ParseIdentityPolicy
+}
+
+// Policies are what a request is judged by. With a document of the wrong kind, or without one in a Named, everything is
+// denied.
+type Policies struct {
+	// Key is the key policy, from ParseKeyPolicy. nil: the action has no key policy, because its permission comes from
+	// identity policies only (kms:CreateKey, or the alias half of alias operations).
+	Key      *Document
+	Identity []Named // the caller's inline policies
+}
+
+// Reason says which rule made a decision.
+type Reason int
+
+const (
+	NoIdentityAllow         Reason = iota // no identity policy allows it, and the key policy does not allow it directly
+	NoKeyPolicyAllow                      // an identity policy allows it, but the key policy neither directly nor by delegation
+	DeniedByKeyPolicy                     // explicit deny in the key policy
+	DeniedByIdentityPolicy                // explicit deny in an inline policy of the caller
+	AllowedByKeyPolicy                    // the key policy allows the caller directly
+	AllowedByIdentityPolicy               // an identity policy allows it, and the key policy leaves it to the account, or there is none
+	AllowedRoot                           // the caller is the root of an account that the key policy allows, or there is none
+)
+
+// String returns the name of the constant.
+func (r Reason) String() string {
+	names := [...]string{"NoIdentityAllow", "NoKeyPolicyAllow", "DeniedByKeyPolicy", "DeniedByIdentityPolicy",
+		"AllowedByKeyPolicy", "AllowedByIdentityPolicy", "AllowedRoot"}
+	if r < 0 || int(r) >= len(names) {
+		return "Reason(?)"
+	}
+	return names[r]
+}
+
+// Decision is the answer to a request and what it rests on.
+type Decision struct {
+	Allowed   bool
+	Reason    Reason
+	Policy    string // name of the inline policy that decided; "" when it was the key policy or none
+	Statement int    // index of the deciding statement in its document, -1: none
+	Sid       string // the Sid of that statement
+	Otherwise bool   // only for explicit denies: it would have been allowed without the denying statements
+}

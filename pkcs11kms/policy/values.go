@@ -1,0 +1,210 @@
+package policy
+
+import (
+	"encoding/base64"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+type numericTest struct {
+	want   order
+	values []float64
+}
+
+func (t *numericTest) fits(e *evaluation, value string) verdict {
+	got, ok := parseNumber(value)
+	if !ok {
+		return unknown
+	}
+	return anyOf(t.values, func(want *float64) verdict {
+		e.steps++
+		return verdictOf(t.want.has(compareFloat(got, *want)))
+	})
+}
+
+func compareFloat(a, b float64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// numberPattern: integers and decimals of at most 15 digits, which a float64 tells apart exactly.
+var numberPattern = regexp.MustCompile(`^-?[0-9]{1,15}(\.[0-9]{1,15})?$`)
+
+func parseNumber(s string) (float64, bool) {
+	if len(s) > 17 || !numberPattern.MatchString(s) { // sign, point and 15 digits
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	return f, err == nil
+}
+
+func compileNumeric(want order) func(*compiler, *node, string, *condition) error {
+	return func(c *compiler, n *node, path string, cond *condition) error {
+		t := &numericTest{want: want}
+		cond.test = t
+		return c.values(n, path, aNumber, func(item *node, path string) error {
+			value, ok := parseNumber(item.text)
+			if !ok {
+				return c.errorf(item, path, "%s is no number of at most 15 digits", excerpt(item.text))
+			}
+			t.values = append(t.values, value)
+			return nil
+		})
+	}
+}
+
+type dateTest struct {
+	want   order
+	values []time.Time
+}
+
+func (t *dateTest) fits(e *evaluation, value string) verdict {
+	got, ok := parseDate(value)
+	if !ok {
+		return unknown
+	}
+	return anyOf(t.values, func(want *time.Time) verdict {
+		e.steps++
+		return verdictOf(t.want.has(got.Compare(*want)))
+	})
+}
+
+// epochPattern: from 1973 on. Eight digits might be a day, four a year.
+var epochPattern = regexp.MustCompile(`^[0-9]{9,12}$`)
+
+// parseDate reads the forms of ISO 8601 that have no second reading, or seconds since 1970. A time without a zone is no
+// moment.
+func parseDate(s string) (time.Time, bool) {
+	if epochPattern.MatchString(s) {
+		seconds, err := strconv.ParseInt(s, 10, 64)
+		return time.Unix(seconds, 0), err == nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", time.DateOnly} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, true
+		}
+	}
+	return time.Time{}, false
+}
+
+func compileDate(want order) func(*compiler, *node, string, *condition) error {
+	return func(c *compiler, n *node, path string, cond *condition) error {
+		t := &dateTest{want: want}
+		cond.test = t
+		return c.values(n, path, aNumber, func(item *node, path string) error {
+			value, ok := parseDate(item.text)
+			if !ok {
+				return c.errorf(item, path, "%s is no date such as 2026-01-31T12:00:00Z and no seconds since 1970", excerpt(item.text))
+			}
+			t.values = append(t.values, value)
+			return nil
+		})
+	}
+}
+
+// literalTest compares texts that have one form only: true and false, and strict base64.
+type literalTest []string
+
+func (t literalTest) fits(e *evaluation, value string) verdict {
+	e.steps += len(t)
+	return verdictOf(slices.Contains(t, value))
+}
+
+func compileBool(c *compiler, n *node, path string, cond *condition) error {
+	var t literalTest
+	err := c.values(n, path, aBool, func(item *node, path string) error {
+		if item.text != "true" && item.text != "false" {
+			return c.errorf(item, path, "want true or false, not %s", excerpt(item.text))
+		}
+		t = append(t, item.text)
+		return nil
+	})
+	cond.test = t
+	return err
+}
+
+func compileBinary(c *compiler, n *node, path string, cond *condition) error {
+	var t literalTest
+	err := c.values(n, path, aString, func(item *node, path string) error {
+		if b, err := base64.StdEncoding.Strict().DecodeString(item.text); err != nil || base64.StdEncoding.EncodeToString(b) != item.text {
+			return c.errorf(item, path, "not base64")
+		}
+		t = append(t, item.text)
+		return nil
+	})
+	cond.test = t
+	return err
+}
+
+func compileNull(c *compiler, n *node, path string, cond *condition) error {
+	cond.null = true
+	cond.absent = no
+	return c.values(n, path, aBool, func(item *node, path string) error {
+		switch item.text {
+		case "true":
+			cond.absent = yes
+		case "false":
+			cond.present = yes
+		default:
+			return c.errorf(item, path, "want true or false, not %s", excerpt(item.text))
+		}
+		return nil
+	})
+}
+
+type ipTest []netip.Prefix
+
+func (t ipTest) fits(e *evaluation, value string) verdict {
+	addr, err := netip.ParseAddr(value)
+	if err != nil {
+		return unknown
+	}
+	addr = addr.Unmap().WithZone("")
+	return anyOf(t, func(p *netip.Prefix) verdict {
+		e.steps++
+		return verdictOf(p.Contains(addr))
+	})
+}
+
+func compileIP(c *compiler, n *node, path string, cond *condition) error {
+	var t ipTest
+	err := c.values(n, path, aString, func(item *node, path string) error {
+		p, ok := parsePrefix(item.text)
+		if !ok {
+			return c.errorf(item, path, "%s is no address and no range such as 203.0.113.0/24", excerpt(item.text))
+		}
+		t = append(t, p)
+		return nil
+	})
+	cond.test = t
+	return err
+}
+
+// parsePrefix reads an address or a range in CIDR form. Both ways to write an IPv4 address are the same address.
+func parsePrefix(s string) (netip.Prefix, bool) {
+	if !strings.Contains(s, "/") {
+		addr, err := netip.ParseAddr(s)
+		if err != nil || addr.Zone() != "" {
+			return netip.Prefix{}, false
+		}
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p, true
+}

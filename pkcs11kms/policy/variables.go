@@ -1,0 +1,117 @@
+package policy
+
+import (
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxExpanded bounds a pattern after its variables have got their values, in bytes.
+const maxExpanded = 4096
+
+// template is a pattern that may have policy variables in it.
+type template struct {
+	pattern pattern // when there are no variables
+	parts   []part  // otherwise: its pieces
+}
+
+// part is a piece of a template: a text with compiled wildcards, or a variable.
+type part struct {
+	text     string
+	key      string // lower case; "" for a text
+	fallback bool   // text is the value when the key is not in the request: ${key, 'text'}
+}
+
+// match compares the whole of s. A variable without a value makes a template that fits nothing.
+func (t *template) match(e *evaluation, s string) verdict {
+	if t.parts == nil {
+		return verdictOf(t.pattern.match(s, false, &e.steps))
+	}
+	p, v := t.expand(e)
+	if v != yes {
+		return v
+	}
+	return verdictOf(p.match(s, false, &e.steps))
+}
+
+// expand puts the values of this request into the template. The answer is no when a variable has no value, and unknown
+// when the values cannot be used: more than one, too long, or no text.
+func (t *template) expand(e *evaluation) (pattern, verdict) {
+	if t.parts == nil {
+		return t.pattern, yes
+	}
+	var b []byte
+	for i := range t.parts {
+		text, v := t.parts[i].value(e)
+		if v != yes {
+			return pattern{}, v
+		}
+		if b = append(b, text...); len(b) > maxExpanded {
+			return pattern{}, unknown
+		}
+	}
+	e.steps += len(b)
+	return compiledPattern(string(b)), yes
+}
+
+func (p *part) value(e *evaluation) (string, verdict) {
+	if p.key == "" {
+		return p.text, yes
+	}
+	values, v := e.values(p.key)
+	switch {
+	case v == unknown:
+		return "", unknown
+	case len(values) == 0 && p.fallback:
+		return p.text, yes
+	case len(values) == 0:
+		return "", no
+	case len(values) > 1 || !utf8.ValidString(values[0]):
+		return "", unknown
+	}
+	return values[0], yes
+}
+
+// literalVariables are the ones that stand for a character which would mean something else.
+var literalVariables = map[string]string{"*": "*", "?": "?", "$": "$"}
+
+var variablePattern = regexp.MustCompile(`^\s*(` + conditionKey + `)\s*(?:,\s*'([^']*)'\s*)?$`)
+
+// template compiles a text of the document. With wild, "*" and "?" are wildcards.
+func (c *compiler) template(n *node, path, text string, wild bool) (template, error) {
+	var parts []part
+	literal := "" // wildcards compiled
+	add := func(s string) {
+		if wild {
+			s = wildcards.Replace(s)
+		}
+		literal += s
+	}
+	for {
+		before, after, found := strings.Cut(text, "${")
+		if !found || !c.variables {
+			add(text)
+			break
+		}
+		add(before)
+		name, rest, closed := strings.Cut(after, "}")
+		if !closed {
+			return template{}, c.errorf(n, path, "a policy variable without end")
+		}
+		text = rest
+		if s, ok := literalVariables[name]; ok {
+			literal += s
+			continue
+		}
+		m := variablePattern.FindStringSubmatch(name)
+		if m == nil {
+			return template{}, c.errorf(n, path, "%s is no policy variable", excerpt("${"+name+"}"))
+		}
+		parts = append(parts, part{text: literal}, part{key: strings.ToLower(m[1]), text: m[2], fallback: strings.Contains(name, "'")})
+		literal = ""
+	}
+	if parts == nil {
+		return template{pattern: compiledPattern(literal)}, nil
+	}
+	return template{parts: append(parts, part{text: literal})}, nil
+}

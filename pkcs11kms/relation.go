@@ -1,0 +1,201 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// relation is a kind of record that names another, which counts those that name it: both change in one Commit.
+type relation struct {
+	index   keystore.Index // of the records that name
+	targets keystore.Index // of the records that are named
+	// named returns what a record names. The zero Ref: nothing that counts.
+	named func(keystore.Record) (keystore.Ref, error)
+	// dangling is the finding about a record that names what is missing.
+	dangling func(rec keystore.Record, target keystore.Ref) (discrepancy, error)
+	// count reads what a record counts.
+	count func(keystore.Record) (tally, error)
+}
+
+// tally is what a record says about those that name it.
+type tally struct {
+	n       int
+	value   string // of relation.index, for those that name it
+	area    string
+	subject string
+	what    string                      // is counted, in the plural
+	correct func(n int) keystore.Change // the record with another number
+	counter func(counted)               // adds the counters that count the record itself
+}
+
+var aliasesOfKeys = relation{
+	index:   keystore.IndexAliasTarget,
+	targets: keystore.IndexCKAID,
+	named: func(rec keystore.Record) (keystore.Ref, error) {
+		alias, err := keystore.DecodeAlias(rec)
+		return keystore.KeyRef(alias.Region, alias.Account, alias.Target), err
+	},
+	dangling: func(rec keystore.Record, target keystore.Ref) (discrepancy, error) {
+		return discrepancy{
+			area: "alias", subject: rec.Ref.ID,
+			text:   fmt.Sprintf("names the key %s, which is not in the store", target.ID),
+			remedy: fmt.Sprintf("removed the alias %s of the missing key %s", rec.Ref.ID, target.ID),
+			batch:  []keystore.Change{{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version}},
+		}, nil
+	},
+	count: func(rec keystore.Record) (tally, error) {
+		record, err := keystore.DecodeKey(rec)
+		return tally{
+			n: record.Aliases, value: keystore.TargetValue(record.Region, record.Account, record.ID),
+			area: "key", subject: record.ID, what: "aliases",
+			correct: func(n int) keystore.Change {
+				record.Aliases = n
+				return record.Put(rec.Version)
+			},
+			counter: func(c counted) {
+				if record.Account != "" { // a service key
+					c.add(record.Region, record.Account, keystore.CounterKeys)
+				}
+			},
+		}, err
+	},
+}
+
+var accessKeysOfPrincipals = relation{
+	index:   keystore.IndexAccessKeyOwner,
+	targets: keystore.IndexPrincipalName,
+	named: func(rec keystore.Record) (keystore.Ref, error) {
+		key, err := keystore.DecodeAccessKey(rec)
+		if err != nil || key.Owner == key.Account || key.Status == keystore.AccessKeyDeleted { // the root has no record
+			return keystore.Ref{}, err
+		}
+		return keystore.PrincipalRef(key.Account, key.Owner), nil
+	},
+	dangling: func(rec keystore.Record, target keystore.Ref) (discrepancy, error) {
+		key, err := keystore.DecodeAccessKey(rec)
+		key.Status = keystore.AccessKeyDeleted
+		return discrepancy{
+			area: "access key", subject: key.ID,
+			text:   fmt.Sprintf("belongs to the principal %s, which is not in the store", target.ID),
+			remedy: fmt.Sprintf("ended the access key %s of the missing principal %s", key.ID, target.ID),
+			batch:  []keystore.Change{key.Put(rec.Version)},
+		}, err
+	},
+	count: func(rec keystore.Record) (tally, error) {
+		record, err := keystore.DecodePrincipal(rec)
+		return tally{
+			n: record.AccessKeys, value: keystore.OwnerValue(record.Account, record.ID),
+			area: string(record.Type), subject: record.Name, what: "access keys",
+			correct: func(n int) keystore.Change {
+				record.AccessKeys = n
+				return record.Put(rec.Version)
+			},
+			counter: func(c counted) { c.add("", record.Account, kindOf(record.Type).counter) },
+		}, err
+	},
+}
+
+// examine compares every record's number with the records that name it, and finds those that name what is missing. It adds
+// the counters that it came across.
+func (r relation) examine(ctx context.Context, store keystore.Store, counts counted) ([]discrepancy, error) {
+	names := map[keystore.Ref][]keystore.Ref{}
+	err := eachRecord(ctx, store, r.index, func(rec keystore.Record) error {
+		target, err := r.named(rec)
+		if err == nil && target != (keystore.Ref{}) {
+			names[target] = append(names[target], rec.Ref)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.examineTargets(ctx, store, names)
+	if err != nil {
+		return nil, err
+	}
+	err = eachRecord(ctx, store, r.targets, func(rec keystore.Record) error {
+		has, err := r.count(rec)
+		if err != nil {
+			return err
+		}
+		has.counter(counts)
+		if has.n == len(names[rec.Ref]) {
+			return nil
+		}
+		wrong, err := r.examineTally(ctx, store, rec.Ref)
+		found = append(found, wrong...)
+		return err
+	})
+	return found, err
+}
+
+// examineTargets looks for what is named.
+func (r relation) examineTargets(ctx context.Context, store keystore.Store, names map[keystore.Ref][]keystore.Ref) (found []discrepancy, err error) {
+	for target := range names {
+		_, err := store.Get(ctx, target)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, keystore.ErrNotFound) {
+			return nil, err
+		}
+		for _, name := range names[target] {
+			wrong, err := r.examineDangling(ctx, store, name, target)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, wrong...)
+		}
+	}
+	return found, nil
+}
+
+// examineDangling makes sure that a record names what is missing, and that this is missing while it does.
+func (r relation) examineDangling(ctx context.Context, store keystore.Store, name, target keystore.Ref) ([]discrepancy, error) {
+	rec, err := store.Get(ctx, name)
+	if err != nil {
+		return nil, ignoreNotFound(err)
+	}
+	now, err := r.named(rec)
+	if err != nil || now != target {
+		return nil, err
+	}
+	if _, err := store.Get(ctx, target); !errors.Is(err, keystore.ErrNotFound) {
+		return nil, err
+	}
+	if same, err := unchanged(ctx, store, name, rec.Version); err != nil || !same {
+		return nil, err
+	}
+	wrong, err := r.dangling(rec, target)
+	wrong.batch = append(wrong.batch, keystore.Change{Op: keystore.Check, Ref: target})
+	return []discrepancy{wrong}, err
+}
+
+// examineTally compares the number in a record with those that name it. The numbers of a walk are of several moments, so
+// what seems wrong by them is looked at again here.
+func (r relation) examineTally(ctx context.Context, store keystore.Store, ref keystore.Ref) ([]discrepancy, error) {
+	rec, err := store.Get(ctx, ref)
+	if err != nil {
+		return nil, ignoreNotFound(err)
+	}
+	has, err := r.count(rec)
+	if err != nil {
+		return nil, err
+	}
+	naming, err := store.Lookup(ctx, r.index, has.value, keystore.Ref{}, keystore.MaxPage)
+	if err != nil || has.n == len(naming) {
+		return nil, err
+	}
+	if same, err := unchanged(ctx, store, ref, rec.Version); err != nil || !same {
+		return nil, err
+	}
+	return []discrepancy{{
+		area: has.area, subject: has.subject,
+		text:   fmt.Sprintf("has %d %s, but its record counts %d", len(naming), has.what, has.n),
+		remedy: fmt.Sprintf("corrected the number of %s of the %s %s from %d to %d", has.what, has.area, has.subject, has.n, len(naming)),
+		batch:  []keystore.Change{has.correct(len(naming))},
+	}}, nil
+}
