@@ -10,13 +10,13 @@ const retireGrant = "kms:RetireGrant"
 //
 // What cannot be judged counts against the caller: a statement with such a condition does not allow, and does deny.
 func Evaluate(r Request, p Policies) Decision {
-	e := evaluation{request: &r}
+	e := evaluation{request: r}
 	return e.decide(&p)
 }
 
 // evaluation is one request on its way through the policies.
 type evaluation struct {
-	request *Request
+	request Request
 	left    int // steps that the statement at hand may still take
 	spent   int // steps that all statements took
 }

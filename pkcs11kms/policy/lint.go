@@ -95,7 +95,7 @@ func (l *linter) document(root *node) {
 
 // speaksOf tells whether the actions of the statement cover one.
 func (s *statement) speaksOf(action string) bool {
-	e := evaluation{request: &Request{Action: action}, left: s.steps}
+	e := evaluation{request: Request{Action: action}, left: s.steps}
 	return s.matchesAction(&e) == yes
 }
 
