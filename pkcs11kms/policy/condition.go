@@ -71,8 +71,8 @@ func (c *condition) missing() verdict {
 	return verdictOf(c.negated)
 }
 
-// conditionKey: a service prefix, a name, and for some a tag key or the like.
-const conditionKey = `[A-Za-z0-9.-]+:[A-Za-z0-9_-]+(?:[/:][A-Za-z0-9 _.:/=+@-]{1,256})?`
+// conditionKey: a service prefix, a name, and for some a tag key or the like, of the characters that tag keys have.
+const conditionKey = `[A-Za-z0-9.-]+:[A-Za-z0-9_-]+(?:[/:][\p{L}\p{Z}\p{N}_.:/=+@-]{1,256})?`
 
 var conditionKeyPattern = regexp.MustCompile(`^` + conditionKey + `$`)
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
@@ -92,6 +93,20 @@ func TestWrongKind(t *testing.T) {
 	} {
 		assert.Equal(t, Decision{Reason: NoIdentityAllow, Statement: -1}, Evaluate(r, p), name)
 	}
+}
+
+func TestConcurrentUse(t *testing.T) {
+	p, r := Policies{Key: tenStatements(t)}, producerRequest()
+	var g sync.WaitGroup
+	for range 4 {
+		g.Go(func() {
+			for range 100 {
+				assert.True(t, Evaluate(r, p).Allowed)
+				assert.Len(t, p.Key.Principals(), 10)
+			}
+		})
+	}
+	g.Wait()
 }
 
 // FuzzParse: the parser never panics, what it takes is stable, and what it refuses it refuses in few words.

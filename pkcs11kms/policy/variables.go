@@ -102,7 +102,7 @@ func (c *compiler) template(n *node, path, text string, wild bool) (template, er
 		if m == nil {
 			return template{}, c.errorf(n, path, "%s is no policy variable", excerpt("${"+name+"}"))
 		}
-		parts = append(parts, part{text: literal}, part{key: strings.ToLower(m[1]), text: m[2], fallback: strings.Contains(name, "'")})
+		parts = append(parts, part{text: literal}, part{key: strings.ToLower(strings.TrimSpace(m[1])), text: m[2], fallback: strings.Contains(name, "'")})
 		literal = ""
 	}
 	if parts == nil {
