@@ -89,13 +89,15 @@ var actions = map[string]trait{
 	"kms:verifymac":                           onKey | byAlias | mac,
 }
 
+const maxActionBytes = 64 // longer than any name
+
 // covered returns what the actions that a pattern covers can have, in any of them and in all of them. Both are 0 when it
 // covers none.
 func covered(text string) (some, all trait) {
 	p := newPattern(strings.ToLower(text))
-	steps := 0
+	left := len(actions) * maxActionBytes * (len(text) + 2)
 	for name, t := range actions {
-		if !p.match(name, true, &steps) {
+		if p.match(name, true, &left) != yes {
 			continue
 		}
 		if some == 0 {

@@ -13,10 +13,10 @@ type arnTest []arnPattern
 type arnPattern []template
 
 func (t arnTest) fits(e *evaluation, value string) verdict {
-	if !strings.HasPrefix(value, "arn:") || strings.Count(value, ":") < arnParts-1 {
+	if !e.spend(len(value)) || !strings.HasPrefix(value, "arn:") || strings.Count(value, ":") < arnParts-1 {
 		return unknown
 	}
-	return anyOf(t, func(p *arnPattern) verdict { return p.match(e, value) })
+	return anyOf(e, t, func(p *arnPattern) verdict { return p.match(e, value) })
 }
 
 func (p arnPattern) match(e *evaluation, value string) verdict {

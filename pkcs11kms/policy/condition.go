@@ -5,10 +5,6 @@ import (
 	"strings"
 )
 
-// maxValues bounds the values of one condition key in one request: their bytes, plus one for each value. What a request
-// has more of is not looked at, and the condition cannot be judged.
-const maxValues = 16384
-
 // condition is one key of one operator.
 type condition struct {
 	key      string // lower case
@@ -36,10 +32,8 @@ type test interface {
 
 // holds judges the condition. The rules for a key that is not in the request are decided when the policy is compiled.
 func (c *condition) holds(e *evaluation) verdict {
-	values, v := e.values(c.key)
+	values := e.values(c.key)
 	switch {
-	case v == unknown:
-		return unknown
 	case len(values) == 0:
 		return c.absent
 	case c.null:
@@ -47,9 +41,9 @@ func (c *condition) holds(e *evaluation) verdict {
 	}
 	switch c.set {
 	case forAny:
-		return anyOf(values, func(s *string) verdict { return c.one(e, *s) })
+		return anyOf(e, values, func(s *string) verdict { return c.one(e, *s) })
 	case forAll:
-		return anyOf(values, func(s *string) verdict { return c.one(e, *s).not() }).not()
+		return anyOf(e, values, func(s *string) verdict { return c.one(e, *s).not() }).not()
 	}
 	if len(values) > 1 {
 		return unknown // without a set operator nothing says which one counts
@@ -77,8 +71,8 @@ func (c *condition) missing() verdict {
 	return verdictOf(c.negated)
 }
 
-// conditionKey: a service prefix, a name, and for some a tag key or the like.
-const conditionKey = `[A-Za-z0-9.-]+:[A-Za-z0-9_-]+(?:[/:][A-Za-z0-9 _.:/=+@-]{1,256})?`
+// conditionKey: a service prefix, a name, and for some a tag key or the like, of the characters that tag keys have.
+const conditionKey = `[A-Za-z0-9.-]+:[A-Za-z0-9_-]+(?:[/:][\p{L}\p{Z}\p{N}_.:/=+@-]{1,256})?`
 
 var conditionKeyPattern = regexp.MustCompile(`^` + conditionKey + `$`)
 

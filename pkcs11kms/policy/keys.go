@@ -85,11 +85,13 @@ var conditionKeys = map[string]keyInfo{
 
 // lookupKey finds a key by its lower-case name.
 func lookupKey(name string) (keyInfo, bool) {
-	if info, ok := conditionKeys[name]; ok && !strings.HasSuffix(name, "/") && !strings.HasSuffix(name, ":") {
-		return info, true
-	}
 	service, rest, _ := strings.Cut(name, ":")
-	i := strings.IndexAny(rest, "/:")
-	info, ok := conditionKeys[service+":"+rest[:i+1]]
-	return info, ok && i >= 0
+	row := name
+	if i := strings.IndexAny(rest, "/:"); i >= 0 && i+1 < len(rest) {
+		row = service + ":" + rest[:i+1]
+	} else if i >= 0 {
+		return keyInfo{}, false
+	}
+	info, ok := conditionKeys[row]
+	return info, ok
 }

@@ -95,8 +95,8 @@ func (l *linter) document(root *node) {
 
 // speaksOf tells whether the actions of the statement cover one.
 func (s *statement) speaksOf(action string) bool {
-	e := evaluation{request: &Request{Action: action}}
-	return s.matchesAction(&e) != s.notAction
+	e := evaluation{request: Request{Action: action}, left: s.steps}
+	return s.matchesAction(&e) == yes
 }
 
 // principals remarks on who is named.

@@ -118,14 +118,16 @@ type stringTest struct {
 
 func (t *stringTest) fits(e *evaluation, value string) verdict {
 	if !t.fold {
-		return anyOf(t.values, func(want *template) verdict { return want.match(e, value) })
+		return anyOf(e, t.values, func(want *template) verdict { return want.match(e, value) })
 	}
-	return anyOf(t.values, func(want *template) verdict {
+	return anyOf(e, t.values, func(want *template) verdict {
 		p, v := want.expand(e)
 		if v != yes {
 			return v
 		}
-		e.steps += 1 + min(len(p.text), len(value))
+		if !e.spend(min(len(p.text), len(value))) {
+			return unknown
+		}
 		return verdictOf(strings.EqualFold(p.text, value))
 	})
 }

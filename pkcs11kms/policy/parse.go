@@ -46,6 +46,7 @@ func compile(kind Kind, text string, root *node) (*Document, error) {
 		if err != nil {
 			return nil, err
 		}
+		s.steps = stepsPerByte * (n.end - n.start)
 		d.statements = append(d.statements, s)
 		d.spans = append(d.spans, principalSpans(&n)...)
 	}

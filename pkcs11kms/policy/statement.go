@@ -10,14 +10,15 @@ type statement struct {
 	resources   []template
 	notResource bool
 	conditions  []condition
+	steps       int // that an evaluation of it may take
 }
 
 // matches tells whether the statement speaks about the request, whoever makes it.
 func (s *statement) matches(e *evaluation) verdict {
-	if s.matchesAction(e) == s.notAction {
-		return no
+	v := s.matchesAction(e)
+	if v != no {
+		v = v.and(s.matchesResource(e))
 	}
-	v := s.matchesResource(e)
 	for i := range s.conditions {
 		if v == no {
 			return no
@@ -29,21 +30,22 @@ func (s *statement) matches(e *evaluation) verdict {
 
 // applies settles what cannot be judged: such a statement does not allow, and does deny.
 func (s *statement) applies(e *evaluation) bool {
+	e.left = s.steps
 	v := s.matches(e)
+	e.spent += s.steps - e.left
 	return v == yes || v == unknown && !s.allow
 }
 
-func (s *statement) matchesAction(e *evaluation) bool {
-	for i := range s.actions {
-		if s.actions[i].match(e.request.Action, true, &e.steps) {
-			return true
-		}
+func (s *statement) matchesAction(e *evaluation) verdict {
+	v := anyOf(e, s.actions, func(p *pattern) verdict { return p.match(e.request.Action, true, &e.left) })
+	if s.notAction {
+		return v.not()
 	}
-	return false
+	return v
 }
 
 func (s *statement) matchesResource(e *evaluation) verdict {
-	v := anyOf(s.resources, func(t *template) verdict { return t.match(e, e.request.Resource) })
+	v := anyOf(e, s.resources, func(t *template) verdict { return t.match(e, e.request.Resource) })
 	if s.notResource {
 		return v.not()
 	}
@@ -70,10 +72,13 @@ func verdictOf(b bool) verdict {
 	return no
 }
 
-// anyOf is yes as soon as one element is.
-func anyOf[T any](list []T, test func(*T) verdict) verdict {
+// anyOf is yes as soon as one element is. It gives up when there are no steps left.
+func anyOf[T any](e *evaluation, list []T, test func(*T) verdict) verdict {
 	v := no
 	for i := range list {
+		if !e.spend(1) {
+			return unknown
+		}
 		if v = v.or(test(&list[i])); v == yes {
 			break
 		}

@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// maxAtom is longer than any date or address, in bytes.
+const maxAtom = 64
+
 type numericTest struct {
 	want   order
 	values []float64
@@ -20,8 +23,7 @@ func (t *numericTest) fits(e *evaluation, value string) verdict {
 	if !ok {
 		return unknown
 	}
-	return anyOf(t.values, func(want *float64) verdict {
-		e.steps++
+	return anyOf(e, t.values, func(want *float64) verdict {
 		return verdictOf(t.want.has(compareFloat(got, *want)))
 	})
 }
@@ -72,8 +74,7 @@ func (t *dateTest) fits(e *evaluation, value string) verdict {
 	if !ok {
 		return unknown
 	}
-	return anyOf(t.values, func(want *time.Time) verdict {
-		e.steps++
+	return anyOf(e, t.values, func(want *time.Time) verdict {
 		return verdictOf(t.want.has(got.Compare(*want)))
 	})
 }
@@ -84,6 +85,9 @@ var epochPattern = regexp.MustCompile(`^[0-9]{9,12}$`)
 // parseDate reads the forms of ISO 8601 that have no second reading, or seconds since 1970. A time without a zone is no
 // moment.
 func parseDate(s string) (time.Time, bool) {
+	if len(s) > maxAtom {
+		return time.Time{}, false
+	}
 	if epochPattern.MatchString(s) {
 		seconds, err := strconv.ParseInt(s, 10, 64)
 		return time.Unix(seconds, 0), err == nil
@@ -115,7 +119,9 @@ func compileDate(want order) func(*compiler, *node, string, *condition) error {
 type literalTest []string
 
 func (t literalTest) fits(e *evaluation, value string) verdict {
-	e.steps += len(t)
+	if !e.spend(len(t)) {
+		return unknown
+	}
 	return verdictOf(slices.Contains(t, value))
 }
 
@@ -164,13 +170,15 @@ func compileNull(c *compiler, n *node, path string, cond *condition) error {
 type ipTest []netip.Prefix
 
 func (t ipTest) fits(e *evaluation, value string) verdict {
+	if len(value) > maxAtom {
+		return unknown
+	}
 	addr, err := netip.ParseAddr(value)
 	if err != nil {
 		return unknown
 	}
 	addr = addr.Unmap().WithZone("")
-	return anyOf(t, func(p *netip.Prefix) verdict {
-		e.steps++
+	return anyOf(e, t, func(p *netip.Prefix) verdict {
 		return verdictOf(p.Contains(addr))
 	})
 }

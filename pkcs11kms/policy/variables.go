@@ -6,9 +6,6 @@ import (
 	"unicode/utf8"
 )
 
-// maxExpanded bounds a pattern after its variables have got their values, in bytes.
-const maxExpanded = 4096
-
 // template is a pattern that may have policy variables in it.
 type template struct {
 	pattern pattern // when there are no variables
@@ -25,13 +22,13 @@ type part struct {
 // match compares the whole of s. A variable without a value makes a template that fits nothing.
 func (t *template) match(e *evaluation, s string) verdict {
 	if t.parts == nil {
-		return verdictOf(t.pattern.match(s, false, &e.steps))
+		return t.pattern.match(s, false, &e.left)
 	}
 	p, v := t.expand(e)
 	if v != yes {
 		return v
 	}
-	return verdictOf(p.match(s, false, &e.steps))
+	return p.match(s, false, &e.left)
 }
 
 // expand puts the values of this request into the template. The answer is no when a variable has no value, and unknown
@@ -46,11 +43,11 @@ func (t *template) expand(e *evaluation) (pattern, verdict) {
 		if v != yes {
 			return pattern{}, v
 		}
-		if b = append(b, text...); len(b) > maxExpanded {
+		if !e.spend(len(text)) {
 			return pattern{}, unknown
 		}
+		b = append(b, text...)
 	}
-	e.steps += len(b)
 	return compiledPattern(string(b)), yes
 }
 
@@ -58,15 +55,13 @@ func (p *part) value(e *evaluation) (string, verdict) {
 	if p.key == "" {
 		return p.text, yes
 	}
-	values, v := e.values(p.key)
+	values := e.values(p.key)
 	switch {
-	case v == unknown:
-		return "", unknown
 	case len(values) == 0 && p.fallback:
 		return p.text, yes
 	case len(values) == 0:
 		return "", no
-	case len(values) > 1 || !utf8.ValidString(values[0]):
+	case len(values) > 1, !e.spend(len(values[0])), !utf8.ValidString(values[0]):
 		return "", unknown
 	}
 	return values[0], yes
@@ -107,7 +102,7 @@ func (c *compiler) template(n *node, path, text string, wild bool) (template, er
 		if m == nil {
 			return template{}, c.errorf(n, path, "%s is no policy variable", excerpt("${"+name+"}"))
 		}
-		parts = append(parts, part{text: literal}, part{key: strings.ToLower(m[1]), text: m[2], fallback: strings.Contains(name, "'")})
+		parts = append(parts, part{text: literal}, part{key: strings.ToLower(strings.TrimSpace(m[1])), text: m[2], fallback: strings.Contains(name, "'")})
 		literal = ""
 	}
 	if parts == nil {

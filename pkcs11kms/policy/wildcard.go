@@ -32,22 +32,24 @@ func compiledPattern(text string) pattern {
 // count as lower case.
 //
 // It goes forward through both and remembers only the last "*": when the rest does not fit, that "*" takes one character
-// more. So the number of steps is at most the product of the two lengths, whatever the pattern. Each is counted.
-func (p *pattern) match(s string, fold bool, steps *int) bool {
-	*steps++
+// more. So the number of steps is at most the product of the two lengths, whatever the pattern. Each step is paid for.
+func (p *pattern) match(s string, fold bool, left *int) verdict {
+	*left--
 	if !p.wild && len(p.text) != len(s) {
-		return false
+		return no
 	}
 	i, j := 0, 0          // positions in pattern and s
 	star, resume := -1, 0 // position after the last "*", and where in s it would go on
 	for j < len(s) {
-		*steps++
+		if *left--; *left < 0 {
+			return unknown
+		}
 		if i < len(p.text) {
 			switch c := p.text[i]; {
 			case c == anyRun:
 				i++
 				if i == len(p.text) {
-					return true
+					return yes
 				}
 				star, resume = i, j
 				continue
@@ -62,16 +64,16 @@ func (p *pattern) match(s string, fold bool, steps *int) bool {
 			}
 		}
 		if star < 0 {
-			return false
+			return no
 		}
 		resume += width(s[resume:])
 		i, j = star, resume
 	}
 	for i < len(p.text) && p.text[i] == anyRun {
-		*steps++
+		*left--
 		i++
 	}
-	return i == len(p.text)
+	return verdictOf(i == len(p.text))
 }
 
 // width is the length of the first character of s in bytes.
