@@ -48,6 +48,7 @@ type Key struct {
 	DeletionDate time.Time `json:"deletion_date,omitzero"` // UTC, whole milliseconds; in the state PendingDeletion only
 	Aliases      int       `json:"aliases,omitempty"`      // how many alias records name the key
 	Tags         []Tag     `json:"tags,omitempty"`         // ordered by key
+	Policy       string    `json:"policy,omitempty"`       // the key policy, users and roles by their unique ids; empty: the default one
 	Adopted      Adoption  `json:"adopted,omitempty"`      // how the object came under management; empty: made by us
 }
 

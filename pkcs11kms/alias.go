@@ -16,6 +16,9 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyid"
 )
 
+// Operations on aliases need the permission on the alias, which only the caller's own policies can give, and on each key
+// that they concern.
+//
 // An alias is a record of its own. The key's record counts its aliases, and both change in one Commit: so the quota holds
 // for all processes at once, and an alias and the deletion of its key cannot pass each other.
 
@@ -23,7 +26,7 @@ var (
 	opCreateAlias = operation{name: "CreateAlias", fresh: true, states: notPending}
 	opUpdateAlias = operation{name: "UpdateAlias", fresh: true, states: notPending}
 	opDeleteAlias = operation{name: "DeleteAlias"}
-	opListAliases = operation{name: "ListAliases"}
+	opListAliases = operation{name: "ListAliases", private: true}
 )
 
 // aliasRecord is an alias as the operations see it; it is never changed.
@@ -86,7 +89,7 @@ func (c *Client) CreateAlias(ctx context.Context, in *kms.CreateAliasInput, optF
 	if err := c.checkAliasInput(in.AliasName, in.TargetKeyId); err != nil {
 		return nil, err
 	}
-	err = c.guard(ctx, &opCreateAlias, request{keyID: in.TargetKeyId}, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, &opCreateAlias, request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, func(ctx context.Context, k *key) error {
 		return c.createAlias(ctx, *in.AliasName, k)
 	})
 	return outcome(&kms.CreateAliasOutput{}, err)
@@ -146,7 +149,7 @@ func (c *Client) UpdateAlias(ctx context.Context, in *kms.UpdateAliasInput, optF
 	if err := c.checkAliasInput(in.AliasName, in.TargetKeyId); err != nil {
 		return nil, err
 	}
-	err = c.guard(ctx, &opUpdateAlias, request{keyID: in.TargetKeyId}, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, &opUpdateAlias, request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, func(ctx context.Context, k *key) error {
 		return c.updateAlias(ctx, *in.AliasName, k)
 	})
 	return outcome(&kms.UpdateAliasOutput{}, err)
@@ -165,6 +168,9 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 	record.Target, record.Updated = to.record.ID, c.bridge.wallClock()
 	changes := []keystore.Change{record.Put(alias.version)}
 	if from != nil {
+		if err := c.authoriseKey(ctx, &opUpdateAlias, from); err != nil {
+			return err
+		}
 		if from.record.Usage != to.record.Usage || (from.mac == nil) != (to.mac == nil) {
 			return validationError(fmt.Sprintf("Alias %s can only be associated with a key of the same type and usage.", name))
 		}
@@ -208,7 +214,7 @@ func (c *Client) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput, optF
 	if err := checkAliasName(*in.AliasName); err != nil {
 		return nil, err
 	}
-	err = c.guardAccount(ctx, &opDeleteAlias, func(ctx context.Context) error {
+	err = c.guardAccount(ctx, &opDeleteAlias, request{aliasName: *in.AliasName}, func(ctx context.Context) error {
 		return retryConflicts(ctx, func() error { return c.deleteAlias(ctx, *in.AliasName) })
 	})
 	return outcome(&kms.DeleteAliasOutput{}, err)
@@ -233,6 +239,9 @@ func (c *Client) deleteAlias(ctx context.Context, name string) error {
 	k, err := c.bridge.key(ctx, keystore.KeyRef(c.region.name, c.caller.account, alias.record.Target), true)
 	switch {
 	case err == nil:
+		if err := c.authoriseKey(ctx, &opDeleteAlias, k); err != nil {
+			return err
+		}
 		lost, err := c.countAlias(k, -1)
 		if err != nil {
 			return err
@@ -269,7 +278,7 @@ func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optF
 		return err
 	}
 	if in.KeyId == nil {
-		err = c.guardAccount(ctx, &opListAliases, func(ctx context.Context) error { return list(ctx, "") })
+		err = c.guardAccount(ctx, &opListAliases, request{}, func(ctx context.Context) error { return list(ctx, "") })
 	} else {
 		err = c.guard(ctx, &opListAliases, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error { return list(ctx, k.record.ID) })
 	}

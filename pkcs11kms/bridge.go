@@ -11,6 +11,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // Bridge owns what the Clients of one process share: the store, the tokens, the caches and the two goroutines that
@@ -26,6 +27,8 @@ type Bridge struct {
 	working *working
 	unshare func()    // ends the use of working
 	opened  time.Time // by cfg.Now, with its monotonic reading
+
+	standard *policy.Document // the policy of keys that were created without one
 
 	throttle throttle
 
@@ -53,6 +56,9 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 	}
 	b := &Bridge{cfg: cfg, log: cfg.Logger, store: cfg.Store, regions: map[string]*region{}, opened: cfg.Now(), settled: make(chan struct{})}
 	b.closed = sync.OnceValue(b.closeAll)
+	if b.standard, err = policy.ParseKeyPolicy(defaultPolicy(b.Root())); err != nil {
+		return nil, fmt.Errorf("reading the default key policy: %w", err)
+	}
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
 	if cfg.StorePath != "" {
 		store, err := sqlite.Open(ctx, cfg.StorePath, sqlite.Options{Logger: cfg.Logger})

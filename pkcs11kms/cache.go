@@ -49,15 +49,8 @@ func newCache(b *Bridge) *cache {
 func cachedRecord[T any](ctx context.Context, c *cache, ref keystore.Ref, fresh bool, decode func(keystore.Record) (T, error)) (T, error) {
 	var none T
 	if !fresh {
-		value, ok := c.confirmedNow(ref)
-		if !ok {
-			if err := c.confirm(ctx); err != nil {
-				return none, fmt.Errorf("confirming cached records: %w", err)
-			}
-			value, _ = c.confirmedNow(ref)
-		}
-		if value != nil {
-			return value.(T), nil
+		if value, ok, err := held[T](ctx, c, ref); ok || err != nil {
+			return value, err
 		}
 	}
 	epoch := c.currentEpoch()
@@ -71,6 +64,20 @@ func cachedRecord[T any](ctx context.Context, c *cache, ref keystore.Ref, fresh 
 	}
 	c.keep(ref, value, epoch)
 	return value, nil
+}
+
+// held returns what the cache holds of a record, confirmed; ok tells whether it holds anything. The record itself is not
+// asked for.
+func held[T any](ctx context.Context, c *cache, ref keystore.Ref) (value T, ok bool, err error) {
+	decoded, current := c.confirmedNow(ref)
+	if !current {
+		if err := c.confirm(ctx); err != nil {
+			return value, false, fmt.Errorf("confirming cached records: %w", err)
+		}
+		decoded, _ = c.confirmedNow(ref)
+	}
+	value, ok = decoded.(T)
+	return value, ok, nil
 }
 
 // confirmedNow returns what the cache holds, or nil; ok tells whether that is confirmed recently enough to count.
@@ -119,11 +126,16 @@ func (c *cache) confirm(ctx context.Context) error {
 	defer c.mu.Unlock()
 	if mark != c.mark {
 		c.mark = mark
-		c.epoch++
-		clear(c.decoded)
+		c.drop()
 	}
 	c.confirmed = began
 	return nil
+}
+
+// drop forgets every record. The caller holds mu.
+func (c *cache) drop() {
+	c.epoch++
+	clear(c.decoded)
 }
 
 // commit changes the store and makes sure that this process sees its own change at once.

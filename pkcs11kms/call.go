@@ -16,6 +16,8 @@ import (
 // operation is what guard must know of an API operation.
 type operation struct {
 	name    string
+	action  string             // of policies, without kms:; empty: the name
+	private bool               // a key policy cannot allow it: only the caller's own policies can, on the resource *
 	aliases bool               // KeyId may be an alias name or alias ARN
 	fresh   bool               // reads the record from the store, not from the cache, and repeats when it lost a race
 	states  stateRule          // the key states in which it is allowed
@@ -49,8 +51,10 @@ func (rule stateRule) allows(k *key) error {
 // request is what guard must know of one call.
 type request struct {
 	keyID       *string
+	aliasName   string // of operations on an alias: the caller needs the permission on it as well
 	grantTokens []string
 	algorithm   types.MacAlgorithmSpec // of GenerateMac and VerifyMac
+	given       map[string][]string    // more condition keys that the input has values of, in lower case
 }
 
 // guard runs an operation on a key, and turns its error into the caller's answer.
@@ -80,8 +84,8 @@ func (c *Client) guard(ctx context.Context, op *operation, req request, run func
 }
 
 // guardAccount runs an operation that names no key.
-func (c *Client) guardAccount(ctx context.Context, op *operation, run func(context.Context) error) error {
-	err := c.authoriseAccount(op)
+func (c *Client) guardAccount(ctx context.Context, op *operation, req request, run func(context.Context) error) error {
+	err := c.authoriseAccount(ctx, op, &req)
 	if err == nil {
 		err = c.allow(op)
 	}
@@ -93,12 +97,9 @@ func (c *Client) guardAccount(ctx context.Context, op *operation, run func(conte
 
 // admit returns the key when the caller may run the operation on it and its state and kind allow it.
 func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, error) {
-	if c.caller.nobody() {
-		return nil, accessDenied(c.caller, op.name, *req.keyID)
-	}
-	k, err := c.resolve(ctx, op, *req.keyID)
+	k, err := c.permitted(ctx, op, &req)
 	if err != nil {
-		return nil, err
+		return k, err
 	}
 	if err := c.allow(op); err != nil {
 		return k, err
@@ -110,49 +111,6 @@ func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, e
 		return k, err
 	}
 	return k, k.fits(op, req.algorithm)
-}
-
-// resolve finds the key that a KeyId names. Keys of other accounts are denied without a look: whether they exist is
-// none of the caller's business.
-func (c *Client) resolve(ctx context.Context, op *operation, text string) (*key, error) {
-	id, err := c.parseKeyID(text, op.aliases)
-	if err != nil {
-		return nil, err
-	}
-	if id.account != c.caller.account {
-		return nil, accessDenied(c.caller, op.name, c.arn(id))
-	}
-	if id.alias != "" {
-		return c.resolveAlias(ctx, op, id)
-	}
-	k, err := c.bridge.key(ctx, keystore.KeyRef(id.region, id.account, id.id), op.fresh)
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, notFound("Key '%s' does not exist", c.arn(id))
-	}
-	return k, err
-}
-
-// resolveAlias finds the key that an alias names.
-func (c *Client) resolveAlias(ctx context.Context, op *operation, id keyID) (*key, error) {
-	ref := keystore.AliasRef(id.region, id.account, id.alias)
-	alias, err := cachedRecord(ctx, c.bridge.cache, ref, op.fresh, decodeAlias)
-	if err == nil {
-		var k *key
-		if k, err = c.bridge.key(ctx, keystore.KeyRef(id.region, id.account, alias.record.Target), op.fresh); err == nil {
-			return k, nil
-		}
-	}
-	if errors.Is(err, keystore.ErrNotFound) {
-		err = aliasNotFound(c.arn(id))
-	}
-	return nil, err
-}
-
-func (c *Client) authoriseAccount(op *operation) error {
-	if c.caller.nobody() {
-		return accessDenied(c.caller, op.name, "*")
-	}
-	return nil
 }
 
 // fits checks usage, then algorithm, as the real service does.

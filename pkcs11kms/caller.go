@@ -1,5 +1,7 @@
 package pkcs11kms
 
+import "net/netip"
+
 // Caller is the principal in whose name a Client acts. The zero Caller is nobody: every operation is denied to it.
 // Callers are values; they may be copied and compared. One of a user or role stands for that one alone: when it was
 // removed, a namesake made later is another principal.
@@ -7,9 +9,19 @@ type Caller struct {
 	account string
 	arn     string
 	id      string // unique id of the user or role; for the account's root the account
+	conn    Connection
 }
 
-// Root returns the root principal of an account, which the default key policy allows everything.
+// Connection is where a request came from, as far as policies may ask. The zero Connection is a call in process: the
+// condition keys aws:SourceIp, aws:SecureTransport and aws:UserAgent are absent then.
+type Connection struct {
+	SourceIP  netip.Addr // of the peer, not what a header says
+	TLS       bool
+	UserAgent string
+}
+
+// Root returns the root principal of the account. The default key policy allows it everything, and whatever needs a policy
+// of the caller's own is allowed to it without one.
 func (b *Bridge) Root() Caller {
 	return Caller{account: b.cfg.AccountID, arn: b.iamARN("root"), id: b.cfg.AccountID}
 }
@@ -21,6 +33,12 @@ func (b *Bridge) iamARN(resource string) string {
 
 // ARN returns the ARN of the principal, or the empty string for nobody.
 func (c Caller) ARN() string { return c.arn }
+
+// From returns the same principal as it comes by a connection.
+func (c Caller) From(conn Connection) Caller {
+	c.conn = conn
+	return c
+}
 
 func (c Caller) nobody() bool { return c.arn == "" }
 

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -28,11 +30,12 @@ import (
 // record is invisible until step 3. When step 2 or 3 fails, the record goes to Deleting, the object is destroyed and
 // the record removed: the same way that the janitor takes.
 
-var opCreateKey = operation{name: "CreateKey"}
+var opCreateKey = operation{name: "CreateKey", private: true}
 
 // CreateKey generates an HMAC key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or
-// HMAC_512 and KeyUsage GENERATE_VERIFY_MAC; both must be given. Other specs, origins, policies, multi-Region keys
-// are refused with UnsupportedOperationException. It is not idempotent: a call repeated makes a second key.
+// HMAC_512 and KeyUsage GENERATE_VERIFY_MAC; both must be given. Other specs, origins, multi-Region keys are refused with
+// UnsupportedOperationException. A Policy is checked as PutKeyPolicy checks it, and Tags need the permission for
+// TagResource. It is not idempotent: a call repeated makes a second key.
 func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns ...func(*kms.Options)) (*kms.CreateKeyOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
@@ -42,16 +45,18 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		return nil, err
 	}
 	var out *kms.CreateKeyOutput
-	err = c.guardAccount(ctx, &opCreateKey, func(ctx context.Context) error {
+	req := request{given: givenCreate(in)}
+	err = c.guardAccount(ctx, &opCreateKey, req, func(ctx context.Context) error {
 		spec, err := c.supported(in)
 		if err != nil {
 			return err
 		}
-		tags, err := withTags(nil, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
-		if err != nil {
+		record := newKeyRecord(c.region, c.caller.account, uuid.NewString())
+		record.Description = aws.ToString(in.Description)
+		if err := c.grantedCreate(ctx, in, &req, &record); err != nil {
 			return err
 		}
-		k, err := c.createKey(ctx, spec, aws.ToString(in.Description), tags)
+		k, err := c.bridge.makeKey(ctx, c.region, spec, record, 0)
 		if err != nil {
 			return err
 		}
@@ -59,6 +64,40 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		return nil
 	})
 	return outcome(out, err)
+}
+
+// grantedCreate puts policy and tags into a new record, if the caller may give them.
+func (c *Client) grantedCreate(ctx context.Context, in *kms.CreateKeyInput, req *request, record *keystore.Key) (err error) {
+	name := keyID{region: record.Region, account: record.Account, id: record.ID}
+	if in.Policy != nil {
+		s := subject{name: name, id: name.id}
+		if record.Policy, err = c.givenPolicy(ctx, *in.Policy, req, s, in.BypassPolicyLockoutSafetyCheck); err != nil {
+			return err
+		}
+	}
+	if len(in.Tags) == 0 {
+		return nil
+	}
+	arn := c.arn(name)
+	if err := c.decide(ctx, &opTagResource, &question{resource: arn, shown: "*", about: conditions{req: req}}); err != nil {
+		return err
+	}
+	record.Tags, err = withTags(nil, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
+	return err
+}
+
+// givenCreate are the condition keys of CreateKey: they have the values of the key that it asks for.
+func givenCreate(in *kms.CreateKeyInput) map[string][]string {
+	given := givenTags(in.Tags)
+	maps.Copy(given, givenBypass(in.BypassPolicyLockoutSafetyCheck))
+	spec, usage, origin := string(requestedSpec(in)), string(in.KeyUsage), string(in.Origin)
+	setDefault(&usage, string(types.KeyUsageTypeEncryptDecrypt))
+	setDefault(&origin, string(types.OriginTypeAwsKms))
+	given["kms:keyspec"], given["kms:customermasterkeyspec"] = []string{spec}, []string{spec}
+	given["kms:keyusage"], given["kms:customermasterkeyusage"] = []string{usage}, []string{usage}
+	given["kms:keyorigin"] = []string{origin}
+	given["kms:multiregion"] = []string{strconv.FormatBool(aws.ToBool(in.MultiRegion))}
+	return given
 }
 
 // checkCreateKey checks the form of each member, then the rules between members.
@@ -101,11 +140,7 @@ func requestedSpec(in *kms.CreateKeyInput) types.KeySpec {
 }
 
 // supported returns the spec of the key to make, or the refusal of whatever this service or the token cannot do.
-// BypassPolicyLockoutSafetyCheck needs no check: the default policy never locks its account out.
 func (c *Client) supported(in *kms.CreateKeyInput) (*macSpec, error) {
-	if err := c.checkPolicy(in.Policy); err != nil {
-		return nil, err
-	}
 	switch {
 	case in.CustomKeyStoreId != nil || in.XksKeyId != nil:
 		return nil, unsupported("Custom key stores are not supported.")
@@ -122,12 +157,6 @@ func (c *Client) supported(in *kms.CreateKeyInput) (*macSpec, error) {
 		return nil, &causedError{unsupported("KeySpec %s is not supported by the token: %v.", spec.spec, gap), gap}
 	}
 	return spec, nil
-}
-
-func (c *Client) createKey(ctx context.Context, spec *macSpec, description string, tags []keystore.Tag) (*key, error) {
-	record := newKeyRecord(c.region, c.caller.account, uuid.NewString())
-	record.Description, record.Tags = description, tags
-	return c.bridge.makeKey(ctx, c.region, spec, record, 0)
 }
 
 // newKeyRecord begins the record of a key that is to be made in the region's token.

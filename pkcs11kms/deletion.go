@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -56,7 +57,8 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDel
 		return nil, validationError(pendingWindowText)
 	}
 	var out *kms.ScheduleKeyDeletionOutput
-	err = c.guard(ctx, &opScheduleKeyDeletion, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
+	given := map[string][]string{"kms:schedulekeydeletionpendingwindowindays": {strconv.Itoa(int(days))}}
+	err = c.guard(ctx, &opScheduleKeyDeletion, request{keyID: in.KeyId, given: given}, func(ctx context.Context, k *key) error {
 		record := k.record
 		record.State = keystore.PendingDeletion
 		record.DeletionDate = c.bridge.wallClock().Add(time.Duration(days) * 24 * time.Hour)

@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"context"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -56,6 +57,21 @@ func operations() (names []string) {
 	return names
 }
 
+// fillAll is minimal, with what else PutKeyPolicy needs.
+func fillAll(op, keyID string, c *Client) func(reflect.Value) {
+	return func(in reflect.Value) {
+		minimal(keyID)(in)
+		if policy := in.FieldByName("Policy"); policy.IsValid() && op == "PutKeyPolicy" {
+			policy.Set(reflect.ValueOf(ptr(defaultPolicy(c.bridge.Root()))))
+		}
+	}
+}
+
+// namesKey tells whether an operation is decided on a key.
+func namesKey(op string) bool {
+	return !slices.Contains([]string{"CreateKey", "ListKeys", "ListAliases", "GenerateRandom", "DeleteAlias"}, op)
+}
+
 func TestNobodyIsDeniedEverything(t *testing.T) {
 	c := newClient(t)
 	key := mustCreate(t, c, types.KeySpecHmac256)
@@ -63,15 +79,57 @@ func TestNobodyIsDeniedEverything(t *testing.T) {
 	require.NoError(t, err)
 	for _, op := range operations() {
 		for _, id := range []string{*key.KeyId, *key.Arn, unknownID, "nonsense"} {
-			err := invoke(t, t.Context(), nobody, op, func(in reflect.Value) {
-				minimal(id)(in)
-				if policy := in.FieldByName("Policy"); policy.IsValid() && op == "PutKeyPolicy" {
-					policy.Set(reflect.ValueOf(ptr(c.defaultPolicy())))
-				}
-			})
-			require.ErrorContains(t, err, "AccessDeniedException: User: anonymous is not authorized to perform: kms:"+op+" on resource", "%s of %s", op, id)
+			err := invoke(t, t.Context(), nobody, op, fillAll(op, id, c))
+			require.ErrorContains(t, err, "AccessDeniedException: User: anonymous is not authorized to perform: "+actionOf(op)+" on resource", "%s of %s", op, id)
 		}
 	}
 	_, err = nobody.NewMAC(t.Context(), *key.KeyId, "HMAC_SHA_256")
 	require.ErrorContains(t, err, "AccessDeniedException")
+}
+
+// actionOf is the action of policies that stands for an operation.
+func actionOf(op string) string {
+	if op == "ReEncrypt" {
+		return "kms:ReEncryptTo"
+	}
+	return "kms:" + op
+}
+
+// Every operation is denied to a principal without the permission for it, and to nobody for want of another: a new operation
+// without a check of its own, or with that of another operation, fails here.
+func TestEveryOperationAsksForItsPermission(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	name := roleName("limited")
+	limited := as(t, c, name)
+	allowed := func(document string) {
+		require.NoError(t, c.bridge.PutPrincipalPolicy(t.Context(), name, "all", document))
+	}
+	for _, op := range operations() {
+		call := func() error { return invoke(t, t.Context(), limited, op, fillAll(op, *key.KeyId, c)) }
+		needed := []string{actionOf(op)}
+		if op == "CreateKey" {
+			needed = append(needed, "kms:TagResource")
+		}
+		for i, action := range needed {
+			others := append([]string{"kms:None"}, slices.Delete(slices.Clone(needed), i, i+1)...)
+			for _, document := range []string{allowAllBut(action), allow("*", others...)} {
+				allowed(document)
+				require.ErrorContains(t, call(), "AccessDeniedException: User: "+limited.caller.arn+" is not authorized to perform: "+action+" on resource", op)
+			}
+		}
+		allowed(allow("*", needed...))
+		if err := call(); err != nil {
+			require.NotContains(t, err.Error(), "AccessDeniedException", op)
+		}
+		if describe(t, c, key.KeyId).DeletionDate != nil {
+			_, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: key.KeyId})
+			require.NoError(t, err)
+		}
+	}
+}
+
+// allowAllBut allows everything but one action.
+func allowAllBut(action string) string {
+	return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","NotAction":"` + action + `","Resource":"*"}]}`
 }

@@ -26,7 +26,8 @@
 //
 // A Bridge owns store, tokens and caches; a Client is a cheap handle on it for one region and one Caller. The Client
 // that New returns acts as the root of the configured account. A Client from Bridge.Client acts for nobody and is
-// refused everything until As gives it a Caller.
+// refused everything until As gives it a Caller: Root, or what Bridge.Caller returns for a user or role. Every operation
+// is decided by the policy of the key and by those of the caller (package policy).
 //
 // Any number of processes may share one store and its tokens. A key that one of them disables is refused by the
 // others within a second: what a process has cached counts only as long as it was confirmed against the store in the

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // Every error of an operation is made in this file. What the SDK models is the SDK's own type; what it does not model
@@ -87,16 +88,26 @@ func validationError(text string) error {
 	return &smithy.GenericAPIError{Code: "ValidationException", Message: text, Fault: smithy.FaultClient}
 }
 
-func accessDenied(caller Caller, operation, resource string) error {
+// accessDenied tells which kind of policy was in the way. That a policy denies explicitly is told only to those whom others
+// allow: whoever may do nothing with a key gets the same answer whether there is one or not.
+func accessDenied(caller Caller, op *operation, resource string, d policy.Decision) error {
 	who := caller.arn
 	if caller.nobody() {
 		who = "anonymous"
 	}
+	because := "because no identity-based policy allows the " + op.actionName() + " action"
+	switch {
+	case d.Reason == policy.DeniedByKeyPolicy && d.Otherwise:
+		because = "with an explicit deny in a resource-based policy"
+	case d.Reason == policy.DeniedByIdentityPolicy && d.Otherwise:
+		because = "with an explicit deny in an identity-based policy"
+	case d.Reason == policy.NoKeyPolicyAllow:
+		because = "because no resource-based policy allows the " + op.actionName() + " action"
+	}
 	return &smithy.GenericAPIError{
-		Code:  "AccessDeniedException",
-		Fault: smithy.FaultClient,
-		Message: fmt.Sprintf("User: %s is not authorized to perform: kms:%s on resource: %s "+
-			"because no resource-based policy allows the kms:%s action", who, operation, resource, operation),
+		Code:    "AccessDeniedException",
+		Fault:   smithy.FaultClient,
+		Message: fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s %s", who, op.actionName(), resource, because),
 	}
 }
 

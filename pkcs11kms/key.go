@@ -14,7 +14,7 @@ import (
 
 var (
 	opDescribeKey = operation{name: "DescribeKey", aliases: true}
-	opListKeys    = operation{name: "ListKeys"}
+	opListKeys    = operation{name: "ListKeys", private: true}
 	opEnableKey   = operation{name: "EnableKey", fresh: true, states: notPending}
 	opDisableKey  = operation{name: "DisableKey", fresh: true, states: notPending}
 
@@ -55,7 +55,7 @@ func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...
 		return nil, err
 	}
 	out := &kms.ListKeysOutput{Keys: []types.KeyListEntry{}}
-	err = c.guardAccount(ctx, &opListKeys, func(ctx context.Context) error {
+	err = c.guardAccount(ctx, &opListKeys, request{}, func(ctx context.Context) error {
 		p := page{op: opListKeys.name, limit: in.Limit, most: 1000, normal: 100, marker: in.Marker}
 		more, err := c.walk(ctx, p, c.keysAfter, func(rec keystore.Record) error {
 			k, err := c.bridge.decodeKey(rec)
@@ -102,15 +102,15 @@ func (c *Client) setState(ctx context.Context, op *operation, keyID *string, sta
 	if err := v.err(); err != nil {
 		return err
 	}
-	return c.change(ctx, op, keyID, func(record *keystore.Key) error {
+	return c.change(ctx, op, request{keyID: keyID}, func(record *keystore.Key) error {
 		record.State = state
 		return nil
 	})
 }
 
 // change guards an operation that changes a key's record, and commits the change unless there is none.
-func (c *Client) change(ctx context.Context, op *operation, keyID *string, edit func(*keystore.Key) error) error {
-	return c.guard(ctx, op, request{keyID: keyID}, func(ctx context.Context, k *key) error {
+func (c *Client) change(ctx context.Context, op *operation, req request, edit func(*keystore.Key) error) error {
+	return c.guard(ctx, op, req, func(ctx context.Context, k *key) error {
 		record := k.record
 		if err := edit(&record); err != nil || reflect.DeepEqual(record, k.record) {
 			return err
@@ -135,7 +135,7 @@ func (c *Client) UpdateKeyDescription(ctx context.Context, in *kms.UpdateKeyDesc
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	err = c.change(ctx, &opUpdateKeyDescription, in.KeyId, func(record *keystore.Key) error {
+	err = c.change(ctx, &opUpdateKeyDescription, request{keyID: in.KeyId}, func(record *keystore.Key) error {
 		record.Description = *in.Description
 		return nil
 	})

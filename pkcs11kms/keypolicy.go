@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"context"
 	"regexp"
+	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -11,7 +12,7 @@ import (
 var (
 	opGetKeyPolicy    = operation{name: "GetKeyPolicy"}
 	opListKeyPolicies = operation{name: "ListKeyPolicies"}
-	opPutKeyPolicy    = operation{name: "PutKeyPolicy"}
+	opPutKeyPolicy    = operation{name: "PutKeyPolicy", fresh: true}
 )
 
 const policyName = "default" // the only one that a key has
@@ -25,7 +26,8 @@ func checkPolicyName(name *string) error {
 	return nil
 }
 
-// GetKeyPolicy returns the key policy: the text of the default policy.
+// GetKeyPolicy returns the key policy as it was given, but for users and roles that were deleted since: they are shown by
+// their unique ids.
 func (c *Client) GetKeyPolicy(ctx context.Context, in *kms.GetKeyPolicyInput, optFns ...func(*kms.Options)) (*kms.GetKeyPolicyOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
@@ -38,9 +40,13 @@ func (c *Client) GetKeyPolicy(ctx context.Context, in *kms.GetKeyPolicyInput, op
 		return nil, err
 	}
 	out := &kms.GetKeyPolicyOutput{}
-	err = c.guard(ctx, &opGetKeyPolicy, request{keyID: in.KeyId}, func(context.Context, *key) error {
-		out.Policy, out.PolicyName = aws.String(c.defaultPolicy()), aws.String(policyName)
-		return checkPolicyName(in.PolicyName)
+	err = c.guard(ctx, &opGetKeyPolicy, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
+		if err := checkPolicyName(in.PolicyName); err != nil {
+			return err
+		}
+		text, err := c.bridge.shownPolicy(ctx, k)
+		out.Policy, out.PolicyName = aws.String(text), aws.String(policyName)
+		return err
 	})
 	return outcome(out, err)
 }
@@ -67,8 +73,9 @@ func (c *Client) ListKeyPolicies(ctx context.Context, in *kms.ListKeyPoliciesInp
 	return outcome(out, err)
 }
 
-// PutKeyPolicy accepts a document that says the same as the default policy, in every key state. Any other is refused with
-// UnsupportedOperationException.
+// PutKeyPolicy replaces the key policy, in every key state. It counts at once in this process, and within a second in every
+// other. Users and roles that it names are bound by their unique ids. A document that does not let the caller replace it
+// again is refused, unless BypassPolicyLockoutSafetyCheck is set.
 func (c *Client) PutKeyPolicy(ctx context.Context, in *kms.PutKeyPolicyInput, optFns ...func(*kms.Options)) (*kms.PutKeyPolicyOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
@@ -84,11 +91,23 @@ func (c *Client) PutKeyPolicy(ctx context.Context, in *kms.PutKeyPolicyInput, op
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	err = c.guard(ctx, &opPutKeyPolicy, request{keyID: in.KeyId}, func(context.Context, *key) error {
+	bypass := in.BypassPolicyLockoutSafetyCheck
+	req := request{keyID: in.KeyId, given: givenBypass(bypass)}
+	err = c.guard(ctx, &opPutKeyPolicy, req, func(ctx context.Context, k *key) error {
 		if err := checkPolicyName(in.PolicyName); err != nil {
 			return err
 		}
-		return c.checkPolicy(in.Policy)
+		record := k.record
+		if record.Policy, err = c.givenPolicy(ctx, *in.Policy, &req, subjectOf(k), bypass); err != nil {
+			return err
+		}
+		_, err := c.bridge.cache.commit(ctx, record.Put(k.version))
+		return err
 	})
 	return outcome(&kms.PutKeyPolicyOutput{}, err)
+}
+
+// givenBypass is the condition key of a member that CreateKey and PutKeyPolicy have.
+func givenBypass(bypass bool) map[string][]string {
+	return map[string][]string{"kms:bypasspolicylockoutsafetycheck": {strconv.FormatBool(bypass)}}
 }

@@ -3,12 +3,14 @@ package pkcs11kms
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 //lint:file-ignore SA1019 deprecated members are part of the API
@@ -21,6 +23,8 @@ type key struct {
 	mac     *macSpec   // nil when the key is no HMAC key
 	object  *token.Key // nil when the key is no HMAC key
 	token   *token.Token
+
+	policy func() (*policy.Document, error) // compiled when it is first asked for
 }
 
 // key returns the key that the API may show by this name, or keystore.ErrNotFound.
@@ -47,6 +51,10 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 		arn:     "arn:" + b.cfg.Partition + ":kms:" + record.Region + ":" + record.Account + ":key/" + record.ID,
 		mac:     macSpecOf(types.KeySpec(record.Spec)),
 		token:   r.token,
+		policy:  func() (*policy.Document, error) { return b.standard, nil },
+	}
+	if record.Policy != "" {
+		k.policy = sync.OnceValues(func() (*policy.Document, error) { return policy.ParseKeyPolicy(record.Policy) })
 	}
 	if k.mac != nil {
 		k.object = r.object(k.mac.hash, record)

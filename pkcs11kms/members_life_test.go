@@ -169,7 +169,7 @@ func (r *memberRig) life() map[string]map[string]func(*testing.T) {
 func (r *memberRig) putKeyPolicy() map[string]func(*testing.T) {
 	put := func(change func(*kms.PutKeyPolicyInput)) func(*testing.T) error {
 		return func(t *testing.T) error {
-			in := &kms.PutKeyPolicyInput{KeyId: r.key.KeyId, Policy: ptr(r.c.defaultPolicy())}
+			in := &kms.PutKeyPolicyInput{KeyId: r.key.KeyId, Policy: ptr(defaultPolicy(r.c.caller))}
 			change(in)
 			_, err := r.c.PutKeyPolicy(t.Context(), in)
 			return err
@@ -178,9 +178,15 @@ func (r *memberRig) putKeyPolicy() map[string]func(*testing.T) {
 	return map[string]func(*testing.T){
 		"KeyId":      fails[*types.NotFoundException](put(func(in *kms.PutKeyPolicyInput) { in.KeyId = ptr(unknownID) })),
 		"PolicyName": fails[*types.NotFoundException](put(func(in *kms.PutKeyPolicyInput) { in.PolicyName = ptr("other") })),
-		"Policy":     fails[*types.UnsupportedOperationException](put(func(in *kms.PutKeyPolicyInput) { in.Policy = ptr("{}") })),
-		"BypassPolicyLockoutSafetyCheck": func(t *testing.T) { // the default policy passes the check either way
-			require.NoError(t, put(func(in *kms.PutKeyPolicyInput) { in.BypassPolicyLockoutSafetyCheck = true })(t))
+		"Policy": func(t *testing.T) {
+			require.NoError(t, put(func(in *kms.PutKeyPolicyInput) { in.Policy = ptr(keyPolicy()) })(t))
+			require.Equal(t, keyPolicy(), policyOf(t, r.c, r.key.KeyId))
+		},
+		"BypassPolicyLockoutSafetyCheck": func(t *testing.T) {
+			key := mustCreate(t, r.c, types.KeySpecHmac256)
+			lockout := func(in *kms.PutKeyPolicyInput) { in.KeyId, in.Policy = key.KeyId, ptr(lockoutPolicy) }
+			requireAPIError(t, put(lockout)(t), "MalformedPolicyDocumentException", lockoutText)
+			require.NoError(t, put(func(in *kms.PutKeyPolicyInput) { lockout(in); in.BypassPolicyLockoutSafetyCheck = true })(t))
 		},
 	}
 }

@@ -59,6 +59,9 @@ var refusedWhole = func() map[string]bool {
 	return all
 }()
 
+// lockoutPolicy leaves the key to another account.
+const lockoutPolicy = `{"Statement":[{"Effect":"Allow","Principal":{"AWS":"444455556666"},"Action":"kms:*","Resource":"*"}]}`
+
 // memberRig is two keys, and the MAC of a message by the first.
 type memberRig struct {
 	c          *Client
@@ -94,8 +97,11 @@ func (r *memberRig) createKey() map[string]func(*testing.T) {
 		return fails[*types.UnsupportedOperationException](func(t *testing.T) error { _, err := create(t, change); return err })
 	}
 	return map[string]func(*testing.T){
-		"BypassPolicyLockoutSafetyCheck": func(t *testing.T) { // the default policy passes the check either way
-			_, err := create(t, func(in *kms.CreateKeyInput) { in.BypassPolicyLockoutSafetyCheck = true })
+		"BypassPolicyLockoutSafetyCheck": func(t *testing.T) {
+			lockout := func(in *kms.CreateKeyInput) { in.Policy = ptr(lockoutPolicy) }
+			_, err := create(t, lockout)
+			requireAPIError(t, err, "MalformedPolicyDocumentException", lockoutText)
+			_, err = create(t, func(in *kms.CreateKeyInput) { lockout(in); in.BypassPolicyLockoutSafetyCheck = true })
 			require.NoError(t, err)
 		},
 		"CustomKeyStoreId": refused(func(in *kms.CreateKeyInput) { in.CustomKeyStoreId = ptr("cks-1") }),
@@ -123,7 +129,11 @@ func (r *memberRig) createKey() map[string]func(*testing.T) {
 		},
 		"MultiRegion": refused(func(in *kms.CreateKeyInput) { in.MultiRegion = aws.Bool(true) }),
 		"Origin":      refused(func(in *kms.CreateKeyInput) { in.Origin = types.OriginTypeExternal }),
-		"Policy":      refused(func(in *kms.CreateKeyInput) { in.Policy = ptr(`{"Version":"2012-10-17","Statement":[]}`) }),
+		"Policy": func(t *testing.T) {
+			out, err := create(t, func(in *kms.CreateKeyInput) { in.Policy = ptr(keyPolicy()) })
+			require.NoError(t, err)
+			require.Equal(t, keyPolicy(), policyOf(t, r.c, out.KeyMetadata.KeyId))
+		},
 		"Tags": func(t *testing.T) {
 			out, err := create(t, func(in *kms.CreateKeyInput) { in.Tags = []types.Tag{{TagKey: ptr("k"), TagValue: ptr("v")}} })
 			require.NoError(t, err)

@@ -1,20 +1,25 @@
 package pkcs11kms
 
 import (
-	"bytes"
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
-	"reflect"
 	"regexp"
+	"strings"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
+
+// A key policy is stored with the unique ids of the users and roles that it names, as in AWS: a namesake that is made later
+// has no access. GetKeyPolicy shows the ARNs of those that are still there, and the unique ids of the others.
 
 const policyModelLimit = 131072 // the constraint of the API model, in characters
 
 var policyPattern = regexp.MustCompile(`^[\x{0009}\x{000A}\x{000D}\x{0020}-\x{00FF}]+$`)
 
-// defaultPolicy is the key policy of every key: the text that GetKeyPolicy of the real service returns for a key that
-// was created without a Policy.
-func (c *Client) defaultPolicy() string {
+// defaultPolicy is the policy of a key that was created without one: the text that GetKeyPolicy of the real service
+// returns for it.
+func defaultPolicy(root Caller) string {
 	return `{
   "Version" : "2012-10-17",
   "Id" : "key-default-1",
@@ -22,7 +27,7 @@ func (c *Client) defaultPolicy() string {
     "Sid" : "Enable IAM User Permissions",
     "Effect" : "Allow",
     "Principal" : {
-      "AWS" : "arn:` + c.bridge.cfg.Partition + `:iam::` + c.caller.account + `:root"
+      "AWS" : "` + root.arn + `"
     },
     "Action" : "kms:*",
     "Resource" : "*"
@@ -30,62 +35,108 @@ func (c *Client) defaultPolicy() string {
 }`
 }
 
-// checkPolicy accepts a document that says the same as the default policy. Any other is refused: a policy that is
-// stored and not enforced would be believed.
-func (c *Client) checkPolicy(text *string) error {
-	if text == nil {
-		return nil
+// The texts of the real service.
+const (
+	invalidPrincipalsText = "Policy contains a statement with one or more invalid principals."
+	lockoutText           = "The new key policy will not allow you to update the key policy in the future."
+)
+
+// givenPolicy reads a policy that a request has, and returns the text to store. The caller must be allowed to change it
+// again, unless bypass says that it need not be.
+func (c *Client) givenPolicy(ctx context.Context, text string, req *request, s subject, bypass bool) (string, error) {
+	if quota := c.bridge.cfg.Quotas.PolicyBytes; len(text) > quota {
+		return "", limitExceeded(fmt.Sprintf("The policy document exceeds the maximum length of %d bytes.", quota))
 	}
-	if quota := c.bridge.cfg.Quotas.PolicyBytes; len(*text) > quota {
-		return limitExceeded(fmt.Sprintf("The policy document exceeds the maximum length of %d bytes.", quota))
+	given, err := policy.ParseKeyPolicy(text)
+	var refused *policy.SyntaxError
+	if errors.As(err, &refused) && refused.InvalidPrincipal {
+		return "", malformedPolicy(invalidPrincipalsText)
 	}
-	var given, standard any
-	if !json.Valid([]byte(*text)) || duplicateNames([]byte(*text)) || json.Unmarshal([]byte(*text), &given) != nil {
-		return malformedPolicy("The policy document is not valid JSON.")
+	if err != nil {
+		return "", malformedPolicy(err.Error())
 	}
-	if err := json.Unmarshal([]byte(c.defaultPolicy()), &standard); err != nil {
-		return err
+	bound, err := c.bridge.bindPolicy(ctx, given)
+	if err != nil {
+		return "", err
 	}
-	if !reflect.DeepEqual(given, standard) {
-		return unsupported("Key policies other than the default key policy are not supported.")
+	if bypass {
+		return bound.Text(), nil
 	}
-	return nil
+	q, err := c.questionAbout(s, req, false)
+	if err != nil {
+		return "", err
+	}
+	q.document = bound
+	d, err := c.decision(ctx, &opPutKeyPolicy, &q)
+	if err == nil && !d.Allowed {
+		err = malformedPolicy(lockoutText)
+	}
+	return bound.Text(), err
 }
 
-// duplicateNames tells whether an object of a valid JSON document has a member twice: encoding/json would take the
-// last one silently.
-func duplicateNames(doc []byte) bool {
-	dec := json.NewDecoder(bytes.NewReader(doc))
-	var stack []map[string]bool // nil: inside a list
-	name := false               // the next string of the innermost object is a member name
-	for {
-		tok, err := dec.Token()
-		if err != nil {
-			return false
-		}
-		switch tok := tok.(type) {
-		case json.Delim:
-			switch tok {
-			case '{':
-				stack = append(stack, map[string]bool{})
-			case '[':
-				stack = append(stack, nil)
-			default:
-				stack = stack[:len(stack)-1]
-			}
-			name = len(stack) > 0 && stack[len(stack)-1] != nil
+// bindPolicy puts the unique ids of users and roles into the place of their ARNs. Principals that do not exist here are
+// refused; other accounts are taken, though none of theirs can call this service.
+func (b *Bridge) bindPolicy(ctx context.Context, given *policy.Document) (*policy.Document, error) {
+	ids := map[string]string{}
+	for _, name := range given.Principals() {
+		if name == "*" || accountPattern.MatchString(name) || b.isAccountRoot(name) {
 			continue
-		case string:
-			if name {
-				names := stack[len(stack)-1]
-				if names[tok] {
-					return true
-				}
-				names[tok] = true
-				name = false
-				continue
-			}
 		}
-		name = len(stack) > 0 && stack[len(stack)-1] != nil
+		id, ok, err := b.principalID(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, malformedPolicy(invalidPrincipalsText)
+		}
+		ids[name] = id
 	}
+	return policy.ParseKeyPolicy(given.MapPrincipals(func(name string) string {
+		if id, ok := ids[name]; ok {
+			return id
+		}
+		return name
+	}))
+}
+
+// principalID returns the unique id of a user or role, given its ARN or that id.
+func (b *Bridge) principalID(ctx context.Context, name string) (id string, ok bool, err error) {
+	if strings.HasPrefix(name, "arn:") {
+		return b.arnToID(ctx, name)
+	}
+	_, ok, err = b.idToARN(ctx, name)
+	return name, ok, err
+}
+
+// isAccountRoot tells whether an ARN is that of an account.
+func (b *Bridge) isAccountRoot(arn string) bool {
+	account, ok := strings.CutPrefix(arn, "arn:"+b.cfg.Partition+":iam::")
+	if account, ok = strings.CutSuffix(account, ":root"); !ok {
+		return false
+	}
+	return accountPattern.MatchString(account)
+}
+
+// shownPolicy is the text of a key's policy for those who ask for it.
+func (b *Bridge) shownPolicy(ctx context.Context, k *key) (string, error) {
+	document, err := k.policy()
+	if err != nil {
+		return "", err
+	}
+	names := map[string]string{}
+	for _, id := range document.Principals() {
+		arn, ok, err := b.idToARN(ctx, id)
+		if err != nil {
+			return "", err
+		}
+		if ok {
+			names[id] = arn
+		}
+	}
+	return document.MapPrincipals(func(id string) string {
+		if arn, ok := names[id]; ok {
+			return arn
+		}
+		return id
+	}), nil
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
 
-var opGenerateRandom = operation{name: "GenerateRandom"}
+var opGenerateRandom = operation{name: "GenerateRandom", private: true}
 
 // GenerateRandom returns 1 to 1,024 bytes from the token's random number generator (C_GenerateRandom).
 func (c *Client) GenerateRandom(ctx context.Context, in *kms.GenerateRandomInput, optFns ...func(*kms.Options)) (*kms.GenerateRandomOutput, error) {
@@ -24,7 +24,7 @@ func (c *Client) GenerateRandom(ctx context.Context, in *kms.GenerateRandomInput
 		return nil, validationError("NumberOfBytes is required.")
 	}
 	out := &kms.GenerateRandomOutput{}
-	err = c.guardAccount(ctx, &opGenerateRandom, func(ctx context.Context) error {
+	err = c.guardAccount(ctx, &opGenerateRandom, request{}, func(ctx context.Context) error {
 		switch {
 		case in.CustomKeyStoreId != nil:
 			return unsupported("Custom key stores are not supported.")

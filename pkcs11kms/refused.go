@@ -13,7 +13,7 @@ import (
 
 var (
 	opEncrypt                             = refusedUsage("Encrypt", types.KeyUsageTypeEncryptDecrypt)
-	opReEncrypt                           = refusedUsage("ReEncrypt", types.KeyUsageTypeEncryptDecrypt)
+	opReEncrypt                           = operation{name: "ReEncrypt", action: "ReEncryptTo", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeEncryptDecrypt}
 	opGenerateDataKey                     = refusedUsage("GenerateDataKey", types.KeyUsageTypeEncryptDecrypt)
 	opGenerateDataKeyWithoutPlaintext     = refusedUsage("GenerateDataKeyWithoutPlaintext", types.KeyUsageTypeEncryptDecrypt)
 	opGenerateDataKeyPair                 = refusedUsage("GenerateDataKeyPair", types.KeyUsageTypeEncryptDecrypt)
@@ -235,7 +235,7 @@ func (c *Client) Decrypt(ctx context.Context, in *kms.DecryptInput, optFns ...fu
 	}
 	foreign := func() error { return &types.InvalidCiphertextException{} }
 	if in.KeyId == nil {
-		return nil, c.guardAccount(ctx, &opDecrypt, func(context.Context) error { return foreign() })
+		return nil, c.guardAccount(ctx, &opDecrypt, request{}, func(context.Context) error { return foreign() })
 	}
 	return refuse[kms.DecryptOutput](ctx, c, nil, &opDecrypt, in.KeyId, in.GrantTokens, func(*key) error { return foreign() })
 }

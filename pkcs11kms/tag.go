@@ -71,7 +71,7 @@ func (c *Client) TagResource(ctx context.Context, in *kms.TagResourceInput, optF
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	err = c.change(ctx, &opTagResource, in.KeyId, func(record *keystore.Key) error {
+	err = c.change(ctx, &opTagResource, request{keyID: in.KeyId, given: givenTags(in.Tags)}, func(record *keystore.Key) error {
 		var err error
 		record.Tags, err = withTags(record.Tags, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
 		return err
@@ -96,7 +96,7 @@ func (c *Client) UntagResource(ctx context.Context, in *kms.UntagResourceInput, 
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	err = c.change(ctx, &opUntagResource, in.KeyId, func(record *keystore.Key) error {
+	err = c.change(ctx, &opUntagResource, request{keyID: in.KeyId, given: map[string][]string{"aws:tagkeys": in.TagKeys}}, func(record *keystore.Key) error {
 		record.Tags = slices.DeleteFunc(slices.Clone(record.Tags), func(t keystore.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
 		if len(record.Tags) == 0 {
 			record.Tags = nil

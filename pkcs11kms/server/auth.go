@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
@@ -53,5 +54,15 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange)
 	if err != nil {
 		return nil, nil, err
 	}
-	return client.As(who.caller), body, nil
+	return client.As(who.caller.From(connectionOf(r))), body, nil
+}
+
+// connectionOf is what policies may know of a request's connection. Headers that a proxy sets are not believed: anybody can
+// set them.
+func connectionOf(r *http.Request) pkcs11kms.Connection {
+	conn := pkcs11kms.Connection{TLS: r.TLS != nil, UserAgent: r.UserAgent()}
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		conn.SourceIP = peer.Addr().Unmap()
+	}
+	return conn
 }

@@ -1,0 +1,143 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
+)
+
+// Whether a caller may do what it asks for is decided here, and nowhere else, by the key's policy and the caller's own
+// (package policy). Key and principal come from the cache, so that a policy, a principal or an access key that is taken
+// away counts in every process within a second.
+
+// actionName is how policies call the operation.
+func (op *operation) actionName() string {
+	if op.action != "" {
+		return "kms:" + op.action
+	}
+	return "kms:" + op.name
+}
+
+// identity is the caller as policies see it.
+type identity struct {
+	principal policy.Principal
+	policies  []policy.Named
+	tags      []keystore.Tag
+	kind      keystore.PrincipalType // empty: the account's root
+	name      string
+}
+
+// identify looks the caller up. A user or role that is not there any more is nobody, whom every policy denies everything.
+func (b *Bridge) identify(ctx context.Context, caller Caller) (identity, error) {
+	who := identity{principal: policy.Principal{Account: caller.account, ARN: caller.arn, ID: caller.id, Root: caller.root()}}
+	if who.principal.Root {
+		return who, nil
+	}
+	p, err := b.principal(ctx, caller.id)
+	if errors.Is(err, keystore.ErrNotFound) || err == nil && p.record.Account != caller.account {
+		return identity{}, nil
+	}
+	if err != nil {
+		return identity{}, err
+	}
+	who.policies, who.tags, who.kind, who.name = p.policies, p.record.Tags, p.record.Type, p.record.Name
+	return who, nil
+}
+
+// question is one decision that is asked for.
+type question struct {
+	resource string           // the ARN that is decided on, or *
+	shown    string           // what the refusal names instead, where the resource must not be told
+	document *policy.Document // the key policy; nil: only the caller's own policies count
+	about    conditions
+}
+
+// decide answers a question: nil, AccessDeniedException, or what kept it from being answered.
+func (c *Client) decide(ctx context.Context, op *operation, q *question) error {
+	d, err := c.decision(ctx, op, q)
+	if err != nil || d.Allowed {
+		return err
+	}
+	return accessDenied(c.caller, op, q.shown, d)
+}
+
+func (c *Client) decision(ctx context.Context, op *operation, q *question) (policy.Decision, error) {
+	who, err := c.bridge.identify(ctx, c.caller)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	q.about.client, q.about.ctx, q.about.who, q.about.op = c, ctx, &who, op
+	d := policy.Evaluate(policy.Request{
+		Principal: who.principal,
+		Action:    op.actionName(),
+		Resource:  q.resource,
+		Account:   c.caller.account,
+		Context:   &q.about,
+	}, policy.Policies{Key: q.document, Identity: who.policies})
+	return d, q.about.err
+}
+
+// authorise decides on a key, or on the place where one would be: there, the default policy counts, so that only who may use
+// any key by its own policies learns that there is none. With held, nothing may be asked of the store for it.
+func (c *Client) authorise(ctx context.Context, op *operation, req *request, s subject, held bool) error {
+	if op.private {
+		return c.decide(ctx, op, &question{resource: "*", shown: "*", about: conditions{req: req, held: held}})
+	}
+	if err := c.authoriseAlias(ctx, op, req); err != nil {
+		return err
+	}
+	q, err := c.questionAbout(s, req, held)
+	if err != nil {
+		return err
+	}
+	return c.decide(ctx, op, &q)
+}
+
+func (c *Client) questionAbout(s subject, req *request, held bool) (question, error) {
+	q := question{
+		document: c.bridge.standard,
+		about:    conditions{req: req, key: s.key, keyID: s.id, alias: s.name.alias, held: held},
+	}
+	var err error
+	if s.key == nil {
+		q.resource = c.arn(keyID{region: s.name.region, account: s.name.account, id: s.id})
+	} else {
+		q.resource = s.key.arn
+		q.document, err = s.key.policy()
+	}
+	q.shown = q.resource
+	if s.name.alias != "" {
+		q.shown = c.arn(s.name) // which key an alias leads to is told to those who may use it
+	}
+	return q, err
+}
+
+// authoriseKey decides on one more key that an operation concerns.
+func (c *Client) authoriseKey(ctx context.Context, op *operation, k *key) error {
+	return c.authorise(ctx, op, &request{}, subjectOf(k), false)
+}
+
+// authoriseAlias decides on the alias of an operation that concerns one. No key policy can allow that.
+func (c *Client) authoriseAlias(ctx context.Context, op *operation, req *request) error {
+	if req.aliasName == "" {
+		return nil
+	}
+	arn := c.aliasARN(req.aliasName)
+	return c.decide(ctx, op, &question{resource: arn, shown: arn, about: conditions{req: req}})
+}
+
+// authoriseAccount decides on an operation that names no key.
+func (c *Client) authoriseAccount(ctx context.Context, op *operation, req *request) error {
+	switch {
+	case c.caller.nobody():
+		return accessDenied(c.caller, op, "*", noKeyPolicyAllows)
+	case req.aliasName != "":
+		return c.authoriseAlias(ctx, op, req)
+	}
+	return c.decide(ctx, op, &question{resource: "*", shown: "*", about: conditions{req: req}})
+}
+
+// noKeyPolicyAllows is the decision on those who are refused without a look at any policy.
+var noKeyPolicyAllows = policy.Decision{Reason: policy.NoKeyPolicyAllow}

@@ -1,0 +1,194 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// conditions is the context of one decision: the values of the condition keys that this service knows (AWS KMS developer
+// guide, "Condition keys"; IAM user guide, "Global condition context keys"). Values are worked out when a policy asks.
+type conditions struct {
+	client *Client
+	ctx    context.Context
+	who    *identity
+	op     *operation
+	req    *request
+	key    *key   // nil: the request is about no key, or there is none
+	keyID  string // of the key, or of the place where it would be; empty: the request is about none
+	alias  string // by which the caller named the key
+
+	held    bool     // nothing may be asked of the store
+	err     error    // why a value could not be told: no decision counts then
+	aliases []string // of the key, once they were asked for
+}
+
+// errAskStore says that the decision cannot be made with what is held in memory.
+var errAskStore = errors.New("the store must be asked")
+
+// Values implements policy.Context.
+func (x *conditions) Values(name string) ([]string, bool) {
+	if given, ok := x.req.given[name]; ok {
+		return given, true
+	}
+	prefix, rest, _ := strings.Cut(name, ":")
+	switch prefix {
+	case "kms":
+		return x.service(rest)
+	case "aws":
+		return x.global(rest)
+	}
+	return nil, false
+}
+
+func one(value string) ([]string, bool) { return []string{value}, true }
+
+// some is the value of a condition key that is absent when it is empty.
+func some(value string) ([]string, bool) {
+	if value == "" {
+		return nil, false
+	}
+	return one(value)
+}
+
+// service has the condition keys of AWS KMS.
+func (x *conditions) service(name string) ([]string, bool) {
+	switch name {
+	case "calleraccount":
+		return one(x.who.principal.Account)
+	case "macalgorithm":
+		return some(string(x.req.algorithm))
+	case "requestalias":
+		return some(x.alias)
+	case "resourcealiases":
+		return x.resourceAliases()
+	}
+	if x.key == nil {
+		return nil, false
+	}
+	switch name {
+	case "keyspec", "customermasterkeyspec":
+		return one(x.key.record.Spec)
+	case "keyusage", "customermasterkeyusage":
+		return one(x.key.record.Usage)
+	case "keyorigin":
+		return one(x.key.record.Origin)
+	case "multiregion":
+		return one("false")
+	}
+	return nil, false
+}
+
+// resourceAliases reads the aliases of the key. It reads those of a key that is not there as well, see resolve.go.
+func (x *conditions) resourceAliases() ([]string, bool) {
+	if x.keyID == "" || x.aliases != nil {
+		return x.aliases, len(x.aliases) > 0
+	}
+	if x.held {
+		x.err = errAskStore
+		return nil, false
+	}
+	c := x.client
+	value := keystore.TargetValue(c.region.name, c.caller.account, x.keyID)
+	recs, err := c.bridge.store.Lookup(x.ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, MaxAliasesPerKey)
+	if err != nil {
+		x.err = err
+	}
+	x.aliases = make([]string, len(recs))
+	for i, rec := range recs {
+		x.aliases[i] = rec.Ref.ID
+	}
+	return x.aliases, len(x.aliases) > 0
+}
+
+// global has the condition keys of all services.
+func (x *conditions) global(name string) ([]string, bool) {
+	if tag, ok := strings.CutPrefix(name, "principaltag/"); ok {
+		return tagValue(x.who.tags, tag)
+	}
+	if tag, ok := strings.CutPrefix(name, "resourcetag/"); ok && x.key != nil {
+		return tagValue(x.key.record.Tags, tag)
+	}
+	now := x.client.bridge.cfg.Now().UTC()
+	switch name {
+	case "currenttime":
+		return one(now.Format(time.RFC3339))
+	case "epochtime":
+		return one(strconv.FormatInt(now.Unix(), 10))
+	case "requestedregion":
+		return one(x.client.region.name)
+	case "resourceaccount":
+		return one(x.client.caller.account)
+	}
+	if values, ok := x.principal(name); ok {
+		return values, true
+	}
+	return x.connection(name)
+}
+
+func (x *conditions) principal(name string) ([]string, bool) {
+	who := x.who
+	switch name {
+	case "principalarn":
+		return one(who.principal.ARN)
+	case "principalaccount":
+		return one(who.principal.Account)
+	case "principaltype":
+		return one(principalTypes[who.kind])
+	case "userid":
+		return one(who.principal.ID)
+	case "username":
+		if who.kind == keystore.PrincipalUser {
+			return one(who.name)
+		}
+	}
+	return nil, false
+}
+
+// principalTypes are the values of aws:PrincipalType. AWS calls the sessions of a role so; here its access keys are used
+// directly.
+var principalTypes = map[keystore.PrincipalType]string{"": "Account", keystore.PrincipalUser: "User", keystore.PrincipalRole: "AssumedRole"}
+
+func (x *conditions) connection(name string) ([]string, bool) {
+	conn := x.client.caller.conn
+	if conn == (Connection{}) {
+		return nil, false
+	}
+	switch name {
+	case "sourceip":
+		if conn.SourceIP.IsValid() {
+			return one(conn.SourceIP.WithZone("").String())
+		}
+	case "securetransport":
+		return one(strconv.FormatBool(conn.TLS))
+	case "useragent":
+		return some(conn.UserAgent)
+	}
+	return nil, false
+}
+
+// tagValue returns the value of a tag; condition keys know no case.
+func tagValue(tags []keystore.Tag, name string) ([]string, bool) {
+	for _, tag := range tags {
+		if strings.EqualFold(tag.Key, name) {
+			return one(tag.Value)
+		}
+	}
+	return nil, false
+}
+
+// givenTags are the condition keys of an input with tags.
+func givenTags(tags []types.Tag) map[string][]string {
+	given := map[string][]string{}
+	for _, tag := range tags {
+		given["aws:requesttag/"+strings.ToLower(*tag.TagKey)] = []string{*tag.TagValue}
+		given["aws:tagkeys"] = append(given["aws:tagkeys"], *tag.TagKey)
+	}
+	return given
+}

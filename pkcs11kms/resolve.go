@@ -1,0 +1,98 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// Whether a key is there is none of the business of a caller who may not use it. So a refusal is the same for a key that is
+// there and for one that is not, and costs the same calls of the store: one for the alias, if there is one in the request,
+// and one for the key.
+
+// subject is what a KeyId named: a key, or the place where one would be.
+type subject struct {
+	name    keyID // as the caller wrote it: a key or an alias
+	id      string
+	key     *key  // nil: there is none
+	missing error // what a caller is told then who might have used it
+}
+
+func subjectOf(k *key) subject {
+	name := keyID{region: k.record.Region, account: k.record.Account, id: k.record.ID}
+	return subject{name: name, id: name.id, key: k}
+}
+
+// noKey is the id of no key. An alias that is not there leads to it.
+const noKey = "00000000-0000-0000-0000-000000000000"
+
+// permitted returns the key that a request names if the caller may run the operation on it. What the cache holds counts
+// only where it permits; a refusal is decided on what the store says now.
+func (c *Client) permitted(ctx context.Context, op *operation, req *request) (*key, error) {
+	if c.caller.nobody() {
+		return nil, accessDenied(c.caller, op, *req.keyID, noKeyPolicyAllows)
+	}
+	name, err := c.parseKeyID(*req.keyID, op.aliases)
+	if err != nil {
+		return nil, err
+	}
+	if name.account != c.caller.account {
+		return nil, accessDenied(c.caller, op, c.arn(name), noKeyPolicyAllows)
+	}
+	if !op.fresh {
+		s, err := c.heldSubject(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if s.key != nil && c.authorise(ctx, op, req, s, true) == nil {
+			return s.key, nil
+		}
+	}
+	s, err := c.readSubject(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.authorise(ctx, op, req, s, false); err != nil {
+		return s.key, err
+	}
+	return s.key, s.missing
+}
+
+// heldSubject finds the key without asking the store for records. Its key is nil when that does not find it.
+func (c *Client) heldSubject(ctx context.Context, name keyID) (subject, error) {
+	s := subject{name: name, id: name.id}
+	if name.alias != "" {
+		alias, ok, err := held[*aliasRecord](ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias))
+		if err != nil || !ok {
+			return s, err
+		}
+		s.id = alias.record.Target
+	}
+	var err error
+	s.key, _, err = held[*key](ctx, c.bridge.cache, keystore.KeyRef(name.region, name.account, s.id))
+	return s, err
+}
+
+// readSubject asks the store.
+func (c *Client) readSubject(ctx context.Context, name keyID) (subject, error) {
+	s := subject{name: name, id: name.id, missing: notFound("Key '%s' does not exist", c.arn(name))}
+	if name.alias != "" {
+		s.missing = aliasNotFound(c.arn(name))
+		alias, err := cachedRecord(ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias), true, decodeAlias)
+		switch {
+		case errors.Is(err, keystore.ErrNotFound):
+			s.id = noKey
+		case err != nil:
+			return s, err
+		default:
+			s.id = alias.record.Target
+		}
+	}
+	k, err := c.bridge.key(ctx, keystore.KeyRef(name.region, name.account, s.id), true)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return s, nil
+	}
+	s.key, s.missing = k, nil
+	return s, err
+}
