@@ -102,7 +102,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.generateRandomCommand(),
 		a.createAliasCommand(), a.updateAliasCommand(), a.deleteAliasCommand(), a.listAliasesCommand(),
 		a.tagResourceCommand(), a.untagResourceCommand(), a.listResourceTagsCommand(),
-		a.getKeyPolicyCommand(), a.putKeyPolicyCommand(), a.listKeyPoliciesCommand(),
+		a.getKeyPolicyCommand(), a.putKeyPolicyCommand(), a.listKeyPoliciesCommand(), a.policyCommand(),
 		a.getKeyRotationStatusCommand(), a.enableKeyRotationCommand(), a.disableKeyRotationCommand(), a.rotateKeyOnDemandCommand(), a.listKeyRotationsCommand())
 	return root
 }

@@ -88,7 +88,7 @@ func loadBlob(value string) ([]byte, error) {
 }
 
 // listFlags take several values in a row, as the aws CLI's do.
-var listFlags = []string{"--grant-tokens", "--tags", "--tag-keys"}
+var listFlags = []string{"--grant-tokens", "--tags", "--tag-keys", "--context"}
 
 // spreadLists writes "--tags A B" as "--tags=A --tags=B", which is what the flag parser can read.
 func spreadLists(args []string) []string {

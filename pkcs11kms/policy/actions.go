@@ -107,3 +107,12 @@ func covered(text string) (some, all trait) {
 	}
 	return some, all
 }
+
+// IsAction tells whether AWS KMS has an action of that name, such as kms:GenerateMac, in whatever case.
+func IsAction(name string) bool {
+	_, ok := actions[strings.ToLower(name)]
+	return ok
+}
+
+// IdentityOnly tells whether an action is never decided by a key policy, such as kms:ListKeys: its resource is *.
+func IdentityOnly(name string) bool { return actions[strings.ToLower(name)]&identityOnly != 0 }

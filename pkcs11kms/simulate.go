@@ -1,0 +1,86 @@
+package pkcs11kms
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
+)
+
+// Simulation is a question about a call that nobody makes.
+type Simulation struct {
+	Region    string              // empty: the default region
+	Principal string              // ARN of a user, a role or the account's root
+	Action    string              // such as kms:GenerateMac
+	KeyID     string              // what GenerateMac takes; empty: an action that names no key
+	Context   map[string][]string // values of condition keys, in place of those of the key, the principal and now
+}
+
+// Verdict is the answer to a Simulation.
+type Verdict struct {
+	policy.Decision
+	Resource string // ARN of the key, or *
+}
+
+// SimulatePolicy tells whether policies allow a principal an action on a key, and which statement decides: what authorisation
+// would find for a call in process with the same condition keys. State and usage of the key do not matter. Of operations on
+// aliases it tells the part of the key.
+func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, error) {
+	c, err := b.Client(s.Region)
+	if err != nil {
+		return Verdict{}, err
+	}
+	caller, err := b.Caller(ctx, s.Principal)
+	if err != nil {
+		return Verdict{}, err
+	}
+	c = c.As(caller)
+	op, err := simulated(s.Action)
+	if err != nil {
+		return Verdict{}, err
+	}
+	req := request{given: map[string][]string{}}
+	for name, values := range s.Context {
+		req.given[strings.ToLower(name)] = values
+	}
+	q := question{resource: "*", about: conditions{req: &req}}
+	if s.KeyID != "" {
+		if q, err = c.questionOn(ctx, s.KeyID, &req); err != nil {
+			return Verdict{}, c.answer(ctx, "SimulatePolicy", "", err)
+		}
+	}
+	switch {
+	case op.private:
+		q = question{resource: "*", about: conditions{req: &req}}
+	case s.KeyID == "":
+		return Verdict{}, validationError(fmt.Sprintf("%s is decided on a key: name one", s.Action))
+	}
+	d, err := c.decision(ctx, op, &q)
+	return Verdict{d, q.resource}, c.answer(ctx, "SimulatePolicy", "", err)
+}
+
+// simulated returns an operation for an action.
+func simulated(action string) (*operation, error) {
+	name, ok := strings.CutPrefix(action, "kms:")
+	if !ok || !policy.IsAction(action) {
+		return nil, validationError(fmt.Sprintf("%q is no action of AWS KMS, such as kms:GenerateMac", action))
+	}
+	return &operation{name: name, private: policy.IdentityOnly(action)}, nil
+}
+
+// questionOn is the question about a key that must be there.
+func (c *Client) questionOn(ctx context.Context, text string, req *request) (question, error) {
+	name, err := c.parseKeyID(text, true)
+	if err != nil {
+		return question{}, err
+	}
+	s, err := c.readSubject(ctx, name)
+	if err != nil {
+		return question{}, err
+	}
+	if s.missing != nil {
+		return question{}, s.missing
+	}
+	return c.questionAbout(s, req, false)
+}
