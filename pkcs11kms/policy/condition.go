@@ -72,7 +72,7 @@ func (c *condition) missing() verdict {
 }
 
 // conditionKey: a service prefix, a name, and for some a tag key or the like, of the characters that tag keys have.
-const conditionKey = `[A-Za-z0-9.-]+:[A-Za-z0-9_-]+(?:[/:][\p{L}\p{Z}\p{N}_.:/=+@-]{1,256})?`
+const conditionKey = `[A-Za-z0-9.-]{1,64}:[A-Za-z0-9_-]{1,64}(?:[/:][\p{L}\p{Z}\p{N}_.:/=+@-]{1,256})?`
 
 var conditionKeyPattern = regexp.MustCompile(`^` + conditionKey + `$`)
 
@@ -98,6 +98,8 @@ func (c *compiler) conditions(n *node, path string, s *statement) error {
 	return nil
 }
 
+const maxPathKey = 64 // bytes of a condition key in the path of an error
+
 // keys compiles what stands under one operator.
 func (c *compiler) keys(n *node, path string, op operator, s *statement) error {
 	if n.kind != anObject || len(n.items) == 0 {
@@ -116,7 +118,7 @@ func (c *compiler) keys(n *node, path string, op operator, s *statement) error {
 		seen[key] = true
 		cond := condition{key: key, set: op.set, negated: op.negated, ifExists: op.ifExists}
 		cond.absent = cond.missing()
-		if err := op.compile(c, &n.items[i], path+"."+name.text, &cond); err != nil {
+		if err := op.compile(c, &n.items[i], path+"."+beginning(name.text, maxPathKey), &cond); err != nil {
 			return err
 		}
 		s.conditions = append(s.conditions, cond)

@@ -127,6 +127,7 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	f.Add(principalsText)
+	f.Add(`{"Statement": {"Effect": "Allow", "Action": "kms:*", "Resource": "*", "Condition": {"Bool": {"aws:PrincipalTag/` + strings.Repeat("é", 200) + `": "x"}}}}`)
 	f.Add(defaultKeyPolicy)
 	r := Request{Principal: callers["producer"], Action: "kms:GenerateMac", Resource: keyARN, Account: "111122223333",
 		Context: keys{"aws:username": {"a"}, "aws:tagkeys": {"a", "b"}}}
@@ -138,6 +139,7 @@ func FuzzParse(f *testing.F) {
 				var syntax *SyntaxError
 				require.ErrorAs(t, err, &syntax)
 				assert.Less(t, len(syntax.Reason), 300)
+				assert.Less(t, len(syntax.Path), 200)
 				assert.Equal(t, []Finding{{syntax.Line, syntax.Path, Error, syntax.Reason}}, findings)
 				continue
 			}

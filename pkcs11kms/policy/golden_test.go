@@ -159,13 +159,15 @@ func (c *goldenCase) addInline(line string) {
 	last.statements = append(last.statements, statement)
 }
 
-// contextValues reads "NAME = a | b", "NAME", "NAME = x * 5000".
+// contextValues reads "NAME = a | b", "NAME", "NAME = x * 5000", "NAME = invalid utf-8".
 func contextValues(s string) (string, []string) {
 	name, list, some := strings.Cut(s, " =")
 	if !some {
 		return name, []string{}
 	}
-	list = strings.TrimPrefix(list, " ")
+	if list = strings.TrimPrefix(list, " "); list == "invalid utf-8" {
+		return name, []string{"\xff"}
+	}
 	if text, times, ok := strings.Cut(list, " * "); ok {
 		n, _ := strconv.Atoi(times)
 		return name, []string{strings.Repeat(text, n)}

@@ -168,5 +168,13 @@ func excerpt(s string) string {
 	if len(s) <= excerptBytes {
 		return fmt.Sprintf("%q", s)
 	}
-	return fmt.Sprintf("%q...", strings.ToValidUTF8(s[:excerptBytes], ""))
+	return fmt.Sprintf("%q...", beginning(s, excerptBytes))
+}
+
+// beginning returns at most n bytes of whole characters.
+func beginning(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
 }

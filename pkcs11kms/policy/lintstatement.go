@@ -42,7 +42,7 @@ func (l *linter) conditions(p place) {
 		path := p.path + ".Condition." + block.names[i].text
 		for j := range block.items[i].names {
 			name, values := &block.items[i].names[j], &block.items[i].items[j]
-			l.operands(op, values, path+"."+name.text)
+			l.operands(op, values, path+"."+beginning(name.text, maxPathKey))
 			l.conditionKey(p, op, name, path)
 		}
 	}

@@ -12,8 +12,11 @@ type operator struct {
 	negated  bool
 	set      setOperator
 	ifExists bool
-	compile  func(c *compiler, n *node, path string, cond *condition) error
+	compile  compileValues
 }
+
+// compileValues makes the test of a condition from the values in the document.
+type compileValues func(c *compiler, n *node, path string, cond *condition) error
 
 // family is the type of the values that an operator compares.
 type family int
@@ -132,7 +135,7 @@ func (t *stringTest) fits(e *evaluation, value string) verdict {
 	})
 }
 
-func compileString(wild, fold bool) func(*compiler, *node, string, *condition) error {
+func compileString(wild, fold bool) compileValues {
 	return func(c *compiler, n *node, path string, cond *condition) error {
 		t := &stringTest{fold: fold}
 		cond.test = t

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net/netip"
 	"regexp"
@@ -13,29 +14,46 @@ import (
 // maxAtom is longer than any date or address, in bytes.
 const maxAtom = 64
 
-type numericTest struct {
-	want   order
-	values []float64
+// orderTest compares values that have an order: numbers and dates.
+type orderTest[T any] struct {
+	want    order
+	values  []T
+	parse   func(string) (T, bool)
+	compare func(a, b T) int
 }
 
-func (t *numericTest) fits(e *evaluation, value string) verdict {
-	got, ok := parseNumber(value)
+func (t *orderTest[T]) fits(e *evaluation, value string) verdict {
+	got, ok := t.parse(value)
 	if !ok {
 		return unknown
 	}
-	return anyOf(e, t.values, func(want *float64) verdict {
-		return verdictOf(t.want.has(compareFloat(got, *want)))
-	})
+	return anyOf(e, t.values, func(want *T) verdict { return verdictOf(t.want.has(t.compare(got, *want))) })
 }
 
-func compareFloat(a, b float64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
+func compileNumeric(want order) compileValues {
+	return compileOrder(orderTest[float64]{want: want, parse: parseNumber, compare: cmp.Compare[float64]},
+		"is no number of at most 15 digits")
+}
+
+func compileDate(want order) compileValues {
+	return compileOrder(orderTest[time.Time]{want: want, parse: parseDate, compare: time.Time.Compare},
+		"is no date such as 2026-01-31T12:00:00Z and no seconds since 1970")
+}
+
+// compileOrder takes the values as strings or as JSON numbers.
+func compileOrder[T any](t orderTest[T], complaint string) compileValues {
+	return func(c *compiler, n *node, path string, cond *condition) error {
+		t := t // each condition has values of its own
+		cond.test = &t
+		return c.values(n, path, aNumber, func(item *node, path string) error {
+			value, ok := t.parse(item.text)
+			if !ok {
+				return c.errorf(item, path, "%s %s", excerpt(item.text), complaint)
+			}
+			t.values = append(t.values, value)
+			return nil
+		})
 	}
-	return 0
 }
 
 // numberPattern: integers and decimals of at most 15 digits, which a float64 tells apart exactly.
@@ -47,36 +65,6 @@ func parseNumber(s string) (float64, bool) {
 	}
 	f, err := strconv.ParseFloat(s, 64)
 	return f, err == nil
-}
-
-func compileNumeric(want order) func(*compiler, *node, string, *condition) error {
-	return func(c *compiler, n *node, path string, cond *condition) error {
-		t := &numericTest{want: want}
-		cond.test = t
-		return c.values(n, path, aNumber, func(item *node, path string) error {
-			value, ok := parseNumber(item.text)
-			if !ok {
-				return c.errorf(item, path, "%s is no number of at most 15 digits", excerpt(item.text))
-			}
-			t.values = append(t.values, value)
-			return nil
-		})
-	}
-}
-
-type dateTest struct {
-	want   order
-	values []time.Time
-}
-
-func (t *dateTest) fits(e *evaluation, value string) verdict {
-	got, ok := parseDate(value)
-	if !ok {
-		return unknown
-	}
-	return anyOf(e, t.values, func(want *time.Time) verdict {
-		return verdictOf(t.want.has(got.Compare(*want)))
-	})
 }
 
 // epochPattern: from 1973 on. Eight digits might be a day, four a year.
@@ -98,21 +86,6 @@ func parseDate(s string) (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
-}
-
-func compileDate(want order) func(*compiler, *node, string, *condition) error {
-	return func(c *compiler, n *node, path string, cond *condition) error {
-		t := &dateTest{want: want}
-		cond.test = t
-		return c.values(n, path, aNumber, func(item *node, path string) error {
-			value, ok := parseDate(item.text)
-			if !ok {
-				return c.errorf(item, path, "%s is no date such as 2026-01-31T12:00:00Z and no seconds since 1970", excerpt(item.text))
-			}
-			t.values = append(t.values, value)
-			return nil
-		})
-	}
 }
 
 // literalTest compares texts that have one form only: true and false, and strict base64.

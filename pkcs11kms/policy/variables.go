@@ -43,15 +43,16 @@ func (t *template) expand(e *evaluation) (pattern, verdict) {
 		if v != yes {
 			return pattern{}, v
 		}
-		if !e.spend(len(text)) {
-			return pattern{}, unknown
-		}
 		b = append(b, text...)
 	}
 	return compiledPattern(string(b)), yes
 }
 
+// value returns what a piece stands for in this request, and pays for its bytes.
 func (p *part) value(e *evaluation) (string, verdict) {
+	if !e.spend(len(p.text)) {
+		return "", unknown
+	}
 	if p.key == "" {
 		return p.text, yes
 	}
