@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -106,4 +107,30 @@ func TestDoctorWithoutATokenOrAStore(t *testing.T) {
 
 	r = Doctor(t.Context(), Config{})
 	require.Equal(t, "config", r.Checks[0].Area)
+}
+
+// Doctor tells of policies that name principals who are gone, and of those that cannot be read.
+func TestDoctorReadsKeyPolicies(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	name := roleName("gone")
+	role := as(t, c, name)
+	dangling, unreadable := mustCreate(t, c, "HMAC_256"), mustCreate(t, c, "HMAC_256")
+	putPolicy(t, c, dangling.KeyId, keyPolicy(grant("Allow", role.caller.arn, "kms:GenerateMac")))
+	require.Len(t, Doctor(t.Context(), cfg).find("key", *dangling.KeyId), 1)
+	require.NoError(t, c.bridge.DeletePrincipal(t.Context(), name))
+
+	k, err := c.bridge.key(t.Context(), keystore.KeyRef(testRegion, testAccount, *unreadable.KeyId), true)
+	require.NoError(t, err)
+	record := k.record
+	record.Policy = "{"
+	_, err = c.bridge.store.Commit(t.Context(), record.Put(k.version))
+	require.NoError(t, err)
+
+	r := Doctor(t.Context(), cfg)
+	require.Equal(t, StatusWarning, r.find("key", *dangling.KeyId)[1].Status)
+	require.Contains(t, r.find("key", *dangling.KeyId)[1].Text, role.caller.id)
+	require.Equal(t, StatusError, r.find("key", *unreadable.KeyId)[1].Status)
+	_, err = generate(t.Context(), c, unreadable.KeyId, []byte("m"))
+	require.ErrorContains(t, err, "KMSInternalException")
 }

@@ -30,6 +30,7 @@ func (d *doctor) examineKeys(ctx context.Context, region *RegionReport, held inv
 	for _, account := range []string{d.cfg.AccountID, ""} {
 		err := d.eachKey(ctx, region.Name, account, func(record keystore.Key) {
 			region.Keys = append(region.Keys, d.examineKey(record, byID[string(record.CKAID)], held.restricts))
+			d.examinePolicy(ctx, record)
 		})
 		if err != nil {
 			d.fail("store", region.Name, err)
