@@ -234,8 +234,11 @@ func (b *Bridge) remove(ctx context.Context, record keystore.Key, version uint64
 	}
 	crashAt("object-destroyed")
 	b.regions[record.Region].objects.Delete(record.CKAID.String())
-	_, err = b.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
-	return err
+	if _, err = b.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version}); err != nil {
+		return err
+	}
+	crashAt("record-removed")
+	return nil
 }
 
 // destroyObject destroys the object of a key that is being removed, if it is there and is ours to destroy.
