@@ -214,7 +214,7 @@ func (b *Bridge) finish(ctx context.Context, record keystore.Key, version uint64
 	err := b.remove(ctx, record, version)
 	switch {
 	case err == nil:
-		b.log.Info("removed a key that was left half made", "key", record.ID)
+		b.log.Info("removed a key that was half made or half deleted", "key", record.ID)
 	case errors.Is(err, keystore.ErrConflict):
 		return nil
 	}
