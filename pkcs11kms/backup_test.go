@@ -15,9 +15,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pkcs11kms/bridge/internal/contest"
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/pkcs11kms/bridge/test/contest"
 )
 
 // openStateDir opens a state directory, of whose client the test may close what it opened before.

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pkcs11kms/bridge/internal/contest"
+	"github.com/pkcs11kms/bridge/test/contest"
 )
 
 // contenders are users of keys of the clients' account.
