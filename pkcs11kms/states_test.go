@@ -57,6 +57,8 @@ func answerOf(t *testing.T, c *Client, op, keyID string) string {
 	return api.ErrorCode() + ": " + api.ErrorMessage()
 }
 
+var namesNoKey = map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true, "DeleteAlias": true}
+
 // The state table (AWS KMS developer guide, "Key states"): every state that can be reached and every operation on a key,
 // the exact answer in each cell.
 func TestStateTable(t *testing.T) {
@@ -91,14 +93,17 @@ func TestStateTable(t *testing.T) {
 		answer := refusals("%ARN%")[op]
 		table[op] = cell{answer, answer, answer}
 	}
-	elsewhere := map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true, "DeleteAlias": true} // name no key
 	for _, op := range operations() {
-		if elsewhere[op] {
+		if namesNoKey[op] {
 			continue
 		}
 		row, known := table[op]
 		require.True(t, known, "%s has no row in the table", op)
-		for state, want := range map[string]string{"Enabled": row.enabled, "Disabled": row.disabled, "PendingDeletion": row.pending} {
+		states := map[string]string{"Enabled": row.enabled, "Disabled": row.disabled, "PendingDeletion": row.pending, "Unavailable": row.enabled}
+		if op == "GenerateMac" || op == "VerifyMac" {
+			states["Unavailable"] = "KeyUnavailableException: %ARN% is unavailable."
+		}
+		for state, want := range states {
 			key := mustCreate(t, c, types.KeySpecHmac256)
 			if op == "UpdateAlias" {
 				createAlias(t, c, "alias/minimal", mustCreate(t, c, types.KeySpecHmac256).KeyId)
@@ -108,12 +113,42 @@ func TestStateTable(t *testing.T) {
 				require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
 			case "PendingDeletion":
 				schedule(t, c, key.KeyId, 7)
+			case "Unavailable": // the token has lost the object
+				record, _ := storedKey(t, c, key.KeyId)
+				require.NoError(t, c.region.token.DestroyKey(t.Context(), record.CKAID, record.ID))
 			}
 			got := answerOf(t, c, op, *key.KeyId)
 			require.Equal(t, strings.ReplaceAll(want, "%ARN%", *key.Arn), got, "%s in the state %s", op, state)
 			if strings.HasSuffix(op, "Alias") && (got == ok || op == "UpdateAlias") {
 				require.Equal(t, "ok", answerOf(t, c, "DeleteAlias", *key.KeyId))
 			}
+		}
+	}
+}
+
+// An alias is taken where AWS KMS takes one, by name and by ARN, and nowhere else.
+func TestWhereAnAliasIsTaken(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	createAlias(t, c, "alias/taken", key.KeyId)
+	taken := map[string]bool{}
+	for _, op := range []string{"DescribeKey", "GetPublicKey", "GenerateMac", "VerifyMac", "Sign", "Verify", "Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey",
+		"GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate"} {
+		taken[op] = true
+	}
+	for _, op := range operations() {
+		if namesNoKey[op] {
+			continue
+		}
+		for _, alias := range []string{"alias/taken", "arn:aws:kms:us-west-2:111122223333:alias/taken"} {
+			want := "NotFoundException: Invalid keyId '" + alias + "'"
+			switch {
+			case taken[op]:
+				want = answerOf(t, c, op, *key.KeyId)
+			case op == "CreateAlias" || op == "UpdateAlias":
+				want = "ValidationException: Aliases must refer to keys. Not aliases"
+			}
+			require.Equal(t, want, answerOf(t, c, op, alias), "%s of %s", op, alias)
 		}
 	}
 }
