@@ -1,77 +1,20 @@
 package pkcs11kms
 
 import (
-	"context"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
-
-	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 )
-
-// countingStore is a real store that notes what is asked of it, but for the poller's looks.
-type countingStore struct {
-	keystore.Store
-	mu    sync.Mutex
-	calls []string
-}
-
-func (s *countingStore) note(call string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls = append(s.calls, call)
-}
-
-// take returns the calls since the last take.
-func (s *countingStore) take() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	calls := s.calls
-	s.calls = nil
-	return calls
-}
-
-func (s *countingStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
-	s.note("Get " + string(ref.Kind))
-	return s.Store.Get(ctx, ref)
-}
-
-func (s *countingStore) List(ctx context.Context, kind keystore.Kind, region, account, after string, limit int) ([]keystore.Record, error) {
-	s.note("List " + string(kind))
-	return s.Store.List(ctx, kind, region, account, after, limit)
-}
-
-func (s *countingStore) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
-	s.note("Lookup " + string(index))
-	return s.Store.Lookup(ctx, index, value, after, limit)
-}
-
-func (s *countingStore) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
-	s.note("Commit")
-	return s.Store.Commit(ctx, changes...)
-}
-
-// countingClient is a client of a real token and of a store that counts.
-func countingClient(t *testing.T) (*Client, *countingStore) {
-	cfg := newConfig(t)
-	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, real.Close()) })
-	store := &countingStore{Store: real}
-	cfg.Store, cfg.StorePath = store, ""
-	return openClient(t, cfg), store
-}
 
 // Whoever may do nothing with a key gets the same answer, by the same calls of the store and none of the token, whether
 // there is such a key or not: fresh in the store or cached, by id or by alias, whatever its policy says.
 func TestExistenceIsNotRevealed(t *testing.T) {
-	c, store := countingClient(t)
+	cfg, store := counting(t)
+	c := openClient(t, cfg)
 	plain, denying, aliased := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
 	stranger := as(t, c, userName("stranger"), `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*",
 		"Condition":{"ForAnyValue:StringEquals":{"kms:ResourceAliases":"alias/none"}}}]}`)

@@ -1,9 +1,6 @@
 package pkcs11kms
 
 import (
-	"context"
-	"fmt"
-	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -12,50 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 )
-
-// countingStore is a real store that counts what is read of it.
-type countingStore struct {
-	keystore.Store
-	calls, records atomic.Int64
-}
-
-func (s *countingStore) count(records int) {
-	s.calls.Add(1)
-	s.records.Add(int64(records))
-}
-
-func (s *countingStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
-	s.count(1)
-	return s.Store.Get(ctx, ref)
-}
-
-func (s *countingStore) List(ctx context.Context, kind keystore.Kind, region, account, after string, limit int) ([]keystore.Record, error) {
-	recs, err := s.Store.List(ctx, kind, region, account, after, limit)
-	s.count(len(recs))
-	return recs, err
-}
-
-func (s *countingStore) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
-	recs, err := s.Store.Lookup(ctx, index, value, after, limit)
-	s.count(len(recs))
-	return recs, err
-}
-
-// read returns calls and records since the last time.
-func (s *countingStore) read() string {
-	return fmt.Sprintf("%d calls, %d records", s.calls.Swap(0), s.records.Swap(0))
-}
 
 // readings tells what opening a store with so many keys reads, and what operations read.
 func readings(t *testing.T, size int) map[string]string {
-	cfg := newConfig(t)
-	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, real.Close()) })
-	store := &countingStore{Store: real}
-	cfg.Store, cfg.StorePath = store, ""
+	cfg, store := counting(t)
 	filling := openClient(t, cfg)
 	ids := fillStore(t, filling, size)
 	for _, id := range ids {
