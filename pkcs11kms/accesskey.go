@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"regexp"
 	"sync"
 	"time"
 
@@ -188,8 +189,15 @@ func (b *Bridge) changeAccessKey(ctx context.Context, owner PrincipalName, id st
 	})
 }
 
+var accessKeyIDPattern = regexp.MustCompile(`^\w+$`)
+
 // readAccessKey reads an access key that is not deleted, of that owner unless it is the zero PrincipalName.
 func (b *Bridge) readAccessKey(ctx context.Context, owner PrincipalName, id string) (record keystore.AccessKey, version uint64, err error) {
+	var v violations
+	v.text("accessKeyId", &id, 16, 128, accessKeyIDPattern)
+	if err := v.iamErr(); err != nil {
+		return keystore.AccessKey{}, 0, err
+	}
 	var o keyOwner
 	if !owner.root() {
 		if o, err = b.keyOwner(ctx, owner); err != nil {

@@ -25,7 +25,7 @@ import (
 var (
 	opCreateAlias = operation{name: "CreateAlias", fresh: true, states: notPending}
 	opUpdateAlias = operation{name: "UpdateAlias", fresh: true, states: notPending}
-	opDeleteAlias = operation{name: "DeleteAlias"}
+	opDeleteAlias = operation{name: "DeleteAlias", fresh: true}
 	opListAliases = operation{name: "ListAliases", private: true}
 )
 
@@ -122,7 +122,7 @@ func (c *Client) createAlias(ctx context.Context, name string, k *key) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.bridge.cache.commit(ctx, alias.Put(0), gained)
+	_, err = c.bridge.cache.commit(ctx, k.witness.and(alias.Put(0), gained)...)
 	return err
 }
 
@@ -168,14 +168,15 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 	record.Target, record.Updated = to.record.ID, c.bridge.wallClock()
 	changes := []keystore.Change{record.Put(alias.version)}
 	if from != nil {
-		if err := c.authoriseKey(ctx, &opUpdateAlias, from); err != nil {
+		if err := c.authoriseTarget(ctx, &opUpdateAlias, name, from); err != nil {
 			return err
 		}
 		if from.record.Usage != to.record.Usage || (from.mac == nil) != (to.mac == nil) {
 			return validationError(fmt.Sprintf("Alias %s can only be associated with a key of the same type and usage.", name))
 		}
 		if from.record.ID == to.record.ID {
-			_, err := c.bridge.cache.commit(ctx, append(changes, keystore.Change{Op: keystore.Check, Ref: to.record.Ref(), Expect: to.version})...)
+			same := keystore.Change{Op: keystore.Check, Ref: to.record.Ref(), Expect: to.version}
+			_, err := c.bridge.cache.commit(ctx, to.witness.and(append(changes, same)...)...)
 			return err
 		}
 		lost, err := c.countAlias(from, -1)
@@ -188,7 +189,7 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.bridge.cache.commit(ctx, append(changes, gained)...)
+	_, err = c.bridge.cache.commit(ctx, to.witness.and(append(changes, gained)...)...)
 	return err
 }
 
@@ -214,8 +215,8 @@ func (c *Client) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput, optF
 	if err := checkAliasName(*in.AliasName); err != nil {
 		return nil, err
 	}
-	err = c.guardAccount(ctx, &opDeleteAlias, request{aliasName: *in.AliasName}, func(ctx context.Context) error {
-		return retryConflicts(ctx, func() error { return c.deleteAlias(ctx, *in.AliasName) })
+	err = c.guardAccount(ctx, &opDeleteAlias, request{aliasName: *in.AliasName}, func(ctx context.Context, w witness) error {
+		return c.deleteAlias(ctx, *in.AliasName, w)
 	})
 	return outcome(&kms.DeleteAliasOutput{}, err)
 }
@@ -230,7 +231,7 @@ func retryConflicts(ctx context.Context, try func() error) error {
 	}
 }
 
-func (c *Client) deleteAlias(ctx context.Context, name string) error {
+func (c *Client) deleteAlias(ctx context.Context, name string, w witness) error {
 	alias, err := c.freshAlias(ctx, name)
 	if err != nil {
 		return err
@@ -239,7 +240,7 @@ func (c *Client) deleteAlias(ctx context.Context, name string) error {
 	k, err := c.bridge.key(ctx, keystore.KeyRef(c.region.name, c.caller.account, alias.record.Target), true)
 	switch {
 	case err == nil:
-		if err := c.authoriseKey(ctx, &opDeleteAlias, k); err != nil {
+		if err := c.authoriseTarget(ctx, &opDeleteAlias, name, k); err != nil {
 			return err
 		}
 		lost, err := c.countAlias(k, -1)
@@ -250,7 +251,7 @@ func (c *Client) deleteAlias(ctx context.Context, name string) error {
 	case !errors.Is(err, keystore.ErrNotFound):
 		return err
 	}
-	_, err = c.bridge.cache.commit(ctx, changes...)
+	_, err = c.bridge.cache.commit(ctx, w.and(changes...)...)
 	return err
 }
 
@@ -278,7 +279,7 @@ func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optF
 		return err
 	}
 	if in.KeyId == nil {
-		err = c.guardAccount(ctx, &opListAliases, request{}, func(ctx context.Context) error { return list(ctx, "") })
+		err = c.guardAccount(ctx, &opListAliases, request{}, func(ctx context.Context, _ witness) error { return list(ctx, "") })
 	} else {
 		err = c.guard(ctx, &opListAliases, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error { return list(ctx, k.record.ID) })
 	}

@@ -1,6 +1,7 @@
 package pkcs11kms
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -31,12 +32,15 @@ type identity struct {
 
 // identify looks the caller up. A user or role that is not there any more is nobody, whom every policy denies everything.
 func (b *Bridge) identify(ctx context.Context, caller Caller) (identity, error) {
+	if caller.account != b.cfg.AccountID {
+		return identity{}, nil // a Caller of another Bridge
+	}
 	who := identity{principal: policy.Principal{Account: caller.account, ARN: caller.arn, ID: caller.id, Root: caller.root()}}
 	if who.principal.Root {
 		return who, nil
 	}
 	p, err := b.principal(ctx, caller.id)
-	if errors.Is(err, keystore.ErrNotFound) || err == nil && p.record.Account != caller.account {
+	if errors.Is(err, keystore.ErrNotFound) {
 		return identity{}, nil
 	}
 	if err != nil {
@@ -45,6 +49,28 @@ func (b *Bridge) identify(ctx context.Context, caller Caller) (identity, error) 
 	who.policies, who.tags, who.kind, who.name = p.policies, p.record.Tags, p.record.Type, p.record.Name
 	return who, nil
 }
+
+// witness binds the commits of an operation to the caller's user or role as it was when the operation was permitted: a
+// policy or a principal that is taken away before the commit makes it fail, and the operation is decided anew.
+type witness []keystore.Change
+
+// witness is empty for operations that change nothing, and for the root, from which nothing is taken away.
+func (c *Client) witness(ctx context.Context, op *operation) (witness, error) {
+	if !op.fresh || c.caller.nobody() || c.caller.root() {
+		return nil, nil
+	}
+	p, err := c.bridge.principal(ctx, c.caller.id)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, nil // and nothing is permitted to it
+	}
+	if err != nil {
+		return nil, err
+	}
+	return witness{{Op: keystore.Check, Ref: p.record.Ref(), Expect: p.version}}, nil
+}
+
+// and returns the changes of a commit with what they are bound to.
+func (w witness) and(changes ...keystore.Change) []keystore.Change { return append(changes, w...) }
 
 // question is one decision that is asked for.
 type question struct {
@@ -98,7 +124,7 @@ func (c *Client) authorise(ctx context.Context, op *operation, req *request, s s
 func (c *Client) questionAbout(s subject, req *request, held bool) (question, error) {
 	q := question{
 		document: c.bridge.standard,
-		about:    conditions{req: req, key: s.key, keyID: s.id, alias: s.name.alias, held: held},
+		about:    conditions{req: req, key: s.key, keyID: s.id, alias: cmp.Or(s.name.alias, req.byAlias), held: held},
 	}
 	var err error
 	if s.key == nil {
@@ -114,9 +140,14 @@ func (c *Client) questionAbout(s subject, req *request, held bool) (question, er
 	return q, err
 }
 
-// authoriseKey decides on one more key that an operation concerns.
-func (c *Client) authoriseKey(ctx context.Context, op *operation, k *key) error {
-	return c.authorise(ctx, op, &request{}, subjectOf(k), false)
+// authoriseTarget decides on the key that an alias leads to, which a refusal does not name.
+func (c *Client) authoriseTarget(ctx context.Context, op *operation, aliasName string, k *key) error {
+	document, err := k.policy()
+	if err != nil {
+		return err
+	}
+	return c.decide(ctx, op, &question{resource: k.arn, shown: c.aliasARN(aliasName), document: document,
+		about: conditions{req: &request{}, key: k, keyID: k.record.ID}})
 }
 
 // authoriseAlias decides on the alias of an operation that concerns one. No key policy can allow that.

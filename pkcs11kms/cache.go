@@ -92,6 +92,13 @@ func (c *cache) confirmedNow(ref keystore.Ref) (value any, ok bool) {
 	return c.decoded[ref], true
 }
 
+// noted returns what the cache holds, confirmed or not.
+func (c *cache) noted(ref keystore.Ref) any {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.decoded[ref]
+}
+
 func (c *cache) currentEpoch() uint64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

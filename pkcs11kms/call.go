@@ -51,6 +51,7 @@ func (rule stateRule) allows(k *key) error {
 // request is what guard must know of one call.
 type request struct {
 	keyID       *string
+	byAlias     string // the alias that keyID was resolved from earlier
 	aliasName   string // of operations on an alias: the caller needs the permission on it as well
 	grantTokens []string
 	algorithm   types.MacAlgorithmSpec // of GenerateMac and VerifyMac
@@ -63,7 +64,7 @@ func (c *Client) guard(ctx context.Context, op *operation, req request, run func
 	var err error
 	for {
 		began := c.bridge.cfg.Now()
-		if k, err = c.admit(ctx, op, req); err == nil {
+		if k, err = c.admitWitnessed(ctx, op, req); err == nil {
 			err = run(ctx, k)
 		}
 		// A token that is busy or hangs can take longer than a permission may get old. Then the result counts only if
@@ -83,16 +84,38 @@ func (c *Client) guard(ctx context.Context, op *operation, req request, run func
 	return c.answer(ctx, op.name, arn, err)
 }
 
-// guardAccount runs an operation that names no key.
-func (c *Client) guardAccount(ctx context.Context, op *operation, req request, run func(context.Context) error) error {
-	err := c.authoriseAccount(ctx, op, &req)
-	if err == nil {
-		err = c.allow(op)
+// guardAccount runs an operation that names no key. run gets what every commit of it must be bound to.
+func (c *Client) guardAccount(ctx context.Context, op *operation, req request, run func(context.Context, witness) error) error {
+	for {
+		w, err := c.witness(ctx, op)
+		if err == nil {
+			err = c.authoriseAccount(ctx, op, &req)
+		}
+		if err == nil {
+			err = c.allow(op)
+		}
+		if err == nil {
+			err = run(ctx, w)
+		}
+		if !op.fresh || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
+			return c.answer(ctx, op.name, "", err)
+		}
 	}
-	if err == nil {
-		err = run(ctx)
+}
+
+// admitWitnessed is admit, with the witness of an operation that changes something in the key.
+func (c *Client) admitWitnessed(ctx context.Context, op *operation, req request) (*key, error) {
+	w, err := c.witness(ctx, op)
+	if err != nil {
+		return nil, err
 	}
-	return c.answer(ctx, op.name, "", err)
+	k, err := c.admit(ctx, op, req)
+	if err != nil || len(w) == 0 {
+		return k, err
+	}
+	own := *k
+	own.witness = w
+	return &own, nil
 }
 
 // admit returns the key when the caller may run the operation on it and its state and kind allow it.

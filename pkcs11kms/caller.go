@@ -10,12 +10,14 @@ type Caller struct {
 	arn     string
 	id      string // unique id of the user or role; for the account's root the account
 	conn    Connection
+
+	connected bool // conn says where the caller comes from; otherwise the call is one in process
 }
 
-// Connection is where a request came from, as far as policies may ask. The zero Connection is a call in process: the
-// condition keys aws:SourceIp, aws:SecureTransport and aws:UserAgent are absent then.
+// Connection is where a request came from, as far as policies may ask: by the condition keys aws:SourceIp,
+// aws:SecureTransport and aws:UserAgent. Calls in process have none of them.
 type Connection struct {
-	SourceIP  netip.Addr // of the peer, not what a header says
+	SourceIP  netip.Addr // of the peer, not what a header says; the zero Addr where the peer has none
 	TLS       bool
 	UserAgent string
 }
@@ -36,7 +38,7 @@ func (c Caller) ARN() string { return c.arn }
 
 // From returns the same principal as it comes by a connection.
 func (c Caller) From(conn Connection) Caller {
-	c.conn = conn
+	c.conn, c.connected = conn, true
 	return c
 }
 

@@ -110,10 +110,10 @@ func (x *conditions) resourceAliases() ([]string, bool) {
 // global has the condition keys of all services.
 func (x *conditions) global(name string) ([]string, bool) {
 	if tag, ok := strings.CutPrefix(name, "principaltag/"); ok {
-		return tagValue(x.who.tags, tag)
+		return tagValues(x.who.tags, tag)
 	}
 	if tag, ok := strings.CutPrefix(name, "resourcetag/"); ok && x.key != nil {
-		return tagValue(x.key.record.Tags, tag)
+		return tagValues(x.key.record.Tags, tag)
 	}
 	now := x.client.bridge.cfg.Now().UTC()
 	switch name {
@@ -125,6 +125,8 @@ func (x *conditions) global(name string) ([]string, bool) {
 		return one(x.client.region.name)
 	case "resourceaccount":
 		return one(x.client.caller.account)
+	case "viaawsservice", "principalisawsservice":
+		return one("false") // nobody but users, roles and root calls this service
 	}
 	if values, ok := x.principal(name); ok {
 		return values, true
@@ -157,7 +159,7 @@ var principalTypes = map[keystore.PrincipalType]string{"": "Account", keystore.P
 
 func (x *conditions) connection(name string) ([]string, bool) {
 	conn := x.client.caller.conn
-	if conn == (Connection{}) {
+	if !x.client.caller.connected {
 		return nil, false
 	}
 	switch name {
@@ -168,26 +170,42 @@ func (x *conditions) connection(name string) ([]string, bool) {
 	case "securetransport":
 		return one(strconv.FormatBool(conn.TLS))
 	case "useragent":
-		return some(conn.UserAgent)
+		return userAgent(conn.UserAgent)
 	}
 	return nil, false
 }
 
-// tagValue returns the value of a tag; condition keys know no case.
-func tagValue(tags []keystore.Tag, name string) ([]string, bool) {
+// maxUserAgent is more than clients send. Comparing a longer one with the patterns of a policy could take long, so it
+// counts as one that cannot be judged: as two.
+const maxUserAgent = 1024
+
+func userAgent(name string) ([]string, bool) {
+	if len(name) > maxUserAgent {
+		return []string{name[:maxUserAgent], name[:maxUserAgent]}, true
+	}
+	return some(name)
+}
+
+// Tag keys that differ in case alone are several tags and one condition key, since condition keys know no case: it has
+// several values then, which a condition on one value cannot judge. Both sides are folded by strings.ToLower, as the policy
+// is.
+
+// tagValues returns the values of the tags whose key is folded to name.
+func tagValues(tags []keystore.Tag, name string) (values []string, ok bool) {
 	for _, tag := range tags {
-		if strings.EqualFold(tag.Key, name) {
-			return one(tag.Value)
+		if strings.ToLower(tag.Key) == name {
+			values = append(values, tag.Value)
 		}
 	}
-	return nil, false
+	return values, len(values) > 0
 }
 
 // givenTags are the condition keys of an input with tags.
 func givenTags(tags []types.Tag) map[string][]string {
 	given := map[string][]string{}
 	for _, tag := range tags {
-		given["aws:requesttag/"+strings.ToLower(*tag.TagKey)] = []string{*tag.TagValue}
+		name := "aws:requesttag/" + strings.ToLower(*tag.TagKey)
+		given[name] = append(given[name], *tag.TagValue)
 		given["aws:tagkeys"] = append(given["aws:tagkeys"], *tag.TagKey)
 	}
 	return given

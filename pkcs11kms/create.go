@@ -30,7 +30,7 @@ import (
 // record is invisible until step 3. When step 2 or 3 fails, the record goes to Deleting, the object is destroyed and
 // the record removed: the same way that the janitor takes.
 
-var opCreateKey = operation{name: "CreateKey", private: true}
+var opCreateKey = operation{name: "CreateKey", private: true, fresh: true}
 
 // CreateKey generates an HMAC key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or
 // HMAC_512 and KeyUsage GENERATE_VERIFY_MAC; both must be given. Other specs, origins, multi-Region keys are refused with
@@ -46,7 +46,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 	}
 	var out *kms.CreateKeyOutput
 	req := request{given: givenCreate(in)}
-	err = c.guardAccount(ctx, &opCreateKey, req, func(ctx context.Context) error {
+	err = c.guardAccount(ctx, &opCreateKey, req, func(ctx context.Context, w witness) error {
 		spec, err := c.supported(in)
 		if err != nil {
 			return err
@@ -56,7 +56,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		if err := c.grantedCreate(ctx, in, &req, &record); err != nil {
 			return err
 		}
-		k, err := c.bridge.makeKey(ctx, c.region, spec, record, 0)
+		k, err := c.bridge.makeKey(ctx, c.region, spec, record, 0, w)
 		if err != nil {
 			return err
 		}
@@ -66,23 +66,22 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 	return outcome(out, err)
 }
 
-// grantedCreate puts policy and tags into a new record, if the caller may give them.
+// grantedCreate puts tags and policy into a new record, if the caller may give them.
 func (c *Client) grantedCreate(ctx context.Context, in *kms.CreateKeyInput, req *request, record *keystore.Key) (err error) {
-	name := keyID{region: record.Region, account: record.Account, id: record.ID}
-	if in.Policy != nil {
-		s := subject{name: name, id: name.id}
-		if record.Policy, err = c.givenPolicy(ctx, *in.Policy, req, s, in.BypassPolicyLockoutSafetyCheck); err != nil {
+	arn := c.arn(keyID{region: record.Region, account: record.Account, id: record.ID})
+	if len(in.Tags) > 0 {
+		if err := c.decide(ctx, &opTagResource, &question{resource: arn, shown: "*", about: conditions{req: req}}); err != nil {
+			return err
+		}
+		if record.Tags, err = withTags(nil, in.Tags, c.bridge.cfg.Quotas.TagsPerKey); err != nil {
 			return err
 		}
 	}
-	if len(in.Tags) == 0 {
-		return nil
+	if in.Policy != nil {
+		k := &key{record: *record, arn: arn} // what it will be
+		k.record.Spec, k.record.Usage, k.record.Origin = string(requestedSpec(in)), string(in.KeyUsage), string(types.OriginTypeAwsKms)
+		record.Policy, err = c.givenPolicy(ctx, *in.Policy, k, in.BypassPolicyLockoutSafetyCheck)
 	}
-	arn := c.arn(name)
-	if err := c.decide(ctx, &opTagResource, &question{resource: arn, shown: "*", about: conditions{req: req}}); err != nil {
-		return err
-	}
-	record.Tags, err = withTags(nil, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
 	return err
 }
 
@@ -174,10 +173,10 @@ func newCKAID(r *region) keystore.HexBytes {
 const idAttempts = 32
 
 // makeKey makes the HMAC key of a new record, in the three steps. expect is the version of a record that it replaces, or 0:
-// keystore.ErrConflict when it is another.
-func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key, expect uint64) (k *key, err error) {
+// keystore.ErrConflict when it is another, or when what w stands for has changed.
+func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key, expect uint64, w witness) (k *key, err error) {
 	for range idAttempts {
-		k, err = b.tryMakeKey(ctx, r, spec, record, expect)
+		k, err = b.tryMakeKey(ctx, r, spec, record, expect, w)
 		if !errors.Is(err, token.ErrKeyExists) && !errors.Is(err, keystore.ErrExists) {
 			break
 		}
@@ -186,7 +185,7 @@ func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record k
 	return k, err
 }
 
-func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key, expect uint64) (*key, error) {
+func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key, expect uint64, w witness) (*key, error) {
 	record.State, record.Instance = keystore.Creating, b.store.Instance()
 	record.Spec, record.Usage = string(spec.spec), string(types.KeyUsageTypeGenerateVerifyMac)
 	record.Origin = string(types.OriginTypeAwsKms)
@@ -207,7 +206,7 @@ func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *macSpec, recor
 	crashAt("object-made")
 	made := record
 	made.State, made.Instance = keystore.Enabled, ""
-	enabled, err := b.cache.commit(ctx, made.Put(version))
+	enabled, err := b.cache.commit(ctx, w.and(made.Put(version))...)
 	if err != nil {
 		b.undoCreate(ctx, record, version, err)
 		return nil, err

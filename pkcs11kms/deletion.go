@@ -57,12 +57,12 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDel
 		return nil, validationError(pendingWindowText)
 	}
 	var out *kms.ScheduleKeyDeletionOutput
-	given := map[string][]string{"kms:schedulekeydeletionpendingwindowindays": {strconv.Itoa(int(days))}}
-	err = c.guard(ctx, &opScheduleKeyDeletion, request{keyID: in.KeyId, given: given}, func(ctx context.Context, k *key) error {
+	req := request{keyID: in.KeyId, given: givenWindow(days)}
+	err = c.guard(ctx, &opScheduleKeyDeletion, req, func(ctx context.Context, k *key) error {
 		record := k.record
 		record.State = keystore.PendingDeletion
 		record.DeletionDate = c.bridge.wallClock().Add(time.Duration(days) * 24 * time.Hour)
-		if _, err := c.bridge.cache.commit(ctx, record.Put(k.version)); err != nil {
+		if _, err := c.bridge.cache.commit(ctx, k.witness.and(record.Put(k.version))...); err != nil {
 			return err
 		}
 		out = &kms.ScheduleKeyDeletionOutput{KeyId: aws.String(k.arn), DeletionDate: aws.Time(record.DeletionDate),
@@ -70,6 +70,10 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDel
 		return nil
 	})
 	return out, err
+}
+
+func givenWindow(days int32) map[string][]string {
+	return map[string][]string{"kms:schedulekeydeletionpendingwindowindays": {strconv.Itoa(int(days))}}
 }
 
 // CancelKeyDeletion takes a scheduled deletion back. The key is Disabled then, whatever it was before.
@@ -87,7 +91,7 @@ func (c *Client) CancelKeyDeletion(ctx context.Context, in *kms.CancelKeyDeletio
 	err = c.guard(ctx, &opCancelKeyDeletion, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
 		record := k.record
 		record.State, record.DeletionDate = keystore.Disabled, time.Time{}
-		if _, err := c.bridge.cache.commit(ctx, record.Put(k.version)); err != nil {
+		if _, err := c.bridge.cache.commit(ctx, k.witness.and(record.Put(k.version))...); err != nil {
 			return err
 		}
 		out = &kms.CancelKeyDeletionOutput{KeyId: aws.String(k.arn)}

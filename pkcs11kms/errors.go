@@ -99,7 +99,7 @@ func accessDenied(caller Caller, op *operation, resource string, d policy.Decisi
 	switch {
 	case d.Reason == policy.DeniedByKeyPolicy && d.Otherwise:
 		because = "with an explicit deny in a resource-based policy"
-	case d.Reason == policy.DeniedByIdentityPolicy && d.Otherwise:
+	case d.Reason == policy.DeniedByIdentityPolicy && (d.Otherwise || d.ByIdentity):
 		because = "with an explicit deny in an identity-based policy"
 	case d.Reason == policy.NoKeyPolicyAllow:
 		because = "because no resource-based policy allows the " + op.actionName() + " action"

@@ -55,7 +55,7 @@ func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...
 		return nil, err
 	}
 	out := &kms.ListKeysOutput{Keys: []types.KeyListEntry{}}
-	err = c.guardAccount(ctx, &opListKeys, request{}, func(ctx context.Context) error {
+	err = c.guardAccount(ctx, &opListKeys, request{}, func(ctx context.Context, _ witness) error {
 		p := page{op: opListKeys.name, limit: in.Limit, most: 1000, normal: 100, marker: in.Marker}
 		more, err := c.walk(ctx, p, c.keysAfter, func(rec keystore.Record) error {
 			k, err := c.bridge.decodeKey(rec)
@@ -115,7 +115,7 @@ func (c *Client) change(ctx context.Context, op *operation, req request, edit fu
 		if err := edit(&record); err != nil || reflect.DeepEqual(record, k.record) {
 			return err
 		}
-		_, err := c.bridge.cache.commit(ctx, record.Put(k.version))
+		_, err := c.bridge.cache.commit(ctx, k.witness.and(record.Put(k.version))...)
 		return err
 	})
 }

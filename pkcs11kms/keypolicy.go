@@ -98,10 +98,10 @@ func (c *Client) PutKeyPolicy(ctx context.Context, in *kms.PutKeyPolicyInput, op
 			return err
 		}
 		record := k.record
-		if record.Policy, err = c.givenPolicy(ctx, *in.Policy, &req, subjectOf(k), bypass); err != nil {
+		if record.Policy, err = c.givenPolicy(ctx, *in.Policy, k, bypass); err != nil {
 			return err
 		}
-		_, err := c.bridge.cache.commit(ctx, record.Put(k.version))
+		_, err := c.bridge.cache.commit(ctx, k.witness.and(record.Put(k.version))...)
 		return err
 	})
 	return outcome(&kms.PutKeyPolicyOutput{}, err)

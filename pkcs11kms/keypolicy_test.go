@@ -125,6 +125,11 @@ func TestAliasPermissions(t *testing.T) {
 			needed = append(needed, *key.Arn)
 		}
 		for i, missing := range needed {
+			// The key that the alias leads to is not told.
+			shown := missing
+			if i > 1 || step.action == "DeleteAlias" {
+				shown = aliasARN
+			}
 			name := userName(step.action + "-" + string(rune('a'+i)))
 			policies := []string{}
 			for _, resource := range needed {
@@ -133,7 +138,7 @@ func TestAliasPermissions(t *testing.T) {
 				}
 			}
 			who := as(t, c, name, policies...)
-			requireDenied(t, step.call(who), who, step.action, missing, noIdentity(step.action))
+			requireDenied(t, step.call(who), who, step.action, shown, noIdentity(step.action))
 		}
 		policies := []string{}
 		for _, resource := range needed {

@@ -25,11 +25,18 @@ type key struct {
 	token   *token.Token
 
 	policy func() (*policy.Document, error) // compiled when it is first asked for
+
+	witness witness // of the operation that the key was found for
 }
 
 // key returns the key that the API may show by this name, or keystore.ErrNotFound.
 func (b *Bridge) key(ctx context.Context, ref keystore.Ref, fresh bool) (*key, error) {
-	return cachedRecord(ctx, b.cache, ref, fresh, b.decodeKey)
+	return cachedRecord(ctx, b.cache, ref, fresh, func(rec keystore.Record) (*key, error) {
+		if k, ok := b.cache.noted(ref).(*key); ok && k.version == rec.Version {
+			return k, nil // with its policy compiled
+		}
+		return b.decodeKey(rec)
+	})
 }
 
 // decodeKey reads a key record. One that is between two of its steps is answered with keystore.ErrNotFound.

@@ -41,9 +41,9 @@ const (
 	lockoutText           = "The new key policy will not allow you to update the key policy in the future."
 )
 
-// givenPolicy reads a policy that a request has, and returns the text to store. The caller must be allowed to change it
-// again, unless bypass says that it need not be.
-func (c *Client) givenPolicy(ctx context.Context, text string, req *request, s subject, bypass bool) (string, error) {
+// givenPolicy reads a policy that a key is to have, and returns the text to store. The caller must be allowed to change it
+// later, unless bypass says that it need not be.
+func (c *Client) givenPolicy(ctx context.Context, text string, k *key, bypass bool) (string, error) {
 	if quota := c.bridge.cfg.Quotas.PolicyBytes; len(text) > quota {
 		return "", limitExceeded(fmt.Sprintf("The policy document exceeds the maximum length of %d bytes.", quota))
 	}
@@ -62,11 +62,8 @@ func (c *Client) givenPolicy(ctx context.Context, text string, req *request, s s
 	if bypass {
 		return bound.Text(), nil
 	}
-	q, err := c.questionAbout(s, req, false)
-	if err != nil {
-		return "", err
-	}
-	q.document = bound
+	later := request{given: givenBypass(false)} // the next PutKeyPolicy, not what is asked for now
+	q := question{resource: k.arn, document: bound, about: conditions{req: &later, key: k, keyID: k.record.ID}}
 	d, err := c.decision(ctx, &opPutKeyPolicy, &q)
 	if err == nil && !d.Allowed {
 		err = malformedPolicy(lockoutText)

@@ -24,7 +24,7 @@ func (c *Client) GenerateRandom(ctx context.Context, in *kms.GenerateRandomInput
 		return nil, validationError("NumberOfBytes is required.")
 	}
 	out := &kms.GenerateRandomOutput{}
-	err = c.guardAccount(ctx, &opGenerateRandom, request{}, func(ctx context.Context) error {
+	err = c.guardAccount(ctx, &opGenerateRandom, request{}, func(ctx context.Context, _ witness) error {
 		switch {
 		case in.CustomKeyStoreId != nil:
 			return unsupported("Custom key stores are not supported.")

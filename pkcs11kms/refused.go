@@ -235,7 +235,7 @@ func (c *Client) Decrypt(ctx context.Context, in *kms.DecryptInput, optFns ...fu
 	}
 	foreign := func() error { return &types.InvalidCiphertextException{} }
 	if in.KeyId == nil {
-		return nil, c.guardAccount(ctx, &opDecrypt, request{}, func(context.Context) error { return foreign() })
+		return nil, c.guardAccount(ctx, &opDecrypt, request{}, func(context.Context, witness) error { return foreign() })
 	}
 	return refuse[kms.DecryptOutput](ctx, c, nil, &opDecrypt, in.KeyId, in.GrantTokens, func(*key) error { return foreign() })
 }

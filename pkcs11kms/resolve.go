@@ -19,11 +19,6 @@ type subject struct {
 	missing error // what a caller is told then who might have used it
 }
 
-func subjectOf(k *key) subject {
-	name := keyID{region: k.record.Region, account: k.record.Account, id: k.record.ID}
-	return subject{name: name, id: name.id, key: k}
-}
-
 // noKey is the id of no key. An alias that is not there leads to it.
 const noKey = "00000000-0000-0000-0000-000000000000"
 

@@ -34,7 +34,7 @@ func (b *Bridge) serviceKey(ctx context.Context, name string) (*key, error) {
 		}
 		expect, err := b.abandoned(ctx, ref)
 		if err == nil {
-			k, err = b.makeKey(ctx, home, macSpecOf(types.KeySpecHmac256), newKeyRecord(home, "", name), expect)
+			k, err = b.makeKey(ctx, home, macSpecOf(types.KeySpecHmac256), newKeyRecord(home, "", name), expect, nil)
 		}
 		if !errors.Is(err, keystore.ErrConflict) {
 			return k, err

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
@@ -40,13 +42,13 @@ func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, err
 	if err != nil {
 		return Verdict{}, err
 	}
-	req := request{given: map[string][]string{}}
+	req := request{given: defaultConditions(op.name)}
 	for name, values := range s.Context {
 		req.given[strings.ToLower(name)] = values
 	}
 	q := question{resource: "*", about: conditions{req: &req}}
 	if s.KeyID != "" {
-		if q, err = c.questionOn(ctx, s.KeyID, &req); err != nil {
+		if q, err = c.questionOn(ctx, s, &req); err != nil {
 			return Verdict{}, c.answer(ctx, "SimulatePolicy", "", err)
 		}
 	}
@@ -69,18 +71,31 @@ func simulated(action string) (*operation, error) {
 	return &operation{name: name, private: policy.IdentityOnly(action)}, nil
 }
 
+// defaultConditions are the condition keys that an operation has values of when its input says nothing.
+func defaultConditions(operation string) map[string][]string {
+	switch strings.ToLower(operation) {
+	case "createkey":
+		return givenCreate(&kms.CreateKeyInput{})
+	case "putkeypolicy":
+		return givenBypass(false)
+	case "schedulekeydeletion":
+		return givenWindow(defaultPendingWindow)
+	}
+	return map[string][]string{}
+}
+
 // questionOn is the question about a key that must be there.
-func (c *Client) questionOn(ctx context.Context, text string, req *request) (question, error) {
-	name, err := c.parseKeyID(text, true)
+func (c *Client) questionOn(ctx context.Context, s Simulation, req *request) (question, error) {
+	name, err := c.parseKeyID(s.KeyID, policy.TakesAlias(s.Action))
 	if err != nil {
 		return question{}, err
 	}
-	s, err := c.readSubject(ctx, name)
+	found, err := c.readSubject(ctx, name)
 	if err != nil {
 		return question{}, err
 	}
-	if s.missing != nil {
-		return question{}, s.missing
+	if found.missing != nil {
+		return question{}, found.missing
 	}
-	return c.questionAbout(s, req, false)
+	return c.questionAbout(found, req, false)
 }

@@ -54,6 +54,9 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 	if err != nil {
 		return nil, err
 	}
+	if name, err := c.parseKeyID(keyID, true); err == nil {
+		s.req.byAlias = name.alias // what was allowed by the alias stays allowed by it
+	}
 	s.req.keyID = aws.String(s.arn) // an alias that moves meanwhile must not change the key
 	return s, nil
 }

@@ -36,6 +36,9 @@ func (v *violations) tags(tags []types.Tag) {
 
 // withTags returns the tags of a key after some were added or given another value, ordered by key.
 func withTags(have []keystore.Tag, add []types.Tag, most int) ([]keystore.Tag, error) {
+	if len(add) > most {
+		return nil, tagError("Too many tags") // before anything takes time for them
+	}
 	seen := map[string]bool{}
 	all := slices.Clone(have)
 	for _, tag := range add {

@@ -116,3 +116,6 @@ func IsAction(name string) bool {
 
 // IdentityOnly tells whether an action is never decided by a key policy, such as kms:ListKeys: its resource is *.
 func IdentityOnly(name string) bool { return actions[strings.ToLower(name)]&identityOnly != 0 }
+
+// TakesAlias tells whether the operation of an action takes an alias in the place of a key id.
+func TakesAlias(name string) bool { return actions[strings.ToLower(name)]&byAlias != 0 }

@@ -53,9 +53,10 @@ func (c *condition) holds(e *evaluation) verdict {
 
 // one judges one value: one of the values of the policy must fit, or, for a negated operator, none.
 func (c *condition) one(e *evaluation, value string) verdict {
+	e.unset = false
 	v := c.test.fits(e, value)
 	if c.negated {
-		return v.not()
+		return e.not(v)
 	}
 	return v
 }
@@ -137,10 +138,21 @@ func (c *compiler) key(name *node, path, key string, op operator) error {
 	if !strings.HasPrefix(key, "aws:") && !strings.HasPrefix(key, "kms:") {
 		return c.errorf(name, path, "%s is no condition key of aws: or kms:", excerpt(name.text))
 	}
+	if err := c.identityKey(name, path, key); err != nil {
+		return err
+	}
 	if op.set == forAll && (strings.HasPrefix(key, "kms:encryptioncontext:") || strings.HasPrefix(key, "aws:requesttag/")) {
 		return c.errorf(name, path, "OverlyPermissiveCondition: Using the ForAllValues set operator with a single-valued "+
 			"condition key matches requests without the specified [encryption context or tag] or with an unspecified "+
 			"[encryption context or tag]. To fix, remove ForAllValues.")
+	}
+	return nil
+}
+
+// identityKey refuses in a key policy what has an effect in the policies of users and roles only: it would be believed.
+func (c *compiler) identityKey(n *node, path, key string) error {
+	if c.kind == KeyPolicy && key == "kms:resourcealiases" {
+		return c.errorf(n, path, "kms:ResourceAliases works in identity policies only")
 	}
 	return nil
 }

@@ -45,13 +45,14 @@
 //   - ARNs in Resource and NotResource are compared as a whole, as IAM does: a "*" also covers colons and slashes. ArnLike
 //     and ArnEquals compare each of the six parts by itself.
 //   - The value of a policy variable is plain text: a "*" in a tag is no wildcard. A variable without a value fits
-//     nothing, and ${key, 'text'} gives a default.
+//     nothing, and under a negation cannot be judged; ${key, 'text'} gives a default.
 //   - NotPrincipal goes with Deny only, and spares an identity only if its account is listed beside it.
 //   - A Deny for an account denies all of its identities.
 //   - Condition keys of a key policy begin with aws: or kms:. Unknown names are legal and remarked by Lint.
 //   - Dates have a zone, or are whole days in UTC, or at least nine digits of seconds since 1970. Numbers have at most 15
 //     digits. Booleans are true and false in lower case.
 //   - Principals of the kinds AWS and Service only.
+//   - kms:ResourceAliases is refused in a key policy, where AWS KMS gives it no effect.
 //
 // # Limits
 //

@@ -17,14 +17,19 @@ func Evaluate(r Request, p Policies) Decision {
 // evaluation is one request on its way through the policies.
 type evaluation struct {
 	request Request
-	left    int // steps that the statement at hand may still take
-	spent   int // steps that all statements took
+	left    int  // steps that the statement at hand may still take
+	unset   bool // a variable without a value was met since the last negation
+	spent   int  // steps that all statements took
 }
 
 // stepsPerByte is what a statement may cost: so many steps of comparing for each byte of its text. Far more than
 // statements need that are meant well, and a bound for the ones that are not: whatever the request, a document costs at
 // most so many steps for each of its bytes. As each statement pays for itself, the order of statements does not count.
 const stepsPerByte = 512
+
+// maxPaid is as long as a key policy may be. Bytes of a statement beyond it, which can only be blanks in a policy that
+// IAM's quotas allow, pay for nothing.
+const maxPaid = 32768
 
 // spend takes n steps, before they are made. When there are not so many left, the answer is unknown.
 func (e *evaluation) spend(n int) bool {
@@ -65,13 +70,15 @@ func (e *evaluation) decide(p *Policies) Decision {
 	}
 	identity, key := e.identityHits(p.Identity), e.keyHits(p.Key)
 	d := e.withoutDeny(p, &identity, &key)
+	otherwise := d.Allowed
 	switch {
 	// The identity's own policies first: what they deny looks the same whatever the key policy says.
 	case identity.deny.found:
-		return identity.deny.decision(DeniedByIdentityPolicy, d.Allowed)
+		d = identity.deny.decision(DeniedByIdentityPolicy, otherwise)
 	case key.deny.found:
-		return key.deny.decision(DeniedByKeyPolicy, d.Allowed)
+		d = key.deny.decision(DeniedByKeyPolicy, otherwise)
 	}
+	d.ByIdentity = who.Root || identity.allow.found
 	return d
 }
 

@@ -74,8 +74,6 @@ func (l *linter) conditionKey(p place, op operator, name *node, path string) {
 	case info.in == 0:
 		l.warn(name, path, "no request to this service has %s", short)
 		return
-	case l.kind == KeyPolicy && !info.inKey:
-		l.warn(name, path, "%s works in identity policies only", short)
 	}
 	switch {
 	case info.multi && op.set == single && op.family != nullFamily:

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // compiler makes statements of nodes. Everything that can be refused is refused here, and everything that can be
@@ -46,7 +47,7 @@ func compile(kind Kind, text string, root *node) (*Document, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.steps = stepsPerByte * (n.end - n.start)
+		s.steps = stepsPerByte * min(n.end-n.start, maxPaid)
 		d.statements = append(d.statements, s)
 		d.spans = append(d.spans, principalSpans(&n)...)
 	}
@@ -95,6 +96,8 @@ func (c *compiler) sid(n *node, path string, s *statement) error {
 		return c.errorf(sid, path, "want a string, not %s", sid.kind)
 	case c.kind == IdentityPolicy && !identitySid.MatchString(sid.text):
 		return c.errorf(sid, path, "want letters and digits only")
+	case strings.ContainsFunc(sid.text, unicode.IsControl):
+		return c.errorf(sid, path, "want no control characters")
 	case sid.text != "" && c.sids[sid.text]:
 		return c.errorf(sid, path, "%s is the Sid of another statement", excerpt(sid.text))
 	}

@@ -64,10 +64,11 @@ func (r Reason) String() string {
 
 // Decision is the answer to a request and what it rests on.
 type Decision struct {
-	Allowed   bool
-	Reason    Reason
-	Policy    string // name of the inline policy that decided; "" when it was the key policy or none
-	Statement int    // index of the deciding statement in its document, -1: none
-	Sid       string // the Sid of that statement
-	Otherwise bool   // only for explicit denies: it would have been allowed without the denying statements
+	Allowed    bool
+	Reason     Reason
+	Policy     string // name of the inline policy that decided; "" when it was the key policy or none
+	Statement  int    // index of the deciding statement in its document, -1: none
+	Sid        string // the Sid of that statement
+	ByIdentity bool   // an identity policy allows it, denying statements aside; always so for root
+	Otherwise  bool   // only for explicit denies: it would have been allowed without the denying statements
 }

@@ -45,9 +45,10 @@ func (s *statement) matchesAction(e *evaluation) verdict {
 }
 
 func (s *statement) matchesResource(e *evaluation) verdict {
+	e.unset = false
 	v := anyOf(e, s.resources, func(t *template) verdict { return t.match(e, e.request.Resource) })
 	if s.notResource {
-		return v.not()
+		return e.not(v)
 	}
 	return v
 }
@@ -64,6 +65,15 @@ const (
 func (v verdict) and(w verdict) verdict { return min(v, w) }
 func (v verdict) or(w verdict) verdict  { return max(v, w) }
 func (v verdict) not() verdict          { return yes - v }
+
+// not turns a verdict over. That nothing fitted says nothing where a variable had no value: what it would have stood for
+// might have fitted.
+func (e *evaluation) not(v verdict) verdict {
+	if v == no && e.unset {
+		return unknown
+	}
+	return v.not()
+}
 
 func verdictOf(b bool) verdict {
 	if b {

@@ -19,7 +19,8 @@ type part struct {
 	fallback bool   // text is the value when the key is not in the request: ${key, 'text'}
 }
 
-// match compares the whole of s. A variable without a value makes a template that fits nothing.
+// match compares the whole of s. A variable without a value makes a template that fits nothing; what is negated then
+// cannot be judged (evaluation.not).
 func (t *template) match(e *evaluation, s string) verdict {
 	if t.parts == nil {
 		return t.pattern.match(s, false, &e.left)
@@ -61,6 +62,7 @@ func (p *part) value(e *evaluation) (string, verdict) {
 	case len(values) == 0 && p.fallback:
 		return p.text, yes
 	case len(values) == 0:
+		e.unset = true
 		return "", no
 	case len(values) > 1, !e.spend(len(values[0])), !utf8.ValidString(values[0]):
 		return "", unknown
@@ -103,7 +105,11 @@ func (c *compiler) template(n *node, path, text string, wild bool) (template, er
 		if m == nil {
 			return template{}, c.errorf(n, path, "%s is no policy variable", excerpt("${"+name+"}"))
 		}
-		parts = append(parts, part{text: literal}, part{key: strings.ToLower(strings.TrimSpace(m[1])), text: m[2], fallback: strings.Contains(name, "'")})
+		key := strings.ToLower(strings.TrimSpace(m[1]))
+		if err := c.identityKey(n, path, key); err != nil {
+			return template{}, err
+		}
+		parts = append(parts, part{text: literal}, part{key: key, text: m[2], fallback: strings.Contains(name, "'")})
 		literal = ""
 	}
 	if parts == nil {
