@@ -107,11 +107,9 @@ func (b *Bridge) principalID(ctx context.Context, name string) (id string, ok bo
 
 // isAccountRoot tells whether an ARN is that of an account.
 func (b *Bridge) isAccountRoot(arn string) bool {
-	account, ok := strings.CutPrefix(arn, "arn:"+b.cfg.Partition+":iam::")
-	if account, ok = strings.CutSuffix(account, ":root"); !ok {
-		return false
-	}
-	return accountPattern.MatchString(account)
+	rest, iam := strings.CutPrefix(arn, "arn:"+b.cfg.Partition+":iam::")
+	account, root := strings.CutSuffix(rest, ":root")
+	return iam && root && accountPattern.MatchString(account)
 }
 
 // shownPolicy is the text of a key's policy for those who ask for it.
