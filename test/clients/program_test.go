@@ -18,7 +18,8 @@ import (
 func newBoto3(t *testing.T) client {
 	driver, err := filepath.Abs("driver.py")
 	require.NoError(t, err)
-	return client{generic: "ClientError", call: converse(t, boto3.find(t), driver)}
+	call := converse(t, boto3.find(t), driver)
+	return client{generic: "ClientError", call: call, model: modelOf(call)}
 }
 
 func newJavaScript(t *testing.T) client {
@@ -29,7 +30,19 @@ func newJavaScript(t *testing.T) client {
 	driver := filepath.Join(dir, "driver.mjs")
 	require.NoError(t, os.WriteFile(driver, source, 0o600))
 	require.NoError(t, os.Symlink(nodeModules(t), filepath.Join(dir, "node_modules")))
-	return client{generic: "KMSServiceException", followsClock: true, call: converse(t, interpreter, driver)}
+	call := converse(t, interpreter, driver)
+	return client{generic: "KMSServiceException", followsClock: true, call: call, model: modelOf(call)}
+}
+
+// modelOf asks a driver for the operations that its SDK has.
+func modelOf(call func(command) (answer, error)) func(*testing.T, target) []string {
+	return func(t *testing.T, to target) (operations []string) {
+		t.Helper()
+		got, err := call(command{Target: to})
+		require.NoError(t, err)
+		require.NoError(t, translate(got.Output["Operations"], &operations))
+		return operations
+	}
 }
 
 // nodeModules returns a directory with the packages of js/package-lock.json. It is filled once and kept in the user's
