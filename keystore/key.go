@@ -50,6 +50,7 @@ type Key struct {
 	Tags         []Tag     `json:"tags,omitempty"`         // ordered by key
 	Policy       string    `json:"policy,omitempty"`       // the key policy, users and roles by their unique ids; empty: the default one
 	Adopted      Adoption  `json:"adopted,omitempty"`      // how the object came under management; empty: made by us
+	PublicKey    HexBytes  `json:"public_key,omitempty"`   // of a finished key of usage SIGN_VERIFY: DER SubjectPublicKeyInfo
 }
 
 // Tag is a tag of a key.

@@ -54,8 +54,10 @@ type request struct {
 	byAlias     string // the alias that keyID was resolved from earlier
 	aliasName   string // of operations on an alias: the caller needs the permission on it as well
 	grantTokens []string
-	algorithm   types.MacAlgorithmSpec // of GenerateMac and VerifyMac
-	given       map[string][]string    // more condition keys that the input has values of, in lower case
+	algorithm   types.MacAlgorithmSpec     // of GenerateMac and VerifyMac
+	signing     types.SigningAlgorithmSpec // of Sign and Verify
+	messageType types.MessageType          // of Sign and Verify, never empty there
+	given       map[string][]string        // more condition keys that the input has values of, in lower case
 }
 
 // guard runs an operation on a key, and turns its error into the caller's answer.
@@ -92,7 +94,7 @@ func (c *Client) guardAccount(ctx context.Context, op *operation, req request, r
 			err = c.authoriseAccount(ctx, op, &req)
 		}
 		if err == nil {
-			err = c.allow(op)
+			err = c.allow(op, nil)
 		}
 		if err == nil {
 			err = run(ctx, w)
@@ -124,7 +126,7 @@ func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, e
 	if err != nil {
 		return k, err
 	}
-	if err := c.allow(op); err != nil {
+	if err := c.allow(op, k); err != nil {
 		return k, err
 	}
 	if len(req.grantTokens) > 0 {
@@ -133,16 +135,19 @@ func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, e
 	if err := op.states.allows(k); err != nil {
 		return k, err
 	}
-	return k, k.fits(op, req.algorithm)
+	return k, k.fits(op, req)
 }
 
 // fits checks usage, then algorithm, as the real service does.
-func (k *key) fits(op *operation, algorithm types.MacAlgorithmSpec) error {
+func (k *key) fits(op *operation, req request) error {
 	if op.usage != "" && types.KeyUsageType(k.record.Usage) != op.usage {
 		return invalidKeyUsage("%s key usage is %s which is not valid for %s.", k.arn, k.record.Usage, op.name)
 	}
-	if algorithm != "" && (k.mac == nil || k.mac.algorithm != algorithm) {
-		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", algorithm, k.record.Spec)
+	if req.algorithm != "" && (k.mac == nil || k.mac.algorithm != req.algorithm) {
+		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.record.Spec)
+	}
+	if req.signing != "" && (k.signing == nil || !k.signing.signs(req.signing)) {
+		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.record.Spec)
 	}
 	return nil
 }

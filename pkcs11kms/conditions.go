@@ -64,6 +64,10 @@ func (x *conditions) service(name string) ([]string, bool) {
 		return one(x.who.principal.Account)
 	case "macalgorithm":
 		return some(string(x.req.algorithm))
+	case "signingalgorithm":
+		return some(string(x.req.signing))
+	case "messagetype":
+		return some(string(x.req.messageType))
 	case "requestalias":
 		return some(x.alias)
 	case "resourcealiases":

@@ -16,10 +16,11 @@ import (
 
 // conditionRig is a key with everything that condition keys tell of it, and a user with tags.
 type conditionRig struct {
-	c    *Client
-	user *Client
-	name PrincipalName
-	key  *types.KeyMetadata
+	c       *Client
+	user    *Client
+	name    PrincipalName
+	key     *types.KeyMetadata
+	signing *types.KeyMetadata
 }
 
 func newConditionRig(t *testing.T) *conditionRig {
@@ -27,6 +28,9 @@ func newConditionRig(t *testing.T) *conditionRig {
 	r.user = as(t, r.c, r.name)
 	require.NoError(t, r.c.bridge.TagPrincipal(t.Context(), r.name, []keystore.Tag{{Key: "Team", Value: "blue"}}))
 	r.key = mustCreate(t, r.c, types.KeySpecHmac256)
+	made, err := r.c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify})
+	require.NoError(t, err)
+	r.signing = made.KeyMetadata
 	createAlias(t, r.c, "alias/app", r.key.KeyId)
 	tag(t, r.c, r.key.KeyId, "Stage", "prod")
 	return r
@@ -44,6 +48,11 @@ func (r *conditionRig) describe(ctx context.Context, user *Client) error {
 
 func (r *conditionRig) byAlias(ctx context.Context, user *Client) error {
 	_, err := generate(ctx, user, ptr("alias/app"), []byte("m"))
+	return err
+}
+
+func (r *conditionRig) sign(ctx context.Context, user *Client) error {
+	_, err := user.Sign(ctx, &kms.SignInput{KeyId: r.signing.KeyId, Message: []byte("m"), SigningAlgorithm: types.SigningAlgorithmSpecEcdsaSha256})
 	return err
 }
 
@@ -87,6 +96,9 @@ func (r *conditionRig) from(ctx context.Context, user *Client) error {
 func (r *conditionRig) cases() []conditionCase {
 	return []conditionCase{
 		{"StringEquals", "kms:MacAlgorithm", "HMAC_SHA_256", "HMAC_SHA_512", r.byAlias},
+		{"StringEquals", "kms:SigningAlgorithm", "ECDSA_SHA_256", "ECDSA_SHA_384", r.sign},
+		{"StringEquals", "kms:MessageType", "RAW", "DIGEST", r.sign},
+		{"StringEquals", "kms:KeySpec", "ECC_NIST_P256", "HMAC_256", r.sign},
 		{"StringEquals", "kms:RequestAlias", "alias/app", "alias/other", r.byAlias},
 		{"ForAnyValue:StringEquals", "kms:ResourceAliases", "alias/app", "alias/other", r.describe},
 		{"StringEquals", "kms:CallerAccount", testAccount, "444455556666", r.describe},

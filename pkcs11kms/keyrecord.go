@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
@@ -20,9 +21,14 @@ type key struct {
 	record  keystore.Key
 	version uint64
 	arn     string
-	mac     *macSpec   // nil when the key is no HMAC key
-	object  *token.Key // nil when the key is no HMAC key
 	token   *token.Token
+
+	mac    *keySpec // nil when the key is no HMAC key, and so is what follows
+	object *token.Key
+
+	signing *keySpec // nil when the key is no signing key, and so is what follows
+	pair    *token.Pair
+	public  *pubkey.Key
 
 	policy func() (*policy.Document, error) // compiled when it is first asked for
 
@@ -56,31 +62,55 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 		record:  record,
 		version: rec.Version,
 		arn:     "arn:" + b.cfg.Partition + ":kms:" + record.Region + ":" + record.Account + ":key/" + record.ID,
-		mac:     macSpecOf(types.KeySpec(record.Spec)),
 		token:   r.token,
+		mac:     macSpecOf(types.KeySpec(record.Spec)),
+		signing: signSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)),
 		policy:  func() (*policy.Document, error) { return b.standard, nil },
 	}
 	if record.Policy != "" {
 		k.policy = sync.OnceValues(func() (*policy.Document, error) { return policy.ParseKeyPolicy(record.Policy) })
 	}
-	if k.mac != nil {
+	switch {
+	case k.mac != nil:
 		k.object = r.object(k.mac.hash, record)
+	case k.signing != nil:
+		k.pair = r.pair(k.signing.pair, record)
+		if k.public, err = pubkey.Parse(k.signing.pair, record.PublicKey); err != nil {
+			return nil, fmt.Errorf("key record %s: %w", record.ID, err)
+		}
 	}
 	return k, nil
 }
 
-// object returns the handle of a key's object. Handles outlive the cached records: finding an object is the slow part,
-// and the token layer itself notices when a handle went stale. An object that was adopted, kept and adopted anew may be
-// used with another hash than before.
-func (r *region) object(hash token.Hash, record keystore.Key) *token.Key {
+// handle returns the handle of a key's object, a *token.Key or *token.Pair: the one that is known, if it fits, or a new one.
+// Handles outlive the cached records: finding an object is the slow part, and the token layer itself notices when a handle
+// went stale.
+func handle[T any](r *region, record keystore.Key, fits func(T) bool, named func(ckaID []byte) T) T {
 	id := record.CKAID.String()
-	if object, ok := r.objects.Load(id); ok && object.(*token.Key).Hash() == hash {
-		return object.(*token.Key)
+	known, _ := r.objects.Load(id)
+	if h, ok := known.(T); ok && fits(h) {
+		return h
 	}
-	object := r.token.HMACKey(hash, record.CKAID)
-	r.objects.Store(id, object)
-	return object
+	h := named(record.CKAID)
+	r.objects.Store(id, h)
+	return h
 }
+
+// object is the handle of an HMAC key. An object that was adopted, kept and adopted anew may be used with another hash than
+// before.
+func (r *region) object(hash token.Hash, record keystore.Key) *token.Key {
+	return handle(r, record, func(k *token.Key) bool { return k.Hash() == hash },
+		func(id []byte) *token.Key { return r.token.HMACKey(hash, id) })
+}
+
+// pair is the handle of a key pair.
+func (r *region) pair(spec pubkey.Spec, record keystore.Key) *token.Pair {
+	return handle(r, record, func(p *token.Pair) bool { return p.Spec() == spec },
+		func(id []byte) *token.Pair { return r.token.KeyPair(spec, id) })
+}
+
+// curve tells whether the key is one of an elliptic curve.
+func (k *key) curve() bool { return k.signing != nil && k.signing.pair.RSABits() == 0 }
 
 // metadata is the KeyMetadata of CreateKey and DescribeKey, with the members that the real service sends for this
 // kind of key and no others.
@@ -102,6 +132,9 @@ func (k *key) metadata() *types.KeyMetadata {
 	}
 	if k.mac != nil {
 		m.MacAlgorithms = []types.MacAlgorithmSpec{k.mac.algorithm}
+	}
+	if k.signing != nil {
+		m.SigningAlgorithms = k.signing.signing()
 	}
 	if k.record.State == keystore.PendingDeletion {
 		m.DeletionDate = aws.Time(k.record.DeletionDate)

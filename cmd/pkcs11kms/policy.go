@@ -22,7 +22,7 @@ func (a *app) policyCommand() *cobra.Command {
 		Short:   "Try out policies: who may do what, and by which statement",
 		Long: "Try out policies: who may do what, and by which statement of which document.\n\n" +
 			"Key policies are set by put-key-policy, those of users and roles by iam put-user-policy and iam put-role-policy.",
-		Example: "  pkcs11kms policy lint key-policy.json",
+		Example: "  pkcs11kms policy lint policy.json",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("unknown operation %q of policy", args[0])
@@ -56,7 +56,7 @@ func (a *app) policySimulateCommand() *cobra.Command {
 		"Tells whether policies allow a principal an action on a key, and which statement decides. Nothing is done to the\n"+
 			"key, and its state does not matter. Condition keys of the request are given by --context: kms:MacAlgorithm,\n"+
 			"aws:SourceIp and the like. Those of the key, of the principal and of the time need not be given.",
-		"pkcs11kms policy simulate --principal arn:aws:iam::000000000000:root --action kms:GenerateMac --key-id alias/jwt",
+		"pkcs11kms policy simulate --principal arn:aws:iam::000000000000:root --action kms:GenerateMac --key-id alias/tokens",
 		"pkcs11kms policy simulate --principal arn:aws:iam::000000000000:root --action kms:CreateKey --context kms:KeySpec=HMAC_256")
 	var principal, action, keyID *string
 	var given []string
@@ -128,11 +128,11 @@ func simulationOf(principal, action string, v pkcs11kms.Verdict) *simulation {
 
 func (a *app) policyLintCommand() *cobra.Command {
 	cmd := verb(groupPolicies, "lint [--identity] FILE", "Find mistakes in a policy document",
-		"Reads a policy document from a file, or from standard input for -, and prints what the service would refuse and what\n"+
-			"is legal but probably not meant, one line each: FILE:LINE: SEVERITY: PATH: TEXT. No state directory is needed, so\n"+
-			"whether principals exist is not looked at. The exit code is 1 when the service would refuse the document.",
-		"pkcs11kms policy lint key-policy.json",
-		"pkcs11kms policy lint --identity user-policy.json")
+		"Reads a policy document from a file, or from standard input for -, and prints what the service would refuse\n"+
+			"and what is legal but probably not meant, one line each: FILE:LINE: SEVERITY: PATH: TEXT. No state directory is\n"+
+			"needed, so whether principals exist is not looked at. The exit code is 1 when the document would be refused.",
+		"pkcs11kms policy lint policy.json",
+		"pkcs11kms policy lint --identity generate-mac.json")
 	identity := cmd.Flags().Bool("identity", false, "the document is a policy of a user or role, and no key policy")
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) != 1 {

@@ -27,6 +27,7 @@ var modelled = map[string]func(error) bool{
 	"InvalidKeyUsageException":         is[*types.InvalidKeyUsageException],
 	"InvalidMarkerException":           is[*types.InvalidMarkerException],
 	"KMSInvalidMacException":           is[*types.KMSInvalidMacException],
+	"KMSInvalidSignatureException":     is[*types.KMSInvalidSignatureException],
 	"KMSInvalidStateException":         is[*types.KMSInvalidStateException],
 	"MalformedPolicyDocumentException": is[*types.MalformedPolicyDocumentException],
 	"NotFoundException":                is[*types.NotFoundException],

@@ -114,6 +114,7 @@ var (
 	boto3     = requirement{part: "boto3", program: "python3", args: []string{"-c", "import boto3"}, needed: "boto3"}
 	node      = requirement{part: "js", program: "node", needed: "Node.js 18 or newer",
 		args: []string{"-e", "process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)"}}
-	npm   = requirement{part: "js", program: "npm", args: []string{"--version"}, needed: "npm"}
-	goCmd = requirement{part: "go", program: "go", args: []string{"version"}, needed: "go"}
+	openssl = requirement{part: "openssl", program: "openssl", args: []string{"version"}, needed: "openssl"}
+	npm     = requirement{part: "js", program: "npm", args: []string{"--version"}, needed: "npm"}
+	goCmd   = requirement{part: "go", program: "go", args: []string{"version"}, needed: "go"}
 )

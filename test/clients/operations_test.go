@@ -17,9 +17,9 @@ import (
 var withoutVerb = func() map[string]string {
 	reasons := map[string]string{}
 	for reason, operations := range map[string][]string{
-		"an HMAC key neither encrypts nor signs": {"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair",
-			"GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext", "ReEncrypt", "Sign", "Verify"},
-		"an HMAC key does not agree on others":   {"Decapsulate", "DeriveSharedSecret", "Encapsulate"},
+		"there are no keys that encrypt": {"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair",
+			"GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext", "ReEncrypt"},
+		"there are no keys that agree on others": {"Decapsulate", "DeriveSharedSecret", "Encapsulate"},
 		"key material never leaves or enters":    {"DeleteImportedKeyMaterial", "GetParametersForImport", "ImportKeyMaterial"},
 		"there are no grants":                    {"CreateGrant", "ListGrants", "ListRetirableGrants", "RetireGrant", "RevokeGrant"},
 		"there are no key stores but the tokens": {"ConnectCustomKeyStore", "CreateCustomKeyStore", "DeleteCustomKeyStore", "DescribeCustomKeyStores", "DisconnectCustomKeyStore", "UpdateCustomKeyStore"},
@@ -50,6 +50,16 @@ func everyOperation(t *testing.T, library *pkcs11kms.Client, name string) []call
 	made, err := library.GenerateMac(t.Context(), &in)
 	require.NoError(t, err)
 
+	signer := newSigningKey(t, library, "ECC_NIST_P256")
+	signing := func(more members) members {
+		more["KeyId"], more["SigningAlgorithm"], more["Message"] = signer, "ECDSA_SHA_256", blob
+		return more
+	}
+	var toSign kms.SignInput
+	require.NoError(t, translate(signing(members{}), &toSign))
+	signed, err := library.Sign(t.Context(), &toSign)
+	require.NoError(t, err)
+
 	calls := []call{
 		{operation: "CreateKey", input: members{"KeySpec": "HMAC_512", "KeyUsage": "GENERATE_VERIFY_MAC"}},
 		{operation: "DescribeKey", input: of(members{})},
@@ -67,6 +77,9 @@ func everyOperation(t *testing.T, library *pkcs11kms.Client, name string) []call
 		{operation: "ListKeyPolicies", input: of(members{})},
 		{operation: "GenerateMac", input: mac},
 		{operation: "VerifyMac", input: of(members{"MacAlgorithm": "HMAC_SHA_256", "Message": blob, "Mac": base64Of(made.Mac)})},
+		{operation: "Sign", input: signing(members{})},
+		{operation: "Verify", input: signing(members{"Signature": base64Of(signed.Signature)})},
+		{operation: "GetPublicKey", input: members{"KeyId": signer}},
 		{operation: "GenerateRandom", input: members{"NumberOfBytes": 16}},
 		{operation: "DisableKey", input: of(members{})},
 		{operation: "EnableKey", input: of(members{})},
@@ -101,14 +114,12 @@ func operationsOfOtherKinds(key, blob string) []call {
 		usage("DeriveSharedSecret", members{"KeyAgreementAlgorithm": "ECDH", "PublicKey": blob}),
 		usage("Encapsulate", members{"EncapsulationAlgorithm": "ML_KEM_768"}),
 		usage("Decapsulate", members{"EncapsulationAlgorithm": "ML_KEM_768", "SharedSecretCiphertextBlob": blob}),
-		usage("Sign", members{"Message": blob, "SigningAlgorithm": "ECDSA_SHA_256"}),
-		usage("Verify", members{"Message": blob, "Signature": blob, "SigningAlgorithm": "ECDSA_SHA_256"}),
 		{"Decrypt", members{"CiphertextBlob": blob, "KeyId": key}, "InvalidCiphertextException", ""},
 		external("GetParametersForImport", members{"WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"}),
 		external("ImportKeyMaterial", members{"ImportToken": blob, "EncryptedKeyMaterial": blob}),
 		external("DeleteImportedKeyMaterial", members{}),
 	}
-	for _, operation := range []string{"EnableKeyRotation", "DisableKeyRotation", "RotateKeyOnDemand", "ListKeyRotations", "GetPublicKey"} {
+	for _, operation := range []string{"EnableKeyRotation", "DisableKeyRotation", "RotateKeyOnDemand", "ListKeyRotations"} {
 		calls = append(calls, call{operation, members{"KeyId": key}, "UnsupportedOperationException", ""})
 	}
 	return calls

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -23,6 +24,9 @@ func (o Object) ClassName() string {
 // SecretKey tells whether the object is a secret key, of whatever type.
 func (o Object) SecretKey() bool { return o.Class == pkcs11.CKO_SECRET_KEY }
 
+// PrivateKey tells whether the object is a private key, of whatever type.
+func (o Object) PrivateKey() bool { return o.Class == pkcs11.CKO_PRIVATE_KEY }
+
 // HMACKey tells whether the object is a secret key of a type that HMACs with h are made with.
 func (o Object) HMACKey(h Hash) bool {
 	return o.SecretKey() && (o.KeyType == pkcs11.CKK_GENERIC_SECRET || o.KeyType == h.info().keyType)
@@ -36,4 +40,10 @@ func (o Object) Allows(h Hash) bool {
 // AllowsOnly tells whether CKA_ALLOWED_MECHANISMS has the HMAC with h and nothing else.
 func (o Object) AllowsOnly(h Hash) bool {
 	return slices.Equal(o.AllowedMechanisms, []uint{h.Mechanism()})
+}
+
+// PublicHalfOf tells whether the object is the public key that belongs to a private key: of one CKA_ID, label and type.
+func (o Object) PublicHalfOf(private Object) bool {
+	halves := o.Class == pkcs11.CKO_PUBLIC_KEY && private.Class == pkcs11.CKO_PRIVATE_KEY
+	return halves && o.KeyType == private.KeyType && o.Label == private.Label && bytes.Equal(o.ID, private.ID)
 }
