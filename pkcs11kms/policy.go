@@ -1,11 +1,12 @@
 package pkcs11kms
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
 	"regexp"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/strictjson"
 )
 
 const policyModelLimit = 131072 // the constraint of the API model, in characters
@@ -40,7 +41,7 @@ func (c *Client) checkPolicy(text *string) error {
 		return limitExceeded(fmt.Sprintf("The policy document exceeds the maximum length of %d bytes.", quota))
 	}
 	var given, standard any
-	if !json.Valid([]byte(*text)) || duplicateNames([]byte(*text)) || json.Unmarshal([]byte(*text), &given) != nil {
+	if strictjson.Check([]byte(*text)) != nil || json.Unmarshal([]byte(*text), &given) != nil {
 		return malformedPolicy("The policy document is not valid JSON.")
 	}
 	if err := json.Unmarshal([]byte(c.defaultPolicy()), &standard); err != nil {
@@ -50,42 +51,4 @@ func (c *Client) checkPolicy(text *string) error {
 		return unsupported("Key policies other than the default key policy are not supported.")
 	}
 	return nil
-}
-
-// duplicateNames tells whether an object of a valid JSON document has a member twice: encoding/json would take the
-// last one silently.
-func duplicateNames(doc []byte) bool {
-	dec := json.NewDecoder(bytes.NewReader(doc))
-	var stack []map[string]bool // nil: inside a list
-	name := false               // the next string of the innermost object is a member name
-	for {
-		tok, err := dec.Token()
-		if err != nil {
-			return false
-		}
-		switch tok := tok.(type) {
-		case json.Delim:
-			switch tok {
-			case '{':
-				stack = append(stack, map[string]bool{})
-			case '[':
-				stack = append(stack, nil)
-			default:
-				stack = stack[:len(stack)-1]
-			}
-			name = len(stack) > 0 && stack[len(stack)-1] != nil
-			continue
-		case string:
-			if name {
-				names := stack[len(stack)-1]
-				if names[tok] {
-					return true
-				}
-				names[tok] = true
-				name = false
-				continue
-			}
-		}
-		name = len(stack) > 0 && stack[len(stack)-1] != nil
-	}
 }
