@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -42,6 +43,14 @@ func TestChangesOfOthersAreNotMissed(t *testing.T) {
 		"generate": func() error {
 			_, err := tok.GenerateHMACKey(t.Context(), token.SHA256, randomBytes(t, 16), "own")
 			return err
+		},
+		"generate pair": func() error {
+			_, _, err := tok.GenerateKeyPair(t.Context(), pubkey.P256, randomBytes(t, 16), "own")
+			return err
+		},
+		"destroy pair": func() error {
+			pair, _ := newPair(t, tok, pubkey.P256)
+			return tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair")
 		},
 		"import": func() error {
 			_, err := tok.ImportHMACKey(t.Context(), token.SHA256, randomBytes(t, 16), "own", randomBytes(t, 32))

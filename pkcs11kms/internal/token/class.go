@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -36,4 +37,10 @@ func (o Object) Allows(h Hash) bool {
 // AllowsOnly tells whether CKA_ALLOWED_MECHANISMS has the HMAC with h and nothing else.
 func (o Object) AllowsOnly(h Hash) bool {
 	return slices.Equal(o.AllowedMechanisms, []uint{h.Mechanism()})
+}
+
+// PublicHalfOf tells whether the object is the public key that belongs to a private key: of one CKA_ID, label and type.
+func (o Object) PublicHalfOf(private Object) bool {
+	halves := o.Class == pkcs11.CKO_PUBLIC_KEY && private.Class == pkcs11.CKO_PRIVATE_KEY
+	return halves && o.KeyType == private.KeyType && o.Label == private.Label && bytes.Equal(o.ID, private.ID)
 }

@@ -1,10 +1,15 @@
-// Package token is the device: it keeps HMAC keys in a PKCS#11 token and computes MACs with them. It knows PKCS#11 and
-// knows nothing of KMS.
+// Package token is the device: it keeps HMAC keys and key pairs in a PKCS#11 token, computes MACs and signs with them. It
+// knows PKCS#11 and knows nothing of KMS.
 //
 // Open finds one token by its RFC 7512 URI, logs in, and probes what the token can do. GenerateHMACKey makes a key that
 // never leaves the token; HMACKey names one by its CKA_ID; MAC computes a tag in one part, NewStream in many. Verifying
 // is the caller's: compute the tag again and compare in constant time. C_Verify is not used, since modules differ in what
 // they accept around a good MAC.
+//
+// GenerateKeyPair makes an RSA or elliptic curve pair, whose private half never leaves the token, and returns the public one;
+// KeyPair names one; Sign and SignDigest sign. The hash is made here, and the token signs the digest (CKM_RSA_PKCS,
+// CKM_RSA_PKCS_PSS, CKM_ECDSA): these are the mechanisms that every token has which can sign at all. A signature is verified
+// with package pubkey, without the token.
 //
 // # Modules
 //

@@ -98,17 +98,22 @@ func (e *Error) Unsupported() bool {
 		pkcs11.CKR_KEY_TYPE_INCONSISTENT, pkcs11.CKR_MECHANISM_PARAM_INVALID)
 }
 
+// refusesKind reports whether the token does not do a kind of key: as Unsupported, or it takes neither the template nor the
+// curve.
+func (e *Error) refusesKind() bool {
+	return e.Unsupported() || e.is(pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
+		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_DOMAIN_PARAMS_INVALID, pkcs11.CKR_CURVE_NOT_SUPPORTED, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED)
+}
+
 // leavesSessionClean reports whether the session can be used again. A refusal by an Init call or by a call on objects
 // begins no operation; after anything else the state of the session is not known.
 func (e *Error) leavesSessionClean() bool {
 	switch e.Func {
-	case "C_SignInit", "C_GenerateKey", "C_CreateObject", "C_GetAttributeValue", "C_DestroyObject", "C_FindObjectsInit":
+	case "C_SignInit", "C_GenerateKey", "C_GenerateKeyPair", "C_CreateObject", "C_GetAttributeValue", "C_DestroyObject", "C_FindObjectsInit":
 	default:
 		return false
 	}
-	return e.StaleHandle() || e.Unsupported() || e.is(pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED,
-		pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
-		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_ATTRIBUTE_SENSITIVE,
+	return e.StaleHandle() || e.refusesKind() || e.is(pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_ATTRIBUTE_SENSITIVE,
 		pkcs11.CKR_ACTION_PROHIBITED, pkcs11.CKR_DEVICE_MEMORY)
 }
 

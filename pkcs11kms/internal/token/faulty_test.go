@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"context"
+	"encoding/asn1"
 	"sync"
 	"testing"
 
@@ -27,6 +28,10 @@ type faulty struct {
 	shortTag            bool // C_Sign and C_SignFinal leave out the last byte
 	refuse              uint // an attribute that C_GenerateKey answers with CKR_ATTRIBUTE_TYPE_INVALID
 
+	barePoint   bool                         // CKA_EC_POINT comes without its OCTET STRING
+	values      map[uint]func([]byte) []byte // change what C_GetAttributeValue tells of an attribute
+	noMechanism map[uint]bool                // that C_SignInit does not know
+
 	mechanism uint                // of the last C_GenerateKey
 	template  []*pkcs11.Attribute // of the last C_GenerateKey
 }
@@ -46,6 +51,13 @@ func (f *faulty) on(name string, hook func() error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hooks[name] = hook
+}
+
+// set changes the other fields.
+func (f *faulty) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
 }
 
 // fail makes the next n calls of a function return a value.
@@ -179,6 +191,36 @@ func (f *faulty) GenerateKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, a []
 	return f.Module.GenerateKey(s, m, a)
 }
 
+func (f *faulty) GenerateKeyPair(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, public, private []*pkcs11.Attribute) (pkcs11.ObjectHandle, pkcs11.ObjectHandle, error) {
+	if err := f.hit("C_GenerateKeyPair"); err != nil {
+		return 0, 0, err
+	}
+	return f.Module.GenerateKeyPair(s, m, public, private)
+}
+
+// GetAttributeValue takes the OCTET STRING off CKA_EC_POINT, if the test wants it bare.
+func (f *faulty) GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error) {
+	if err := f.hit("C_GetAttributeValue"); err != nil {
+		return nil, err
+	}
+	values, err := f.Module.GetAttributeValue(s, o, a)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range values {
+		var point []byte
+		if f.barePoint && v.Type == pkcs11.CKA_EC_POINT {
+			if _, err := asn1.Unmarshal(v.Value, &point); err != nil {
+				return nil, err
+			}
+			v.Value = point
+		}
+		if change := f.values[v.Type]; change != nil {
+			v.Value = change(v.Value)
+		}
+	}
+	return values, err
+}
+
 func (f *faulty) DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error {
 	if err := f.hit("C_DestroyObject"); err != nil {
 		return err
@@ -196,6 +238,12 @@ func (f *faulty) FindObjectsInit(s pkcs11.SessionHandle, a []*pkcs11.Attribute) 
 func (f *faulty) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, k pkcs11.ObjectHandle) error {
 	if err := f.hit("C_SignInit"); err != nil {
 		return err
+	}
+	f.mu.Lock()
+	unknown := f.noMechanism[m[0].Mechanism]
+	f.mu.Unlock()
+	if unknown {
+		return pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)
 	}
 	return f.Module.SignInit(s, m, k)
 }

@@ -12,8 +12,14 @@ import (
 
 // Key names an HMAC key of a Token by its CKA_ID and remembers its handle. It is safe for concurrent use.
 type Key struct {
+	named
+	hash Hash
+}
+
+// named is an object of a Token that is named by its class and CKA_ID, with its handle once it was found.
+type named struct {
 	token  *Token
-	hash   Hash
+	class  uint // CKO_...
 	id     []byte
 	handle atomic.Pointer[keyHandle]
 }
@@ -28,11 +34,11 @@ type keyHandle struct {
 func (k *Key) Hash() Hash { return k.hash }
 
 // ID returns a copy of the key's CKA_ID.
-func (k *Key) ID() []byte { return append([]byte(nil), k.id...) }
+func (n *named) ID() []byte { return append([]byte(nil), n.id...) }
 
 // HMACKey names the key with this CKA_ID. It asks nothing of the token: the object is looked for at first use.
 func (t *Token) HMACKey(h Hash, id []byte) *Key {
-	return &Key{token: t, hash: h, id: append([]byte(nil), id...)}
+	return &Key{hash: h, named: named{token: t, class: pkcs11.CKO_SECRET_KEY, id: append([]byte(nil), id...)}}
 }
 
 // GenerateHMACKey makes a key inside the token. The id must be one that no object in the token has; 16 random bytes are
@@ -67,26 +73,10 @@ func (t *Token) makeKey(ctx context.Context, name string, h Hash, id []byte, cre
 	if !h.Valid() {
 		return nil, fmt.Errorf("making a key: %v is no hash function of this package", h)
 	}
-	if len(id) == 0 || len(id) > t.quirk.maxIDBytes() {
-		return nil, fmt.Errorf("making a key: CKA_ID has %d bytes, this token takes 1 to %d", len(id), t.quirk.maxIDBytes())
-	}
 	key := t.HMACKey(h, id)
-	var made pkcs11.ObjectHandle
-	err := t.change(ctx, &operation{name: name, once: true,
-		run: func(s *session, _ []byte) (err error) {
-			if err := s.reindex(); err != nil {
-				return err
-			}
-			if err := t.requireFreeID(s, key.id); err != nil {
-				return err
-			}
-			made, err = create(s)
-			if err == nil {
-				key.remember(made)
-			}
-			return err
-		},
-		undo: func(s *session) { t.unmake(s, made, key.id) },
+	err := t.make(ctx, &operation{name: name}, &key.named, func(s *session) ([]pkcs11.ObjectHandle, error) {
+		object, err := create(s)
+		return []pkcs11.ObjectHandle{object}, err
 	})
 	if err != nil {
 		return nil, err
@@ -94,13 +84,37 @@ func (t *Token) makeKey(ctx context.Context, name string, h Hash, id []byte, cre
 	return key, nil
 }
 
-// requireFreeID looks whether an object has the id, where ids are too short to be unique by chance. Elsewhere the search is
-// left out: it costs time in proportion to the objects in the token.
-func (t *Token) requireFreeID(s *session, id []byte) error {
-	if t.quirk.idBytes == 0 {
+// make runs create in its turn, for the object that is named. create returns the handles of what it made, that of the named
+// object first; they are destroyed in this order if nobody waits for them any more.
+func (t *Token) make(ctx context.Context, o *operation, n *named, create func(*session) ([]pkcs11.ObjectHandle, error)) error {
+	if len(n.id) == 0 || len(n.id) > t.quirk.maxIDBytes() {
+		return fmt.Errorf("making a key: CKA_ID has %d bytes, this token takes 1 to %d", len(n.id), t.quirk.maxIDBytes())
+	}
+	var made []pkcs11.ObjectHandle
+	o.once = true
+	o.run = func(s *session, _ []byte) (err error) {
+		if err := s.reindex(); err != nil {
+			return err
+		}
+		if err := s.requireFreeID(n); err != nil {
+			return err
+		}
+		if made, err = create(s); err == nil {
+			n.remember(made[0])
+		}
+		return err
+	}
+	o.undo = func(s *session) { s.unmake(made, n.id) }
+	return t.change(ctx, o)
+}
+
+// requireFreeID looks whether an object of the class has the id, where ids are too short to be unique by chance. Elsewhere
+// the search is left out: it costs time in proportion to the objects in the token.
+func (s *session) requireFreeID(n *named) error {
+	if s.token.quirk.idBytes == 0 {
 		return nil
 	}
-	_, err := s.find(id)
+	_, err := s.find(n.class, n.id)
 	switch {
 	case errors.Is(err, ErrKeyMissing):
 		return nil
@@ -111,79 +125,36 @@ func (t *Token) requireFreeID(s *session, id []byte) error {
 }
 
 // unmake destroys a key that nobody waits for any more.
-func (t *Token) unmake(s *session, object pkcs11.ObjectHandle, id []byte) {
-	if err := t.c.DestroyObject(s.handle, object); err != nil {
-		t.log.Error("destroying a key whose creator had gone", "cka_id", hex.EncodeToString(id), "error", wrapRV("C_DestroyObject", err))
-		return
+func (s *session) unmake(objects []pkcs11.ObjectHandle, id []byte) {
+	t := s.token
+	for _, object := range objects {
+		if err := t.c.DestroyObject(s.handle, object); err != nil {
+			t.log.Error("destroying a key whose creator had gone", "cka_id", hex.EncodeToString(id), "error", wrapRV("C_DestroyObject", err))
+			return
+		}
 	}
 	t.log.Info("destroyed a key whose creator had gone", "cka_id", hex.EncodeToString(id))
 }
 
-// DestroyKey destroys the secret key with exactly this CKA_ID and CKA_LABEL. It returns ErrKeyMissing if no object has the
-// id, ErrKeyForeign if one has it under another label, and ErrKeyAmbiguous if several have it; then nothing is destroyed.
-// After a *HungError the key may or may not be destroyed.
-func (t *Token) DestroyKey(ctx context.Context, id []byte, label string) error {
-	id = append([]byte(nil), id...)
-	return t.destroy(ctx, func(s *session) (pkcs11.ObjectHandle, error) {
-		object, err := s.find(id)
-		if err != nil {
-			return 0, err
-		}
-		o, err := s.describe(object)
-		if err == nil && o.Label != label {
-			err = ErrKeyForeign
-		}
-		return object, err
-	})
-}
-
-// DestroyObject destroys the object with exactly this CKA_ID, of whatever class: one that no Key names. It returns
-// ErrKeyMissing if there is none and ErrKeyAmbiguous, destroying nothing, if there are several, such as the two halves of
-// a key pair. After a *HungError the object may or may not be destroyed.
-func (t *Token) DestroyObject(ctx context.Context, id []byte) error {
-	if len(id) == 0 {
-		return errors.New("destroying an object: its CKA_ID is empty") // which would fit many
-	}
-	id = append([]byte(nil), id...)
-	return t.destroy(ctx, func(s *session) (pkcs11.ObjectHandle, error) { return s.findAny(id) })
-}
-
-func (t *Token) destroy(ctx context.Context, find func(*session) (pkcs11.ObjectHandle, error)) error {
-	return t.change(ctx, &operation{name: "C_DestroyObject", once: true, run: func(s *session, _ []byte) error {
-		object, err := find(s)
-		if err != nil {
-			return err
-		}
-		if s.abandoned() {
-			return errNotBegun
-		}
-		err = wrapRV("C_DestroyObject", t.c.DestroyObject(s.handle, object))
-		if isRV(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID) {
-			return ErrKeyMissing // another process was faster
-		}
-		return err
-	}})
-}
-
 // remember keeps the handle for the generation it was found in.
-func (k *Key) remember(object pkcs11.ObjectHandle) {
-	k.handle.Store(&keyHandle{generation: k.token.generation.Load(), object: object})
+func (n *named) remember(object pkcs11.ObjectHandle) {
+	n.handle.Store(&keyHandle{generation: n.token.generation.Load(), object: object})
 }
 
 // object returns the key's handle, looking for it if it is not known in this generation. It says whether it looked.
-func (k *Key) object(s *session) (h *keyHandle, fresh bool, err error) {
-	generation := k.token.generation.Load()
-	if h := k.handle.Load(); h != nil && h.generation == generation {
+func (n *named) object(s *session) (h *keyHandle, fresh bool, err error) {
+	generation := n.token.generation.Load()
+	if h := n.handle.Load(); h != nil && h.generation == generation {
 		return h, false, nil
 	}
-	object, err := s.find(k.id)
+	object, err := s.find(n.class, n.id)
 	if err != nil {
 		return nil, true, err
 	}
 	h = &keyHandle{generation: generation, object: object}
-	k.handle.Store(h)
+	n.handle.Store(h)
 	return h, true, nil
 }
 
 // forget drops a handle that was found stale, unless another caller has found the new one already.
-func (k *Key) forget(h *keyHandle) { k.handle.CompareAndSwap(h, nil) }
+func (n *named) forget(h *keyHandle) { n.handle.CompareAndSwap(h, nil) }

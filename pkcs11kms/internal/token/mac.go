@@ -43,7 +43,7 @@ func (t *Token) owns(k *Key) error {
 
 // mac signs in one part.
 func (s *session) mac(k *Key, message []byte) (tag []byte, err error) {
-	err = s.withObject(k, func(object pkcs11.ObjectHandle) error {
+	err = s.withObject(&k.named, func(object pkcs11.ObjectHandle) error {
 		tag, err = s.signWith(k.hash, object, message)
 		return err
 	})
@@ -52,16 +52,16 @@ func (s *session) mac(k *Key, message []byte) (tag []byte, err error) {
 
 // signInit begins a MAC in several parts.
 func (s *session) signInit(k *Key) error {
-	return s.withObject(k, func(object pkcs11.ObjectHandle) error {
+	return s.withObject(&k.named, func(object pkcs11.ObjectHandle) error {
 		return wrapRV("C_SignInit", s.token.c.SignInit(s.handle, signMechanisms[k.hash], object))
 	})
 }
 
 // withObject runs use with the key's handle. If the handle turns out stale, the object is looked for again and use is
 // repeated once: it must be safe to repeat.
-func (s *session) withObject(k *Key, use func(pkcs11.ObjectHandle) error) error {
+func (s *session) withObject(n *named, use func(pkcs11.ObjectHandle) error) error {
 	for {
-		h, fresh, err := k.object(s)
+		h, fresh, err := n.object(s)
 		if err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func (s *session) withObject(k *Key, use func(pkcs11.ObjectHandle) error) error 
 		if !errors.As(err, &e) || !e.StaleHandle() {
 			return err
 		}
-		k.forget(h)
+		n.forget(h)
 		if fresh {
 			return err
 		}
@@ -81,15 +81,21 @@ func (s *session) withObject(k *Key, use func(pkcs11.ObjectHandle) error) error 
 }
 
 func (s *session) signWith(h Hash, object pkcs11.ObjectHandle, message []byte) ([]byte, error) {
-	c := s.token.c
-	if err := c.SignInit(s.handle, signMechanisms[h], object); err != nil {
-		return nil, wrapRV("C_SignInit", err)
-	}
-	tag, err := c.Sign(s.handle, message)
+	tag, err := s.signOnce(signMechanisms[h], object, message)
 	if err != nil {
-		return nil, wrapRV("C_Sign", err)
+		return nil, err
 	}
 	return tag, checkTag(h, tag)
+}
+
+// signOnce signs in one part.
+func (s *session) signOnce(m []*pkcs11.Mechanism, object pkcs11.ObjectHandle, data []byte) ([]byte, error) {
+	c := s.token.c
+	if err := c.SignInit(s.handle, m, object); err != nil {
+		return nil, wrapRV("C_SignInit", err)
+	}
+	signature, err := c.Sign(s.handle, data)
+	return signature, wrapRV("C_Sign", err)
 }
 
 // checkTag refuses a tag of a wrong length, which could otherwise come to be compared with another short one.

@@ -37,28 +37,52 @@ const (
 	objectBatch = 32
 )
 
-// find returns the secret key with exactly this CKA_ID. CKA_TOKEN keeps session copies out.
-func (s *session) find(id []byte) (pkcs11.ObjectHandle, error) {
-	return s.only(id, pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY))
+// find returns the object of a class (CKO_...) with exactly this CKA_ID. CKA_TOKEN keeps session copies out.
+func (s *session) find(class uint, id []byte) (pkcs11.ObjectHandle, error) {
+	handles, err := s.withID(id, 2, pkcs11.NewAttribute(pkcs11.CKA_CLASS, class))
+	if err == nil && len(handles) > 1 {
+		err = fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyAmbiguous)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return handles[0], nil
 }
 
-// findAny returns the object with exactly this CKA_ID, of whatever class.
-func (s *session) findAny(id []byte) (pkcs11.ObjectHandle, error) { return s.only(id) }
+// findAny returns the object with exactly this CKA_ID, of whatever class, or the private and the public half of a pair.
+func (s *session) findAny(id []byte) ([]pkcs11.ObjectHandle, error) {
+	handles, err := s.withID(id, 3)
+	if err != nil || len(handles) == 1 {
+		return handles, err
+	}
+	if len(handles) == 2 {
+		one, err := s.describe(handles[0])
+		if err != nil {
+			return nil, err
+		}
+		other, err := s.describe(handles[1])
+		switch {
+		case err != nil:
+			return nil, err
+		case other.PublicHalfOf(one):
+			return handles, nil
+		case one.PublicHalfOf(other):
+			return []pkcs11.ObjectHandle{handles[1], handles[0]}, nil
+		}
+	}
+	return nil, fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyAmbiguous)
+}
 
-func (s *session) only(id []byte, more ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+// withID returns at most limit objects of the token with exactly this CKA_ID, and ErrKeyMissing if there is none.
+func (s *session) withID(id []byte, limit int, more ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
 	handles, err := s.search(append(more,
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
-	), 2)
-	switch {
-	case err != nil:
-		return 0, err
-	case len(handles) == 0:
-		return 0, fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyMissing)
-	case len(handles) > 1:
-		return 0, fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyAmbiguous)
+	), limit)
+	if err == nil && len(handles) == 0 {
+		err = fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyMissing)
 	}
-	return handles[0], nil
+	return handles, err
 }
 
 // search returns at most limit handles. It always ends the search, or the session could not search again.
@@ -85,7 +109,7 @@ func (t *Token) Describe(ctx context.Context, id []byte) (Object, error) {
 	id = append([]byte(nil), id...)
 	var object Object
 	err := t.do(ctx, &operation{name: "C_GetAttributeValue", run: func(s *session, _ []byte) error {
-		handle, err := s.find(id)
+		handle, err := s.find(pkcs11.CKO_SECRET_KEY, id)
 		if err != nil {
 			return err
 		}

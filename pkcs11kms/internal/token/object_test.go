@@ -214,7 +214,8 @@ func TestDestroyObjectOfAnyClass(t *testing.T) {
 			return []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, id)}
 		}
 		p256 := pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07})
-		_, _, err := c.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)}, append(onToken(public), p256), onToken(private))
+		label := pkcs11.NewAttribute(pkcs11.CKA_LABEL, "the public half's alone")
+		_, _, err := c.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)}, append(onToken(public), p256, label), onToken(private))
 		require.NoError(t, err)
 	}
 	pair("alone", "other")

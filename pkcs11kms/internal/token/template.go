@@ -1,6 +1,12 @@
 package token
 
-import "github.com/miekg/pkcs11"
+import (
+	"math/big"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+)
 
 // mechanismList encodes the value of CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE.
 func mechanismList(mechanisms ...uint) *pkcs11.Attribute {
@@ -42,4 +48,53 @@ func (t *Token) restricted(template []*pkcs11.Attribute, h Hash) []*pkcs11.Attri
 		return template
 	}
 	return append(template, mechanismList(h.Mechanism()))
+}
+
+// pairTemplate is what both halves of a key pair have.
+func pairTemplate(class uint, spec pubkey.Spec, id []byte, label string, onToken bool) []*pkcs11.Attribute {
+	keyType := uint(pkcs11.CKK_EC)
+	if spec.RSABits() > 0 {
+		keyType = pkcs11.CKK_RSA
+	}
+	return []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, keyType),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, onToken),
+	}
+}
+
+// privateTemplate asks for a private key that signs and does nothing else. What an RSA key could do besides is switched off
+// by name, since tokens differ in what a key may do that was not told.
+func (t *Token) privateTemplate(spec pubkey.Spec, id []byte, label string, onToken bool) []*pkcs11.Attribute {
+	template := append(pairTemplate(pkcs11.CKO_PRIVATE_KEY, spec, id, label, onToken),
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+		pkcs11.NewAttribute(pkcs11.CKA_SIGN, true))
+	if spec.RSABits() > 0 {
+		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false), pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false))
+	} else {
+		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false))
+	}
+	if t.caps.AllowedMechanisms {
+		template = append(template, mechanismList(pairMechanisms(spec)...))
+	}
+	return template
+}
+
+// publicTemplate asks for a public key that verifies and does nothing else, and says what pair is to be made.
+func publicTemplate(spec pubkey.Spec, id []byte, label string, onToken bool) []*pkcs11.Attribute {
+	template := append(pairTemplate(pkcs11.CKO_PUBLIC_KEY, spec, id, label, onToken),
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
+		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true))
+	if spec.RSABits() == 0 {
+		return append(template, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, spec.CurveParameters()))
+	}
+	return append(template,
+		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false),
+		pkcs11.NewAttribute(pkcs11.CKA_WRAP, false),
+		pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, spec.RSABits()),
+		pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, big.NewInt(pubkey.Exponent).Bytes()))
 }

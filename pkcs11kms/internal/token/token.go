@@ -55,6 +55,9 @@ type Token struct {
 	info       Info
 	caps       Capabilities
 
+	pairGaps    sync.Map // pubkey.Spec -> *GapError: kinds of key pairs that were tried in vain
+	messageOnly sync.Map // pubkey.Algorithm -> true: signed only with the token's own hash
+
 	pool    *pool
 	streams semaphore // places for streams, a quarter of the pool
 	keeper  keeper    // the session that keeps the login

@@ -1,0 +1,89 @@
+package token
+
+import (
+	"context"
+	"errors"
+
+	"github.com/miekg/pkcs11"
+)
+
+// DestroyKey destroys the secret key with exactly this CKA_ID and CKA_LABEL. It returns ErrKeyMissing if no object has the
+// id, ErrKeyForeign if one has it under another label, and ErrKeyAmbiguous if several have it; then nothing is destroyed.
+// After a *HungError the key may or may not be destroyed.
+func (t *Token) DestroyKey(ctx context.Context, id []byte, label string) error {
+	return t.destroyLabelled(ctx, id, label, pkcs11.CKO_SECRET_KEY)
+}
+
+// DestroyKeyPair destroys the private key, then the public key, with exactly this CKA_ID and CKA_LABEL. One half alone is
+// destroyed as well: the other may have gone when an earlier call died. It returns what DestroyKey does, ErrKeyMissing if
+// neither half is there.
+func (t *Token) DestroyKeyPair(ctx context.Context, id []byte, label string) error {
+	return t.destroyLabelled(ctx, id, label, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY)
+}
+
+// destroyLabelled destroys the objects of the classes, in their order, after it has made sure that it may destroy them all.
+func (t *Token) destroyLabelled(ctx context.Context, id []byte, label string, classes ...uint) error {
+	id = append([]byte(nil), id...)
+	return t.destroy(ctx, func(s *session) (objects []pkcs11.ObjectHandle, err error) {
+		missing := ErrKeyMissing
+		for _, class := range classes {
+			object, err := s.find(class, id)
+			if errors.Is(err, ErrKeyMissing) {
+				missing = err
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			o, err := s.describe(object)
+			if err == nil && o.Label != label {
+				err = ErrKeyForeign
+			}
+			if err != nil {
+				return nil, err
+			}
+			objects = append(objects, object)
+		}
+		if len(objects) == 0 {
+			return nil, missing
+		}
+		return objects, nil
+	})
+}
+
+// DestroyObject destroys the object with exactly this CKA_ID, of whatever class, or the two halves of a key pair of one
+// label, private half first: what no Key and no KeyPair names. It returns ErrKeyMissing if there is none and
+// ErrKeyAmbiguous, destroying nothing, if there are several otherwise. After a *HungError the object may or may not be
+// destroyed.
+func (t *Token) DestroyObject(ctx context.Context, id []byte) error {
+	if len(id) == 0 {
+		return errors.New("destroying an object: its CKA_ID is empty") // which would fit many
+	}
+	id = append([]byte(nil), id...)
+	return t.destroy(ctx, func(s *session) ([]pkcs11.ObjectHandle, error) { return s.findAny(id) })
+}
+
+func (t *Token) destroy(ctx context.Context, find func(*session) ([]pkcs11.ObjectHandle, error)) error {
+	return t.change(ctx, &operation{name: "C_DestroyObject", once: true, run: func(s *session, _ []byte) error {
+		objects, err := find(s)
+		if err != nil {
+			return err
+		}
+		gone := 0
+		for _, object := range objects {
+			if s.abandoned() {
+				return errNotBegun
+			}
+			err = wrapRV("C_DestroyObject", t.c.DestroyObject(s.handle, object))
+			if isRV(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID) {
+				gone++ // another process was faster
+			} else if err != nil {
+				return err
+			}
+		}
+		if gone == len(objects) {
+			return ErrKeyMissing
+		}
+		return nil
+	}})
+}

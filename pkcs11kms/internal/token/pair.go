@@ -1,0 +1,205 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+)
+
+// Pair names a key pair of a Token by the CKA_ID of both halves and remembers the handle of the private one. It is safe for
+// concurrent use.
+type Pair struct {
+	named
+	spec pubkey.Spec
+}
+
+// Spec returns the kind of key pair.
+func (p *Pair) Spec() pubkey.Spec { return p.spec }
+
+// KeyPair names the key pair with this CKA_ID. It asks nothing of the token: the object is looked for at first use.
+func (t *Token) KeyPair(s pubkey.Spec, id []byte) *Pair {
+	return &Pair{spec: s, named: named{token: t, class: pkcs11.CKO_PRIVATE_KEY, id: append([]byte(nil), id...)}}
+}
+
+// pairPatience is how much longer than other calls the generation of a key pair may take: smart cards search for the primes
+// of a long RSA key for many seconds.
+const pairPatience = time.Minute
+
+// GapError says that the token cannot make or use key pairs of a kind. It was tried.
+type GapError struct {
+	Spec pubkey.Spec
+	What string // what was tried, like "C_GenerateKeyPair" or "RSASSA-PSS with SHA-256"
+	Err  error  // the token's answer
+}
+
+// Error names the token's answer.
+func (e *GapError) Error() string { return fmt.Sprintf("%v key pairs, %s: %v", e.Spec, e.What, e.Err) }
+
+// Unwrap returns the token's answer.
+func (e *GapError) Unwrap() error { return e.Err }
+
+// PairGap returns why the token cannot do key pairs of a kind, as far as GenerateKeyPair has found out since Open; nil if
+// nothing is known.
+func (t *Token) PairGap(s pubkey.Spec) error {
+	if gap, ok := t.pairGaps.Load(s); ok {
+		return gap.(*GapError)
+	}
+	return nil
+}
+
+// GenerateKeyPair makes a key pair inside the token and returns its public half. The new pair is the probe of what the token
+// can do: it must make a valid signature by every algorithm of its kind, or it is destroyed again and the error is a
+// *GapError, which PairGap keeps. id and label are those of both halves; otherwise it is as GenerateHMACKey, and
+// DestroyKeyPair makes sure. It may take a minute longer than Config.CallTimeout.
+func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte, label string) (*Pair, *pubkey.Key, error) {
+	if !spec.Valid() {
+		return nil, nil, fmt.Errorf("making a key pair: %v is none of package pubkey", spec)
+	}
+	pair := t.KeyPair(spec, id)
+	var public *pubkey.Key
+	o := &operation{name: "C_GenerateKeyPair", patience: pairPatience}
+	err := t.make(ctx, o, &pair.named, func(s *session) ([]pkcs11.ObjectHandle, error) {
+		made, err := s.generatePair(spec, pair.id, label, true)
+		if err != nil {
+			return nil, err
+		}
+		key, err := s.tryPair(spec, made)
+		if err != nil {
+			return nil, errors.Join(err, s.destroyPair(made))
+		}
+		public = key
+		return []pkcs11.ObjectHandle{made.private, made.public}, nil
+	})
+	if gap, ok := errors.AsType[*GapError](err); ok {
+		t.pairGaps.Store(spec, gap)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return pair, public, nil
+}
+
+// ProbeKeyPair makes a key pair of session objects, tries all that GenerateKeyPair would, and leaves nothing behind. It
+// returns a *GapError if the token cannot do the kind. Long RSA keys take seconds.
+func (t *Token) ProbeKeyPair(ctx context.Context, spec pubkey.Spec) error {
+	id := []byte("probe")[:min(5, t.quirk.maxIDBytes())]
+	return t.do(ctx, &operation{name: "C_GenerateKeyPair", once: true, patience: pairPatience, run: func(s *session, _ []byte) error {
+		made, err := s.generatePair(spec, id, "pkcs11kms/probe", false)
+		if err != nil {
+			return err
+		}
+		_, err = s.tryPair(spec, made)
+		return errors.Join(err, s.destroyPair(made))
+	}})
+}
+
+// pairHandles are the two objects of a key pair.
+type pairHandles struct{ private, public pkcs11.ObjectHandle }
+
+func (s *session) generatePair(spec pubkey.Spec, id []byte, label string, onToken bool) (made pairHandles, err error) {
+	mechanism := uint(pkcs11.CKM_EC_KEY_PAIR_GEN)
+	if spec.RSABits() > 0 {
+		mechanism = pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN
+	}
+	made.public, made.private, err = s.token.c.GenerateKeyPair(s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)},
+		publicTemplate(spec, id, label, onToken), s.token.privateTemplate(spec, id, label, onToken))
+	err = wrapRV("C_GenerateKeyPair", err)
+	if e, ok := errors.AsType[*Error](err); ok && e.refusesKind() {
+		return made, &GapError{Spec: spec, What: "generation", Err: err}
+	}
+	return made, err
+}
+
+// tryPair reads the public key of a new pair and has the pair sign by every algorithm of its kind.
+func (s *session) tryPair(spec pubkey.Spec, made pairHandles) (*pubkey.Key, error) {
+	public, err := s.publicKey(spec, made.public)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range spec.Algorithms() {
+		signature, err := s.signPair(spec, made.private, a, probeMessage, false)
+		if err == nil {
+			err = public.Verify(a, a.Digest(probeMessage), signature)
+		}
+		if e, ok := errors.AsType[*Error](err); errors.Is(err, pubkey.ErrInvalid) || ok && e.refusesKind() {
+			return nil, &GapError{Spec: spec, What: a.String(), Err: err}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return public, nil
+}
+
+// destroyPair destroys a pair that is of no use.
+func (s *session) destroyPair(made pairHandles) error {
+	return errors.Join(
+		wrapRV("C_DestroyObject", s.token.c.DestroyObject(s.handle, made.private)),
+		wrapRV("C_DestroyObject", s.token.c.DestroyObject(s.handle, made.public)))
+}
+
+// PublicKey reads the public half of a key pair from the token. It returns ErrKeyMissing or ErrKeyAmbiguous if there is not
+// one object of class CKO_PUBLIC_KEY with the CKA_ID.
+func (t *Token) PublicKey(ctx context.Context, p *Pair) (*pubkey.Key, error) {
+	if err := t.ownsPair(p); err != nil {
+		return nil, err
+	}
+	var public *pubkey.Key
+	err := t.do(ctx, &operation{name: "C_GetAttributeValue", run: func(s *session, _ []byte) error {
+		object, err := s.find(pkcs11.CKO_PUBLIC_KEY, p.id)
+		if err != nil {
+			return err
+		}
+		key, err := s.publicKey(p.spec, object)
+		if err == nil {
+			public = key
+		}
+		return err
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return public, nil
+}
+
+// publicKey reads and checks the public key of an object.
+func (s *session) publicKey(spec pubkey.Spec, object pkcs11.ObjectHandle) (*pubkey.Key, error) {
+	first, second := uint(pkcs11.CKA_EC_PARAMS), uint(pkcs11.CKA_EC_POINT)
+	if spec.RSABits() > 0 {
+		first, second = pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT
+	}
+	values, err := s.attributes(object, []*pkcs11.Attribute{pkcs11.NewAttribute(first, nil), pkcs11.NewAttribute(second, nil)})
+	if err != nil {
+		return nil, err
+	}
+	if len(values) != 2 {
+		return nil, fmt.Errorf("reading a public key: the token answered with %d attributes instead of 2", len(values))
+	}
+	if spec.RSABits() > 0 {
+		return pubkey.FromRSA(spec, values[0].Value, values[1].Value)
+	}
+	if !bytes.Equal(values[0].Value, spec.CurveParameters()) {
+		return nil, fmt.Errorf("reading a public key: its CKA_EC_PARAMS is not that of %v", spec)
+	}
+	return pubkey.FromPoint(spec, ecPoint(spec, values[1].Value))
+}
+
+// ecPoint takes the point out of CKA_EC_POINT. PKCS #11 wants it as a DER OCTET STRING, and some tokens give it bare. Both
+// begin with the byte 4, so that only the length tells them apart.
+func ecPoint(spec pubkey.Spec, value []byte) []byte {
+	bare := 1 + 2*spec.FieldBytes()
+	header := []byte{0x04, byte(bare)}
+	if bare > 127 {
+		header = []byte{0x04, 0x81, byte(bare)}
+	}
+	if point, wrapped := bytes.CutPrefix(value, header); wrapped && len(point) == bare {
+		return point
+	}
+	return value
+}

@@ -1,0 +1,394 @@
+package token_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"testing"
+
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	koblitz "github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
+	"github.com/miekg/pkcs11"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// newPair makes a key pair in the token.
+func newPair(t *testing.T, tok *token.Token, spec pubkey.Spec) (*token.Pair, *pubkey.Key) {
+	t.Helper()
+	pair, public, err := tok.GenerateKeyPair(t.Context(), spec, randomBytes(t, 16), "test pair")
+	require.NoError(t, err)
+	return pair, public
+}
+
+// judge is Go's own opinion of a signature, from the DER of the public key.
+func judge(t *testing.T, spec pubkey.Spec, der []byte, a pubkey.Algorithm, digest, signature []byte) bool {
+	t.Helper()
+	if spec == pubkey.SECP256K1 {
+		key, err := secp256k1.ParsePubKey(der[len(der)-65:])
+		require.NoError(t, err)
+		parsed, err := koblitz.ParseDERSignature(signature)
+		return err == nil && parsed.Verify(digest, key)
+	}
+	parsed, err := x509.ParsePKIXPublicKey(der)
+	require.NoError(t, err)
+	switch key := parsed.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(key, digest, signature)
+	case *rsa.PublicKey:
+		require.Equal(t, spec.RSABits(), key.N.BitLen())
+		if a.Scheme == pubkey.PSS {
+			return rsa.VerifyPSS(key, a.Hash, digest, signature, &rsa.PSSOptions{SaltLength: a.Hash.Size()}) == nil
+		}
+		return rsa.VerifyPKCS1v15(key, a.Hash, digest, signature) == nil
+	}
+	t.Fatalf("a public key of type %T", parsed)
+	return false
+}
+
+func TestKeyPairsSign(t *testing.T) {
+	tok := newToken(t)
+	message := []byte("a message to sign")
+	for _, spec := range pubkey.Specs() {
+		pair, public := newPair(t, tok, spec)
+		assert.Equal(t, spec, public.Spec())
+		read, err := tok.PublicKey(t.Context(), tok.KeyPair(spec, pair.ID()))
+		require.NoError(t, err)
+		assert.Equal(t, public.DER(), read.DER())
+		for _, a := range spec.Algorithms() {
+			for name, ctx := range contexts(t) {
+				signature, err := tok.Sign(ctx, pair, a, message)
+				require.NoError(t, err, "%v %v %s", spec, a, name)
+				assert.True(t, judge(t, spec, public.DER(), a, a.Digest(message), signature), "%v %v", spec, a)
+				assert.False(t, judge(t, spec, public.DER(), a, a.Digest([]byte("another")), signature), "%v %v", spec, a)
+				assert.NoError(t, public.Verify(a, a.Digest(message), signature))
+
+				signature, err = tok.SignDigest(ctx, tok.KeyPair(spec, pair.ID()), a, a.Digest(message))
+				require.NoError(t, err)
+				assert.True(t, judge(t, spec, public.DER(), a, a.Digest(message), signature), "%v %v", spec, a)
+			}
+			_, err := tok.SignDigest(t.Context(), pair, a, make([]byte, a.Hash.Size()-1))
+			assert.ErrorContains(t, err, "bytes instead of")
+		}
+		require.NoError(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"))
+	}
+	objects, err := tok.Objects(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, objects)
+}
+
+func TestPairsOfBadArguments(t *testing.T) {
+	tok, other := newToken(t), newToken(t)
+	pair, _ := newPair(t, tok, pubkey.P256)
+	_, _, err := tok.GenerateKeyPair(t.Context(), pubkey.Spec(99), randomBytes(t, 16), "label")
+	assert.ErrorContains(t, err, "Spec(99)")
+	_, _, err = tok.GenerateKeyPair(t.Context(), pubkey.P256, randomBytes(t, 17), "label")
+	assert.Error(t, err)
+	_, err = other.Sign(t.Context(), pair, pubkey.ECDSASHA256, []byte("m"))
+	assert.Error(t, err)
+	_, err = other.PublicKey(t.Context(), pair)
+	assert.Error(t, err)
+	_, err = tok.Sign(t.Context(), nil, pubkey.ECDSASHA256, []byte("m"))
+	assert.Error(t, err)
+	for _, a := range []pubkey.Algorithm{pubkey.PSSSHA256, pubkey.ECDSASHA384, {}} {
+		_, err = tok.Sign(t.Context(), pair, a, []byte("m"))
+		assert.ErrorContains(t, err, "is no algorithm of P-256")
+	}
+	_, err = tok.Sign(t.Context(), tok.KeyPair(pubkey.P256, randomBytes(t, 16)), pubkey.ECDSASHA256, []byte("m"))
+	assert.ErrorIs(t, err, token.ErrKeyMissing)
+}
+
+// An independent client's view of the private key: it signs and does nothing else, and no part of it can be read.
+func TestAttributesOfAPair(t *testing.T) {
+	tok := newToken(t)
+	c, s := bareSession(t, tok)
+	for spec, parts := range map[pubkey.Spec][]uint{
+		pubkey.RSA2048: {pkcs11.CKA_PRIVATE_EXPONENT, pkcs11.CKA_PRIME_1, pkcs11.CKA_PRIME_2, pkcs11.CKA_EXPONENT_1, pkcs11.CKA_EXPONENT_2, pkcs11.CKA_COEFFICIENT},
+		pubkey.P256:    {pkcs11.CKA_VALUE},
+	} {
+		pair, _ := newPair(t, tok, spec)
+		find := func(class uint) pkcs11.ObjectHandle {
+			require.NoError(t, c.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}))
+			found, _, err := c.FindObjects(s, 2)
+			require.NoError(t, err)
+			require.NoError(t, c.FindObjectsFinal(s))
+			require.Len(t, found, 1)
+			return found[0]
+		}
+		private, public := find(pkcs11.CKO_PRIVATE_KEY), find(pkcs11.CKO_PUBLIC_KEY)
+		truth := func(o pkcs11.ObjectHandle, attribute uint) bool {
+			v, err := c.GetAttributeValue(s, o, []*pkcs11.Attribute{pkcs11.NewAttribute(attribute, nil)})
+			require.NoError(t, err, "%#x", attribute)
+			return bytes.Equal(v[0].Value, []byte{1})
+		}
+		for _, yes := range []uint{pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_ALWAYS_SENSITIVE,
+			pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_SIGN, pkcs11.CKA_LOCAL} {
+			assert.True(t, truth(private, yes), "%v %#x", spec, yes)
+		}
+		assert.False(t, truth(private, pkcs11.CKA_EXTRACTABLE))
+		assert.True(t, truth(public, pkcs11.CKA_TOKEN))
+		assert.True(t, truth(public, pkcs11.CKA_VERIFY))
+		if spec == pubkey.RSA2048 {
+			for _, no := range []uint{pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP} {
+				assert.False(t, truth(private, no), "%#x", no)
+			}
+			assert.False(t, truth(public, pkcs11.CKA_ENCRYPT))
+			assert.False(t, truth(public, pkcs11.CKA_WRAP))
+			assert.Equal(t, pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID),
+				c.SignInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_RSA_X_509, nil)}, private), "a mechanism that we do not use")
+		} else {
+			assert.False(t, truth(private, pkcs11.CKA_DERIVE))
+		}
+		for _, part := range parts {
+			_, err := c.GetAttributeValue(s, private, []*pkcs11.Attribute{pkcs11.NewAttribute(part, nil)})
+			assert.Equal(t, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_SENSITIVE), err, "%v %#x", spec, part)
+		}
+		for _, unlock := range []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true)} {
+			assert.Error(t, c.SetAttributeValue(s, private, []*pkcs11.Attribute{unlock}))
+		}
+	}
+	objects, err := tok.Objects(t.Context())
+	require.NoError(t, err)
+	require.Len(t, objects, 4)
+	for _, o := range objects {
+		assert.Equal(t, "test pair", o.Label)
+		assert.Len(t, o.ID, 16)
+	}
+}
+
+func TestDestroyKeyPairIsExact(t *testing.T) {
+	tok := newToken(t)
+	pair, public := newPair(t, tok, pubkey.P256)
+	other, _ := newPair(t, tok, pubkey.P256)
+	secret := newKey(t, tok)
+	destroy := func(label string) error { return tok.DestroyKeyPair(t.Context(), pair.ID(), label) }
+	assert.ErrorIs(t, destroy("another label"), token.ErrKeyForeign)
+	assert.ErrorIs(t, tok.DestroyKey(t.Context(), pair.ID(), "test pair"), token.ErrKeyMissing, "a pair is no secret key")
+	assert.ErrorIs(t, tok.DestroyKeyPair(t.Context(), secret.ID(), "test key"), token.ErrKeyMissing, "and the other way round")
+	requireClasses(t, tok, pair.ID(), pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY)
+
+	// A second public key with the id, whoever made it: nothing is destroyed.
+	c, s := bareSession(t, tok)
+	point := public.DER()[len(public.DER())-65:]
+	twin, err := c.CreateObject(s, []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_EC),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_LABEL, "test pair"),
+		pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, pubkey.P256.CurveParameters()), pkcs11.NewAttribute(pkcs11.CKA_EC_POINT, append([]byte{4, 65}, point...)),
+	})
+	require.NoError(t, err)
+	assert.ErrorIs(t, destroy("test pair"), token.ErrKeyAmbiguous)
+	assert.ErrorIs(t, tok.DestroyObject(t.Context(), pair.ID()), token.ErrKeyAmbiguous)
+	_, err = tok.PublicKey(t.Context(), pair)
+	assert.ErrorIs(t, err, token.ErrKeyAmbiguous)
+	require.NoError(t, c.DestroyObject(s, twin))
+	requireClasses(t, tok, pair.ID(), pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY)
+
+	require.NoError(t, destroy("test pair"))
+	requireClasses(t, tok, pair.ID())
+	assert.ErrorIs(t, destroy("test pair"), token.ErrKeyMissing)
+	_, err = tok.Sign(t.Context(), pair, pubkey.ECDSASHA256, []byte("m"))
+	assert.ErrorIs(t, err, token.ErrKeyMissing)
+	_, err = tok.Sign(t.Context(), other, pubkey.ECDSASHA256, []byte("m"))
+	assert.NoError(t, err)
+	require.NoError(t, tok.DestroyObject(t.Context(), other.ID()), "a pair that nobody names is one thing")
+	requireClasses(t, tok, other.ID())
+	requireClasses(t, tok, secret.ID(), pkcs11.CKO_SECRET_KEY)
+}
+
+// requireClasses asserts which objects have the CKA_ID.
+func requireClasses(t *testing.T, tok *token.Token, id []byte, want ...uint) {
+	t.Helper()
+	objects, err := tok.Objects(t.Context())
+	require.NoError(t, err)
+	var got []uint
+	for _, o := range objects {
+		if bytes.Equal(o.ID, id) {
+			got = append(got, o.Class)
+		}
+	}
+	require.ElementsMatch(t, want, got)
+}
+
+// The private half goes first, so that what a call that dies in between leaves behind signs nothing; and the rest can be
+// destroyed later.
+func TestHalfOfAPairIsDestroyed(t *testing.T) {
+	tok, f := openFaulty(t)
+	pair, _ := newPair(t, tok, pubkey.P256)
+	second := false
+	f.on("C_DestroyObject", func() error {
+		if second {
+			return pkcs11.Error(pkcs11.CKR_DEVICE_MEMORY)
+		}
+		second = true
+		return nil
+	})
+	assert.Error(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"))
+	f.on("C_DestroyObject", nil)
+	requireClasses(t, tok, pair.ID(), pkcs11.CKO_PUBLIC_KEY)
+	require.NoError(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"))
+	requireClasses(t, tok, pair.ID())
+}
+
+func TestBarePointIsUnderstood(t *testing.T) {
+	tok, f := openFaulty(t)
+	for _, spec := range []pubkey.Spec{pubkey.P256, pubkey.P384, pubkey.P521, pubkey.SECP256K1} {
+		pair, public := newPair(t, tok, spec)
+		f.set(func() { f.barePoint = true })
+		bare, err := tok.PublicKey(t.Context(), pair)
+		require.NoError(t, err)
+		assert.Equal(t, public.DER(), bare.DER())
+		f.set(func() { f.barePoint = false })
+	}
+}
+
+// What a token says of its public key is not believed when it cannot be true: no key is made then.
+func TestWrongPublicKeyIsRefused(t *testing.T) {
+	tok, f := openFaulty(t)
+	flip := func(v []byte) []byte { v = bytes.Clone(v); v[len(v)-1] ^= 1; return v }
+	for _, wrong := range []struct {
+		spec      pubkey.Spec
+		attribute uint
+		change    func([]byte) []byte
+	}{
+		{pubkey.P256, pkcs11.CKA_EC_POINT, flip},
+		{pubkey.SECP256K1, pkcs11.CKA_EC_POINT, flip},
+		{pubkey.P256, pkcs11.CKA_EC_POINT, func(v []byte) []byte { return v[:len(v)-1] }},
+		{pubkey.P256, pkcs11.CKA_EC_PARAMS, flip},
+		{pubkey.P256, pkcs11.CKA_EC_PARAMS, func([]byte) []byte { return pubkey.SECP256K1.CurveParameters() }},
+		{pubkey.RSA2048, pkcs11.CKA_MODULUS, flip},
+		{pubkey.RSA2048, pkcs11.CKA_MODULUS, func(v []byte) []byte { return v[1:] }},
+		{pubkey.RSA2048, pkcs11.CKA_MODULUS, func(v []byte) []byte { v = bytes.Clone(v); v[100] ^= 2; return v }},
+		{pubkey.RSA2048, pkcs11.CKA_PUBLIC_EXPONENT, func([]byte) []byte { return []byte{3} }},
+	} {
+		f.set(func() { f.values = map[uint]func([]byte) []byte{wrong.attribute: wrong.change} })
+		_, _, err := tok.GenerateKeyPair(t.Context(), wrong.spec, randomBytes(t, 16), "label")
+		assert.Error(t, err, "%v %#x", wrong.spec, wrong.attribute)
+	}
+	f.set(func() { f.values = nil })
+	objects, err := tok.Objects(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, objects, "nothing is left of them")
+}
+
+func TestGapsAreFoundAndKept(t *testing.T) {
+	tok, f := openFaulty(t)
+	gap := func(spec pubkey.Spec) *token.GapError {
+		_, _, err := tok.GenerateKeyPair(t.Context(), spec, randomBytes(t, 16), "label")
+		var found *token.GapError
+		require.ErrorAs(t, err, &found)
+		assert.Equal(t, error(found), tok.PairGap(spec))
+		objects, err := tok.Objects(t.Context())
+		require.NoError(t, err)
+		assert.Empty(t, objects)
+		return found
+	}
+	require.NoError(t, tok.PairGap(pubkey.P384))
+	f.fail("C_GenerateKeyPair", 1, pkcs11.CKR_MECHANISM_INVALID)
+	assert.EqualError(t, gap(pubkey.P384), "P-384 key pairs, generation: C_GenerateKeyPair: CKR_MECHANISM_INVALID")
+	require.NoError(t, tok.PairGap(pubkey.P256))
+
+	f.set(func() { f.noMechanism = map[uint]bool{pkcs11.CKM_ECDSA: true} }) // and SoftHSM has no CKM_ECDSA_SHA256
+	assert.EqualError(t, gap(pubkey.P256), "P-256 key pairs, ECDSA with SHA-256: C_SignInit: CKR_MECHANISM_INVALID")
+	f.set(func() {
+		f.noMechanism = map[uint]bool{pkcs11.CKM_RSA_PKCS_PSS: true, pkcs11.CKM_SHA256_RSA_PKCS_PSS: true, pkcs11.CKM_SHA384_RSA_PKCS_PSS: true, pkcs11.CKM_SHA512_RSA_PKCS_PSS: true}
+	})
+	assert.EqualError(t, gap(pubkey.RSA2048), "RSA-2048 key pairs, RSASSA-PSS with SHA-256: C_SignInit: CKR_MECHANISM_INVALID")
+	var probed *token.GapError
+	require.ErrorAs(t, tok.ProbeKeyPair(t.Context(), pubkey.RSA2048), &probed)
+	f.set(func() { f.noMechanism = nil })
+	require.NoError(t, tok.ProbeKeyPair(t.Context(), pubkey.P256))
+}
+
+// A token that hashes itself signs messages by its own mechanism, and no digests.
+func TestTokenThatHashesItself(t *testing.T) {
+	tok, f := openFaulty(t)
+	f.set(func() { f.noMechanism = map[uint]bool{pkcs11.CKM_RSA_PKCS: true, pkcs11.CKM_RSA_PKCS_PSS: true} })
+	pair, public := newPair(t, tok, pubkey.RSA2048)
+	for _, a := range pubkey.RSA2048.Algorithms() {
+		signature, err := tok.Sign(t.Context(), pair, a, []byte("m"))
+		require.NoError(t, err)
+		assert.True(t, judge(t, pubkey.RSA2048, public.DER(), a, a.Digest([]byte("m")), signature))
+		_, err = tok.SignDigest(t.Context(), pair, a, a.Digest([]byte("m")))
+		assert.ErrorIs(t, err, token.ErrDigestRefused)
+	}
+}
+
+func TestPairIsUndoneWhenItsCallerHasGone(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	tok := open(t, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reached, free := f.hang("C_GenerateKeyPair")
+	made := make(chan error, 1)
+	go func() {
+		_, _, err := tok.GenerateKeyPair(ctx, pubkey.P256, make([]byte, 16), "late")
+		made <- err
+	}()
+	<-reached
+	cancel()
+	var hung *token.HungError
+	require.ErrorAs(t, <-made, &hung)
+	free()
+	<-hung.Done()
+	requireClasses(t, tok, make([]byte, 16))
+}
+
+func TestPairGenerationIsNeverRepeated(t *testing.T) {
+	tok, f := openFaulty(t)
+	f.fail("C_GenerateKeyPair", 1, pkcs11.CKR_DEVICE_ERROR)
+	_, _, err := tok.GenerateKeyPair(t.Context(), pubkey.P256, randomBytes(t, 16), "label")
+	require.Error(t, err)
+	assert.Equal(t, 1, f.count("C_GenerateKeyPair"))
+	require.NoError(t, tok.PairGap(pubkey.P256), "which says nothing of what it can do")
+	newPair(t, tok, pubkey.P256)
+}
+
+// It may take longer than other calls: one that begins later runs into CallTimeout first.
+func TestPairGenerationHasPatience(t *testing.T) {
+	tok, f, _ := openShort(t)
+	key := newKey(t, tok)
+	reached, free := f.hang("C_GenerateKeyPair")
+	made := make(chan error, 1)
+	go func() {
+		_, _, err := tok.GenerateKeyPair(t.Context(), pubkey.P256, make([]byte, 16), "slow")
+		made <- err
+	}()
+	<-reached
+	_, release := f.hang("C_SignInit")
+	_, err := tok.MAC(t.Context(), key, []byte("message"))
+	var hung *token.HungError
+	require.ErrorAs(t, err, &hung)
+	release()
+	<-hung.Done()
+	free()
+	require.NoError(t, <-made)
+}
+
+func TestShortSignatureIsRefused(t *testing.T) {
+	tok, f := openFaulty(t)
+	for _, spec := range []pubkey.Spec{pubkey.RSA2048, pubkey.P256} {
+		pair, _ := newPair(t, tok, spec)
+		f.set(func() { f.shortTag = true })
+		_, err := tok.Sign(t.Context(), pair, spec.Algorithms()[0], []byte("m"))
+		assert.ErrorContains(t, err, "bytes instead of")
+		f.set(func() { f.shortTag = false })
+	}
+}
+
+func TestSigningIsRepeatedOnAFreshSession(t *testing.T) {
+	tok, f := openFaulty(t)
+	pair, public := newPair(t, tok, pubkey.P256)
+	f.fail("C_SignInit", 1, pkcs11.CKR_SESSION_HANDLE_INVALID)
+	signature, err := tok.Sign(t.Context(), pair, pubkey.ECDSASHA256, []byte("m"))
+	require.NoError(t, err)
+	assert.NoError(t, public.Verify(pubkey.ECDSASHA256, pubkey.ECDSASHA256.Digest([]byte("m")), signature))
+	f.fail("C_SignInit", 1, pkcs11.CKR_KEY_HANDLE_INVALID)
+	_, err = tok.Sign(t.Context(), pair, pubkey.ECDSASHA256, []byte("m"))
+	require.NoError(t, err, "a stale handle is looked for again")
+}

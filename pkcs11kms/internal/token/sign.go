@@ -1,0 +1,160 @@
+package token
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+)
+
+// signatureMechanism is how PKCS#11 makes the signatures of an algorithm. Every token known makes them of a digest; the
+// mechanism that hashes the message itself is for one that does not.
+type signatureMechanism struct {
+	ofDigest  []*pkcs11.Mechanism // signs prefix and digest
+	prefix    []byte
+	ofMessage []*pkcs11.Mechanism
+}
+
+// hashMechanisms are the constants of one hash function.
+type hashMechanisms struct {
+	hash, mgf         uint
+	pkcs1, pss, ecdsa uint // that hash the message
+	arc               byte // the last of the hash function's object identifier, 2.16.840.1.101.3.4.2.x
+}
+
+var signatureHashes = map[crypto.Hash]hashMechanisms{
+	crypto.SHA256: {hash: pkcs11.CKM_SHA256, mgf: pkcs11.CKG_MGF1_SHA256, arc: 1,
+		pkcs1: pkcs11.CKM_SHA256_RSA_PKCS, pss: pkcs11.CKM_SHA256_RSA_PKCS_PSS, ecdsa: pkcs11.CKM_ECDSA_SHA256},
+	crypto.SHA384: {hash: pkcs11.CKM_SHA384, mgf: pkcs11.CKG_MGF1_SHA384, arc: 2,
+		pkcs1: pkcs11.CKM_SHA384_RSA_PKCS, pss: pkcs11.CKM_SHA384_RSA_PKCS_PSS, ecdsa: pkcs11.CKM_ECDSA_SHA384},
+	crypto.SHA512: {hash: pkcs11.CKM_SHA512, mgf: pkcs11.CKG_MGF1_SHA512, arc: 3,
+		pkcs1: pkcs11.CKM_SHA512_RSA_PKCS, pss: pkcs11.CKM_SHA512_RSA_PKCS_PSS, ecdsa: pkcs11.CKM_ECDSA_SHA512},
+}
+
+// signatureMechanisms holds the arguments of C_SignInit, made once.
+var signatureMechanisms = func() map[pubkey.Algorithm]signatureMechanism {
+	table := map[pubkey.Algorithm]signatureMechanism{}
+	for hash, h := range signatureHashes {
+		pss := pkcs11.NewPSSParams(h.hash, h.mgf, uint(hash.Size()))
+		table[pubkey.Algorithm{Scheme: pubkey.PKCS1v15, Hash: hash}] = signatureMechanism{prefix: digestInfo(h.arc, byte(hash.Size())),
+			ofDigest: mechanism(pkcs11.CKM_RSA_PKCS, nil), ofMessage: mechanism(h.pkcs1, nil)}
+		table[pubkey.Algorithm{Scheme: pubkey.PSS, Hash: hash}] = signatureMechanism{
+			ofDigest: mechanism(pkcs11.CKM_RSA_PKCS_PSS, pss), ofMessage: mechanism(h.pss, pss)}
+		table[pubkey.Algorithm{Scheme: pubkey.ECDSA, Hash: hash}] = signatureMechanism{
+			ofDigest: mechanism(pkcs11.CKM_ECDSA, nil), ofMessage: mechanism(h.ecdsa, nil)}
+	}
+	return table
+}()
+
+func mechanism(mechanism uint, parameter any) []*pkcs11.Mechanism {
+	return []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, parameter)}
+}
+
+// digestInfo is what DER has in front of the digest in a DigestInfo (RFC 8017 9.2, note 1).
+func digestInfo(arc, digestBytes byte) []byte {
+	return []byte{0x30, 17 + digestBytes, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, arc, 0x05, 0x00, 0x04, digestBytes}
+}
+
+// pairMechanisms returns every mechanism that a pair of the kind may be used with, for CKA_ALLOWED_MECHANISMS.
+func pairMechanisms(spec pubkey.Spec) (all []uint) {
+	for _, a := range spec.Algorithms() {
+		m := signatureMechanisms[a]
+		all = append(all, m.ofDigest[0].Mechanism, m.ofMessage[0].Mechanism)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// ErrDigestRefused says that the token signs by this algorithm only what it has hashed itself.
+var ErrDigestRefused = errors.New("the token does not sign digests, only messages")
+
+// Sign signs a message with the private key of a pair: an RSA signature, or a DER ECDSA-Sig-Value. It returns ErrKeyMissing
+// if the key's object is gone. The message may be changed as soon as Sign has returned, even with a *HungError.
+func (t *Token) Sign(ctx context.Context, p *Pair, a pubkey.Algorithm, message []byte) ([]byte, error) {
+	return t.sign(ctx, p, a, message, false)
+}
+
+// SignDigest is Sign for a message of which the caller has only the digest, by the algorithm's hash function.
+// ErrDigestRefused says that the token cannot.
+func (t *Token) SignDigest(ctx context.Context, p *Pair, a pubkey.Algorithm, digest []byte) ([]byte, error) {
+	if len(digest) != a.Hash.Size() {
+		return nil, fmt.Errorf("signing a digest: it has %d bytes instead of %d", len(digest), a.Hash.Size())
+	}
+	return t.sign(ctx, p, a, digest, true)
+}
+
+func (t *Token) sign(ctx context.Context, p *Pair, a pubkey.Algorithm, input []byte, digested bool) ([]byte, error) {
+	if err := t.ownsPair(p); err != nil {
+		return nil, err
+	}
+	if !p.spec.Allows(a) {
+		return nil, fmt.Errorf("using a key pair: %v is no algorithm of %v", a, p.spec)
+	}
+	var signature []byte
+	err := t.do(ctx, &operation{name: "C_Sign", input: input, run: func(s *session, input []byte) error {
+		return s.withObject(&p.named, func(object pkcs11.ObjectHandle) error {
+			made, err := s.signPair(p.spec, object, a, input, digested)
+			if err == nil {
+				signature = made
+			}
+			return err
+		})
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return signature, nil
+}
+
+func (t *Token) ownsPair(p *Pair) error {
+	if p == nil || p.token != t {
+		return errForeignKey
+	}
+	return nil
+}
+
+// signPair signs in one part. Whether the token wants the digest or the message is found out by trying, and kept.
+func (s *session) signPair(spec pubkey.Spec, object pkcs11.ObjectHandle, a pubkey.Algorithm, input []byte, digested bool) ([]byte, error) {
+	m, t := signatureMechanisms[a], s.token
+	if _, hashesItself := t.messageOnly.Load(a); hashesItself {
+		if digested {
+			return nil, ErrDigestRefused
+		}
+		return s.signature(spec, m.ofMessage, object, input)
+	}
+	digest := input
+	if !digested {
+		digest = a.Digest(input)
+	}
+	signature, err := s.signature(spec, m.ofDigest, object, append(m.prefix[:len(m.prefix):len(m.prefix)], digest...))
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Func != "C_SignInit" || !e.Unsupported() || digested || s.abandoned() {
+		return signature, err
+	}
+	signature, second := s.signature(spec, m.ofMessage, object, input)
+	if second != nil {
+		return nil, err
+	}
+	t.messageOnly.Store(a, true)
+	t.log.Info("the token hashes messages itself to sign them: it cannot sign digests", "algorithm", a.String())
+	return signature, nil
+}
+
+// signature signs, checks the length of what the token made, and gives it the form that others expect.
+func (s *session) signature(spec pubkey.Spec, m []*pkcs11.Mechanism, object pkcs11.ObjectHandle, data []byte) ([]byte, error) {
+	raw, err := s.signOnce(m, object, data)
+	switch {
+	case err != nil:
+		return nil, err
+	case spec.RSABits() == 0:
+		return pubkey.SignatureDER(spec, raw)
+	case len(raw) != spec.RSABits()/8:
+		return nil, fmt.Errorf("making a signature: the token answered with %d bytes instead of %d", len(raw), spec.RSABits()/8)
+	}
+	return raw, nil
+}
