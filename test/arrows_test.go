@@ -30,7 +30,7 @@ var layers = [][]string{
 	{"keystore/sqlite", "keystore/etcd", "keystore/keystoretest", "pkcs11kms/internal/token"},
 	{"pkcs11kms"},
 	{"pkcs11kms/server", "pkcs11kms/console"},
-	{"pkcs11kms/kmstest"},
+	{"pkcs11kms/kmstest", "pkcs11kms/jwt"},
 	{"cmd/pkcs11kms"},
 	{"test"},
 }
@@ -55,9 +55,10 @@ var arrows = map[string][]string{
 		"pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson", "pkcs11kms/internal/token"},
 	"pkcs11kms/server":  {"keystore", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/sigv4"},
 	"pkcs11kms/console": {"pkcs11kms"},
+	"pkcs11kms/jwt":     {"pkcs11kms/internal/pubkey", "pkcs11kms/internal/strictjson"}, // and no token: consumers need no cgo
 	"pkcs11kms/kmstest": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms", "pkcs11kms/server"},
 	"cmd/pkcs11kms": {"keystore", "keystore/sqlite", "keystore/etcd", "softhsm", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/policy",
-		"pkcs11kms/server", "pkcs11kms/console"},
+		"pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/jwt"},
 	"test": {}, // and the packages below it
 }
 
@@ -69,7 +70,8 @@ var owners = map[string][]string{
 	"github.com/decred":                {"pkcs11kms/internal/pubkey"},
 	"database/sql":                     {"keystore/sqlite"},
 	"github.com/aws": {"pkcs11kms", "pkcs11kms/internal/awsjson", "pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/kmstest",
-		"cmd/pkcs11kms"},
+		"pkcs11kms/jwt", "cmd/pkcs11kms"},
+	"github.com/golang-jwt":       {"pkcs11kms/jwt"},
 	"github.com/spf13":            {"cmd/pkcs11kms"},
 	"net/http":                    {"pkcs11kms/internal/sigv4", "pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/kmstest", "cmd/pkcs11kms"},
 	"testing":                     {"keystore/keystoretest"},
