@@ -49,6 +49,7 @@ type Key struct {
 	Aliases      int       `json:"aliases,omitempty"`      // how many alias records name the key
 	Tags         []Tag     `json:"tags,omitempty"`         // ordered by key
 	Adopted      Adoption  `json:"adopted,omitempty"`      // how the object came under management; empty: made by us
+	PublicKey    HexBytes  `json:"public_key,omitempty"`   // of a finished key of usage SIGN_VERIFY: DER SubjectPublicKeyInfo
 }
 
 // Tag is a tag of a key.

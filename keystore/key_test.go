@@ -39,6 +39,10 @@ func TestKeyIsWrittenAsEver(t *testing.T) {
 	assert.Equal(t, []keystore.Entry{{Index: "cka-id", Value: "001fff"}}, c.Index)
 	assert.Empty(t, c.Seal)
 
+	signing := sample()
+	signing.PublicKey = keystore.HexBytes{0x30, 0x82}
+	assert.Equal(t, strings.TrimSuffix(golden, "}")+`,"public_key":"3082"}`, string(signing.Put(0).Value))
+
 	bare := keystore.Key{ID: "a", State: keystore.Creating, Instance: "i"}
 	assert.Equal(t, `{"state":"Creating","spec":"","usage":"","origin":"","created":"0001-01-01T00:00:00Z","cka_id":"",`+
 		`"instance":"i"}`, string(bare.Put(0).Value))
@@ -58,6 +62,7 @@ func TestRegionIsWrittenAsEver(t *testing.T) {
 func TestKeyComesBack(t *testing.T) {
 	for name, change := range map[string]func(*keystore.Key){
 		"plain":       func(*keystore.Key) {},
+		"signing key": func(k *keystore.Key) { k.PublicKey = keystore.HexBytes{0x30, 0x00, 0xff} },
 		"disabled":    func(k *keystore.Key) { k.State = keystore.Disabled },
 		"creating":    func(k *keystore.Key) { k.State, k.Instance = keystore.Creating, "0123" },
 		"deleting":    func(k *keystore.Key) { k.State, k.Instance = keystore.Deleting, "0123" },

@@ -88,7 +88,7 @@ func (b *Bridge) AdoptKey(ctx context.Context, o AdoptOptions) (*types.KeyMetada
 }
 
 // check refuses options that make no sense whatever the token holds.
-func (o AdoptOptions) check() (*macSpec, error) {
+func (o AdoptOptions) check() (*keySpec, error) {
 	if (o.Label == "") == (len(o.ID) == 0) {
 		return nil, &RefusedError{Problem: "exactly one of the label and the CKA_ID of the object must be given",
 			Advice: "name the object by --label or by --id"}
@@ -143,7 +143,7 @@ func idsOf(objects []token.Object) string {
 }
 
 // adoptable examines the object, then tries it.
-func (b *Bridge) adoptable(ctx context.Context, r *region, spec *macSpec, object token.Object) error {
+func (b *Bridge) adoptable(ctx context.Context, r *region, spec *keySpec, object token.Object) error {
 	if refusal := unfit(spec, object); refusal != nil {
 		return refusal
 	}
@@ -161,7 +161,7 @@ func (b *Bridge) adoptable(ctx context.Context, r *region, spec *macSpec, object
 	return &RefusedError{"the token does not make a MAC with the object", "use another --key-spec, or create a new key", err}
 }
 
-func unfit(spec *macSpec, object token.Object) error {
+func unfit(spec *keySpec, object token.Object) error {
 	const fresh = "create a new key, and let its users change to it"
 	fit := fmt.Sprintf("%s takes keys of %d to %d bytes", spec.spec, spec.hash.KeyBytes(), maxAdoptedBytes)
 	switch {
@@ -198,7 +198,7 @@ func managed(ckaID []byte, by string) error {
 		Advice: "use that key: pkcs11kms list-keys", Err: keystore.ErrExists}
 }
 
-func (b *Bridge) adopt(ctx context.Context, r *region, spec *macSpec, object token.Object, o AdoptOptions) (*key, error) {
+func (b *Bridge) adopt(ctx context.Context, r *region, spec *keySpec, object token.Object, o AdoptOptions) (*key, error) {
 	record := keystore.Key{Region: r.name, Account: b.cfg.AccountID, ID: uuid.NewString(), State: keystore.Enabled,
 		Spec: string(spec.spec), Usage: string(types.KeyUsageTypeGenerateVerifyMac), Origin: string(types.OriginTypeAwsKms),
 		Description: o.Description, Created: b.wallClock(), CKAID: object.ID, Adopted: keystore.AdoptedKeep}
@@ -239,7 +239,7 @@ func exposure(o token.Object) (weak []string) {
 
 // adoptedWeaknesses tells what is weaker about an adopted object than about our own. A token that does not restrict keys
 // to mechanisms does not do so with our own either.
-func adoptedWeaknesses(o token.Object, spec *macSpec, restricts bool) []string {
+func adoptedWeaknesses(o token.Object, spec *keySpec, restricts bool) []string {
 	weak := exposure(o)
 	if !o.Local {
 		weak = append(weak, "not generated in the token")

@@ -67,7 +67,7 @@ func TestCreateKeyRefusals(t *testing.T) {
 		{"both spec members", kms.CreateKeyInput{KeySpec: "HMAC_256", CustomerMasterKeySpec: "HMAC_256", KeyUsage: mac}, "ValidationException",
 			"You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated."},
 		{"nothing at all", kms.CreateKeyInput{}, "UnsupportedOperationException",
-			"KeySpec SYMMETRIC_DEFAULT is not supported. Use HMAC_224, HMAC_256, HMAC_384 or HMAC_512."},
+			"KeySpec SYMMETRIC_DEFAULT is not supported. Use one of HMAC_224, *, ECC_SECG_P256K1."},
 		{"multi-Region", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, MultiRegion: aws.Bool(true)}, "UnsupportedOperationException",
 			"Multi-Region keys are not supported."},
 		{"external", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Origin: "EXTERNAL"}, "UnsupportedOperationException",
@@ -196,10 +196,10 @@ func TestMacRefusals(t *testing.T) {
 	}
 }
 
-// putForeignKey writes the record of a key that this version cannot make, as a later one may.
+// putForeignKey writes the record of a signing key that this version cannot make, as a later one may.
 func putForeignKey(t *testing.T, c *Client) string {
 	const id = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
-	record := keystore.Key{Region: testRegion, Account: testAccount, ID: id, State: keystore.Enabled, Spec: "RSA_2048",
+	record := keystore.Key{Region: testRegion, Account: testAccount, ID: id, State: keystore.Enabled, Spec: "SM2",
 		Usage: "SIGN_VERIFY", Origin: "AWS_KMS", Created: time.Now().UTC().Truncate(time.Millisecond), CKAID: bytes.Repeat([]byte{7}, 16)}
 	_, err := c.bridge.cache.commit(t.Context(), record.Put(0))
 	require.NoError(t, err)

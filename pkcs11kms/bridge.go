@@ -41,7 +41,7 @@ type Bridge struct {
 type region struct {
 	name    string
 	token   *token.Token
-	objects sync.Map // *token.Key by the key's CKA_ID in hexadecimal, see object
+	objects sync.Map // *token.Key or *token.Pair by the key's CKA_ID in hexadecimal, see object
 }
 
 // Open opens the store and the token of every region, logs in, and starts the poller and the janitor. It fails as a

@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
@@ -50,7 +51,9 @@ func (rule stateRule) allows(k *key) error {
 type request struct {
 	keyID       *string
 	grantTokens []string
-	algorithm   types.MacAlgorithmSpec // of GenerateMac and VerifyMac
+	algorithm   types.MacAlgorithmSpec     // of GenerateMac and VerifyMac
+	signing     types.SigningAlgorithmSpec // of Sign and Verify
+	messageType types.MessageType          // of Sign and Verify, never empty there
 }
 
 // guard runs an operation on a key, and turns its error into the caller's answer.
@@ -83,7 +86,7 @@ func (c *Client) guard(ctx context.Context, op *operation, req request, run func
 func (c *Client) guardAccount(ctx context.Context, op *operation, run func(context.Context) error) error {
 	err := c.authoriseAccount(op)
 	if err == nil {
-		err = c.allow(op)
+		err = c.allow(op, nil)
 	}
 	if err == nil {
 		err = run(ctx)
@@ -100,7 +103,7 @@ func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, e
 	if err != nil {
 		return nil, err
 	}
-	if err := c.allow(op); err != nil {
+	if err := c.allow(op, k); err != nil {
 		return k, err
 	}
 	if len(req.grantTokens) > 0 {
@@ -109,7 +112,7 @@ func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, e
 	if err := op.states.allows(k); err != nil {
 		return k, err
 	}
-	return k, k.fits(op, req.algorithm)
+	return k, k.fits(op, req)
 }
 
 // resolve finds the key that a KeyId names. Keys of other accounts are denied without a look: whether they exist is
@@ -156,12 +159,15 @@ func (c *Client) authoriseAccount(op *operation) error {
 }
 
 // fits checks usage, then algorithm, as the real service does.
-func (k *key) fits(op *operation, algorithm types.MacAlgorithmSpec) error {
+func (k *key) fits(op *operation, req request) error {
 	if op.usage != "" && types.KeyUsageType(k.record.Usage) != op.usage {
 		return invalidKeyUsage("%s key usage is %s which is not valid for %s.", k.arn, k.record.Usage, op.name)
 	}
-	if algorithm != "" && (k.mac == nil || k.mac.algorithm != algorithm) {
-		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", algorithm, k.record.Spec)
+	if req.algorithm != "" && (k.mac == nil || k.mac.algorithm != req.algorithm) {
+		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.record.Spec)
+	}
+	if req.signing != "" && (k.signing == nil || !slices.Contains(k.signing.signing(), req.signing)) {
+		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.record.Spec)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -30,9 +31,11 @@ import (
 
 var opCreateKey = operation{name: "CreateKey"}
 
-// CreateKey generates an HMAC key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or
-// HMAC_512 and KeyUsage GENERATE_VERIFY_MAC; both must be given. Other specs, origins, policies, multi-Region keys
-// are refused with UnsupportedOperationException. It is not idempotent: a call repeated makes a second key.
+// CreateKey generates a key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or HMAC_512 with
+// the KeyUsage GENERATE_VERIFY_MAC, or RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521 or
+// ECC_SECG_P256K1 with SIGN_VERIFY; both must be given. Other specs, usages, origins, policies, multi-Region keys are refused
+// with UnsupportedOperationException, and so is what the token cannot do. It is not idempotent: a call repeated makes a
+// second key.
 func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns ...func(*kms.Options)) (*kms.CreateKeyOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
@@ -102,7 +105,7 @@ func requestedSpec(in *kms.CreateKeyInput) types.KeySpec {
 
 // supported returns the spec of the key to make, or the refusal of whatever this service or the token cannot do.
 // BypassPolicyLockoutSafetyCheck needs no check: the default policy never locks its account out.
-func (c *Client) supported(in *kms.CreateKeyInput) (*macSpec, error) {
+func (c *Client) supported(in *kms.CreateKeyInput) (*keySpec, error) {
 	if err := c.checkPolicy(in.Policy); err != nil {
 		return nil, err
 	}
@@ -114,20 +117,46 @@ func (c *Client) supported(in *kms.CreateKeyInput) (*macSpec, error) {
 	case aws.ToBool(in.MultiRegion):
 		return nil, unsupported("Multi-Region keys are not supported.")
 	}
-	spec := macSpecOf(requestedSpec(in))
-	if spec == nil {
-		return nil, unsupported("KeySpec %s is not supported. Use HMAC_224, HMAC_256, HMAC_384 or HMAC_512.", requestedSpec(in))
+	spec, err := supportedSpec(requestedSpec(in), in.KeyUsage)
+	if err != nil {
+		return nil, err
 	}
-	if gap := c.region.token.Capabilities().For(spec.hash).Err(); gap != nil {
-		return nil, &causedError{unsupported("KeySpec %s is not supported by the token: %v.", spec.spec, gap), gap}
+	if gap := spec.gap(c.region.token); gap != nil {
+		return nil, gapError(spec, gap)
 	}
 	return spec, nil
 }
 
-func (c *Client) createKey(ctx context.Context, spec *macSpec, description string, tags []keystore.Tag) (*key, error) {
+// supportedSpec returns the spec for the usage, which AWS KMS pairs, or the refusal of what this service does not make.
+func supportedSpec(name types.KeySpec, usage types.KeyUsageType) (*keySpec, error) {
+	if spec := macSpecOf(name); spec != nil {
+		return spec, nil
+	}
+	if spec := signSpecOf(name, usage); spec != nil {
+		return spec, nil
+	}
+	if specIn(signSpecs, name) != nil {
+		return nil, unsupported("KeyUsage %s is not supported. Use SIGN_VERIFY for KeySpec %s.", usage, name)
+	}
+	var names []string
+	for _, spec := range slices.Concat(macSpecs, signSpecs) {
+		names = append(names, string(spec.spec))
+	}
+	return nil, unsupported("KeySpec %s is not supported. Use one of %s.", name, strings.Join(names, ", "))
+}
+
+func gapError(spec *keySpec, gap error) error {
+	return &causedError{unsupported("KeySpec %s is not supported by the token: %v.", spec.spec, gap), gap}
+}
+
+func (c *Client) createKey(ctx context.Context, spec *keySpec, description string, tags []keystore.Tag) (*key, error) {
 	record := newKeyRecord(c.region, c.caller.account, uuid.NewString())
 	record.Description, record.Tags = description, tags
-	return c.bridge.makeKey(ctx, c.region, spec, record, 0)
+	k, err := c.bridge.makeKey(ctx, c.region, spec, record, 0)
+	if gap, ok := errors.AsType[*token.GapError](err); ok {
+		return nil, gapError(spec, gap)
+	}
+	return k, err
 }
 
 // newKeyRecord begins the record of a key that is to be made in the region's token.
@@ -144,9 +173,9 @@ func newCKAID(r *region) keystore.HexBytes {
 // idAttempts is how many CKA_IDs are tried on tokens where ids are so short that a random one may be taken.
 const idAttempts = 32
 
-// makeKey makes the HMAC key of a new record, in the three steps. expect is the version of a record that it replaces, or 0:
+// makeKey makes the key of a new record, in the three steps. expect is the version of a record that it replaces, or 0:
 // keystore.ErrConflict when it is another.
-func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key, expect uint64) (k *key, err error) {
+func (b *Bridge) makeKey(ctx context.Context, r *region, spec *keySpec, record keystore.Key, expect uint64) (k *key, err error) {
 	for range idAttempts {
 		k, err = b.tryMakeKey(ctx, r, spec, record, expect)
 		if !errors.Is(err, token.ErrKeyExists) && !errors.Is(err, keystore.ErrExists) {
@@ -157,9 +186,9 @@ func (b *Bridge) makeKey(ctx context.Context, r *region, spec *macSpec, record k
 	return k, err
 }
 
-func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *macSpec, record keystore.Key, expect uint64) (*key, error) {
+func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *keySpec, record keystore.Key, expect uint64) (*key, error) {
 	record.State, record.Instance = keystore.Creating, b.store.Instance()
-	record.Spec, record.Usage = string(spec.spec), string(types.KeyUsageTypeGenerateVerifyMac)
+	record.Spec, record.Usage = string(spec.spec), string(spec.usage)
 	record.Origin = string(types.OriginTypeAwsKms)
 	record.Created = b.wallClock()
 
@@ -170,14 +199,14 @@ func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *macSpec, recor
 		return nil, err
 	}
 	crashAt("record-written")
-	object, err := r.token.GenerateHMACKey(ctx, spec.hash, record.CKAID, record.ID)
+	object, public, err := spec.generate(ctx, r.token, record)
 	if err != nil {
 		b.undoCreate(ctx, record, version, err)
 		return nil, err
 	}
 	crashAt("object-made")
 	made := record
-	made.State, made.Instance = keystore.Enabled, ""
+	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", public
 	enabled, err := b.cache.commit(ctx, made.Put(version))
 	if err != nil {
 		b.undoCreate(ctx, record, version, err)
@@ -186,6 +215,19 @@ func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *macSpec, recor
 	crashAt("flipped")
 	r.objects.Store(record.CKAID.String(), object)
 	return b.decodeKey(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
+}
+
+// generate makes the object of a key: a *token.Key, or a *token.Pair with its public key as DER SubjectPublicKeyInfo.
+func (s *keySpec) generate(ctx context.Context, t *token.Token, record keystore.Key) (object any, public []byte, err error) {
+	if !s.pair.Valid() {
+		object, err = t.GenerateHMACKey(ctx, s.hash, record.CKAID, record.ID)
+		return object, nil, err
+	}
+	pair, half, err := t.GenerateKeyPair(ctx, s.pair, record.CKAID, record.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pair, half.DER(), nil
 }
 
 // commitCounted commits a change that makes or removes a key record together with the counter of the account's keys.

@@ -28,7 +28,8 @@ func minimal(keyID string) func(reflect.Value) {
 	values := map[string]any{
 		"KeyId": &keyID, "TargetKeyId": &keyID, "DestinationKeyId": &keyID, "AliasName": ptr("alias/minimal"),
 		"Message": []byte("m"), "Mac": make([]byte, 32), "CiphertextBlob": []byte("c"),
-		"MacAlgorithm": types.MacAlgorithmSpecHmacSha256, "KeyUsage": types.KeyUsageTypeGenerateVerifyMac,
+		"MacAlgorithm": types.MacAlgorithmSpecHmacSha256, "SigningAlgorithm": types.SigningAlgorithmSpecEcdsaSha256,
+		"Signature": []byte("s"), "KeyUsage": types.KeyUsageTypeGenerateVerifyMac,
 		"Description": ptr("d"), "Tags": []types.Tag{{TagKey: ptr("k"), TagValue: ptr("v")}}, "TagKeys": []string{"k"},
 		"NumberOfBytes": ptrTo(int32(8)),
 	}

@@ -1,4 +1,4 @@
-// Package pkcs11kms is the AWS KMS API for HMAC keys on your own PKCS#11 token, in process.
+// Package pkcs11kms is the AWS KMS API for HMAC keys and signing keys on your own PKCS#11 token, in process.
 //
 // Make a state directory once, by the command line (pkcs11kms init) or by Init. Then:
 //
@@ -40,6 +40,7 @@
 //
 // # Limits
 //
-// Messages of GenerateMac and VerifyMac have 1 to 4,096 bytes, as in AWS; NewMAC streams more. Keys are HMAC_224,
-// HMAC_256, HMAC_384 and HMAC_512, where the token can do them.
+// Messages of GenerateMac, VerifyMac, Sign and Verify have 1 to 4,096 bytes, as in AWS; NewMAC streams more, and Sign and
+// Verify take the digest of a longer one. Keys are HMAC_224, HMAC_256, HMAC_384 and HMAC_512, and for signing RSA_2048,
+// RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521 and ECC_SECG_P256K1, where the token can do them.
 package pkcs11kms

@@ -51,7 +51,7 @@ type TokenReport struct {
 	Manufacturer    string   `json:"manufacturer"`
 	Model           string   `json:"model"`
 	Module          string   `json:"module"`
-	KeySpecs        []string `json:"key_specs"`         // that the token can make and use
+	KeySpecs        []string `json:"key_specs"`         // that the token can make and use; RSA_3072 and RSA_4096 are not tried
 	MissingKeySpecs []string `json:"missing_key_specs"` // and the others
 }
 
@@ -161,7 +161,7 @@ func (d *doctor) examineRegion(ctx context.Context, name string) {
 		return
 	}
 	defer func() { _ = t.Close() }() // only read from
-	region.Token = d.examineToken(name, t)
+	region.Token = d.examineToken(ctx, name, t)
 	if d.store == nil {
 		return
 	}
@@ -170,28 +170,36 @@ func (d *doctor) examineRegion(ctx context.Context, name string) {
 		d.fail("token", name, err)
 		return
 	}
-	d.examineKeys(ctx, &region, inventory{objects: objects, restricts: t.Capabilities().AllowedMechanisms})
+	d.examineKeys(ctx, &region, inventory{objects: objects, token: t})
 }
 
-func (d *doctor) examineToken(name string, t *token.Token) *TokenReport {
+func (d *doctor) examineToken(ctx context.Context, name string, t *token.Token) *TokenReport {
 	info, able := t.Info(), t.Capabilities()
 	r := &TokenReport{Label: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer, Model: info.Model,
 		Module: info.ModulePath, KeySpecs: []string{}, MissingKeySpecs: []string{}}
 	d.add("token", name, StatusOK, fmt.Sprintf("logged in to %q, serial %s (%s %s)", info.Label, info.Serial, info.Manufacturer, info.Model))
-	for _, spec := range macSpecs {
-		gap := able.For(spec.hash).Err()
+	tried := func(spec keySpec, gap error) {
 		if gap == nil {
 			r.KeySpecs = append(r.KeySpecs, string(spec.spec))
-			continue
+			return
 		}
 		r.MissingKeySpecs = append(r.MissingKeySpecs, string(spec.spec))
 		d.advise("token", name, StatusWarning, fmt.Sprintf("cannot make or use %s keys: %v", spec.spec, gap),
 			"CreateKey refuses this spec; use another one")
 	}
+	for _, spec := range macSpecs {
+		tried(spec, able.For(spec.hash).Err())
+	}
+	if len(r.KeySpecs) == 0 {
+		d.advise("token", name, StatusError, "cannot make or use any HMAC key", "use a token that supports CKM_SHA256_HMAC")
+	}
+	for _, spec := range signSpecs {
+		if spec.pair.RSABits() <= 2048 { // longer ones take seconds
+			tried(spec, t.ProbeKeyPair(ctx, spec.pair))
+		}
+	}
 	if len(r.KeySpecs) > 0 {
 		d.add("token", name, StatusOK, "makes and uses "+strings.Join(r.KeySpecs, ", "))
-	} else {
-		d.advise("token", name, StatusError, "cannot make or use any HMAC key", "use a token that supports CKM_SHA256_HMAC")
 	}
 	if !able.ValueReadRefused {
 		d.advise("token", name, StatusError, "gives the value of a sensitive key away", "do not use this token")
@@ -202,9 +210,14 @@ func (d *doctor) examineToken(name string, t *token.Token) *TokenReport {
 	return r
 }
 
-// listUnknown names the objects of the token that no record of the whole store names.
+// listUnknown names the objects of the token that no record of the whole store names; the halves of a key pair as one.
 func (d *doctor) listUnknown(ctx context.Context, region *RegionReport, objects []token.Object) {
+	sharing := byCKAID(objects)
 	for _, o := range objects {
+		others := sharing[string(o.ID)]
+		if slices.ContainsFunc(others, o.PublicHalfOf) {
+			continue // stands beside the private one
+		}
 		recs, err := d.store.Lookup(ctx, keystore.IndexCKAID, hex.EncodeToString(o.ID), keystore.Ref{}, 1)
 		if err != nil {
 			d.fail("store", region.Name, err)
@@ -214,9 +227,23 @@ func (d *doctor) listUnknown(ctx context.Context, region *RegionReport, objects 
 			continue
 		}
 		r := objectReport(o)
+		if slices.ContainsFunc(others, func(other token.Object) bool { return other.PublicHalfOf(o) }) {
+			r.Class += " and CKO_PUBLIC_KEY"
+		}
 		region.Unknown = append(region.Unknown, r)
 		d.add("object", r.CKAID, StatusOK, fmt.Sprintf("unknown %s %q: not ours, left alone", r.Class, r.Label))
 	}
+}
+
+// byCKAID sorts the objects that have a CKA_ID by it.
+func byCKAID(objects []token.Object) map[string][]token.Object {
+	sharing := map[string][]token.Object{}
+	for _, o := range objects {
+		if len(o.ID) > 0 {
+			sharing[string(o.ID)] = append(sharing[string(o.ID)], o)
+		}
+	}
+	return sharing
 }
 
 func objectReport(o token.Object) ObjectReport {

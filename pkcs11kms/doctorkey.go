@@ -1,8 +1,11 @@
 package pkcs11kms
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -11,25 +14,20 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
-// inventory is what a token holds, and whether it restricts keys to mechanisms.
+// inventory is what a token holds.
 type inventory struct {
-	objects   []token.Object
-	restricts bool
+	objects []token.Object
+	token   *token.Token
 }
 
 // examineKeys compares every record of the region with its object: the keys of the account, and the service keys, which
 // are of none. Objects that no record names belong to other applications, other state directories, or to keys newer than
 // a restored backup.
 func (d *doctor) examineKeys(ctx context.Context, region *RegionReport, held inventory) {
-	byID := map[string][]token.Object{}
-	for _, o := range held.objects {
-		if o.SecretKey() {
-			byID[string(o.ID)] = append(byID[string(o.ID)], o)
-		}
-	}
+	sharing := byCKAID(held.objects)
 	for _, account := range []string{d.cfg.AccountID, ""} {
 		err := d.eachKey(ctx, region.Name, account, func(record keystore.Key) {
-			region.Keys = append(region.Keys, d.examineKey(record, byID[string(record.CKAID)], held.restricts))
+			region.Keys = append(region.Keys, d.examineKey(ctx, record, sharing[string(record.CKAID)], held.token))
 		})
 		if err != nil {
 			d.fail("store", region.Name, err)
@@ -62,14 +60,19 @@ func (d *doctor) eachKey(ctx context.Context, region, account string, visit func
 	}
 }
 
-// examineKey looks at the objects that have the CKA_ID of a key: there should be one.
-func (d *doctor) examineKey(record keystore.Key, objects []token.Object, restricts bool) KeyReport {
+// examineKey looks at the objects that have the CKA_ID of a key: there should be one secret key, or one private key and its
+// public one.
+func (d *doctor) examineKey(ctx context.Context, record keystore.Key, objects []token.Object, t *token.Token) KeyReport {
 	r := KeyReport{KeyID: record.ID, State: string(record.State), KeySpec: record.Spec, CKAID: record.CKAID.String(), Adopted: string(record.Adopted)}
+	spec := macSpecOf(types.KeySpec(record.Spec))
+	signing := signSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage))
+	objects = slices.DeleteFunc(slices.Clone(objects), func(o token.Object) bool {
+		return signing == nil && !o.SecretKey() || signing != nil && !o.PrivateKey()
+	})
 	if len(objects) > 0 {
 		o := objectReport(objects[0])
 		r.Object = &o
 	}
-	spec := macSpecOf(types.KeySpec(record.Spec))
 	switch {
 	case record.State.Unfinished():
 		d.advise("key", record.ID, StatusWarning, fmt.Sprintf("is half made (%s)", record.State),
@@ -82,15 +85,39 @@ func (d *doctor) examineKey(record keystore.Key, objects []token.Object, restric
 		d.advise("key", record.ID, StatusError, fmt.Sprintf("%d objects of the token share its CKA_ID: the key cannot be used", len(objects)),
 			"find out who made the other one, and destroy or change that: its CKA_ID is "+r.CKAID)
 	case record.Adopted != "" && spec != nil:
-		d.examineAdopted(record, spec, objects[0], restricts)
+		d.examineAdopted(record, spec, objects[0], t.Capabilities().AllowedMechanisms)
+	case signing != nil:
+		d.examineOwn(record, objects[0], publicHalf(ctx, record, signing, t)...)
 	default:
-		d.examineOwn(record, spec, objects[0])
+		d.examineOwn(record, objects[0], otherLength(spec, objects[0])...)
 	}
 	return r
 }
 
-// examineOwn compares an object with what CreateKey asked the token for.
-func (d *doctor) examineOwn(record keystore.Key, spec *macSpec, o token.Object) {
+// otherLength tells whether an object has the length that its key was made with.
+func otherLength(spec *keySpec, o token.Object) []string {
+	if spec != nil && o.ValueLen != 0 && o.ValueLen != spec.hash.KeyBytes() {
+		return []string{"another length"}
+	}
+	return nil
+}
+
+// publicHalf compares the public key in the token with that of the record, which Verify and GetPublicKey use.
+func publicHalf(ctx context.Context, record keystore.Key, spec *keySpec, t *token.Token) []string {
+	held, err := t.PublicKey(ctx, t.KeyPair(spec.pair, record.CKAID))
+	switch {
+	case errors.Is(err, token.ErrKeyMissing):
+		return nil // nothing needs it: the record has it
+	case err != nil:
+		return []string{fmt.Sprintf("no public key that can be read (%v)", err)}
+	case !bytes.Equal(held.DER(), record.PublicKey):
+		return []string{"another public key than the record"}
+	}
+	return nil
+}
+
+// examineOwn compares an object with what CreateKey asked the token for; more is what else is wrong with it.
+func (d *doctor) examineOwn(record keystore.Key, o token.Object, more ...string) {
 	wrong := exposure(o)
 	if !o.Sign {
 		wrong = append(wrong, "cannot sign")
@@ -98,9 +125,7 @@ func (d *doctor) examineOwn(record keystore.Key, spec *macSpec, o token.Object) 
 	if o.Label != record.ID {
 		wrong = append(wrong, "another label")
 	}
-	if spec != nil && o.ValueLen != 0 && o.ValueLen != spec.hash.KeyBytes() {
-		wrong = append(wrong, "another length")
-	}
+	wrong = append(wrong, more...)
 	if len(wrong) > 0 {
 		d.advise("key", record.ID, StatusError, "its object is not as it was made: "+strings.Join(wrong, ", "),
 			"find out who changed it; create a new key and retire this one")
@@ -110,7 +135,7 @@ func (d *doctor) examineOwn(record keystore.Key, spec *macSpec, o token.Object) 
 }
 
 // examineAdopted holds nothing against an adopted object that was known when it was adopted, but says it.
-func (d *doctor) examineAdopted(record keystore.Key, spec *macSpec, o token.Object, restricts bool) {
+func (d *doctor) examineAdopted(record keystore.Key, spec *keySpec, o token.Object, restricts bool) {
 	switch weak := adoptedWeaknesses(o, spec, restricts); {
 	case !o.Sign:
 		d.advise("key", record.ID, StatusError, "its adopted object cannot sign", "find out who changed it; create a new key and retire this one")

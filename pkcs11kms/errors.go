@@ -77,6 +77,9 @@ func invalidGrantToken() error {
 // invalidMac has no message: the real service sends none.
 func invalidMac() error { return &types.KMSInvalidMacException{} }
 
+// invalidSignature has no message: the real service sends none.
+func invalidSignature() error { return &types.KMSInvalidSignatureException{} }
+
 func dryRun() error {
 	return &types.DryRunOperationException{
 		Message: aws.String("The request would have succeeded, but the DryRun option is set."),

@@ -68,7 +68,11 @@ func openClient(t testing.TB, cfg Config) *Client {
 func newClient(t testing.TB) *Client { return openClient(t, newConfig(t)) }
 
 func mustCreate(t testing.TB, c *Client, spec types.KeySpec) *types.KeyMetadata {
-	out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	usage := types.KeyUsageTypeGenerateVerifyMac
+	if macSpecOf(spec) == nil {
+		usage = types.KeyUsageTypeSignVerify
+	}
+	out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: usage})
 	require.NoError(t, err)
 	return out.KeyMetadata
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -255,7 +257,11 @@ func (b *Bridge) destroyObject(ctx context.Context, record keystore.Key) error {
 		}
 		label = object.Label
 	}
-	err := t.DestroyKey(ctx, record.CKAID, label)
+	destroy := t.DestroyKey
+	if signSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)) != nil {
+		destroy = t.DestroyKeyPair
+	}
+	err := destroy(ctx, record.CKAID, label)
 	switch {
 	case errors.Is(err, token.ErrKeyForeign):
 		b.log.Warn("another application's object has the CKA_ID of a key that is removed: left alone", "key", record.ID)

@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -18,9 +19,14 @@ type key struct {
 	record  keystore.Key
 	version uint64
 	arn     string
-	mac     *macSpec   // nil when the key is no HMAC key
-	object  *token.Key // nil when the key is no HMAC key
 	token   *token.Token
+
+	mac    *keySpec // nil when the key is no HMAC key, and so is what follows
+	object *token.Key
+
+	signing *keySpec // nil when the key is no signing key, and so is what follows
+	pair    *token.Pair
+	public  *pubkey.Key
 }
 
 // key returns the key that the API may show by this name, or keystore.ErrNotFound.
@@ -45,13 +51,32 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 		record:  record,
 		version: rec.Version,
 		arn:     "arn:" + b.cfg.Partition + ":kms:" + record.Region + ":" + record.Account + ":key/" + record.ID,
-		mac:     macSpecOf(types.KeySpec(record.Spec)),
 		token:   r.token,
+		mac:     macSpecOf(types.KeySpec(record.Spec)),
+		signing: signSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)),
 	}
-	if k.mac != nil {
+	switch {
+	case k.mac != nil:
 		k.object = r.object(k.mac.hash, record)
+	case k.signing != nil:
+		k.pair = r.pair(k.signing.pair, record)
+		if k.public, err = pubkey.Parse(k.signing.pair, record.PublicKey); err != nil {
+			return nil, fmt.Errorf("key record %s: %w", record.ID, err)
+		}
 	}
 	return k, nil
+}
+
+// pair is object for a key pair.
+func (r *region) pair(spec pubkey.Spec, record keystore.Key) *token.Pair {
+	id := record.CKAID.String()
+	known, _ := r.objects.Load(id)
+	if pair, ok := known.(*token.Pair); ok && pair.Spec() == spec {
+		return pair
+	}
+	pair := r.token.KeyPair(spec, record.CKAID)
+	r.objects.Store(id, pair)
+	return pair
 }
 
 // object returns the handle of a key's object. Handles outlive the cached records: finding an object is the slow part,
@@ -59,13 +84,17 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 // used with another hash than before.
 func (r *region) object(hash token.Hash, record keystore.Key) *token.Key {
 	id := record.CKAID.String()
-	if object, ok := r.objects.Load(id); ok && object.(*token.Key).Hash() == hash {
-		return object.(*token.Key)
+	known, _ := r.objects.Load(id)
+	if object, ok := known.(*token.Key); ok && object.Hash() == hash {
+		return object
 	}
 	object := r.token.HMACKey(hash, record.CKAID)
 	r.objects.Store(id, object)
 	return object
 }
+
+// curve tells whether the key is one of an elliptic curve.
+func (k *key) curve() bool { return k.signing != nil && k.signing.pair.RSABits() == 0 }
 
 // metadata is the KeyMetadata of CreateKey and DescribeKey, with the members that the real service sends for this
 // kind of key and no others.
@@ -87,6 +116,9 @@ func (k *key) metadata() *types.KeyMetadata {
 	}
 	if k.mac != nil {
 		m.MacAlgorithms = []types.MacAlgorithmSpec{k.mac.algorithm}
+	}
+	if k.signing != nil {
+		m.SigningAlgorithms = k.signing.signing()
 	}
 	if k.record.State == keystore.PendingDeletion {
 		m.DeletionDate = aws.Time(k.record.DeletionDate)

@@ -3,31 +3,102 @@ package pkcs11kms
 import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
-// macSpec is a key spec of HMAC keys. AWS KMS allows each exactly one algorithm.
-type macSpec struct {
-	spec      types.KeySpec
+// keySpec is a kind of key that this service makes: a spec with the one usage that it is made for.
+type keySpec struct {
+	spec  types.KeySpec
+	usage types.KeyUsageType
+
+	// Of HMAC keys. AWS KMS allows each spec exactly one algorithm.
 	algorithm types.MacAlgorithmSpec
 	hash      token.Hash // fixes the lengths of key and tag
+
+	// Of signing keys, whose algorithms are those of the pair.
+	pair pubkey.Spec
 }
 
-var macSpecs = []macSpec{
-	{spec: types.KeySpecHmac224, algorithm: types.MacAlgorithmSpecHmacSha224, hash: token.SHA224},
-	{spec: types.KeySpecHmac256, algorithm: types.MacAlgorithmSpecHmacSha256, hash: token.SHA256},
-	{spec: types.KeySpecHmac384, algorithm: types.MacAlgorithmSpecHmacSha384, hash: token.SHA384},
-	{spec: types.KeySpecHmac512, algorithm: types.MacAlgorithmSpecHmacSha512, hash: token.SHA512},
+var macSpecs = []keySpec{
+	{spec: types.KeySpecHmac224, usage: types.KeyUsageTypeGenerateVerifyMac, algorithm: types.MacAlgorithmSpecHmacSha224, hash: token.SHA224},
+	{spec: types.KeySpecHmac256, usage: types.KeyUsageTypeGenerateVerifyMac, algorithm: types.MacAlgorithmSpecHmacSha256, hash: token.SHA256},
+	{spec: types.KeySpecHmac384, usage: types.KeyUsageTypeGenerateVerifyMac, algorithm: types.MacAlgorithmSpecHmacSha384, hash: token.SHA384},
+	{spec: types.KeySpecHmac512, usage: types.KeyUsageTypeGenerateVerifyMac, algorithm: types.MacAlgorithmSpecHmacSha512, hash: token.SHA512},
+}
+
+var signSpecs = []keySpec{
+	{spec: types.KeySpecRsa2048, usage: types.KeyUsageTypeSignVerify, pair: pubkey.RSA2048},
+	{spec: types.KeySpecRsa3072, usage: types.KeyUsageTypeSignVerify, pair: pubkey.RSA3072},
+	{spec: types.KeySpecRsa4096, usage: types.KeyUsageTypeSignVerify, pair: pubkey.RSA4096},
+	{spec: types.KeySpecEccNistP256, usage: types.KeyUsageTypeSignVerify, pair: pubkey.P256},
+	{spec: types.KeySpecEccNistP384, usage: types.KeyUsageTypeSignVerify, pair: pubkey.P384},
+	{spec: types.KeySpecEccNistP521, usage: types.KeyUsageTypeSignVerify, pair: pubkey.P521},
+	{spec: types.KeySpecEccSecgP256k1, usage: types.KeyUsageTypeSignVerify, pair: pubkey.SECP256K1},
 }
 
 // macSpecOf returns the HMAC spec of that name, or nil for a key of another kind.
-func macSpecOf(spec types.KeySpec) *macSpec {
-	for i := range macSpecs {
-		if macSpecs[i].spec == spec {
-			return &macSpecs[i]
+func macSpecOf(spec types.KeySpec) *keySpec { return specIn(macSpecs, spec) }
+
+// signSpecOf returns the signing spec of that name, or nil for a key of another kind or usage.
+func signSpecOf(spec types.KeySpec, usage types.KeyUsageType) *keySpec {
+	if usage != types.KeyUsageTypeSignVerify {
+		return nil
+	}
+	return specIn(signSpecs, spec)
+}
+
+func specIn(specs []keySpec, name types.KeySpec) *keySpec {
+	for i := range specs {
+		if specs[i].spec == name {
+			return &specs[i]
 		}
 	}
 	return nil
+}
+
+// gap returns why a token cannot make or use keys of the spec; nil if it can, or if nothing is known of it yet.
+func (s *keySpec) gap(t *token.Token) error {
+	if s.pair.Valid() {
+		return t.PairGap(s.pair)
+	}
+	return t.Capabilities().For(s.hash).Err()
+}
+
+// signingAlgorithms are the algorithms of this service by the names of the API, in the order in which the API lists them.
+var signingAlgorithms = []struct {
+	name      types.SigningAlgorithmSpec
+	algorithm pubkey.Algorithm
+}{
+	{types.SigningAlgorithmSpecRsassaPkcs1V15Sha256, pubkey.PKCS1SHA256},
+	{types.SigningAlgorithmSpecRsassaPkcs1V15Sha384, pubkey.PKCS1SHA384},
+	{types.SigningAlgorithmSpecRsassaPkcs1V15Sha512, pubkey.PKCS1SHA512},
+	{types.SigningAlgorithmSpecRsassaPssSha256, pubkey.PSSSHA256},
+	{types.SigningAlgorithmSpecRsassaPssSha384, pubkey.PSSSHA384},
+	{types.SigningAlgorithmSpecRsassaPssSha512, pubkey.PSSSHA512},
+	{types.SigningAlgorithmSpecEcdsaSha256, pubkey.ECDSASHA256},
+	{types.SigningAlgorithmSpecEcdsaSha384, pubkey.ECDSASHA384},
+	{types.SigningAlgorithmSpecEcdsaSha512, pubkey.ECDSASHA512},
+}
+
+// signingAlgorithm returns the algorithm of that name; ok is false for one that no key of this service has.
+func signingAlgorithm(name types.SigningAlgorithmSpec) (a pubkey.Algorithm, ok bool) {
+	for _, known := range signingAlgorithms {
+		if known.name == name {
+			return known.algorithm, true
+		}
+	}
+	return a, false
+}
+
+// signing returns the names of the spec's signature algorithms; none for HMAC keys.
+func (s *keySpec) signing() (names []types.SigningAlgorithmSpec) {
+	for _, known := range signingAlgorithms {
+		if s.pair.Allows(known.algorithm) {
+			names = append(names, known.name)
+		}
+	}
+	return names
 }
 
 // usagesOf returns the key usages that AWS KMS pairs with a spec (API reference of CreateKey).

@@ -25,6 +25,10 @@ func TestEveryMemberIsHonouredOrRefused(t *testing.T) {
 		"GenerateMac": r.generateMac(),
 		"ListKeys":    r.listKeys(),
 		"VerifyMac":   r.verifyMac(),
+
+		"GetPublicKey": r.getPublicKey(),
+		"Sign":         r.sign(),
+		"Verify":       r.verify(),
 	}
 	for op, shown := range r.life() {
 		members[op] = shown
@@ -53,18 +57,22 @@ func TestEveryMemberIsHonouredOrRefused(t *testing.T) {
 // refusedWhole are the operations that no member can make succeed; TestOperationsForOtherKinds shows it.
 var refusedWhole = func() map[string]bool {
 	all := map[string]bool{}
-	for op := range refusals("") {
-		all[op] = true
+	for op := range refusals(types.KeyUsageTypeGenerateVerifyMac, "") {
+		_, both := refusals(types.KeyUsageTypeSignVerify, "")[op]
+		all[op] = both
 	}
 	return all
 }()
 
-// memberRig is two keys, and the MAC of a message by the first.
+// memberRig is two keys and the MAC of a message by the first, and the same for signing.
 type memberRig struct {
 	c          *Client
 	key, other *types.KeyMetadata
 	message    []byte
 	mac        []byte
+
+	signing, otherSigning *types.KeyMetadata
+	signature             []byte
 }
 
 func newMemberRig(t *testing.T) *memberRig {
@@ -73,6 +81,8 @@ func newMemberRig(t *testing.T) *memberRig {
 	var err error
 	r.mac, err = generate(t.Context(), r.c, r.key.KeyId, r.message)
 	require.NoError(t, err)
+	r.signing, r.otherSigning = mustCreate(t, r.c, types.KeySpecRsa2048), mustCreate(t, r.c, types.KeySpecRsa2048)
+	r.signature = mustSign(t, r.c, r.signing, types.SigningAlgorithmSpecRsassaPkcs1V15Sha256, r.message)
 	return r
 }
 
@@ -115,7 +125,7 @@ func (r *memberRig) createKey() map[string]func(*testing.T) {
 			require.Equal(t, text, *described.KeyMetadata.Description)
 		},
 		"KeySpec": refused(func(in *kms.CreateKeyInput) {
-			in.KeySpec, in.KeyUsage = types.KeySpecRsa2048, types.KeyUsageTypeSignVerify
+			in.KeySpec, in.KeyUsage = types.KeySpecSm2, types.KeyUsageTypeSignVerify
 		}),
 		"KeyUsage": func(t *testing.T) {
 			_, err := create(t, func(in *kms.CreateKeyInput) { in.KeyUsage = types.KeyUsageTypeEncryptDecrypt })

@@ -52,11 +52,15 @@ func each(perSecond float64, operations ...string) (classes []rateClass) {
 	return classes
 }
 
+// withCurve is added to the name of an operation with an elliptic curve key: those with an RSA key have a class of their own.
+const withCurve = " ECC"
+
 // rateClasses are the service's default rates. The first class has another value in each region of AWS; this is the
 // middle one.
 var rateClasses = concat(
 	[]rateClass{{10_000, []string{"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "GenerateMac",
-		"GenerateRandom", "ReEncrypt", "VerifyMac"}}, {500, []string{"Sign", "Verify", "DeriveSharedSecret"}}},
+		"GenerateRandom", "ReEncrypt", "VerifyMac"}},
+		{500, []string{"Sign", "Verify"}}, {300, []string{"Sign" + withCurve, "Verify" + withCurve, "DeriveSharedSecret"}}},
 	each(2000, "DescribeKey", "GetPublicKey", "ListResourceTags"),
 	each(1000, "GetKeyPolicy", "GetKeyRotationStatus"),
 	each(500, "ListAliases", "ListKeys"),
@@ -96,12 +100,15 @@ type throttleKey struct {
 	class           int
 }
 
-// allow takes one request from the caller's rate, or returns ThrottlingException.
-func (c *Client) allow(op *operation) error {
+// allow takes one request from the caller's rate, or returns ThrottlingException. k is nil for operations that name no key.
+func (c *Client) allow(op *operation, k *key) error {
 	if c.bridge.cfg.Quotas.NoRates {
 		return nil
 	}
 	class, ok := classOf[op.name]
+	if ofCurve, other := classOf[op.name+withCurve]; other && k != nil && k.curve() {
+		class = ofCurve
+	}
 	if !ok {
 		return nil // shares the rates of nothing, like the operations that only refuse
 	}

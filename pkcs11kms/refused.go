@@ -9,7 +9,7 @@ import (
 )
 
 // The operations in this file exist for kinds of keys that this service does not make. They find the key and check its
-// state, and then refuse it as the real service refuses an HMAC key.
+// state, and then refuse it as the real service refuses an HMAC key or a signing key.
 
 var (
 	opEncrypt                             = refusedUsage("Encrypt", types.KeyUsageTypeEncryptDecrypt)
@@ -21,11 +21,8 @@ var (
 	opDeriveSharedSecret                  = refusedUsage("DeriveSharedSecret", types.KeyUsageTypeKeyAgreement)
 	opEncapsulate                         = refusedUsage("Encapsulate", types.KeyUsageTypeEncapsulateDecapsulate)
 	opDecapsulate                         = refusedUsage("Decapsulate", types.KeyUsageTypeEncapsulateDecapsulate)
-	opSign                                = refusedUsage("Sign", types.KeyUsageTypeSignVerify)
-	opVerify                              = refusedUsage("Verify", types.KeyUsageTypeSignVerify)
 
 	opDecrypt                   = operation{name: "Decrypt", aliases: true, states: enabledOnly}
-	opGetPublicKey              = operation{name: "GetPublicKey", aliases: true, states: enabledOnly}
 	opEnableKeyRotation         = operation{name: "EnableKeyRotation", states: enabledOnly}
 	opDisableKeyRotation        = operation{name: "DisableKeyRotation", states: enabledOnly}
 	opRotateKeyOnDemand         = operation{name: "RotateKeyOnDemand", states: enabledOnly}
@@ -67,7 +64,7 @@ func notExternal(k *key) error {
 	return unsupported("%s origin is %s which is not valid for this operation.", k.arn, k.record.Origin)
 }
 
-// Encrypt refuses every HMAC key with InvalidKeyUsageException.
+// Encrypt refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) Encrypt(ctx context.Context, in *kms.EncryptInput, optFns ...func(*kms.Options)) (*kms.EncryptOutput, error) {
 	if in == nil {
 		in = &kms.EncryptInput{}
@@ -75,7 +72,7 @@ func (c *Client) Encrypt(ctx context.Context, in *kms.EncryptInput, optFns ...fu
 	return refuse[kms.EncryptOutput](ctx, c, optFns, &opEncrypt, in.KeyId, in.GrantTokens, otherKind)
 }
 
-// ReEncrypt refuses every HMAC key with InvalidKeyUsageException.
+// ReEncrypt refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) ReEncrypt(ctx context.Context, in *kms.ReEncryptInput, optFns ...func(*kms.Options)) (*kms.ReEncryptOutput, error) {
 	if in == nil {
 		in = &kms.ReEncryptInput{}
@@ -83,7 +80,7 @@ func (c *Client) ReEncrypt(ctx context.Context, in *kms.ReEncryptInput, optFns .
 	return refuse[kms.ReEncryptOutput](ctx, c, optFns, &opReEncrypt, in.DestinationKeyId, in.GrantTokens, otherKind)
 }
 
-// GenerateDataKey refuses every HMAC key with InvalidKeyUsageException.
+// GenerateDataKey refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKey(ctx context.Context, in *kms.GenerateDataKeyInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyOutput, error) {
 	if in == nil {
 		in = &kms.GenerateDataKeyInput{}
@@ -91,7 +88,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, in *kms.GenerateDataKeyInp
 	return refuse[kms.GenerateDataKeyOutput](ctx, c, optFns, &opGenerateDataKey, in.KeyId, in.GrantTokens, otherKind)
 }
 
-// GenerateDataKeyWithoutPlaintext refuses every HMAC key with InvalidKeyUsageException.
+// GenerateDataKeyWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, in *kms.GenerateDataKeyWithoutPlaintextInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyWithoutPlaintextOutput, error) {
 	if in == nil {
 		in = &kms.GenerateDataKeyWithoutPlaintextInput{}
@@ -99,7 +96,7 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, in *kms.Ge
 	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, optFns, &opGenerateDataKeyWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
 }
 
-// GenerateDataKeyPair refuses every HMAC key with InvalidKeyUsageException.
+// GenerateDataKeyPair refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKeyPair(ctx context.Context, in *kms.GenerateDataKeyPairInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyPairOutput, error) {
 	if in == nil {
 		in = &kms.GenerateDataKeyPairInput{}
@@ -107,7 +104,7 @@ func (c *Client) GenerateDataKeyPair(ctx context.Context, in *kms.GenerateDataKe
 	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, optFns, &opGenerateDataKeyPair, in.KeyId, in.GrantTokens, otherKind)
 }
 
-// GenerateDataKeyPairWithoutPlaintext refuses every HMAC key with InvalidKeyUsageException.
+// GenerateDataKeyPairWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *kms.GenerateDataKeyPairWithoutPlaintextInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyPairWithoutPlaintextOutput, error) {
 	if in == nil {
 		in = &kms.GenerateDataKeyPairWithoutPlaintextInput{}
@@ -115,7 +112,7 @@ func (c *Client) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *km
 	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, optFns, &opGenerateDataKeyPairWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
 }
 
-// DeriveSharedSecret refuses every HMAC key with InvalidKeyUsageException.
+// DeriveSharedSecret refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) DeriveSharedSecret(ctx context.Context, in *kms.DeriveSharedSecretInput, optFns ...func(*kms.Options)) (*kms.DeriveSharedSecretOutput, error) {
 	if in == nil {
 		in = &kms.DeriveSharedSecretInput{}
@@ -123,7 +120,7 @@ func (c *Client) DeriveSharedSecret(ctx context.Context, in *kms.DeriveSharedSec
 	return refuse[kms.DeriveSharedSecretOutput](ctx, c, optFns, &opDeriveSharedSecret, in.KeyId, in.GrantTokens, otherKind)
 }
 
-// Encapsulate refuses every HMAC key with InvalidKeyUsageException.
+// Encapsulate refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) Encapsulate(ctx context.Context, in *kms.EncapsulateInput, optFns ...func(*kms.Options)) (*kms.EncapsulateOutput, error) {
 	if in == nil {
 		in = &kms.EncapsulateInput{}
@@ -131,7 +128,7 @@ func (c *Client) Encapsulate(ctx context.Context, in *kms.EncapsulateInput, optF
 	return refuse[kms.EncapsulateOutput](ctx, c, optFns, &opEncapsulate, in.KeyId, in.GrantTokens, otherKind)
 }
 
-// Decapsulate refuses every HMAC key with InvalidKeyUsageException.
+// Decapsulate refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) Decapsulate(ctx context.Context, in *kms.DecapsulateInput, optFns ...func(*kms.Options)) (*kms.DecapsulateOutput, error) {
 	if in == nil {
 		in = &kms.DecapsulateInput{}
@@ -139,31 +136,7 @@ func (c *Client) Decapsulate(ctx context.Context, in *kms.DecapsulateInput, optF
 	return refuse[kms.DecapsulateOutput](ctx, c, optFns, &opDecapsulate, in.KeyId, in.GrantTokens, otherKind)
 }
 
-// Sign refuses every HMAC key with InvalidKeyUsageException.
-func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*kms.Options)) (*kms.SignOutput, error) {
-	if in == nil {
-		in = &kms.SignInput{}
-	}
-	return refuse[kms.SignOutput](ctx, c, optFns, &opSign, in.KeyId, in.GrantTokens, otherKind)
-}
-
-// Verify refuses every HMAC key with InvalidKeyUsageException.
-func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func(*kms.Options)) (*kms.VerifyOutput, error) {
-	if in == nil {
-		in = &kms.VerifyInput{}
-	}
-	return refuse[kms.VerifyOutput](ctx, c, optFns, &opVerify, in.KeyId, in.GrantTokens, otherKind)
-}
-
-// GetPublicKey refuses every HMAC key with UnsupportedOperationException.
-func (c *Client) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, optFns ...func(*kms.Options)) (*kms.GetPublicKeyOutput, error) {
-	if in == nil {
-		in = &kms.GetPublicKeyInput{}
-	}
-	return refuse[kms.GetPublicKeyOutput](ctx, c, optFns, &opGetPublicKey, in.KeyId, in.GrantTokens, noSuchKind)
-}
-
-// EnableKeyRotation refuses every HMAC key with UnsupportedOperationException.
+// EnableKeyRotation refuses every key of this service with UnsupportedOperationException.
 func (c *Client) EnableKeyRotation(ctx context.Context, in *kms.EnableKeyRotationInput, optFns ...func(*kms.Options)) (*kms.EnableKeyRotationOutput, error) {
 	if in == nil {
 		in = &kms.EnableKeyRotationInput{}
@@ -171,7 +144,7 @@ func (c *Client) EnableKeyRotation(ctx context.Context, in *kms.EnableKeyRotatio
 	return refuse[kms.EnableKeyRotationOutput](ctx, c, optFns, &opEnableKeyRotation, in.KeyId, nil, noSuchKind)
 }
 
-// DisableKeyRotation refuses every HMAC key with UnsupportedOperationException.
+// DisableKeyRotation refuses every key of this service with UnsupportedOperationException.
 func (c *Client) DisableKeyRotation(ctx context.Context, in *kms.DisableKeyRotationInput, optFns ...func(*kms.Options)) (*kms.DisableKeyRotationOutput, error) {
 	if in == nil {
 		in = &kms.DisableKeyRotationInput{}
@@ -179,7 +152,7 @@ func (c *Client) DisableKeyRotation(ctx context.Context, in *kms.DisableKeyRotat
 	return refuse[kms.DisableKeyRotationOutput](ctx, c, optFns, &opDisableKeyRotation, in.KeyId, nil, noSuchKind)
 }
 
-// RotateKeyOnDemand refuses every HMAC key with UnsupportedOperationException.
+// RotateKeyOnDemand refuses every key of this service with UnsupportedOperationException.
 func (c *Client) RotateKeyOnDemand(ctx context.Context, in *kms.RotateKeyOnDemandInput, optFns ...func(*kms.Options)) (*kms.RotateKeyOnDemandOutput, error) {
 	if in == nil {
 		in = &kms.RotateKeyOnDemandInput{}
@@ -187,7 +160,7 @@ func (c *Client) RotateKeyOnDemand(ctx context.Context, in *kms.RotateKeyOnDeman
 	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, optFns, &opRotateKeyOnDemand, in.KeyId, nil, noSuchKind)
 }
 
-// ListKeyRotations refuses every HMAC key with UnsupportedOperationException.
+// ListKeyRotations refuses every key of this service with UnsupportedOperationException.
 func (c *Client) ListKeyRotations(ctx context.Context, in *kms.ListKeyRotationsInput, optFns ...func(*kms.Options)) (*kms.ListKeyRotationsOutput, error) {
 	if in == nil {
 		in = &kms.ListKeyRotationsInput{}
@@ -240,7 +213,7 @@ func (c *Client) Decrypt(ctx context.Context, in *kms.DecryptInput, optFns ...fu
 	return refuse[kms.DecryptOutput](ctx, c, nil, &opDecrypt, in.KeyId, in.GrantTokens, func(*key) error { return foreign() })
 }
 
-// GetKeyRotationStatus tells that the key does not rotate: HMAC keys never do.
+// GetKeyRotationStatus tells that the key does not rotate: HMAC keys and signing keys never do.
 func (c *Client) GetKeyRotationStatus(ctx context.Context, in *kms.GetKeyRotationStatusInput, optFns ...func(*kms.Options)) (*kms.GetKeyRotationStatusOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {

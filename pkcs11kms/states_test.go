@@ -10,11 +10,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// refusals are the operations that exist for other kinds of keys, with what they answer for an enabled HMAC key.
-func refusals(arn string) map[string]string {
+// kinds are one spec of each kind of key that there is, by its usage.
+var kinds = map[types.KeyUsageType]types.KeySpec{
+	types.KeyUsageTypeGenerateVerifyMac: types.KeySpecHmac256,
+	types.KeyUsageTypeSignVerify:        types.KeySpecEccNistP256,
+}
+
+// refusals are the operations that exist for kinds of keys that are not here, and those of the other kind, with what they
+// answer for an enabled key of a usage.
+func refusals(usage types.KeyUsageType, arn string) map[string]string {
 	answers := map[string]string{
 		"Decrypt":                   "InvalidCiphertextException: ",
-		"GetPublicKey":              "UnsupportedOperationException: ",
 		"EnableKeyRotation":         "UnsupportedOperationException: ",
 		"DisableKeyRotation":        "UnsupportedOperationException: ",
 		"RotateKeyOnDemand":         "UnsupportedOperationException: ",
@@ -24,18 +30,30 @@ func refusals(arn string) map[string]string {
 		"DeleteImportedKeyMaterial": "UnsupportedOperationException: " + arn + " origin is AWS_KMS which is not valid for this operation.",
 	}
 	for _, op := range []string{"Encrypt", "ReEncrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPair",
-		"GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate", "Sign", "Verify"} {
-		answers[op] = "InvalidKeyUsageException: " + arn + " key usage is GENERATE_VERIFY_MAC which is not valid for " + op + "."
+		"GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate"} {
+		answers[op] = wrongUsage(usage, arn, op)
 	}
+	if usage == types.KeyUsageTypeSignVerify {
+		answers["GenerateMac"], answers["VerifyMac"] = wrongUsage(usage, arn, "GenerateMac"), wrongUsage(usage, arn, "VerifyMac")
+		return answers
+	}
+	answers["GetPublicKey"] = "UnsupportedOperationException: "
+	answers["Sign"], answers["Verify"] = wrongUsage(usage, arn, "Sign"), wrongUsage(usage, arn, "Verify")
 	return answers
+}
+
+func wrongUsage(usage types.KeyUsageType, arn, op string) string {
+	return "InvalidKeyUsageException: " + arn + " key usage is " + string(usage) + " which is not valid for " + op + "."
 }
 
 func TestOperationsForOtherKinds(t *testing.T) {
 	c := newClient(t)
-	key := mustCreate(t, c, types.KeySpecHmac256)
-	for op, want := range refusals(*key.Arn) {
-		for _, id := range []string{*key.KeyId, *key.Arn} {
-			require.Equal(t, want, answerOf(t, c, op, id), op)
+	for usage, spec := range kinds {
+		key := mustCreate(t, c, spec)
+		for op, want := range refusals(usage, *key.Arn) {
+			for _, id := range []string{*key.KeyId, *key.Arn} {
+				require.Equal(t, want, answerOf(t, c, op, id), op)
+			}
 		}
 	}
 	require.Equal(t, "InvalidCiphertextException: ", answerOf(t, c, "Decrypt", ""), "without a key id")
@@ -60,16 +78,20 @@ func answerOf(t *testing.T, c *Client, op, keyID string) string {
 	return api.ErrorCode() + ": " + api.ErrorMessage()
 }
 
-// The state table (AWS KMS developer guide, "Key states"): every state that can be reached and every operation on a key,
-// the exact answer in each cell.
-func TestStateTable(t *testing.T) {
-	c := newClient(t)
-	type cell struct{ enabled, disabled, pending string }
+// cell is a row of the state table: the answer in each state.
+type cell struct{ enabled, disabled, pending string }
+
+// stateTable is the state table (AWS KMS developer guide, "Key states") of a kind of key: every state that can be reached and
+// every operation on a key, the exact answer in each cell.
+func stateTable(usage types.KeyUsageType) map[string]cell {
 	const ok, off, pend, notPend = "ok", "DisabledException: %ARN% is disabled.", "KMSInvalidStateException: %ARN% is pending deletion.",
 		"KMSInvalidStateException: %ARN% is not pending deletion."
 	table := map[string]cell{
 		"GenerateMac":          {ok, off, pend},
 		"VerifyMac":            {"KMSInvalidMacException: ", off, pend},
+		"Sign":                 {ok, off, pend},
+		"Verify":               {"KMSInvalidSignatureException: ", off, pend},
+		"GetPublicKey":         {ok, off, pend},
 		"DescribeKey":          {ok, ok, ok},
 		"GetKeyPolicy":         {ok, ok, ok},
 		"PutKeyPolicy":         {ok, ok, ok},
@@ -87,36 +109,50 @@ func TestStateTable(t *testing.T) {
 		"ScheduleKeyDeletion":  {ok, ok, pend},
 		"CancelKeyDeletion":    {notPend, notPend, ok},
 	}
-	for op, answer := range refusals("%ARN%") {
+	for op, answer := range refusals(usage, "%ARN%") {
 		table[op] = cell{answer, off, pend}
 	}
 	for _, op := range []string{"ListKeyRotations", "GetParametersForImport", "ImportKeyMaterial", "DeleteImportedKeyMaterial"} {
-		answer := refusals("%ARN%")[op]
+		answer := refusals(usage, "%ARN%")[op]
 		table[op] = cell{answer, answer, answer}
 	}
+	return table
+}
+
+func TestStateTable(t *testing.T) {
+	c := newClient(t)
 	elsewhere := map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true, "DeleteAlias": true} // name no key
-	for _, op := range operations() {
-		if elsewhere[op] {
-			continue
-		}
-		row, known := table[op]
-		require.True(t, known, "%s has no row in the table", op)
-		for state, want := range map[string]string{"Enabled": row.enabled, "Disabled": row.disabled, "PendingDeletion": row.pending} {
-			key := mustCreate(t, c, types.KeySpecHmac256)
-			if op == "UpdateAlias" {
-				createAlias(t, c, "alias/minimal", mustCreate(t, c, types.KeySpecHmac256).KeyId)
+	for usage, spec := range kinds {
+		table := stateTable(usage)
+		for _, op := range operations() {
+			if elsewhere[op] {
+				continue
 			}
-			switch state {
-			case "Disabled":
-				require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
-			case "PendingDeletion":
-				schedule(t, c, key.KeyId, 7)
-			}
-			got := answerOf(t, c, op, *key.KeyId)
-			require.Equal(t, strings.ReplaceAll(want, "%ARN%", *key.Arn), got, "%s in the state %s", op, state)
-			if strings.HasSuffix(op, "Alias") && (got == ok || op == "UpdateAlias") {
-				require.Equal(t, "ok", answerOf(t, c, "DeleteAlias", *key.KeyId))
+			row, known := table[op]
+			require.True(t, known, "%s has no row in the table", op)
+			for state, want := range map[string]string{"Enabled": row.enabled, "Disabled": row.disabled, "PendingDeletion": row.pending} {
+				requireCell(t, c, spec, op, state, want)
 			}
 		}
+	}
+}
+
+// requireCell calls an operation on a new key in the state.
+func requireCell(t *testing.T, c *Client, spec types.KeySpec, op, state, want string) {
+	t.Helper()
+	key := mustCreate(t, c, spec)
+	if op == "UpdateAlias" {
+		createAlias(t, c, "alias/minimal", mustCreate(t, c, spec).KeyId)
+	}
+	switch state {
+	case "Disabled":
+		require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
+	case "PendingDeletion":
+		schedule(t, c, key.KeyId, 7)
+	}
+	got := answerOf(t, c, op, *key.KeyId)
+	require.Equal(t, strings.ReplaceAll(want, "%ARN%", *key.Arn), got, "%s of a %s key in the state %s", op, spec, state)
+	if strings.HasSuffix(op, "Alias") && (got == "ok" || op == "UpdateAlias") {
+		require.Equal(t, "ok", answerOf(t, c, "DeleteAlias", *key.KeyId))
 	}
 }

@@ -48,9 +48,10 @@ func goldenFixture(t *testing.T) *fixture {
 		cfg.Regions[otherRegion] = pkcs11kms.Region{Token: other.URI(other.PINFile)}
 		cfg.Now = func() time.Time { return goldenTime }
 		o.Now = cfg.Now
+		signing, public := rfcSigningKey(t, cfg)
 		records := []keystore.Key{
 			{ID: "1234abcd-12ab-34cd-56ef-1234567890ab", State: keystore.Enabled, Spec: "HMAC_256", CKAID: rfcKey(t, cfg)},
-			{ID: "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", State: keystore.Enabled, Spec: "RSA_2048", Usage: "SIGN_VERIFY", CKAID: []byte{2}},
+			{ID: "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", State: keystore.Enabled, Spec: "RSA_2048", Usage: "SIGN_VERIFY", CKAID: signing, PublicKey: public},
 			{ID: "dddddddd-0000-4000-8000-000000000000", State: keystore.Disabled, Spec: "HMAC_512", CKAID: []byte{3}, Description: "Übung"},
 			{ID: "eeeeeeee-0000-4000-8000-000000000000", State: keystore.Enabled, Spec: "HMAC_256", CKAID: []byte{4}}, // no object in the token
 		}
@@ -280,7 +281,7 @@ func TestGoldenCovers(t *testing.T) {
 	}
 	for _, code := range []string{
 		"AccessDenied", "AlreadyExists", "Disabled", "DryRunOperation", "IncompleteSignature", "InvalidArn", "InvalidCiphertext",
-		"InvalidGrantToken", "InvalidKeyUsage", "InvalidMarker", "InvalidSignature", "KMSInvalidMac", "KMSInvalidState",
+		"InvalidGrantToken", "InvalidKeyUsage", "InvalidMarker", "InvalidSignature", "KMSInvalidMac", "KMSInvalidSignature", "KMSInvalidState",
 		"KeyUnavailable", "LimitExceeded", "MalformedPolicyDocument", "MissingAuthenticationToken", "NotAuthorized", "NotFound",
 		"RequestEntityTooLarge", "Serialization", "Tag", "UnknownOperation",
 		"UnrecognizedClient", "UnsupportedOperation", "Validation",

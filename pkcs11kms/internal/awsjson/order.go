@@ -13,7 +13,7 @@ import (
 var recordedOrder = map[reflect.Type][]string{
 	reflect.TypeFor[types.KeyMetadata](): {
 		"AWSAccountId", "KeyId", "Arn", "CreationDate", "Enabled", "Description", "KeyUsage", "KeyState", "Origin",
-		"KeyManager", "CustomerMasterKeySpec", "KeySpec", "MacAlgorithms", "MultiRegion",
+		"KeyManager", "CustomerMasterKeySpec", "KeySpec", "MacAlgorithms", "SigningAlgorithms", "MultiRegion",
 	},
 	reflect.TypeFor[kms.VerifyMacOutput](): {"KeyId", "MacValid", "MacAlgorithm"},
 }

@@ -24,6 +24,9 @@ func (o Object) ClassName() string {
 // SecretKey tells whether the object is a secret key, of whatever type.
 func (o Object) SecretKey() bool { return o.Class == pkcs11.CKO_SECRET_KEY }
 
+// PrivateKey tells whether the object is a private key, of whatever type.
+func (o Object) PrivateKey() bool { return o.Class == pkcs11.CKO_PRIVATE_KEY }
+
 // HMACKey tells whether the object is a secret key of a type that HMACs with h are made with.
 func (o Object) HMACKey(h Hash) bool {
 	return o.SecretKey() && (o.KeyType == pkcs11.CKK_GENERIC_SECRET || o.KeyType == h.info().keyType)

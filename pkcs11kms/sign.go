@@ -1,0 +1,174 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+//lint:file-ignore SA1019 deprecated members are part of the API
+
+var (
+	opSign         = operation{name: "Sign", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeSignVerify}
+	opVerify       = operation{name: "Verify", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeSignVerify}
+	opGetPublicKey = operation{name: "GetPublicKey", aliases: true, states: enabledOnly}
+)
+
+// Sign signs a message of 1 to 4,096 bytes, or with MessageType DIGEST the hash of one of any length: an RSASSA signature
+// (RFC 8017; the salt of PSS is as long as the hash) or a DER ECDSA-Sig-Value (RFC 3279). The KeyId of the output is the
+// key's ARN. With DryRun the answer is DryRunOperationException when the call would have succeeded, and the token is not
+// used.
+func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*kms.Options)) (*kms.SignOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.signMembers(in.Message, in.KeyId, in.SigningAlgorithm, in.MessageType)
+	v.grantTokens(in.GrantTokens)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	if err := checkMessage(in.SigningAlgorithm, in.MessageType, in.Message); err != nil {
+		return nil, err
+	}
+	var out *kms.SignOutput
+	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
+	err = c.guard(ctx, &opSign, req, func(ctx context.Context, k *key) error {
+		if aws.ToBool(in.DryRun) {
+			return dryRun()
+		}
+		signature, err := k.sign(ctx, in)
+		if err != nil {
+			return err
+		}
+		out = &kms.SignOutput{KeyId: aws.String(k.arn), Signature: signature, SigningAlgorithm: in.SigningAlgorithm}
+		return nil
+	})
+	return outcome(out, err)
+}
+
+func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
+	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or guard had refused it
+	if in.MessageType != types.MessageTypeDigest {
+		return k.token.Sign(ctx, k.pair, algorithm, in.Message)
+	}
+	signature, err := k.token.SignDigest(ctx, k.pair, algorithm, in.Message)
+	if errors.Is(err, token.ErrDigestRefused) {
+		return nil, &causedError{unsupported("The token cannot sign digests. Use MessageType RAW."), err}
+	}
+	return signature, err
+}
+
+// Verify checks a signature of Sign, or of whoever else has the key, with the public key: the token is not used. Anything
+// but a valid signature is KMSInvalidSignatureException; there is no output with SignatureValid false.
+func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func(*kms.Options)) (*kms.VerifyOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.signMembers(in.Message, in.KeyId, in.SigningAlgorithm, in.MessageType)
+	v.blob("signature", in.Signature, 1, 6144)
+	v.grantTokens(in.GrantTokens)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	if err := checkMessage(in.SigningAlgorithm, in.MessageType, in.Message); err != nil {
+		return nil, err
+	}
+	var out *kms.VerifyOutput
+	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
+	err = c.guard(ctx, &opVerify, req, func(_ context.Context, k *key) error {
+		if err := k.verify(in); err != nil {
+			return err
+		}
+		if aws.ToBool(in.DryRun) {
+			return dryRun()
+		}
+		out = &kms.VerifyOutput{KeyId: aws.String(k.arn), SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}
+		return nil
+	})
+	return outcome(out, err)
+}
+
+func (k *key) verify(in *kms.VerifyInput) error {
+	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or guard had refused it
+	digest := in.Message
+	if in.MessageType != types.MessageTypeDigest {
+		digest = algorithm.Digest(in.Message)
+	}
+	err := k.public.Verify(algorithm, digest, in.Signature)
+	if errors.Is(err, pubkey.ErrInvalid) {
+		return invalidSignature()
+	}
+	return err
+}
+
+// GetPublicKey returns the public key of a signing key as DER SubjectPublicKeyInfo (RFC 5280), which openssl and most
+// libraries read. The key must be enabled. For an HMAC key, which has none: UnsupportedOperationException.
+func (c *Client) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, optFns ...func(*kms.Options)) (*kms.GetPublicKeyOutput, error) {
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	v.keyID(in.KeyId)
+	v.grantTokens(in.GrantTokens)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	var out *kms.GetPublicKeyOutput
+	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens}
+	err = c.guard(ctx, &opGetPublicKey, req, func(_ context.Context, k *key) error {
+		if k.public == nil {
+			return unsupportedKind()
+		}
+		out = &kms.GetPublicKeyOutput{
+			KeyId:                 aws.String(k.arn),
+			PublicKey:             k.public.DER(),
+			CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.record.Spec),
+			KeySpec:               types.KeySpec(k.record.Spec),
+			KeyUsage:              types.KeyUsageType(k.record.Usage),
+			SigningAlgorithms:     k.signing.signing(),
+		}
+		return nil
+	})
+	return outcome(out, err)
+}
+
+func (v *violations) signMembers(message []byte, keyID *string, algorithm types.SigningAlgorithmSpec, kind types.MessageType) {
+	v.blob("message", message, 1, 4096)
+	v.keyID(keyID)
+	enum(v, "messageType", kind, kind.Values())
+	requiredEnum(v, "signingAlgorithm", algorithm, algorithm.Values())
+}
+
+// messageType returns the type with its default.
+func messageType(kind types.MessageType) types.MessageType {
+	if kind == "" {
+		return types.MessageTypeRaw
+	}
+	return kind
+}
+
+// checkMessage applies the rules between message, its type and the algorithm. Those of algorithms that no key of this
+// service has are left to the refusal of the algorithm.
+func checkMessage(name types.SigningAlgorithmSpec, kind types.MessageType, message []byte) error {
+	algorithm, ok := signingAlgorithm(name)
+	switch {
+	case !ok:
+		return nil
+	case kind == types.MessageTypeExternalMu:
+		return validationError("MessageType EXTERNAL_MU is not valid for algorithm " + string(name) + ".")
+	case kind == types.MessageTypeDigest && len(message) != algorithm.Hash.Size():
+		return validationError("Digest is invalid length for algorithm " + string(name) + ".")
+	}
+	return nil
+}

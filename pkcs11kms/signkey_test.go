@@ -1,0 +1,150 @@
+package pkcs11kms
+
+import (
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+)
+
+func TestUsagesThatAreNotHere(t *testing.T) {
+	c := newClient(t)
+	for _, refused := range []struct {
+		spec, usage, text string
+	}{
+		{"RSA_2048", "ENCRYPT_DECRYPT", "KeyUsage ENCRYPT_DECRYPT is not supported. Use SIGN_VERIFY for KeySpec RSA_2048."},
+		{"ECC_NIST_P384", "KEY_AGREEMENT", "KeyUsage KEY_AGREEMENT is not supported. Use SIGN_VERIFY for KeySpec ECC_NIST_P384."},
+		{"ECC_NIST_EDWARDS25519", "SIGN_VERIFY", "KeySpec ECC_NIST_EDWARDS25519 is not supported. Use *"},
+		{"SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "KeySpec SYMMETRIC_DEFAULT is not supported. Use *"},
+	} {
+		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpec(refused.spec), KeyUsage: types.KeyUsageType(refused.usage)})
+		requireAPIErrorLike(t, err, "UnsupportedOperationException", refused.text)
+	}
+	_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048})
+	requireAPIError(t, err, "ValidationException", "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
+	_, err = c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeKeyAgreement})
+	requireAPIError(t, err, "ValidationException", "KeyUsage KEY_AGREEMENT is not compatible with KeySpec RSA_2048")
+}
+
+// Both halves go with the key, and no other object.
+func TestDeletionOfASigningKey(t *testing.T) {
+	cfg := newConfig(t)
+	clk := newClock()
+	cfg.Now = clk.Now
+	c := openClient(t, cfg)
+	gone, kept := mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecEccNistP256)
+	schedule(t, c, gone.KeyId, 7)
+	clk.Advance(7*day + time.Minute)
+	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
+	requireAPIError(t, err, "NotFoundException", "Key '"+*gone.Arn+"' does not exist")
+	mustSign(t, c, kept, ecdsaSHA256, []byte("m"))
+	objects, err := c.region.token.Objects(t.Context())
+	require.NoError(t, err)
+	require.Len(t, objects, 2)
+	for _, o := range objects {
+		require.Equal(t, *kept.KeyId, o.Label)
+	}
+}
+
+func TestHalfMadeSigningKeys(t *testing.T) {
+	for _, state := range []keystore.KeyState{keystore.Creating, keystore.Deleting} {
+		cfg := newConfig(t)
+		c := openClient(t, cfg)
+		record := halfMade("", state)
+		record.Spec, record.Usage = "ECC_NIST_P256", "SIGN_VERIFY"
+		dieOver(t, cfg.StorePath, record)
+		_, _, err := c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, record.CKAID, record.ID)
+		require.NoError(t, err)
+		other := openClient(t, cfg) // its janitor starts with a pass
+		requireNothingHalfMade(t, other, 0)
+	}
+	for _, step := range []keystore.KeyState{keystore.Creating, keystore.Enabled} {
+		c, store, _ := withFaults(t)
+		store.hook(failWhen(step), nil)
+		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify})
+		require.ErrorIs(t, err, errDisk)
+		requireNothingHalfMade(t, c, 0)
+	}
+}
+
+func TestDoctorOnSigningKeys(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	sound, lost, swapped := mustCreate(t, c, types.KeySpecRsa2048), mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecEccNistP256)
+	r := Doctor(t.Context(), cfg)
+	require.True(t, r.OK(), "%+v", r.Checks)
+	require.Len(t, r.Regions[0].Keys, 3)
+	require.Empty(t, r.Regions[0].Unknown, "the halves of a pair are known")
+	require.Equal(t, "CKO_PRIVATE_KEY", r.Regions[0].Keys[0].Object.Class)
+
+	record, _ := storedKey(t, c, lost.KeyId)
+	require.NoError(t, c.region.token.DestroyKeyPair(t.Context(), record.CKAID, record.ID))
+	record, _ = storedKey(t, c, swapped.KeyId)
+	require.NoError(t, c.region.token.DestroyKeyPair(t.Context(), record.CKAID, record.ID))
+	_, _, err := c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, record.CKAID, record.ID)
+	require.NoError(t, err)
+	foreign := []byte("sixteen bytes ..")
+	_, _, err = c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, foreign, "somebody else's")
+	require.NoError(t, err)
+
+	r = Doctor(t.Context(), cfg)
+	require.Equal(t, StatusOK, r.find("key", *sound.KeyId)[0].Status)
+	require.Contains(t, r.find("key", *lost.KeyId)[0].Text, "no object in the token")
+	require.Equal(t, StatusError, r.find("key", *swapped.KeyId)[0].Status)
+	require.Contains(t, r.find("key", *swapped.KeyId)[0].Text, "another public key than the record")
+	require.Len(t, r.Regions[0].Unknown, 1, "a pair is one thing")
+	require.Equal(t, "CKO_PRIVATE_KEY and CKO_PUBLIC_KEY", r.Regions[0].Unknown[0].Class)
+	require.NoError(t, c.bridge.DestroyObject(t.Context(), "", foreign))
+	require.Empty(t, Doctor(t.Context(), cfg).Regions[0].Unknown)
+	record, _ = storedKey(t, c, sound.KeyId)
+	var refused *RefusedError
+	require.ErrorAs(t, c.bridge.DestroyObject(t.Context(), "", record.CKAID), &refused, "it is a key's")
+	_, _, err = c.bridge.AdoptKey(t.Context(), AdoptOptions{ID: record.CKAID, KeySpec: types.KeySpecHmac256})
+	require.ErrorAs(t, err, &refused)
+}
+
+// A record whose public key is not one is not believed.
+func TestDamagedPublicKey(t *testing.T) {
+	c := newClient(t)
+	key, other := mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecEccNistP384)
+	record, version := storedKey(t, c, key.KeyId)
+	foreign, _ := storedKey(t, c, other.KeyId)
+	for _, damaged := range []keystore.HexBytes{nil, record.PublicKey[1:], foreign.PublicKey} {
+		record.PublicKey = damaged
+		version, _ = c.bridge.cache.commit(t.Context(), record.Put(version))
+		err := verifySignature(t, c, key.KeyId, ecdsaSHA256, []byte("m"), []byte("s"))
+		var internal *types.KMSInternalException
+		require.ErrorAs(t, err, &internal)
+	}
+}
+
+// The rates of RSA keys, of curves and of HMAC keys are three (AWS KMS developer guide, "Request quotas").
+func TestRatesOfSigning(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.Quotas.NoRates = false
+	clk := newClock()
+	cfg.Now = clk.Now
+	c := openClient(t, cfg)
+	rsa, ecc, mac := mustCreate(t, c, types.KeySpecRsa2048), mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecHmac256)
+	signature := mustSign(t, c, ecc, ecdsaSHA256, []byte("m"))
+	count := func(key *types.KeyMetadata, algorithm types.SigningAlgorithmSpec) (n int) {
+		for ; n < 1000; n++ {
+			err := verifySignature(t, c, key.KeyId, algorithm, []byte("m"), signature)
+			if _, invalid := err.(*types.KMSInvalidSignatureException); err != nil && !invalid {
+				requireAPIError(t, err, "ThrottlingException", "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.")
+				return n
+			}
+		}
+		return n
+	}
+	require.Equal(t, 299, count(ecc, ecdsaSHA256), "and the one that Sign took")
+	require.Equal(t, 500, count(rsa, pkcs1SHA256))
+	_, err := generate(t.Context(), c, mac.KeyId, []byte("m"))
+	require.NoError(t, err)
+}
