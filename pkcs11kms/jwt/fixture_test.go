@@ -12,23 +12,34 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/jwt"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
-var _ jwt.Client = (*kms.Client)(nil)
+var (
+	_ jwt.Client = (*kms.Client)(nil)
+	_ jwt.Client = (*pkcs11kms.Client)(nil)
+)
 
 // fixture is a KMS on a token of its own, with a client of either kind.
 type fixture struct {
-	t      *testing.T
-	server *kmstest.Server
-	remote *kms.Client
+	t         *testing.T
+	remote    *kms.Client
+	inProcess *pkcs11kms.Client
 }
 
 func newFixture(t *testing.T, opts ...kmstest.Option) *fixture {
 	t.Helper()
 	srv := kmstest.NewServer(t, opts...)
-	return &fixture{t, srv, srv.Client()}
+	inProcess, err := srv.Bridge().Client("")
+	require.NoError(t, err)
+	return &fixture{t, srv.Client(), inProcess.As(srv.Bridge().Root())}
+}
+
+// clients are both.
+func (f *fixture) clients() map[string]jwt.Client {
+	return map[string]jwt.Client{"*kms.Client": f.remote, "*pkcs11kms.Client": f.inProcess}
 }
 
 // newKey makes a key of any spec and returns its id.

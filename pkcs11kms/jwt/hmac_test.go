@@ -47,9 +47,14 @@ func TestHMAC(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, hmac.Equal(made.Mac, mac))
 
-		var claims map[string]string
-		require.NoError(t, f.verifier(jwt.VerifierConfig{}, key).Verify(t.Context(), token, &claims))
-		require.Equal(t, map[string]string{"sub": "<alice> & bob"}, claims)
+		for name, client := range f.clients() {
+			again, err := jwt.Sign(t.Context(), client, key, map[string]any{"sub": "<alice> & bob"})
+			require.NoError(t, err)
+			require.True(t, hmac.Equal([]byte(token), []byte(again)), name)
+			var claims map[string]string
+			require.NoError(t, f.verifier(jwt.VerifierConfig{Client: client}, key).Verify(t.Context(), token, &claims))
+			require.Equal(t, map[string]string{"sub": "<alice> & bob"}, claims)
+		}
 		requireInvalid(t, f.verifier(jwt.VerifierConfig{}, f.newKey(spec)).Verify(t.Context(), token, nil), jwt.ErrUnknownKey)
 	}
 	_, err := jwt.Sign(t.Context(), f.remote, f.newKey("HMAC_224"), map[string]any{})
