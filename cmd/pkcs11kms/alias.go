@@ -35,7 +35,7 @@ func (a *app) createAliasCommand() *cobra.Command {
 
 func (a *app) updateAliasCommand() *cobra.Command {
 	cmd := verb(groupAliases, "update-alias --alias-name NAME --target-key-id ID", "Point an alias to another key",
-		"This is how an HMAC key is rotated: make a new key, and point the alias to it. Callers by the alias use the new\n"+
+		"This is how a key is rotated: make a new key, and point the alias to it. Callers by the alias use the new\n"+
 			"key within a second; MACs made before are verified by the id of the old key. Prints nothing.",
 		"pkcs11kms update-alias --alias-name alias/tokens --target-key-id 1234abcd-12ab-34cd-56ef-1234567890ab")
 	var req kms.UpdateAliasInput

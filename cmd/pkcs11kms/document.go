@@ -24,6 +24,8 @@ var memberOrder = map[string][]string{
 		"MacAlgorithms", "XksKeyConfiguration", "CurrentKeyMaterialId"},
 	"GenerateMacOutput": {"Mac", "MacAlgorithm", "KeyId"},
 	"VerifyMacOutput":   {"KeyId", "MacValid", "MacAlgorithm"},
+	"SignOutput":        {"KeyId", "Signature", "SigningAlgorithm"},
+	"VerifyOutput":      {"KeyId", "SignatureValid", "SigningAlgorithm"},
 	"ListKeysOutput":    {"Keys", "NextMarker", "Truncated"},
 	"KeyListEntry":      {"KeyId", "KeyArn"},
 

@@ -60,7 +60,7 @@ func TestResponseInTheOrderOfTheModel(t *testing.T) {
 }
 
 func TestEveryMemberHasItsPlace(t *testing.T) {
-	of := []any{types.KeyMetadata{}, kms.GenerateMacOutput{}, kms.VerifyMacOutput{}, kms.ListKeysOutput{}, types.KeyListEntry{},
+	of := []any{types.KeyMetadata{}, kms.GenerateMacOutput{}, kms.VerifyMacOutput{}, kms.SignOutput{}, kms.VerifyOutput{}, kms.ListKeysOutput{}, types.KeyListEntry{},
 		kms.ListAliasesOutput{}, types.AliasListEntry{}, kms.ListResourceTagsOutput{}, types.Tag{}, kms.ScheduleKeyDeletionOutput{},
 		kms.GetKeyPolicyOutput{}, kms.ListKeyPoliciesOutput{}, kms.GetKeyRotationStatusOutput{}, kms.ListKeyRotationsOutput{},
 		types.RotationsListEntry{}, kms.GetPublicKeyOutput{}, kms.GenerateRandomOutput{}}

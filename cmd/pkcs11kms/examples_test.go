@@ -31,6 +31,10 @@ func TestExamplesWork(t *testing.T) {
 	mac := p.command("sh", "-c", "pkcs11kms generate-mac --key-id "+p.key+
 		" --mac-algorithm HMAC_SHA_256 --message fileb://msg --query Mac --output text | base64 -d > msg.mac")
 	require.NoError(t, mac.Run())
+	signing := strings.TrimSpace(p.must("create-key", "--key-spec", "RSA_2048", "--key-usage", "SIGN_VERIFY", "--query", "KeyMetadata.KeyId", "--output", "text"))
+	sign := p.command("sh", "-c", "pkcs11kms sign --key-id "+signing+
+		" --signing-algorithm RSASSA_PKCS1_V1_5_SHA_256 --message fileb://msg --query Signature --output text | base64 -d > msg.sig")
+	require.NoError(t, sign.Run())
 	theirs := p.theirObjects("--label sessions", "--id 0a1b2c3d", "--destroy-object 0a1b2c3d")
 
 	for _, cmd := range verbs(t) {
@@ -42,8 +46,12 @@ func TestExamplesWork(t *testing.T) {
 		if strings.Contains(cmd.Example, "AKIAIOSFODNN7EXAMPLE") {
 			accessKey = strings.TrimSpace(p.must("iam", "create-access-key", "--query", "AccessKey.AccessKeyId", "--output", "text"))
 		}
+		key := p.key
+		if cmd.GroupID == groupSignatures {
+			key = signing
+		}
 		for line := range strings.SplitSeq(strings.ReplaceAll(cmd.Example, "\\\n", ""), "\n") {
-			line = strings.ReplaceAll(line, "1234abcd-12ab-34cd-56ef-1234567890ab", p.key)
+			line = strings.ReplaceAll(line, "1234abcd-12ab-34cd-56ef-1234567890ab", key)
 			line = strings.ReplaceAll(line, "AKIAIOSFODNN7EXAMPLE", accessKey)
 			line = theirs.Replace(line)
 			line = strings.ReplaceAll(line, "--state-dir ./kms", "--state-dir ./"+dir)
@@ -109,8 +117,8 @@ func (p *program) theirObjects(flags ...string) *strings.Replacer {
 	return strings.NewReplacer(names...)
 }
 
-// refusedForHMAC are the verbs whose help says that they refuse the only kind of key there is.
-var refusedForHMAC = []string{"disable-key-rotation", "enable-key-rotation", "get-public-key", "list-key-rotations", "rotate-key-on-demand"}
+// refusedForAll are the verbs whose help says that they refuse the kinds of key that there are.
+var refusedForAll = []string{"disable-key-rotation", "enable-key-rotation", "list-key-rotations", "rotate-key-on-demand"}
 
 // shell runs a line in which $KEY is the key.
 func (p *program) shell(line string) {
@@ -136,7 +144,7 @@ func (p *program) tryExample(verb, line string) {
 		assert.Contains(p.t, string(out), `"/usr/lib/libCryptoki2.so" does not exist`)
 		return
 	}
-	if slices.Contains(refusedForHMAC, verb) {
+	if slices.Contains(refusedForAll, verb) {
 		assert.ErrorContains(p.t, err, "exit status 1", line)
 		assert.Contains(p.t, string(out), "(UnsupportedOperationException)", line)
 		return

@@ -16,15 +16,16 @@ func keyChange(doing, keyID string) change {
 }
 
 func (a *app) createKeyCommand() *cobra.Command {
-	cmd := verb(groupKeys, "create-key --key-spec SPEC --key-usage GENERATE_VERIFY_MAC [flags]", "Create an HMAC key in the token",
+	cmd := verb(groupKeys, "create-key --key-spec SPEC --key-usage USAGE [flags]", "Create a key in the token",
 		"The key is generated in the token, can never be read out, and is usable at once. Key spec and usage are fixed\n"+
 			"for its life. The flags are those of \"aws kms create-key\"; what this service does not do is refused.",
 		`pkcs11kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC --description "tokens"`,
-		"pkcs11kms create-key --key-spec HMAC_512 --key-usage GENERATE_VERIFY_MAC --query KeyMetadata.KeyId --output text")
+		"pkcs11kms create-key --key-spec HMAC_512 --key-usage GENERATE_VERIFY_MAC --query KeyMetadata.KeyId --output text",
+		"pkcs11kms create-key --key-spec RSA_2048 --key-usage SIGN_VERIFY")
 	var req kms.CreateKeyInput
 	in := newInput(cmd)
-	enum(in, &req.KeySpec, "key-spec", "HMAC_224, HMAC_256, HMAC_384 or HMAC_512", types.KeySpec("").Values())
-	enum(in, &req.KeyUsage, "key-usage", "GENERATE_VERIFY_MAC", types.KeyUsageType("").Values())
+	enum(in, &req.KeySpec, "key-spec", "HMAC_224, HMAC_256, HMAC_384 or HMAC_512; for signing RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521 or ECC_SECG_P256K1", types.KeySpec("").Values())
+	enum(in, &req.KeyUsage, "key-usage", "GENERATE_VERIFY_MAC for an HMAC key, SIGN_VERIFY for a key pair", types.KeyUsageType("").Values())
 	in.text(&req.Description, "description", "a text of up to 8192 characters")
 	//lint:ignore SA1019 the aws CLI has the flag, and the service takes either
 	enum(in, &req.CustomerMasterKeySpec, "customer-master-key-spec", "the older name of --key-spec", types.CustomerMasterKeySpec("").Values())
@@ -74,7 +75,7 @@ func (a *app) enableKeyCommand() *cobra.Command {
 
 func (a *app) disableKeyCommand() *cobra.Command {
 	cmd := verb(groupKeys, "disable-key --key-id ID", "Disable a key",
-		"Every process refuses MACs with the key within a second, until it is enabled again. Prints nothing.",
+		"Every process refuses to use the key within a second, until it is enabled again. Prints nothing.",
 		"pkcs11kms disable-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab")
 	var req kms.DisableKeyInput
 	in := newInput(cmd)
@@ -117,18 +118,5 @@ func (a *app) updateKeyDescriptionCommand() *cobra.Command {
 	cmd.RunE = changing(a, in, "UpdateKeyDescription", api.UpdateKeyDescription, &req, func(*kms.UpdateKeyDescriptionOutput) change {
 		return keyChange("describing", *req.KeyId)
 	})
-	return cmd
-}
-
-func (a *app) getPublicKeyCommand() *cobra.Command {
-	cmd := verb(groupKeys, "get-public-key --key-id ID [flags]", "Show the public key of a key pair",
-		"An HMAC key has none: refused with UnsupportedOperationException.",
-		"pkcs11kms get-public-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab")
-	var req kms.GetPublicKeyInput
-	in := newInput(cmd)
-	in.text(&req.KeyId, "key-id", keyIDUsage)
-	in.list(&req.GrantTokens, "grant-tokens", "grant tokens")
-	in.require("key-id")
-	cmd.RunE = answering(a, in, "GetPublicKey", api.GetPublicKey, &req)
 	return cmd
 }

@@ -35,16 +35,17 @@ type app struct {
 
 // The groups of the root help.
 const (
-	groupSetup    = "setup"
-	groupAdmin    = "admin"
-	groupKeys     = "keys"
-	groupMACs     = "macs"
-	groupAliases  = "aliases"
-	groupTags     = "tags"
-	groupPolicies = "policies"
-	groupRotation = "rotation"
-	groupRandom   = "random"
-	groupMore     = "more"
+	groupSetup      = "setup"
+	groupAdmin      = "admin"
+	groupKeys       = "keys"
+	groupMACs       = "macs"
+	groupSignatures = "signatures"
+	groupAliases    = "aliases"
+	groupTags       = "tags"
+	groupPolicies   = "policies"
+	groupRotation   = "rotation"
+	groupRandom     = "random"
+	groupMore       = "more"
 )
 
 // helpGroups are the groups in the order of the help.
@@ -53,10 +54,11 @@ var helpGroups = []*cobra.Group{
 	{ID: groupAdmin, Title: "The server:"},
 	{ID: groupKeys, Title: "Keys:"},
 	{ID: groupMACs, Title: "Message authentication:"},
+	{ID: groupSignatures, Title: "Signatures:"},
 	{ID: groupAliases, Title: "Aliases:"},
 	{ID: groupTags, Title: "Tags:"},
 	{ID: groupPolicies, Title: "Key policies:"},
-	{ID: groupRotation, Title: "Rotation, which HMAC keys do not have:"},
+	{ID: groupRotation, Title: "Rotation, which HMAC keys and key pairs do not have:"},
 	{ID: groupRandom, Title: "Random bytes:"},
 	{ID: groupMore, Title: "More:"},
 }
@@ -73,9 +75,9 @@ const allRegions = "all-regions"
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pkcs11kms",
-		Short: "The AWS KMS API for HMAC keys on your own PKCS#11 token",
-		Long: "pkcs11kms answers the HMAC part of the AWS KMS API from a PKCS#11 token of your own, by the verbs,\n" +
-			"flags and output of \"aws kms\". Key material is made and used inside the token and never leaves it.\n" +
+		Short: "The AWS KMS API for HMAC keys and signing keys on your own PKCS#11 token",
+		Long: "pkcs11kms answers the HMAC and signing part of the AWS KMS API from a PKCS#11 token of your own, by the\n" +
+			"verbs, flags and output of \"aws kms\". Key material is made and used inside the token and never leaves it.\n" +
 			"Whoever may read the state directory acts as the account's root. \"serve\" answers the aws CLI and every AWS\n" +
 			"SDK; with --endpoint-url the verbs for keys and MACs ask such a server.",
 		Example: "  pkcs11kms init --softhsm --state-dir ./kms\n" +
@@ -98,8 +100,9 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a), a.backupCommand(), a.restoreCommand(),
 		a.serveCommand(), a.iamCommand(), a.versionCommand(),
 		a.createKeyCommand(), a.adoptKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(), a.updateKeyDescriptionCommand(),
-		a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(), a.getPublicKeyCommand(),
+		a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(),
 		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.generateRandomCommand(),
+		a.signCommand(), a.verifyCommand(), a.getPublicKeyCommand(),
 		a.createAliasCommand(), a.updateAliasCommand(), a.deleteAliasCommand(), a.listAliasesCommand(),
 		a.tagResourceCommand(), a.untagResourceCommand(), a.listResourceTagsCommand(),
 		a.getKeyPolicyCommand(), a.putKeyPolicyCommand(), a.listKeyPoliciesCommand(),

@@ -7,13 +7,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// neverRotates stands in the help of the verbs that HMAC keys always refuse. Scripts written for AWS KMS use them, and
+// neverRotates stands in the help of the verbs that HMAC keys and key pairs always refuse. Scripts written for AWS KMS use them, and
 // get the answer that they know.
-const neverRotates = "AWS KMS never rotates HMAC keys: refused with UnsupportedOperationException. To rotate one: update-alias."
+const neverRotates = "AWS KMS never rotates HMAC keys and key pairs: refused with UnsupportedOperationException.\nTo rotate one: update-alias."
 
 func (a *app) getKeyRotationStatusCommand() *cobra.Command {
 	cmd := verb(groupRotation, "get-key-rotation-status --key-id ID", "Tell whether a key is rotated",
-		"For an HMAC key, KeyRotationEnabled is false. To rotate one: update-alias.",
+		"For HMAC keys and key pairs, KeyRotationEnabled is false. To rotate one: update-alias.",
 		"pkcs11kms get-key-rotation-status --key-id 1234abcd-12ab-34cd-56ef-1234567890ab")
 	var req kms.GetKeyRotationStatusInput
 	in := newInput(cmd)

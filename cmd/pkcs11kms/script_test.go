@@ -135,6 +135,8 @@ func condition(name string) (bool, error) {
 	case "full":
 		_, err := os.Stat("/dev/full")
 		return err == nil, nil
+	case "openssl":
+		return haveTool("openssl", "openssl")
 	case "opensc":
 		return haveTool("opensc", "pkcs11-tool")
 	}
