@@ -16,6 +16,8 @@ var (
 	ErrUnknownKey = errors.New("its kid names no key that may be used here")
 	// ErrAlgorithm says that an algorithm does not go with the key, or is none of this package's.
 	ErrAlgorithm = errors.New("the algorithm does not go with the key")
+	// ErrClaims says that claims cannot be signed: they are no JSON object, say, or have an exp that is no time.
+	ErrClaims = errors.New("the claims cannot be signed")
 	// ErrTooLong says that a token is longer than MaxTokenBytes, or what is signed of it longer than KMS takes.
 	ErrTooLong = errors.New("the token is too long")
 )

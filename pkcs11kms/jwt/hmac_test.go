@@ -247,6 +247,33 @@ func TestClaims(t *testing.T) {
 
 	for _, bad := range []any{nil, 5, []string{"a"}, json.RawMessage(`{"a":1,"a":2}`), map[string]any{"exp": "soon"}, map[string]any{"exp": nil}, make(chan int)} {
 		_, err := jwt.Sign(t.Context(), f.remote, key, bad)
-		require.ErrorContains(t, err, "claims", "%v", bad)
+		require.ErrorIs(t, err, jwt.ErrClaims, "%v", bad)
+	}
+}
+
+func TestLifetime(t *testing.T) {
+	f, c := newFixture(t), newClock()
+	key := f.newKey("HMAC_256")
+	signer, err := jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: key, Lifetime: time.Hour, Now: c.Now})
+	require.NoError(t, err)
+	v := f.verifier(jwt.VerifierConfig{Now: c.Now, MaxAge: 2 * time.Hour}, key)
+	signed := func(claims string) (token, payload string) {
+		token, err := signer.Sign(t.Context(), json.RawMessage(claims))
+		require.NoError(t, err)
+		var raw json.RawMessage
+		require.NoError(t, v.Verify(t.Context(), token, &raw))
+		return token, string(raw)
+	}
+	_, payload := signed(`{"n":1.0,"iat":5}`)
+	require.Equal(t, `{"exp":1767229200,"iat":5,"n":1.0}`, payload)
+	token, payload := signed(`{}`)
+	require.Equal(t, `{"exp":1767229200,"iat":1767225600}`, payload)
+	c.pass(time.Hour)
+	requireInvalid(t, v.Verify(t.Context(), token, nil), gojwt.ErrTokenExpired)
+	_, err = signer.Sign(t.Context(), json.RawMessage(`{"exp":1767229200}`))
+	require.ErrorIs(t, err, jwt.ErrClaims)
+	for _, bad := range []time.Duration{-time.Second, time.Second + 1} {
+		_, err = jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: key, Lifetime: bad})
+		require.Error(t, err)
 	}
 }

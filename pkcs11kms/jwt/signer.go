@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -23,6 +24,9 @@ type SignerConfig struct {
 	// Header holds further members of the header, such as "typ": "at+jwt" in place of "JWT". It must not have alg, kid, crit
 	// or b64.
 	Header map[string]any
+	// Lifetime has exp put into the claims, which must not have one, that long from now, and iat unless they have it; both
+	// in whole seconds. 0: claims are signed as they are. A token without exp is valid for as long as its key.
+	Lifetime time.Duration
 	// MaxAge is how long the answer to which key an alias points is used. Default: one minute. Whatever it is, kid and
 	// signature are of one key; and when that key is disabled or gone, KMS is asked again at once.
 	MaxAge time.Duration
@@ -54,6 +58,9 @@ func NewSigner(cfg SignerConfig) (*Signer, error) {
 			return nil, fmt.Errorf("making a signer: the header's %s is not for the caller to set", name)
 		}
 	}
+	if cfg.Lifetime < 0 || cfg.Lifetime%time.Second != 0 {
+		return nil, errors.New("making a signer: Lifetime is a number of seconds, and not negative")
+	}
 	if cfg.MaxAge <= 0 {
 		cfg.MaxAge = time.Minute
 	}
@@ -75,15 +82,12 @@ func Sign(ctx context.Context, client Client, keyID string, claims any) (string,
 }
 
 // Sign returns a token with the claims, which may be whatever encoding/json makes one object of: a map, a struct, the
-// Claims of golang-jwt, a json.RawMessage. The claims are not changed: exp and iat are the caller's to set. The header is
-// alg, kid (the key id), typ, and what SignerConfig has. Errors of KMS are the SDK's own, with a text before.
+// Claims of golang-jwt, a json.RawMessage. The header is alg, kid (the key id), typ, and what SignerConfig has. Errors of KMS
+// are the SDK's own, with a text before.
 func (s *Signer) Sign(ctx context.Context, claims any) (string, error) {
-	payload, err := marshal(claims)
+	payload, err := s.payload(claims)
 	if err != nil {
-		return "", fmt.Errorf("writing the claims: %w", err)
-	}
-	if err := checkClaims(payload); err != nil {
-		return "", fmt.Errorf("the claims are %w", err)
+		return "", fmt.Errorf("%w: %w", ErrClaims, err)
 	}
 	known := s.resolved.Load()
 	fresh := known != nil && between(known.at, s.cfg.Now(), s.cfg.MaxAge)
@@ -100,6 +104,33 @@ func (s *Signer) Sign(ctx context.Context, claims any) (string, error) {
 	}
 	s.resolved.Store(&resolved{key, now})
 	return s.signWith(ctx, key, payload)
+}
+
+// payload writes the claims.
+func (s *Signer) payload(claims any) ([]byte, error) {
+	text, err := marshal(claims)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkClaims(text); err != nil {
+		return nil, err
+	}
+	if s.cfg.Lifetime == 0 {
+		return text, nil
+	}
+	var members map[string]json.RawMessage // so that what stands there keeps its form
+	if err := json.Unmarshal(text, &members); err != nil {
+		return nil, err
+	}
+	if _, ok := members["exp"]; ok {
+		return nil, errors.New("there is an exp already")
+	}
+	now := s.cfg.Now().Unix()
+	if _, ok := members["iat"]; !ok {
+		members["iat"] = strconv.AppendInt(nil, now, 10)
+	}
+	members["exp"] = strconv.AppendInt(nil, now+int64(s.cfg.Lifetime/time.Second), 10)
+	return marshal(members)
 }
 
 // between tells whether now is not before a time and less than an age after it.
