@@ -35,11 +35,15 @@ func TestExamplesWork(t *testing.T) {
 	sign := p.command("sh", "-c", "pkcs11kms sign --key-id "+signing+
 		" --signing-algorithm RSASSA_PKCS1_V1_5_SHA_256 --message fileb://msg --query Signature --output text | base64 -d > msg.sig")
 	require.NoError(t, sign.Run())
+	p.must("create-alias", "--alias-name", "alias/signer", "--target-key-id", signing)
+	write("jwks.json", p.must("jwt", "jwks", "--key-id", signing))
+	write("claims.json", `{"sub":"alice"}`)
 	theirs := p.theirObjects("--label sessions", "--id 0a1b2c3d", "--destroy-object 0a1b2c3d")
 
 	for _, cmd := range verbs(t) {
+		name := strings.TrimPrefix(cmd.CommandPath(), "pkcs11kms ")
 		dir := "kms"
-		if fresh, ok := freshDir[cmd.Name()]; ok {
+		if fresh, ok := freshDir[name]; ok {
 			dir = fresh
 		}
 		accessKey := ""
@@ -47,7 +51,7 @@ func TestExamplesWork(t *testing.T) {
 			accessKey = strings.TrimSpace(p.must("iam", "create-access-key", "--query", "AccessKey.AccessKeyId", "--output", "text"))
 		}
 		key := p.key
-		if cmd.GroupID == groupSignatures {
+		if cmd.GroupID == groupSignatures || name == "jwt jwks" {
 			key = signing
 		}
 		for line := range strings.SplitSeq(strings.ReplaceAll(cmd.Example, "\\\n", ""), "\n") {
@@ -56,11 +60,11 @@ func TestExamplesWork(t *testing.T) {
 			line = theirs.Replace(line)
 			line = strings.ReplaceAll(line, "--state-dir ./kms", "--state-dir ./"+dir)
 			line = strings.ReplaceAll(line, "/var/lib/pkcs11kms", "./vendor")
-			if before, ok := beforeExample[cmd.Name()]; ok {
+			if before, ok := beforeExample[name]; ok {
 				p.shell(before)
 			}
-			p.tryExample(cmd.Name(), strings.TrimSpace(line))
-			if after, ok := afterExample[cmd.Name()]; ok {
+			p.tryExample(name, strings.TrimSpace(line))
+			if after, ok := afterExample[name]; ok {
 				p.shell(after)
 			}
 		}
@@ -78,12 +82,16 @@ var (
 	beforeExample = map[string]string{
 		"cancel-key-deletion": "pkcs11kms schedule-key-deletion --key-id $KEY",
 		"delete-alias":        makeAlias,
+		"jwt sign":            makeAlias,
+		"jwt verify":          makeAlias,
 		"restore":             "cp -a kms restored && rm restored/kms.db*",
 		"update-alias":        makeAlias,
 	}
 	afterExample = map[string]string{
 		"cancel-key-deletion":   "pkcs11kms enable-key --key-id $KEY",
 		"create-alias":          removeAlias,
+		"jwt sign":              removeAlias,
+		"jwt verify":            removeAlias,
 		"disable-key":           "pkcs11kms enable-key --key-id $KEY",
 		"schedule-key-deletion": takeBack,
 		"update-alias":          removeAlias,

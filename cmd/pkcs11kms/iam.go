@@ -11,21 +11,10 @@ import (
 )
 
 func (a *app) iamCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "iam OPERATION [flags]",
-		GroupID: groupAdmin,
-		Short:   "Make and end the access keys that requests to the server are signed with",
-		Long: "Make and end the access keys that requests to the server are signed with.\n\n" +
-			"The operations have the flags and the output of \"aws iam\". The access keys are those of the account's root.\n" +
+	cmd := operations("iam", groupAdmin, "Make and end the access keys that requests to the server are signed with",
+		"The operations have the flags and the output of \"aws iam\". The access keys are those of the account's root.\n"+
 			"They work on the state directory; a server that runs on it takes notice within a second.",
-		Example: "  pkcs11kms iam list-access-keys",
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown operation %q of iam", args[0])
-			}
-			return usagef("the following arguments are required: operation")
-		},
-	}
+		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupAdmin, Title: "Access keys:"})
 	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.updateAccessKeyCommand(), a.deleteAccessKeyCommand())
 	for _, operation := range cmd.Commands() {
