@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/jwt"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
@@ -52,4 +53,58 @@ func fromBase64URL(t *testing.T, text string) []byte {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	require.NoError(t, err)
 	return b
+}
+
+// TestJWTRotation: the RS256 example signs by an alias that the aws CLI moves to another key.
+func TestJWTRotation(t *testing.T) {
+	srv := kmstest.NewServer(t)
+	env := environment(t, append(srv.Env(), "PYTHONDONTWRITEBYTECODE=1")...)
+	cli := func(args ...string) string {
+		args = append([]string{"kms", "--endpoint-url", srv.URL, "--output", "text"}, args...)
+		out, err := process(t, env, awsCLI.find(t), args...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return strings.TrimSpace(string(out))
+	}
+	example := func(stdin string, args ...string) (string, error) {
+		cmd := process(t, env, boto3.find(t), append([]string{"jwt_rs256.py"}, args...)...)
+		cmd.Stdin = strings.NewReader(stdin)
+		out, err := cmd.CombinedOutput()
+		return strings.TrimSpace(string(out)), err
+	}
+	sign := func() string {
+		token, err := example("", "sign", "alias/tokens")
+		require.NoError(t, err, "%s", token)
+		return token
+	}
+	newPair := func() string {
+		return cli("create-key", "--key-spec", "RSA_2048", "--key-usage", "SIGN_VERIFY", "--query", "KeyMetadata.KeyId")
+	}
+	target := func() string {
+		return cli("list-aliases", "--query", "Aliases[?AliasName=='alias/tokens'].TargetKeyId")
+	}
+
+	old, next := newPair(), newPair()
+	cli("create-alias", "--alias-name", "alias/tokens", "--target-key-id", old)
+	require.Equal(t, old, target())
+	before := sign()
+	cli("update-alias", "--alias-name", "alias/tokens", "--target-key-id", next)
+	require.Equal(t, next, target())
+	after := sign()
+
+	v, err := jwt.NewVerifier(jwt.VerifierConfig{Client: srv.Client(), KeyIDs: []string{old, "alias/tokens"}})
+	require.NoError(t, err)
+	for _, token := range []string{before, after} {
+		out, err := example(token, "verify", old, next)
+		require.NoError(t, err, "%s", out)
+		require.Equal(t, "verified: alice", out)
+		require.NoError(t, v.Verify(t.Context(), token, nil))
+		for _, changed := range tamperedTokens(t, token)[:2] {
+			out, err = example(changed, "verify", old, next)
+			require.Error(t, err)
+			require.Equal(t, "refused: KMSInvalidSignatureException", out)
+		}
+	}
+	out, err := example(before, "verify", next)
+	require.Error(t, err)
+	require.Equal(t, "refused: ValueError", out, "a kid that was not named")
 }
