@@ -3,7 +3,6 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
@@ -166,7 +165,7 @@ func (k *key) fits(op *operation, req request) error {
 	if req.algorithm != "" && (k.mac == nil || k.mac.algorithm != req.algorithm) {
 		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.record.Spec)
 	}
-	if req.signing != "" && (k.signing == nil || !slices.Contains(k.signing.signing(), req.signing)) {
+	if req.signing != "" && (k.signing == nil || !k.signing.signs(req.signing)) {
 		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.record.Spec)
 	}
 	return nil

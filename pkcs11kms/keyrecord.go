@@ -67,30 +67,31 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 	return k, nil
 }
 
-// pair is object for a key pair.
-func (r *region) pair(spec pubkey.Spec, record keystore.Key) *token.Pair {
+// handle returns the handle of a key's object, a *token.Key or *token.Pair: the one that is known, if it fits, or a new one.
+// Handles outlive the cached records: finding an object is the slow part, and the token layer itself notices when a handle
+// went stale.
+func handle[T any](r *region, record keystore.Key, fits func(T) bool, named func(ckaID []byte) T) T {
 	id := record.CKAID.String()
 	known, _ := r.objects.Load(id)
-	if pair, ok := known.(*token.Pair); ok && pair.Spec() == spec {
-		return pair
+	if h, ok := known.(T); ok && fits(h) {
+		return h
 	}
-	pair := r.token.KeyPair(spec, record.CKAID)
-	r.objects.Store(id, pair)
-	return pair
+	h := named(record.CKAID)
+	r.objects.Store(id, h)
+	return h
 }
 
-// object returns the handle of a key's object. Handles outlive the cached records: finding an object is the slow part,
-// and the token layer itself notices when a handle went stale. An object that was adopted, kept and adopted anew may be
-// used with another hash than before.
+// object is the handle of an HMAC key. An object that was adopted, kept and adopted anew may be used with another hash than
+// before.
 func (r *region) object(hash token.Hash, record keystore.Key) *token.Key {
-	id := record.CKAID.String()
-	known, _ := r.objects.Load(id)
-	if object, ok := known.(*token.Key); ok && object.Hash() == hash {
-		return object
-	}
-	object := r.token.HMACKey(hash, record.CKAID)
-	r.objects.Store(id, object)
-	return object
+	return handle(r, record, func(k *token.Key) bool { return k.Hash() == hash },
+		func(id []byte) *token.Key { return r.token.HMACKey(hash, id) })
+}
+
+// pair is the handle of a key pair.
+func (r *region) pair(spec pubkey.Spec, record keystore.Key) *token.Pair {
+	return handle(r, record, func(p *token.Pair) bool { return p.Spec() == spec },
+		func(id []byte) *token.Pair { return r.token.KeyPair(spec, id) })
 }
 
 // curve tells whether the key is one of an elliptic curve.

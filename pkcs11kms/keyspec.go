@@ -91,6 +91,12 @@ func signingAlgorithm(name types.SigningAlgorithmSpec) (a pubkey.Algorithm, ok b
 	return a, false
 }
 
+// signs tells whether the spec has the signature algorithm of that name.
+func (s *keySpec) signs(name types.SigningAlgorithmSpec) bool {
+	algorithm, ok := signingAlgorithm(name)
+	return ok && s.pair.Allows(algorithm)
+}
+
 // signing returns the names of the spec's signature algorithms; none for HMAC keys.
 func (s *keySpec) signing() (names []types.SigningAlgorithmSpec) {
 	for _, known := range signingAlgorithms {

@@ -21,7 +21,7 @@ import (
 type rawJob struct {
 	Module, Serial, PIN string
 	Make                []rawObject // made as another application would
-	Attack              []string    // CKA_IDs, hexadecimal, of secret keys whose value it tries to get
+	Attack              []string    // CKA_IDs, hexadecimal, of secret and private keys whose value it tries to get
 }
 
 // rawAnswer is what it found, after all of that.
@@ -50,7 +50,8 @@ type rawAttack struct {
 	// Extractable and Insensitive are the answers to changing the attributes that forbid the first two.
 	Extractable, Insensitive uint
 	// Sign is by mechanism.
-	Sign map[uint]uint
+	Sign      map[uint]uint
+	ReadParts map[uint]uint // by attribute: the parts of an RSA private key
 }
 
 // find returns the object with this CKA_ID.
@@ -196,12 +197,20 @@ func mechanism(m uint) []*pkcs11.Mechanism { return []*pkcs11.Mechanism{pkcs11.N
 // hmacMechanisms are those of the four specs.
 var hmacMechanisms = []uint{pkcs11.CKM_SHA224_HMAC, pkcs11.CKM_SHA256_HMAC, pkcs11.CKM_SHA384_HMAC, pkcs11.CKM_SHA512_HMAC}
 
+// privateParts are the secret parts of an RSA private key.
+var privateParts = []uint{pkcs11.CKA_PRIVATE_EXPONENT, pkcs11.CKA_PRIME_1, pkcs11.CKA_PRIME_2, pkcs11.CKA_EXPONENT_1, pkcs11.CKA_EXPONENT_2,
+	pkcs11.CKA_COEFFICIENT}
+
 func (c *rawClient) attack(id string) (rawAttack, error) {
 	ckaID, err := hex.DecodeString(id)
 	if err != nil {
 		return rawAttack{}, err
 	}
-	handles, err := c.find([]*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, ckaID)})
+	named := []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, ckaID)}
+	handles, err := c.find(named)
+	if len(handles) == 2 { // the halves of a pair
+		handles, err = c.find(append(named, pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY)))
+	}
 	if err == nil && len(handles) != 1 {
 		err = fmt.Errorf("%d objects have the CKA_ID", len(handles))
 	}
@@ -217,11 +226,15 @@ func (c *rawClient) attack(id string) (rawAttack, error) {
 	if err != nil {
 		return rawAttack{}, err
 	}
-	a := rawAttack{Sign: map[uint]uint{}}
+	a := rawAttack{Sign: map[uint]uint{}, ReadParts: map[uint]uint{}}
 	a.Extractable = answerOf(c.SetAttributeValue(c.session, key, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true)}))
 	a.Insensitive = answerOf(c.SetAttributeValue(c.session, key, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false)}))
 	_, err = c.GetAttributeValue(c.session, key, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)})
 	a.ReadValue = answerOf(err)
+	for _, part := range privateParts {
+		_, err = c.GetAttributeValue(c.session, key, []*pkcs11.Attribute{pkcs11.NewAttribute(part, nil)})
+		a.ReadParts[part] = answerOf(err)
+	}
 	_, err = c.WrapKey(c.session, mechanism(pkcs11.CKM_AES_KEY_WRAP_PAD), wrapping, key)
 	a.Wrap = answerOf(err)
 	for _, m := range hmacMechanisms {

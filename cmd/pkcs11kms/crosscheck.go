@@ -77,7 +77,7 @@ func crosscheckChildCommand(a *app) *cobra.Command {
 	}
 }
 
-// crosscheckAll compares the MACs of every enabled key of every region whose token has passed its examination: no other
+// crosscheckAll compares the MACs of every enabled HMAC key of every region whose token has passed its examination: no other
 // is worth another log-in.
 func crosscheckAll(ctx context.Context, cfg pkcs11kms.Config, report *pkcs11kms.Report) (checks []pkcs11kms.Check) {
 	for _, region := range report.Regions {

@@ -1,5 +1,5 @@
-// Package kmstest gives tests a real KMS of their own: the AWS KMS API for HMAC keys, in process or over HTTP, on a
-// SoftHSM token and a store that are gone when the test ends. Nothing is faked, so what a test sees is what a deployment
+// Package kmstest gives tests a real KMS of their own: the AWS KMS API for HMAC and signing keys, in process or over HTTP, on
+// a SoftHSM token and a store that are gone when the test ends. Nothing is faked, so what a test sees is what a deployment
 // answers, errors included.
 //
 // Code that uses the AWS SDK gets a running server and a configuration for it in one call:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -120,10 +121,14 @@ type KeyCreator interface {
 	CreateKey(context.Context, *kms.CreateKeyInput, ...func(*kms.Options)) (*kms.CreateKeyOutput, error)
 }
 
-// MustCreateKey makes an HMAC key and returns its metadata, or fails the test.
+// MustCreateKey makes an HMAC key, or a signing key of an RSA or ECC spec, and returns its metadata, or fails the test.
 func MustCreateKey(tb TB, api KeyCreator, spec types.KeySpec) *types.KeyMetadata {
 	tb.Helper()
-	out, err := api.CreateKey(context.Background(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	usage := types.KeyUsageTypeSignVerify
+	if strings.HasPrefix(string(spec), "HMAC_") {
+		usage = types.KeyUsageTypeGenerateVerifyMac
+	}
+	out, err := api.CreateKey(context.Background(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: usage})
 	if err != nil {
 		tb.Fatalf("creating a key of spec %q: %v", spec, err)
 	}

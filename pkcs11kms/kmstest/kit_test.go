@@ -216,6 +216,7 @@ func TestFailuresEndTheTest(t *testing.T) {
 		kmstest.NewClient(strictTB{t}, kmstest.Configure(func(c *pkcs11kms.Config) { c.StorePath = t.TempDir() + "/none.db" }))
 	}), "none.db")
 	c := kmstest.NewClient(t)
-	require.Contains(t, failure(func() { kmstest.MustCreateKey(strictTB{t}, c, types.KeySpecRsa2048) }), "ValidationException")
+	require.Contains(t, failure(func() { kmstest.MustCreateKey(strictTB{t}, c, types.KeySpecSymmetricDefault) }), "ValidationException")
+	require.Equal(t, types.KeyUsageTypeSignVerify, kmstest.MustCreateKey(t, c, types.KeySpecEccNistP256).KeyUsage)
 	requireWorks(t, kmstest.NewClient(t)) // a failure gives the lock back
 }

@@ -35,6 +35,7 @@ var sizes = []struct {
 // rig is one token with one key, and the three ways to use it.
 type rig struct {
 	client *pkcs11kms.Client
+	store  keystore.Store
 	region pkcs11kms.Region
 	keyID  string
 	direct *direct
@@ -62,17 +63,36 @@ func setUp(b *testing.B) *rig {
 	require.NoError(b, err)
 	key, err := client.CreateKey(context.Background(), &kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC"})
 	require.NoError(b, err)
-	r.keyID = *key.KeyMetadata.KeyId
-	rec, err := store.Get(context.Background(), keystore.KeyRef(region, pkcs11kms.DefaultAccountID, r.keyID))
-	require.NoError(b, err)
-	record, err := keystore.DecodeKey(rec)
-	require.NoError(b, err)
-	r.direct = newDirect(b, tok, record.CKAID)
-	r.eleven, err = eleven.FindKey(record.CKAID, nil)
+	r.store, r.keyID = store, *key.KeyMetadata.KeyId
+	r.direct = newDirect(b, tok)
+	r.direct.key = r.object(b, r.keyID, pkcs11.CKO_SECRET_KEY)
+	r.eleven, err = eleven.FindKey(r.ckaID(b, r.keyID), nil)
 	require.NoError(b, err)
 	require.NotNil(b, r.eleven)
 	r.client = client
 	return r
+}
+
+// ckaID is the CKA_ID of a key's object.
+func (r *rig) ckaID(b *testing.B, keyID string) []byte {
+	rec, err := r.store.Get(context.Background(), keystore.KeyRef(region, pkcs11kms.DefaultAccountID, keyID))
+	require.NoError(b, err)
+	record, err := keystore.DecodeKey(rec)
+	require.NoError(b, err)
+	return record.CKAID
+}
+
+// object is the handle of a key's object.
+func (r *rig) object(b *testing.B, keyID string, class uint) pkcs11.ObjectHandle {
+	s := <-r.direct.sessions
+	defer func() { r.direct.sessions <- s }()
+	ctx := r.direct.ctx
+	require.NoError(b, ctx.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, r.ckaID(b, keyID)), pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}))
+	found, _, err := ctx.FindObjects(s, 2)
+	require.NoError(b, err)
+	require.Len(b, found, 1)
+	require.NoError(b, ctx.FindObjectsFinal(s))
+	return found[0]
 }
 
 // discard keeps the token of the first benchmark for all: it lives as long as the process.
@@ -95,7 +115,7 @@ type direct struct {
 	sessions chan pkcs11.SessionHandle
 }
 
-func newDirect(b *testing.B, tok softhsm.TestToken, id []byte) *direct {
+func newDirect(b *testing.B, tok softhsm.TestToken) *direct {
 	d := &direct{ctx: pkcs11.New(tok.Module), sessions: make(chan pkcs11.SessionHandle, 16)}
 	slots, err := d.ctx.GetSlotList(true)
 	require.NoError(b, err)
@@ -111,24 +131,20 @@ func newDirect(b *testing.B, tok softhsm.TestToken, id []byte) *direct {
 			d.sessions <- s
 		}
 	}
-	s := <-d.sessions
-	require.NoError(b, d.ctx.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, id)}))
-	found, _, err := d.ctx.FindObjects(s, 1)
-	require.NoError(b, err)
-	require.Len(b, found, 1)
-	require.NoError(b, d.ctx.FindObjectsFinal(s))
-	d.key = found[0]
-	d.sessions <- s
 	return d
 }
 
 func (d *direct) mac(message []byte) ([]byte, error) {
+	return d.sign(pkcs11.CKM_SHA256_HMAC, d.key, message)
+}
+
+func (d *direct) sign(mechanism uint, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
 	s := <-d.sessions
 	defer func() { d.sessions <- s }()
-	if err := d.ctx.SignInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_SHA256_HMAC, nil)}, d.key); err != nil {
+	if err := d.ctx.SignInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}, key); err != nil {
 		return nil, err
 	}
-	return d.ctx.Sign(s, message)
+	return d.ctx.Sign(s, data)
 }
 
 func (d *direct) generateKey(id []byte) error {

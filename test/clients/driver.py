@@ -13,7 +13,7 @@ import boto3
 from botocore import xform_name
 from botocore.exceptions import ClientError, ParamValidationError
 
-BINARY = {"Message", "Mac"}
+BINARY = {"Message", "Mac", "Signature"}
 
 
 def new_client(target):

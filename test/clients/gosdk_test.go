@@ -26,6 +26,7 @@ var modelled = map[string]func(error) bool{
 	"InvalidKeyUsageException":         is[*types.InvalidKeyUsageException],
 	"InvalidMarkerException":           is[*types.InvalidMarkerException],
 	"KMSInvalidMacException":           is[*types.KMSInvalidMacException],
+	"KMSInvalidSignatureException":     is[*types.KMSInvalidSignatureException],
 	"KMSInvalidStateException":         is[*types.KMSInvalidStateException],
 	"MalformedPolicyDocumentException": is[*types.MalformedPolicyDocumentException],
 	"NotFoundException":                is[*types.NotFoundException],
@@ -84,6 +85,8 @@ var goOperations = map[string]func(context.Context, *kms.Client, members) (answe
 	"UpdateAlias":          goOperation((*kms.Client).UpdateAlias),
 	"UpdateKeyDescription": goOperation((*kms.Client).UpdateKeyDescription),
 	"VerifyMac":            goOperation((*kms.Client).VerifyMac),
+	"Sign":                 goOperation((*kms.Client).Sign),
+	"Verify":               goOperation((*kms.Client).Verify),
 
 	"ListAliases": goOperation(goList(
 		func(sdk *kms.Client, in *kms.ListAliasesInput) paginator[kms.ListAliasesOutput] {

@@ -113,6 +113,7 @@ var (
 	pyJWT  = requirement{part: "pyjwt", program: "python3", args: []string{"-c", "import jwt, cryptography"}, needed: "PyJWT with cryptography"}
 	node   = requirement{part: "js", program: "node", needed: "Node.js 18 or newer",
 		args: []string{"-e", "process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)"}}
-	npm   = requirement{part: "js", program: "npm", args: []string{"--version"}, needed: "npm"}
-	goCmd = requirement{part: "go", program: "go", args: []string{"version"}, needed: "go"}
+	openssl = requirement{part: "openssl", program: "openssl", args: []string{"version"}, needed: "openssl"}
+	npm     = requirement{part: "js", program: "npm", args: []string{"--version"}, needed: "npm"}
+	goCmd   = requirement{part: "go", program: "go", args: []string{"version"}, needed: "go"}
 )

@@ -65,17 +65,17 @@ func pairTemplate(class uint, spec pubkey.Spec, id []byte, label string, onToken
 	}
 }
 
-// privateTemplate asks for a private key that signs and does nothing else. What an RSA key could do besides is switched off
-// by name, since tokens differ in what a key may do that was not told.
+// privateTemplate asks for a private key that signs and does nothing else. What it could do besides is switched off by name:
+// SoftHSM lets a private key decrypt and unwrap unless it is told otherwise, one of a curve too.
 func (t *Token) privateTemplate(spec pubkey.Spec, id []byte, label string, onToken bool) []*pkcs11.Attribute {
 	template := append(pairTemplate(pkcs11.CKO_PRIVATE_KEY, spec, id, label, onToken),
 		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
 		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
 		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
-		pkcs11.NewAttribute(pkcs11.CKA_SIGN, true))
-	if spec.RSABits() > 0 {
-		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false), pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false))
-	} else {
+		pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
+		pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false))
+	if spec.RSABits() == 0 {
 		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false))
 	}
 	if t.caps.AllowedMechanisms {
@@ -88,13 +88,13 @@ func (t *Token) privateTemplate(spec pubkey.Spec, id []byte, label string, onTok
 func publicTemplate(spec pubkey.Spec, id []byte, label string, onToken bool) []*pkcs11.Attribute {
 	template := append(pairTemplate(pkcs11.CKO_PUBLIC_KEY, spec, id, label, onToken),
 		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
-		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true))
+		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
+		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false),
+		pkcs11.NewAttribute(pkcs11.CKA_WRAP, false))
 	if spec.RSABits() == 0 {
 		return append(template, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, spec.CurveParameters()))
 	}
 	return append(template,
-		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false),
-		pkcs11.NewAttribute(pkcs11.CKA_WRAP, false),
 		pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, spec.RSABits()),
 		pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, big.NewInt(pubkey.Exponent).Bytes()))
 }

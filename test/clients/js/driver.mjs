@@ -2,7 +2,7 @@
 import { createInterface } from "node:readline";
 import * as kms from "@aws-sdk/client-kms";
 
-const binary = new Set(["Message", "Mac"]);
+const binary = new Set(["Message", "Mac", "Signature"]);
 const clients = new Map();
 
 function clientFor(target) {
