@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/jwt"
@@ -107,4 +110,46 @@ func TestJWTRotation(t *testing.T) {
 	out, err := example(before, "verify", next)
 	require.Error(t, err)
 	require.Equal(t, "refused: ValueError", out, "a kid that was not named")
+}
+
+// TestJWTPermissions: docs/jwt.md tells what to allow whom, which is what each of them asks for.
+func TestJWTPermissions(t *testing.T) {
+	document, err := os.ReadFile(filepath.Join("..", "..", "docs", "jwt.md"))
+	require.NoError(t, err)
+	documented := func(who string) []string {
+		row := regexp.MustCompile(`(?m)^\| ` + who + ` \| (.*?)(?:, or with | \|$)`).FindSubmatch(document)
+		require.NotNil(t, row, who)
+		var names []string
+		for _, name := range regexp.MustCompile("`kms:(\\w+)`").FindAllSubmatch(row[1], -1) {
+			names = append(names, string(name[1]))
+		}
+		return names
+	}
+	for kind, spec := range map[string]types.KeySpec{"HMAC key": "HMAC_256", "key pair": "ECC_NIST_P256"} {
+		srv := kmstest.NewServer(t)
+		usage := types.KeyUsageTypeSignVerify
+		if kind == "HMAC key" {
+			usage = types.KeyUsageTypeGenerateVerifyMac
+		}
+		made, err := inProcess(t, srv).CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: usage})
+		require.NoError(t, err)
+		key, before := *made.KeyMetadata.KeyId, map[string]int{}
+		asked := func() (names []string) {
+			for _, name := range []string{"DescribeKey", "GenerateMac", "VerifyMac", "Sign", "Verify", "GetPublicKey", "ListKeys", "ListAliases"} {
+				count := answered(t, srv, name)
+				if count > before[name] {
+					names = append(names, name)
+				}
+				before[name] = count
+			}
+			return names
+		}
+		token, err := jwt.Sign(t.Context(), srv.Client(), key, members{"sub": "alice"})
+		require.NoError(t, err)
+		require.ElementsMatch(t, documented("producer, "+kind), asked())
+		v, err := jwt.NewVerifier(jwt.VerifierConfig{Client: srv.Client(), KeyIDs: []string{key}})
+		require.NoError(t, err)
+		require.NoError(t, v.Verify(t.Context(), token, nil))
+		require.ElementsMatch(t, documented("consumer, "+kind), asked())
+	}
 }
