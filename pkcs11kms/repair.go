@@ -59,8 +59,8 @@ func (b *Bridge) correct(ctx context.Context, found []discrepancy) (done []strin
 const destroyPrefix = "pkcs11kms/destroy/"
 
 // DestroyObject destroys the one object of a region's token that has the CKA_ID and that no record of the store names: one
-// that doctor lists as unknown. The empty region is the default one. An object that a key has, and an ambiguous CKA_ID, are
-// refused with a *RefusedError. There is no way back, and the object may be another application's: ask first.
+// that doctor lists as unknown. The halves of a key pair count as one. The empty region is the default one. An object that a
+// key has, and an ambiguous CKA_ID, are refused with a *RefusedError. There is no way back, and the object may be another application's: ask first.
 //
 // The object is claimed by a record in the state Deleting, so that nobody can adopt it meanwhile. If the process dies, the
 // janitor takes the claim away and leaves the object, which has another label than a key of ours: ask again.

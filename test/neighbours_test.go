@@ -42,11 +42,11 @@ func without(objects, others []rawObject) []rawObject {
 	})
 }
 
-// byClass are the names of the classes that doctor looks at.
+// byClass are the names of the classes that doctor looks at. It reports the halves of a pair, which the neighbours have only
+// as a whole, as one.
 var byClass = map[uint]string{
 	pkcs11.CKO_SECRET_KEY:  "CKO_SECRET_KEY",
-	pkcs11.CKO_PRIVATE_KEY: "CKO_PRIVATE_KEY",
-	pkcs11.CKO_PUBLIC_KEY:  "CKO_PUBLIC_KEY",
+	pkcs11.CKO_PRIVATE_KEY: "CKO_PRIVATE_KEY and CKO_PUBLIC_KEY",
 }
 
 // reported is how doctor reports the keys among objects.

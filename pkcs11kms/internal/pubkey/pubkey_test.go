@@ -21,14 +21,14 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 )
 
-func generated(t *testing.T, bits int) *rsa.PrivateKey {
+func generated(t testing.TB, bits int) *rsa.PrivateKey {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, bits)
 	require.NoError(t, err)
 	return key
 }
 
-func derOf(t *testing.T, public any) []byte {
+func derOf(t testing.TB, public any) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(public)
 	require.NoError(t, err)
@@ -120,7 +120,7 @@ type curveKey struct {
 	sign       func(digest []byte) []byte
 }
 
-func newCurveKey(t *testing.T, s pubkey.Spec) curveKey {
+func newCurveKey(t testing.TB, s pubkey.Spec) curveKey {
 	t.Helper()
 	if s == pubkey.SECP256K1 {
 		private, err := secp256k1.GeneratePrivateKey()

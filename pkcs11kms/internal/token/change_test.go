@@ -172,7 +172,8 @@ func TestChangesTakeTurns(t *testing.T) {
 	<-hung.Done()
 	require.Eventually(t, func() bool {
 		_, err := two.GenerateHMACKey(t.Context(), token.SHA256, randomBytes(t, 16), "two")
-		return !errors.Is(err, token.ErrBusy) && assert.NoError(t, err)
+		_, slow := errors.AsType[*token.HungError](err) // on a busy machine
+		return !slow && !errors.Is(err, token.ErrBusy) && assert.NoError(t, err)
 	}, patience, tick)
 }
 

@@ -35,8 +35,8 @@ func (t *Token) destroyLabelled(ctx context.Context, id []byte, label string, cl
 			if err != nil {
 				return nil, err
 			}
-			o, err := s.describe(object)
-			if err == nil && o.Label != label {
+			found, err := s.attributes(object, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, nil)})
+			if err == nil && (len(found) != 1 || string(found[0].Value) != label) {
 				err = ErrKeyForeign
 			}
 			if err != nil {

@@ -30,6 +30,7 @@ type faulty struct {
 
 	barePoint   bool                         // CKA_EC_POINT comes without its OCTET STRING
 	values      map[uint]func([]byte) []byte // change what C_GetAttributeValue tells of an attribute
+	untold      uint                         // an attribute for which C_GetAttributeValue answers CKR_DEVICE_ERROR
 	noMechanism map[uint]bool                // that C_SignInit does not know
 
 	mechanism uint                // of the last C_GenerateKey
@@ -206,6 +207,11 @@ func (f *faulty) GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle
 	values, err := f.Module.GetAttributeValue(s, o, a)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for _, asked := range a {
+		if f.untold != 0 && asked.Type == f.untold {
+			return nil, pkcs11.Error(pkcs11.CKR_DEVICE_ERROR)
+		}
+	}
 	for _, v := range values {
 		var point []byte
 		if f.barePoint && v.Type == pkcs11.CKA_EC_POINT {

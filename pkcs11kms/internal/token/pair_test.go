@@ -212,6 +212,25 @@ func requireClasses(t *testing.T, tok *token.Token, id []byte, want ...uint) {
 	require.ElementsMatch(t, want, got)
 }
 
+// A remote module may be unable to tell CKA_ALLOWED_MECHANISMS: keys are described, listed and destroyed all the same.
+func TestListOfMechanismsThatIsNotTold(t *testing.T) {
+	tok, f := openFaulty(t)
+	key := newKey(t, tok)
+	pair, _ := newPair(t, tok, pubkey.P256)
+	f.set(func() { f.untold = pkcs11.CKA_ALLOWED_MECHANISMS })
+	o, err := tok.Describe(t.Context(), key.ID())
+	require.NoError(t, err)
+	assert.True(t, o.Sign && o.Sensitive && o.NeverExtractable)
+	assert.Empty(t, o.AllowedMechanisms)
+	requireClasses(t, tok, pair.ID(), pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY)
+	require.NoError(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"))
+	require.NoError(t, tok.DestroyKey(t.Context(), key.ID(), "test key"))
+	f.set(func() { f.untold = pkcs11.CKA_LABEL })
+	key = newKey(t, tok)
+	_, err = tok.Describe(t.Context(), key.ID())
+	assert.Error(t, err, "any other is needed")
+}
+
 // The private half goes first, so that what a call that dies in between leaves behind signs nothing; and the rest can be
 // destroyed later.
 func TestHalfOfAPairIsDestroyed(t *testing.T) {
