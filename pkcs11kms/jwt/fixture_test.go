@@ -114,19 +114,20 @@ func (c *clock) in(d time.Duration) int64 { return c.Now().Add(d).Unix() }
 type flaky struct {
 	jwt.Client
 	asked atomic.Int32
-	fault atomic.Pointer[error]
+	fault atomic.Pointer[func() error]
 }
 
 func (f *flaky) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, opts ...func(*kms.Options)) (*kms.DescribeKeyOutput, error) {
 	f.asked.Add(1)
 	if fault := f.fault.Load(); fault != nil {
-		return nil, *fault
+		return nil, (*fault)()
 	}
 	return f.Client.DescribeKey(ctx, in, opts...)
 }
 
-func (f *flaky) fail(err error) { f.fault.Store(&err) }
-func (f *flaky) heal()          { f.fault.Store(nil) }
+func (f *flaky) failBy(fault func() error) { f.fault.Store(&fault) }
+func (f *flaky) fail(err error)            { f.failBy(func() error { return err }) }
+func (f *flaky) heal()                     { f.fault.Store(nil) }
 
 func arnOf(t *testing.T, c *kms.Client, key string) string {
 	t.Helper()

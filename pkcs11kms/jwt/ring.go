@@ -20,8 +20,9 @@ type ring struct {
 	now    func() time.Time
 
 	current atomic.Pointer[loaded]
-	turn    chan struct{} // has room for one: whoever put something in may ask KMS, and touch tried
+	turn    chan struct{} // has room for one: whoever put something in may ask KMS, and touch what follows
 	tried   time.Time
+	failure error // of that try; it is no verdict on a token
 }
 
 // loaded is what KMS told at a time. It is never changed.
@@ -49,19 +50,26 @@ func (r *ring) find(ctx context.Context, kid string) (*Key, error) {
 	}
 	l := r.fresh() // somebody else may have asked meanwhile
 	if l == nil || l.keys[kid] == nil && !between(r.tried, r.now(), reloadPause) {
-		var err error
-		if l, err = r.load(ctx); err != nil {
+		l, r.failure = r.load(ctx)
+		if err := r.failure; err != nil {
+			if ctx.Err() != nil {
+				r.failure = errCutOff // the end of one call's context is no news for others
+			}
 			return nil, err
 		}
 	}
-	if key := l.keys[kid]; key != nil {
-		return key, nil
-	}
-	if l.unusable != nil {
+	switch {
+	case l.keys[kid] != nil:
+		return l.keys[kid], nil
+	case r.failure != nil:
+		return nil, r.failure
+	case l.unusable != nil:
 		return nil, invalid(fmt.Errorf("%w; of those that may: %w", ErrUnknownKey, l.unusable))
 	}
 	return nil, invalid(ErrUnknownKey)
 }
+
+var errCutOff = errors.New("asking for the keys was cut off, and is not repeated for a few seconds")
 
 // fresh returns what is known, or nil when that is too old or nothing.
 func (r *ring) fresh() *loaded {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	gojwt "github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
@@ -71,6 +72,8 @@ func TestUnknownKidsDoNotFlood(t *testing.T) {
 	key, other := f.newKey("HMAC_256"), f.newKey("HMAC_256")
 	v := f.verifier(jwt.VerifierConfig{Client: client, Now: c.Now}, key)
 	foreign, own := f.sign(other, map[string]any{}), f.sign(key, map[string]any{})
+	requireInvalid(t, v.Verify(t.Context(), f.resign(key, `{"alg":"HS256"}`, `{}`), nil), jwt.ErrUnknownKey)
+	require.Zero(t, client.asked.Load(), "KMS is not asked about a token without a kid")
 	for range 20 {
 		requireInvalid(t, v.Verify(t.Context(), foreign, nil), jwt.ErrUnknownKey)
 	}
@@ -107,9 +110,20 @@ func TestUnreachable(t *testing.T) {
 	client.fail(down)
 	require.NoError(t, v.Verify(t.Context(), own, nil))
 	c.pass(time.Minute)
-	requireDown(v.Verify(t.Context(), foreign, nil)) // it may be a new key's
-	requireInvalid(t, v.Verify(t.Context(), foreign, nil), jwt.ErrUnknownKey)
+	asked := client.asked.Load()
+	for range 20 {
+		requireDown(v.Verify(t.Context(), foreign, nil)) // it may be a new key's
+	}
+	require.Equal(t, asked+1, client.asked.Load())
 	require.NoError(t, v.Verify(t.Context(), own, nil))
+	c.pass(time.Minute)
+	ended, cancel := context.WithCancel(t.Context())
+	client.failBy(func() error { cancel(); return ended.Err() })
+	require.ErrorIs(t, v.Verify(ended, foreign, nil), context.Canceled)
+	err := v.Verify(t.Context(), foreign, nil)
+	require.NotErrorIs(t, err, jwt.ErrInvalidToken)
+	require.NotErrorIs(t, err, context.Canceled, "which is not this call's")
+	client.fail(down)
 	c.pass(time.Hour)
 	requireDown(v.Verify(t.Context(), own, nil))
 	c.pass(-2 * time.Hour) // a clock that was wrong
@@ -117,11 +131,20 @@ func TestUnreachable(t *testing.T) {
 	client.heal()
 	require.NoError(t, v.Verify(t.Context(), own, nil))
 
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	err := v.Verify(ended, own, nil)
+	err = v.Verify(ended, own, nil)
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotErrorIs(t, err, jwt.ErrInvalidToken)
+}
+
+// encrypting is a KMS whose keys are for encryption, which ours does not have.
+type encrypting struct{ jwt.Client }
+
+func (e encrypting) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, opts ...func(*kms.Options)) (*kms.DescribeKeyOutput, error) {
+	out, err := e.Client.DescribeKey(ctx, in, opts...)
+	if err == nil {
+		out.KeyMetadata.KeyUsage = types.KeyUsageTypeEncryptDecrypt
+	}
+	return out, err
 }
 
 // TestKeysThatAreNone: what the verifier was told is looked at when it is used, and what no token can have is an error.
@@ -130,7 +153,9 @@ func TestKeysThatAreNone(t *testing.T) {
 	key, short := f.newKey("HMAC_256"), f.newKey("HMAC_224")
 	token := f.sign(key, map[string]any{})
 	require.ErrorIs(t, f.verifier(jwt.VerifierConfig{}, key, short).Verify(t.Context(), token, nil), jwt.ErrAlgorithm)
-	err := f.verifier(jwt.VerifierConfig{}, "alias/gone").Verify(t.Context(), token, nil)
+	_, err := jwt.Resolve(t.Context(), encrypting{f.remote}, f.newKey("RSA_2048"))
+	require.ErrorIs(t, err, jwt.ErrAlgorithm)
+	err = f.verifier(jwt.VerifierConfig{}, "alias/gone").Verify(t.Context(), token, nil)
 	requireInvalid(t, err, jwt.ErrUnknownKey)
 	require.ErrorContains(t, err, "alias/gone")
 	for _, cfg := range []jwt.VerifierConfig{
