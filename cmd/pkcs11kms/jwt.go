@@ -26,6 +26,8 @@ func (a *app) jwtCommand() *cobra.Command {
 	return cmd
 }
 
+const tokenKeyUsage = "the key id, key ARN, alias or alias ARN"
+
 // forever is the value of --expires-in for a token that does not expire.
 const forever = "never"
 
@@ -37,12 +39,13 @@ func (a *app) jwtSignCommand() *cobra.Command {
 		"pkcs11kms jwt sign --key-id alias/tokens --claims '{\"sub\":\"alice\"}' --expires-in 1h",
 		"pkcs11kms jwt sign --key-id alias/tokens --claims file://claims.json --expires-in 15m --header '{\"typ\":\"at+jwt\"}'")
 	cmd.Annotations = map[string]string{takesEndpoint: ""} // the output is the token alone
-	var keyID, claims, expires, algorithm, header *string
+	var keyID, claims, expires, header *string
+	var algorithm string
 	in := newInput(cmd)
-	in.text(&keyID, "key-id", keyIDUsage)
+	in.text(&keyID, "key-id", tokenKeyUsage+" (required)")
 	in.text(&claims, "claims", "a JSON object, or file://PATH (required)")
 	in.text(&expires, "expires-in", "how long the token is valid, such as 90s, 15m or 24h, or "+forever)
-	in.text(&algorithm, "algorithm", "such as PS256 (default: the one of the key's spec; RS256 for RSA)")
+	enum(in, &algorithm, "algorithm", "such as PS256 (default: the one of the key's spec; RS256 for RSA)", algorithms())
 	in.text(&header, "header", "further members of the header, a JSON object")
 	in.require("key-id", "claims")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -72,8 +75,15 @@ func (a *app) jwtSignCommand() *cobra.Command {
 	return cmd
 }
 
+func algorithms() (names []string) {
+	for _, m := range jwt.Methods() {
+		names = append(names, m.Alg())
+	}
+	return names
+}
+
 // signerOf fills the configuration from the flags; absent ones are nil.
-func signerOf(cfg *jwt.SignerConfig, claims string, expires, algorithm, header *string) error {
+func signerOf(cfg *jwt.SignerConfig, claims string, expires *string, algorithm string, header *string) error {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(claims), &members); err != nil || members == nil {
 		return usagef("argument --claims: is no JSON object")
@@ -90,16 +100,21 @@ func signerOf(cfg *jwt.SignerConfig, claims string, expires, algorithm, header *
 		}
 		cfg.Lifetime = lifetime
 	}
-	if algorithm != nil {
-		method, err := jwt.MethodNamed(*algorithm)
+	if algorithm != "" {
+		method, err := jwt.MethodNamed(algorithm)
 		if err != nil {
 			return usagef("argument --algorithm: %w", err)
 		}
 		cfg.Method = method
 	}
 	if header != nil {
-		if err := json.Unmarshal([]byte(*header), &cfg.Header); err != nil || cfg.Header == nil {
+		var members map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(*header), &members); err != nil || members == nil {
 			return usagef("argument --header: is no JSON object")
+		}
+		cfg.Header = map[string]any{}
+		for name, value := range members {
+			cfg.Header[name] = value
 		}
 	}
 	return nil
@@ -116,7 +131,7 @@ func (a *app) jwtVerifyCommand() *cobra.Command {
 	var keyIDs []string
 	var document *string
 	in := newInput(cmd)
-	in.list(&keyIDs, "key-id", keyIDUsage+"; may be repeated")
+	in.list(&keyIDs, "key-id", tokenKeyUsage+" of a key whose tokens are taken; may be repeated")
 	in.text(&document, "jwks", "in place of --key-id: a JWK Set, or file://PATH; no KMS is asked")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := in.parse(); err != nil {
@@ -189,7 +204,7 @@ func (a *app) jwtKeySetCommand() *cobra.Command {
 		"pkcs11kms jwt jwks --key-id 1234abcd-12ab-34cd-56ef-1234567890ab > jwks.json")
 	var keyIDs []string
 	in := newInput(cmd)
-	in.list(&keyIDs, "key-id", keyIDUsage+"; may be repeated")
+	in.list(&keyIDs, "key-id", tokenKeyUsage+"; may be repeated (required)")
 	in.require("key-id")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := in.parse(); err != nil {
