@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -240,7 +239,7 @@ func (j JWK) ec() (types.KeySpec, *pubkey.Key, error) {
 	pair := pairSpecs[spec]
 	point := []byte{4}
 	for name, text := range []string{j.X, j.Y} {
-		n, err := base64.RawURLEncoding.Strict().DecodeString(text)
+		n, err := decodeSegment(text)
 		if err != nil || len(n) != pair.FieldBytes() {
 			return "", nil, fmt.Errorf("its %c is no coordinate of %s", "xy"[name], j.Crv)
 		}

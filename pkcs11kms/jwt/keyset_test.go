@@ -179,6 +179,7 @@ func TestKeySetsOfOthers(t *testing.T) {
 		"another curve":    text(set("crv", "P-384"), ec),
 		"off the curve":    text(set("x", ec.Y), ec),
 		"short coordinate": text(set("x", rawURL("x")), ec),
+		"line end":         text(set("y", ec.Y[:4]+"\n"+ec.Y[4:]), ec),
 		"no coordinate":    text(set("y", ""), ec),
 		"long":             `{"keys":[],"a":"` + strings.Repeat("a", 1<<20) + `"}`,
 	} {

@@ -3,6 +3,7 @@ package jwt
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -52,10 +53,12 @@ func parse(token string) (*parsed, error) {
 	return p, nil
 }
 
+var errNoBase64URL = errors.New("no base64url without padding")
+
 func decodeSegment(part string) ([]byte, error) {
 	decoded, err := base64.RawURLEncoding.Strict().DecodeString(part)
 	if err != nil || strings.ContainsAny(part, "\r\n") { // which the decoder passes over
-		return nil, fmt.Errorf("no base64url without padding")
+		return nil, errNoBase64URL
 	}
 	return decoded, nil
 }
