@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -11,10 +12,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/pkcs11kms/bridge/test/contest"
 )
 
 // openStateDir opens a state directory, of whose client the test may close what it opened before.
@@ -113,7 +116,8 @@ func TestRestoreAfterTheTokenWentOn(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Every key that was acknowledged before a backup began is in it, and it is a sound store of one moment.
+// Keys are made, renamed, tagged and scheduled meanwhile. Every key that was acknowledged before a backup began is in it,
+// and it is a sound store of one moment.
 func TestBackupWhileServing(t *testing.T) {
 	dir, _ := initDir(t)
 	c, cfg := openStateDir(t, dir)
@@ -141,6 +145,10 @@ func TestBackupWhileServing(t *testing.T) {
 			}
 		})
 	}
+	fought, users := contenders(t, []*Client{c, other}, 5)
+	for _, u := range users {
+		load.Go(func() { assert.NoError(t, u.Work(ctx, math.MaxInt)) })
+	}
 	seen := func() []string {
 		mu.Lock()
 		defer mu.Unlock()
@@ -161,11 +169,15 @@ func TestBackupWhileServing(t *testing.T) {
 		_, err := generate(t.Context(), again, ptr("alias/of-"+id), []byte("m"))
 		require.NoError(t, err)
 	}
+	require.NoError(t, contest.Judge(t.Context(), again.bridge.store, cfg.DefaultRegion, cfg.AccountID, fought))
+	for _, id := range fought {
+		require.NotNil(t, describe(t, again, &id), "it was there before the backup")
+	}
 	r := Doctor(t.Context(), cfg)
 	for _, check := range r.Checks {
 		require.Equal(t, StatusOK, check.Status, "%+v", check)
 	}
-	require.GreaterOrEqual(t, len(r.Regions[0].Keys), len(before))
+	require.GreaterOrEqual(t, len(r.Regions[0].Keys), len(before)+len(fought))
 }
 
 func TestRestoreStateDirRefusals(t *testing.T) {

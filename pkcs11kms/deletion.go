@@ -144,6 +144,7 @@ func (b *Bridge) destroyKey(ctx context.Context, record keystore.Key, version ui
 	}
 	record.State, record.Instance, record.Aliases = keystore.Deleting, b.store.Instance(), 0
 	record.DeletionDate = time.Time{}
+	crashAt("deleting-begins")
 	changes := []keystore.Change{record.Put(version)}
 	for _, alias := range aliases {
 		changes = append(changes, keystore.Change{Op: keystore.Delete, Ref: alias.Ref, Expect: alias.Version})

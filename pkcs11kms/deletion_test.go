@@ -154,6 +154,37 @@ func TestCancelAgainstTheJanitor(t *testing.T) {
 	}
 }
 
+// The two at once, by two clients: whoever was first, the other one is told so or leaves the key alone.
+func TestCancelAndJanitorAtOnce(t *testing.T) {
+	cfg := newConfig(t)
+	clk := newClock()
+	cfg.Now = clk.Now
+	c, janitor := openClient(t, cfg), openClient(t, cfg)
+	cancelled := 0
+	const rounds = 30
+	for range rounds {
+		key := mustCreate(t, c, types.KeySpecHmac256)
+		record, _ := storedKey(t, c, key.KeyId)
+		schedule(t, c, key.KeyId, 7)
+		clk.Advance(7 * day)
+		destroyed := make(chan error)
+		go func() { destroyed <- janitor.bridge.destroyDue(t.Context()) }()
+		_, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: key.KeyId})
+		require.NoError(t, <-destroyed)
+		_, object := c.region.token.Describe(t.Context(), record.CKAID)
+		if err == nil {
+			cancelled++
+			require.NoError(t, object)
+			require.Equal(t, types.KeyStateDisabled, describe(t, c, key.KeyId).KeyState)
+			continue
+		}
+		requireAPIError(t, err, "NotFoundException", "Key '"+*key.Arn+"' does not exist")
+		require.ErrorIs(t, object, token.ErrKeyMissing)
+	}
+	t.Logf("%d of %d were cancelled in time", cancelled, rounds)
+	requireNothingHalfMade(t, c, cancelled)
+}
+
 // An alias cannot be put on a key that is being deleted, whatever the order of the two.
 func TestAliasAgainstDeletion(t *testing.T) {
 	c, _, _, gone, kept := due(t)

@@ -216,7 +216,7 @@ func (b *Bridge) finish(ctx context.Context, record keystore.Key, version uint64
 	err := b.remove(ctx, record, version)
 	switch {
 	case err == nil:
-		b.log.Info("removed a key that was left half made", "key", record.ID)
+		b.log.Info("removed a key that was half made or half deleted", "key", record.ID)
 	case errors.Is(err, keystore.ErrConflict):
 		return nil
 	}
@@ -236,8 +236,11 @@ func (b *Bridge) remove(ctx context.Context, record keystore.Key, version uint64
 	}
 	crashAt("object-destroyed")
 	b.regions[record.Region].objects.Delete(record.CKAID.String())
-	_, err = b.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
-	return err
+	if _, err = b.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version}); err != nil {
+		return err
+	}
+	crashAt("record-removed")
+	return nil
 }
 
 // destroyObject destroys the object of a key that is being removed, if it is there and is ours to destroy.

@@ -3,218 +3,187 @@ package pkcs11kms
 import (
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
-	"testing"
+	"strings"
+	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-	"github.com/aws/smithy-go"
-	"github.com/stretchr/testify/require"
 )
 
-// model is what the service promises about a few keys and names, in the simplest form.
+// model is what the service promises about a few keys and names, in the simplest form. Answers are texts: what an operation
+// returns, or code and message of its refusal.
 type model struct {
+	now     time.Time
 	keys    []*modelKey
-	aliases map[string]int // name -> place in keys
+	aliases map[string]*modelKey // by name
+	policy  string
 }
 
 type modelKey struct {
-	id          *string
+	id, arn     string
+	gone        bool // destroyed
 	state       types.KeyState
+	due         time.Time // in PendingDeletion
 	description string
 	tags        map[string]string
+	mac         string // of the one message, once it is known
 }
 
 const (
-	modelOK       = ""
-	modelPending  = "KMSInvalidStateException"
-	modelNotFound = "NotFoundException"
+	answerOK    = "ok"
+	aliasLimit  = 2 // so small that it is reached
+	modelWindow = 7 // days of every scheduled deletion
 )
 
-// aliasQuota of the model is small, so that it is reached.
-const aliasQuota = 2
-
-func (m *model) aliasesOf(key int) (n int) {
-	for _, target := range m.aliases {
-		if target == key {
-			n++
+// live are the keys that are not destroyed, in the order of ListKeys.
+func (m *model) live() (live []*modelKey) {
+	for _, k := range m.keys {
+		if !k.gone {
+			live = append(live, k)
 		}
 	}
-	return n
+	slices.SortFunc(live, func(a, b *modelKey) int { return strings.Compare(a.id, b.id) })
+	return live
 }
 
-// usable is the answer of an operation that needs an enabled key.
-func (k *modelKey) usable() string {
-	switch k.state {
-	case types.KeyStatePendingDeletion:
-		return modelPending
-	case types.KeyStateDisabled:
-		return "DisabledException"
+// namesOf are the aliases of a key, or of all when it is nil, in the order of ListAliases.
+func (m *model) namesOf(k *modelKey) []string {
+	names := []string{}
+	for _, name := range slices.Sorted(maps.Keys(m.aliases)) {
+		if k == nil || m.aliases[name] == k {
+			names = append(names, name)
+		}
 	}
-	return modelOK
+	return names
 }
 
+// there is the answer of operations that every key allows.
+func (k *modelKey) there() string {
+	if k.gone {
+		return "NotFoundException: Key '" + k.arn + "' does not exist"
+	}
+	return answerOK
+}
+
+// changeable is the answer of operations that a key allows unless it is to be deleted.
 func (k *modelKey) changeable() string {
-	if k.state == types.KeyStatePendingDeletion {
-		return modelPending
+	if k.there() == answerOK && k.state == types.KeyStatePendingDeletion {
+		return "KMSInvalidStateException: " + k.arn + " is pending deletion."
 	}
-	return modelOK
+	return k.there()
+}
+
+// usable is the answer of operations that need an enabled key.
+func (k *modelKey) usable() string {
+	if k.changeable() == answerOK && k.state == types.KeyStateDisabled {
+		return "DisabledException: " + k.arn + " is disabled."
+	}
+	return k.changeable()
 }
 
 // change makes a change of the model if the answer allows it.
 func change(answer string, effect func()) string {
-	if answer == modelOK {
+	if answer == answerOK {
 		effect()
 	}
 	return answer
 }
 
-// step is one operation: what the service does, and what the model says that it answers.
-type step struct {
-	name string
-	call func() error
-	want func() string
+func noAlias(name string) string {
+	return "NotFoundException: Alias " + modelAliasARN(name) + " is not found."
 }
 
-// steps are all operations on one key and one name, with one text.
-func (m *model) steps(t *testing.T, c *Client, key int, name, text string) []step {
-	ctx, k := t.Context(), m.keys[key]
-	target, named := m.aliases[name]
-	setState := func(state types.KeyState) func() string {
-		return func() string { return change(k.changeable(), func() { k.state = state }) }
-	}
-	return []step{
-		{"CreateAlias", func() error {
-			_, err := c.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: &name, TargetKeyId: k.id})
-			return err
-		}, func() string {
-			switch {
-			case k.changeable() != modelOK:
-				return k.changeable()
-			case named:
-				return "AlreadyExistsException"
-			case m.aliasesOf(key) == aliasQuota:
-				return "LimitExceededException"
-			}
-			return change(modelOK, func() { m.aliases[name] = key })
-		}},
-		{"UpdateAlias", func() error {
-			_, err := c.UpdateAlias(ctx, &kms.UpdateAliasInput{AliasName: &name, TargetKeyId: k.id})
-			return err
-		}, func() string {
-			switch {
-			case k.changeable() != modelOK:
-				return k.changeable()
-			case !named:
-				return modelNotFound
-			case target != key && m.aliasesOf(key) == aliasQuota:
-				return "LimitExceededException"
-			}
-			return change(modelOK, func() { m.aliases[name] = key })
-		}},
-		{"DeleteAlias", func() error {
-			_, err := c.DeleteAlias(ctx, &kms.DeleteAliasInput{AliasName: &name})
-			return err
-		}, func() string {
-			if !named {
-				return modelNotFound
-			}
-			return change(modelOK, func() { delete(m.aliases, name) })
-		}},
-		{"TagResource", func() error {
-			_, err := c.TagResource(ctx, &kms.TagResourceInput{KeyId: k.id, Tags: []types.Tag{{TagKey: &text, TagValue: &name}}})
-			return err
-		}, func() string { return change(k.changeable(), func() { k.tags[text] = name }) }},
-		{"UntagResource", func() error {
-			_, err := c.UntagResource(ctx, &kms.UntagResourceInput{KeyId: k.id, TagKeys: []string{text}})
-			return err
-		}, func() string { return change(k.changeable(), func() { delete(k.tags, text) }) }},
-		{"UpdateKeyDescription", func() error {
-			_, err := c.UpdateKeyDescription(ctx, &kms.UpdateKeyDescriptionInput{KeyId: k.id, Description: &text})
-			return err
-		}, func() string { return change(k.changeable(), func() { k.description = text }) }},
-		{"EnableKey", func() error { return toggle(ctx, c, k.id, true) }, setState(types.KeyStateEnabled)},
-		{"DisableKey", func() error { return toggle(ctx, c, k.id, false) }, setState(types.KeyStateDisabled)},
-		{"ScheduleKeyDeletion", func() error {
-			_, err := c.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: k.id})
-			return err
-		}, setState(types.KeyStatePendingDeletion)},
-		{"CancelKeyDeletion", func() error {
-			_, err := c.CancelKeyDeletion(ctx, &kms.CancelKeyDeletionInput{KeyId: k.id})
-			return err
-		}, func() string {
-			if k.state != types.KeyStatePendingDeletion {
-				return modelPending
-			}
-			return change(modelOK, func() { k.state = types.KeyStateDisabled })
-		}},
-		{"GenerateMac by key", func() error { _, err := generate(ctx, c, k.id, []byte("m")); return err }, k.usable},
-		{"GenerateMac by alias", func() error { _, err := generate(ctx, c, &name, []byte("m")); return err }, func() string {
-			if !named {
-				return modelNotFound
-			}
-			return m.keys[target].usable()
-		}},
-	}
+func modelAliasARN(name string) string {
+	return "arn:aws:kms:" + testRegion + ":" + testAccount + ":" + name
 }
 
-// agrees compares everything that can be read.
-func (m *model) agrees(t *testing.T, c *Client) {
-	for i, k := range m.keys {
-		got := describe(t, c, k.id)
-		require.Equal(t, k.state, got.KeyState)
-		require.Equal(t, k.state == types.KeyStateEnabled, got.Enabled)
-		require.Equal(t, k.description, *got.Description)
-		tags := []string{}
-		for _, key := range slices.Sorted(maps.Keys(k.tags)) {
-			tags = append(tags, key+"="+k.tags[key])
-		}
-		require.Equal(t, tags, tagsOf(t, c, k.id))
-		names := []string{}
-		for _, name := range slices.Sorted(maps.Keys(m.aliases)) {
-			if m.aliases[name] == i {
-				names = append(names, name)
-			}
-		}
-		require.Equal(t, names, aliasesOf(t, c, k.id))
+func (m *model) createAlias(name string, k *modelKey) string {
+	switch answer := k.changeable(); {
+	case answer != answerOK:
+		return answer
+	case m.aliases[name] != nil:
+		return "AlreadyExistsException: An alias with the name " + modelAliasARN(name) + " already exists"
 	}
+	return m.point(name, k)
 }
 
-// Random sequences of operations, by two clients of one store in turn, are answered as the model says.
-func TestLifeAgainstModel(t *testing.T) {
-	cfg := newConfig(t)
-	cfg.Quotas.AliasesPerKey = aliasQuota
-	clients := []*Client{openClient(t, cfg), openClient(t, cfg)}
-	for seed := range uint64(20) {
-		r := rand.New(rand.NewPCG(seed, 0))
-		m := &model{aliases: map[string]int{}}
-		for range 3 {
-			m.keys = append(m.keys, &modelKey{id: mustCreate(t, clients[0], types.KeySpecHmac256).KeyId, state: types.KeyStateEnabled, tags: map[string]string{}})
-		}
-		for i := range 150 {
-			c := clients[r.IntN(2)]
-			steps := m.steps(t, c, r.IntN(len(m.keys)), fmt.Sprintf("alias/run-%d/%d", seed, r.IntN(5)), fmt.Sprint(r.IntN(4)))
-			s := steps[r.IntN(len(steps))]
-			// What the other client changed may be seen a second later where a cached record is enough.
-			require.NoError(t, c.bridge.cache.confirm(t.Context()))
-			got := codeOf(s.call())
-			require.Equal(t, s.want(), got, "seed %d, step %d: %s", seed, i, s.name)
-		}
-		for _, c := range clients {
-			require.NoError(t, c.bridge.cache.confirm(t.Context()))
-			m.agrees(t, c)
+func (m *model) updateAlias(name string, k *modelKey) string {
+	switch answer := k.changeable(); {
+	case answer != answerOK:
+		return answer
+	case m.aliases[name] == nil:
+		return noAlias(name)
+	}
+	return m.point(name, k)
+}
+
+// point gives an alias to a key, if that has not too many already.
+func (m *model) point(name string, k *modelKey) string {
+	if m.aliases[name] != k && len(m.namesOf(k)) == aliasLimit {
+		return fmt.Sprintf("LimitExceededException: The key has reached its limit of %d aliases.", aliasLimit)
+	}
+	m.aliases[name] = k
+	return answerOK
+}
+
+func (m *model) deleteAlias(name string) string {
+	if m.aliases[name] == nil {
+		return noAlias(name)
+	}
+	delete(m.aliases, name)
+	return answerOK
+}
+
+func (m *model) schedule(k *modelKey) string {
+	return change(k.changeable(), func() {
+		k.state, k.due = types.KeyStatePendingDeletion, m.now.Add(modelWindow*day)
+	})
+}
+
+func (k *modelKey) cancel() string {
+	if k.there() == answerOK && k.state != types.KeyStatePendingDeletion {
+		return "KMSInvalidStateException: " + k.arn + " is not pending deletion."
+	}
+	return change(k.there(), func() { k.state, k.due = types.KeyStateDisabled, time.Time{} })
+}
+
+// pass lets time go by, and destroys what is due then.
+func (m *model) pass(days int) {
+	m.now = m.now.Add(time.Duration(days) * day)
+	for _, k := range m.live() {
+		if k.state == types.KeyStatePendingDeletion && !k.due.After(m.now) {
+			k.gone = true
+			maps.DeleteFunc(m.aliases, func(_ string, target *modelKey) bool { return target == k })
 		}
 	}
 }
 
-func codeOf(err error) string {
-	var api smithy.APIError
-	if errorAs(err, &api) {
-		return api.ErrorCode()
+// tells is the answer of operations that every key allows and that return something.
+func (k *modelKey) tells(what func() string) func() string {
+	return func() string {
+		if answer := k.there(); answer != answerOK {
+			return answer
+		}
+		return what()
 	}
-	if err != nil {
-		return err.Error()
+}
+
+// metadata is what DescribeKey tells of a key.
+func (k *modelKey) metadata() string {
+	return k.tells(func() string {
+		return metadataText(k.id, k.arn, k.state, k.state == types.KeyStateEnabled, k.due, k.description)
+	})()
+}
+
+func metadataText(id, arn string, state types.KeyState, enabled bool, due time.Time, description string) string {
+	return fmt.Sprint(id, " ", arn, " ", state, " ", enabled, " ", due.Unix(), " ", description)
+}
+
+// tagTexts are what ListResourceTags tells.
+func (k *modelKey) tagTexts() []string {
+	tags := []string{}
+	for _, name := range slices.Sorted(maps.Keys(k.tags)) {
+		tags = append(tags, name+"="+k.tags[name])
 	}
-	return modelOK
+	return tags
 }

@@ -78,6 +78,8 @@ func answerOf(t *testing.T, c *Client, op, keyID string) string {
 	return api.ErrorCode() + ": " + api.ErrorMessage()
 }
 
+var namesNoKey = map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true, "DeleteAlias": true}
+
 // cell is a row of the state table: the answer in each state.
 type cell struct{ enabled, disabled, pending string }
 
@@ -121,20 +123,29 @@ func stateTable(usage types.KeyUsageType) map[string]cell {
 
 func TestStateTable(t *testing.T) {
 	c := newClient(t)
-	elsewhere := map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true, "DeleteAlias": true} // name no key
 	for usage, spec := range kinds {
 		table := stateTable(usage)
 		for _, op := range operations() {
-			if elsewhere[op] {
+			if namesNoKey[op] {
 				continue
 			}
 			row, known := table[op]
 			require.True(t, known, "%s has no row in the table", op)
-			for state, want := range map[string]string{"Enabled": row.enabled, "Disabled": row.disabled, "PendingDeletion": row.pending} {
+			states := map[string]string{"Enabled": row.enabled, "Disabled": row.disabled, "PendingDeletion": row.pending, "Unavailable": row.enabled}
+			if needsObject[usage][op] {
+				states["Unavailable"] = "KeyUnavailableException: %ARN% is unavailable."
+			}
+			for state, want := range states {
 				requireCell(t, c, spec, op, state, want)
 			}
 		}
 	}
+}
+
+// needsObject are the operations that use the token's object. The public key of a signing key is in its record.
+var needsObject = map[types.KeyUsageType]map[string]bool{
+	types.KeyUsageTypeGenerateVerifyMac: {"GenerateMac": true, "VerifyMac": true},
+	types.KeyUsageTypeSignVerify:        {"Sign": true},
 }
 
 // requireCell calls an operation on a new key in the state.
@@ -149,10 +160,43 @@ func requireCell(t *testing.T, c *Client, spec types.KeySpec, op, state, want st
 		require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
 	case "PendingDeletion":
 		schedule(t, c, key.KeyId, 7)
+	case "Unavailable": // the token has lost the object
+		record, _ := storedKey(t, c, key.KeyId)
+		require.NoError(t, c.bridge.destroyObject(t.Context(), record))
 	}
 	got := answerOf(t, c, op, *key.KeyId)
 	require.Equal(t, strings.ReplaceAll(want, "%ARN%", *key.Arn), got, "%s of a %s key in the state %s", op, spec, state)
 	if strings.HasSuffix(op, "Alias") && (got == "ok" || op == "UpdateAlias") {
 		require.Equal(t, "ok", answerOf(t, c, "DeleteAlias", *key.KeyId))
+	}
+}
+
+// An alias is taken where AWS KMS takes one, by name and by ARN, and nowhere else.
+func TestWhereAnAliasIsTaken(t *testing.T) {
+	c := newClient(t)
+	taken := map[string]bool{}
+	for _, op := range []string{"DescribeKey", "GetPublicKey", "GenerateMac", "VerifyMac", "Sign", "Verify", "Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey",
+		"GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate"} {
+		taken[op] = true
+	}
+	for _, spec := range kinds {
+		key := mustCreate(t, c, spec)
+		name := "alias/" + string(spec)
+		createAlias(t, c, name, key.KeyId)
+		for _, op := range operations() {
+			if namesNoKey[op] {
+				continue
+			}
+			for _, alias := range []string{name, "arn:aws:kms:us-west-2:111122223333:" + name} {
+				want := "NotFoundException: Invalid keyId '" + alias + "'"
+				switch {
+				case taken[op]:
+					want = answerOf(t, c, op, *key.KeyId)
+				case op == "CreateAlias" || op == "UpdateAlias":
+					want = "ValidationException: Aliases must refer to keys. Not aliases"
+				}
+				require.Equal(t, want, answerOf(t, c, op, alias), "%s of %s", op, alias)
+			}
+		}
 	}
 }

@@ -27,7 +27,7 @@ const module = "github.com/pkcs11kms/bridge"
 var layers = [][]string{
 	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/keyid",
 		"pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson"},
-	{"keystore/sqlite", "keystore/etcd", "keystore/keystoretest", "pkcs11kms/internal/token"},
+	{"keystore/sqlite", "keystore/etcd", "keystore/keystoretest", "test/contest", "pkcs11kms/internal/token"},
 	{"pkcs11kms"},
 	{"pkcs11kms/server", "pkcs11kms/console"},
 	{"pkcs11kms/kmstest", "pkcs11kms/jwt"},
@@ -42,6 +42,7 @@ var arrows = map[string][]string{
 	"keystore/sqlite":               {"keystore"},
 	"keystore/etcd":                 {"keystore"},
 	"keystore/keystoretest":         {"keystore"},
+	"test/contest":                  {"keystore"},
 	"softhsm":                       {},
 	"pkcs11kms/policy":              {},
 	"pkcs11kms/audit":               {},
@@ -70,7 +71,7 @@ var owners = map[string][]string{
 	"github.com/decred":                {"pkcs11kms/internal/pubkey"},
 	"database/sql":                     {"keystore/sqlite"},
 	"github.com/aws": {"pkcs11kms", "pkcs11kms/internal/awsjson", "pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/kmstest",
-		"pkcs11kms/jwt", "cmd/pkcs11kms"},
+		"pkcs11kms/jwt", "cmd/pkcs11kms", "test/contest"},
 	"github.com/golang-jwt":       {"pkcs11kms/jwt"},
 	"github.com/spf13":            {"cmd/pkcs11kms"},
 	"net/http":                    {"pkcs11kms/internal/sigv4", "pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/kmstest", "cmd/pkcs11kms"},
@@ -131,7 +132,7 @@ func own(imports []string) []string {
 
 // placeOf is the name under which layers and arrows hold a package.
 func placeOf(name string) string {
-	if strings.HasPrefix(name, "test/") {
+	if _, listed := arrows[name]; !listed && strings.HasPrefix(name, "test/") {
 		return "test"
 	}
 	return name

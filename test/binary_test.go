@@ -16,23 +16,31 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The binaries under test are built once in a run: the real one, and one that can be told by envCrashAt to kill itself
-// at a step of CreateKey. Both have the race detector.
+// The binaries under test are built once in a run: the real one, one that can be told by envCrashAt to kill itself at a
+// step of CreateKey, and this test binary, whose roles can be told so too. All have the race detector.
 var (
-	realBinary     = sync.OnceValues(func() (string, error) { return build("pkcs11kms") })
-	crashingBinary = sync.OnceValues(func() (string, error) { return build("pkcs11kms-crashing", "-tags", "crashtest") })
+	realBinary     = sync.OnceValues(func() (string, error) { return build("pkcs11kms", command, "build") })
+	crashingBinary = sync.OnceValues(func() (string, error) {
+		return build("pkcs11kms-crashing", command, "build", "-tags", "crashtest")
+	})
+	crashingRoles = sync.OnceValues(func() (string, error) {
+		return build("roles-crashing", "./test", "test", "-c", "-tags", "crashtest")
+	})
 )
+
+const command = "./cmd/pkcs11kms"
 
 const envCrashAt = "PKCS11KMS_CRASH_AT"
 
-// binaryDir holds what build made. Only the two builds, which may run at once, and the end of the run use it.
+// binaryDir holds what build made. Only the builds, which may run at once, and the end of the run use it.
 var binaryDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "pkcs11kms-test-") })
 
 var built bool // guarded by builds
 
 var builds sync.Mutex
 
-func build(name string, flags ...string) (string, error) {
+// build makes a file of a package by a verb of the go command.
+func build(name, pkg, verb string, flags ...string) (string, error) {
 	builds.Lock()
 	defer builds.Unlock()
 	dir, err := binaryDir()
@@ -41,8 +49,8 @@ func build(name string, flags ...string) (string, error) {
 	}
 	built = true
 	file := filepath.Join(dir, name)
-	args := append([]string{"build", "-race", "-buildvcs=false", "-o", file}, flags...)
-	cmd := exec.Command("go", append(args, "./cmd/pkcs11kms")...)
+	args := append([]string{verb, "-race", "-buildvcs=false", "-o", file}, flags...)
+	cmd := exec.Command("go", append(args, pkg)...)
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
@@ -60,7 +68,7 @@ func removeBinaries() error {
 	return errors.Join(err, os.RemoveAll(dir))
 }
 
-// executable returns one of the two.
+// executable returns one of them.
 func executable(t *testing.T, which func() (string, error)) string {
 	t.Helper()
 	tool(t, "go", "go")

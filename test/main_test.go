@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -26,11 +27,13 @@ import (
 const envRole = "PKCS11KMS_TEST_ROLE"
 
 var roles = map[string]func(job []byte, rest io.Reader, answer *json.Encoder) error{
-	"raw":      playRaw,
-	"crypto11": playCrypto11,
-	"worker":   playWorker,
-	"watcher":  playWatcher,
-	"peer":     playPeer,
+	"raw":       playRaw,
+	"crypto11":  playCrypto11,
+	"worker":    playWorker,
+	"watcher":   playWatcher,
+	"peer":      playPeer,
+	"contender": playContender,
+	"destroyer": playDestroyer,
 }
 
 // childEnvironment is what every child process finds. What a developer has set for the product must not change a test, and
@@ -99,10 +102,17 @@ func start(t *testing.T, env []string, role string, job any) *process {
 	t.Helper()
 	exe, err := os.Executable()
 	require.NoError(t, err)
+	return startOf(t, exe, env, role, job)
+}
+
+// startOf is start for another build of this test binary.
+func startOf(t *testing.T, exe string, env []string, role string, job any) *process {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	p := &process{t: t, role: role, cmd: exec.CommandContext(ctx, exe), stderr: &bytes.Buffer{}}
 	p.cmd.Env = append(append(os.Environ(), env...), envRole+"="+role)
 	p.cmd.Stderr = p.stderr
+	var err error
 	p.in, err = p.cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := p.cmd.StdoutPipe()
@@ -158,6 +168,18 @@ func (p *process) finish() {
 	p.t.Helper()
 	p.over = true
 	require.NoErrorf(p.t, p.cmd.Wait(), "%s: %s", p.role, p.stderr)
+}
+
+// killed waits for the child, and tells whether SIGKILL ended it.
+func (p *process) killed() bool {
+	p.t.Helper()
+	p.over = true
+	exit, failed := errors.AsType[*exec.ExitError](p.cmd.Wait())
+	if !failed {
+		return false
+	}
+	status := exit.Sys().(syscall.WaitStatus)
+	return status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // ask runs a child that gives one answer.

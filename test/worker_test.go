@@ -34,13 +34,19 @@ func openLibrary(line []byte) (c *pkcs11kms.Client, job libraryJob, err error) {
 	if err := json.Unmarshal(line, &job); err != nil {
 		return nil, job, err
 	}
-	cfg, err := pkcs11kms.LoadConfig(job.StateDir)
+	c, err = openAt(job.StateDir, nil)
+	return c, job, err
+}
+
+// openAt opens a client on a state directory, with a clock; nil: the machine's.
+func openAt(stateDir string, now func() time.Time) (*pkcs11kms.Client, error) {
+	cfg, err := pkcs11kms.LoadConfig(stateDir)
 	if err != nil {
-		return nil, job, err
+		return nil, err
 	}
 	cfg.Quotas.NoRates = true
-	c, err = pkcs11kms.New(context.Background(), cfg)
-	return c, job, err
+	cfg.Now = now
+	return pkcs11kms.New(context.Background(), cfg)
 }
 
 // untilEnd returns a context that ends with the input.

@@ -5,7 +5,6 @@ package bench
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/ThalesIgnite/crypto11"
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/miekg/pkcs11"
@@ -38,6 +36,7 @@ type rig struct {
 	store  keystore.Store
 	region pkcs11kms.Region
 	keyID  string
+	ckaID  []byte // of the key
 	direct *direct
 	eleven *crypto11.SecretKey
 }
@@ -65,16 +64,17 @@ func setUp(b *testing.B) *rig {
 	require.NoError(b, err)
 	r.store, r.keyID = store, *key.KeyMetadata.KeyId
 	r.direct = newDirect(b, tok)
+	r.ckaID = r.ckaIDOf(b, r.keyID)
 	r.direct.key = r.object(b, r.keyID, pkcs11.CKO_SECRET_KEY)
-	r.eleven, err = eleven.FindKey(r.ckaID(b, r.keyID), nil)
+	r.eleven, err = eleven.FindKey(r.ckaID, nil)
 	require.NoError(b, err)
 	require.NotNil(b, r.eleven)
 	r.client = client
 	return r
 }
 
-// ckaID is the CKA_ID of a key's object.
-func (r *rig) ckaID(b *testing.B, keyID string) []byte {
+// ckaIDOf is the CKA_ID of a key's object.
+func (r *rig) ckaIDOf(b *testing.B, keyID string) []byte {
 	rec, err := r.store.Get(context.Background(), keystore.KeyRef(region, pkcs11kms.DefaultAccountID, keyID))
 	require.NoError(b, err)
 	record, err := keystore.DecodeKey(rec)
@@ -87,7 +87,7 @@ func (r *rig) object(b *testing.B, keyID string, class uint) pkcs11.ObjectHandle
 	s := <-r.direct.sessions
 	defer func() { r.direct.sessions <- s }()
 	ctx := r.direct.ctx
-	require.NoError(b, ctx.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, r.ckaID(b, keyID)), pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}))
+	require.NoError(b, ctx.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, r.ckaIDOf(b, keyID)), pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}))
 	found, _, err := ctx.FindObjects(s, 2)
 	require.NoError(b, err)
 	require.Len(b, found, 1)
@@ -262,40 +262,4 @@ func BenchmarkCreateKey(b *testing.B) {
 		_, err := r.client.CreateKey(context.Background(), &kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC"})
 		return err
 	}, map[string]func() error{"miekg": func() error { i++; return r.direct.generateKey(fmt.Appendf(nil, "bench-%d", i)) }})
-}
-
-func BenchmarkListKeys(b *testing.B) {
-	r := setUp(b)
-	for _, records := range []int{10, 10_000} {
-		store := newStore(b, filepath.Join(b.TempDir(), "list"))
-		fill(b, store, records)
-		client, err := pkcs11kms.New(context.Background(), pkcs11kms.Config{
-			Regions: map[string]pkcs11kms.Region{region: r.region}, Store: store, Quotas: pkcs11kms.Quotas{NoRates: true}})
-		require.NoError(b, err)
-		b.Run(fmt.Sprintf("records=%d", records), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				out, err := client.ListKeys(context.Background(), &kms.ListKeysInput{Limit: aws.Int32(10)})
-				require.NoError(b, err)
-				require.Len(b, out.Keys, 10)
-			}
-		})
-		require.NoError(b, client.Close())
-		require.NoError(b, store.Close())
-	}
-}
-
-func fill(b *testing.B, store keystore.Store, n int) {
-	var batch []keystore.Change
-	for i := range n {
-		id := fmt.Sprintf("%08x-0000-4000-8000-000000000000", i)
-		record := keystore.Key{Region: region, Account: pkcs11kms.DefaultAccountID, ID: id, State: keystore.Enabled, Spec: "HMAC_256",
-			Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: []byte(hex.EncodeToString([]byte(id))[:32])}
-		batch = append(batch, record.Put(0))
-		if len(batch) == keystore.MaxChanges || i == n-1 {
-			_, err := store.Commit(context.Background(), batch...)
-			require.NoError(b, err)
-			batch = batch[:0]
-		}
-	}
 }

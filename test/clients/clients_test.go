@@ -59,6 +59,8 @@ type refusal struct {
 // client is a client of the API, ready to use.
 type client struct {
 	call func(command) (answer, error)
+	// model returns the operations that the client has, as its own model of the API says.
+	model func(*testing.T, target) []string
 	// generic is the class of errors that the API model does not have. Empty: the client has no classes.
 	generic string
 	// followsClock: the client compares its clock with the server's and signs again.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,7 +21,17 @@ import (
 func newAWSCLI(t *testing.T) client {
 	line := commandLine{t: t, program: awsCLI.find(t), before: []string{"kms"}, refused: 254, usage: 252,
 		unknown: regexp.MustCompile(`Unknown options|argument operation: (Found i|I)nvalid choice`)}
-	return client{call: line.call}
+	return client{call: line.call, model: awsModel}
+}
+
+// awsModel reads the model that the aws CLI has in its own copy of botocore.
+func awsModel(t *testing.T, _ target) (operations []string) {
+	t.Helper()
+	const script = `import json, awscli.botocore.session as s; print(json.dumps(s.get_session().get_service_model("kms").operation_names))`
+	text, err := process(t, environment(t), awsPython.find(t), "-c", script).Output()
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &operations))
+	return operations
 }
 
 // newOwnCommand has the product's binary, which reports refusals in the words of the aws CLI.
@@ -29,7 +40,10 @@ func newOwnCommand(t *testing.T) client {
 	binary, err := ownBinary()
 	require.NoError(t, err)
 	line := commandLine{t: t, program: binary, refused: 1, usage: 2, unknown: regexp.MustCompile("pkcs11kms: unknown command")}
-	return client{call: line.call, followsClock: true}
+	model := func(*testing.T, target) []string {
+		return slices.DeleteFunc(goModel(), func(operation string) bool { return withoutVerb[operation] != "" })
+	}
+	return client{call: line.call, followsClock: true, model: model}
 }
 
 // report is how both say that the service refused: code, operation, message.

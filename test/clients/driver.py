@@ -2,7 +2,8 @@
 
 Command: {"operation", "input", "target": {"endpoint", "region", "accessKey", "secret"}}, binary members in base64.
 Answer: {"output"} or {"refusal": {"class", "code", "message", "status"}} or {"unknown": true} when this boto3 is older
-than the operation or a member of its input. Lists take a page size as Limit and go through boto3's paginators.
+than the operation or a member of its input. Lists take a page size as Limit and go through boto3's paginators. Without
+an operation the output is {"Operations"}: those that this boto3 has.
 """
 import base64
 import datetime
@@ -12,8 +13,6 @@ import sys
 import boto3
 from botocore import xform_name
 from botocore.exceptions import ClientError, ParamValidationError
-
-BINARY = {"Message", "Mac", "Signature"}
 
 
 def new_client(target):
@@ -27,7 +26,9 @@ def new_client(target):
 
 
 def run(client, operation, members):
-    arguments = {name: base64.b64decode(value) if name in BINARY else value for name, value in members.items()}
+    shapes = client.meta.service_model.operation_model(operation).input_shape.members
+    binary = {name for name, shape in shapes.items() if shape.type_name == "blob"}
+    arguments = {name: base64.b64decode(value) if name in binary else value for name, value in members.items()}
     name = xform_name(operation)
     if "Limit" in arguments:
         size = arguments.pop("Limit")
@@ -53,7 +54,10 @@ def answer(clients, command):
     key = json.dumps(target)
     if key not in clients:
         clients[key] = new_client(target)
-    if command["operation"] not in clients[key].meta.service_model.operation_names:
+    operations = clients[key].meta.service_model.operation_names
+    if not command["operation"]:
+        return {"output": {"Operations": operations}}
+    if command["operation"] not in operations:
         return {"unknown": True}
     try:
         return {"output": run(clients[key], command["operation"], command["input"])}

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
+	"reflect"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -23,6 +23,7 @@ var modelled = map[string]func(error) bool{
 	"DisabledException":                is[*types.DisabledException],
 	"DryRunOperationException":         is[*types.DryRunOperationException],
 	"InvalidArnException":              is[*types.InvalidArnException],
+	"InvalidCiphertextException":       is[*types.InvalidCiphertextException],
 	"InvalidKeyUsageException":         is[*types.InvalidKeyUsageException],
 	"InvalidMarkerException":           is[*types.InvalidMarkerException],
 	"KMSInvalidMacException":           is[*types.KMSInvalidMacException],
@@ -42,52 +43,50 @@ func is[T error](err error) bool {
 func newGoSDK(t *testing.T) client {
 	connections := &http.Client{Transport: &http.Transport{}}
 	t.Cleanup(connections.CloseIdleConnections)
-	return client{generic: "GenericAPIError", followsClock: true, call: func(c command) (answer, error) {
+	model := func(*testing.T, target) []string { return goModel() }
+	return client{generic: "GenericAPIError", followsClock: true, model: model, call: func(c command) (answer, error) {
 		sdk := kms.NewFromConfig(aws.Config{
 			Region:       c.Target.Region,
 			BaseEndpoint: &c.Target.Endpoint,
 			Credentials:  credentials.NewStaticCredentialsProvider(c.Target.AccessKey, c.Target.Secret, ""),
 			HTTPClient:   connections,
 		})
-		run, ok := goOperations[c.Operation]
-		if !ok {
-			return answer{}, fmt.Errorf("no such operation: %q", c.Operation)
-		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		return run(ctx, sdk, c.Input)
+		if list := goLists[c.Operation]; list != nil {
+			return list(ctx, sdk, c.Input)
+		}
+		return goCall(ctx, sdk, c.Operation, c.Input)
 	}}
 }
 
-var goOperations = map[string]func(context.Context, *kms.Client, members) (answer, error){
-	"CancelKeyDeletion":    goOperation((*kms.Client).CancelKeyDeletion),
-	"CreateAlias":          goOperation((*kms.Client).CreateAlias),
-	"CreateKey":            goOperation((*kms.Client).CreateKey),
-	"DeleteAlias":          goOperation((*kms.Client).DeleteAlias),
-	"DescribeKey":          goOperation((*kms.Client).DescribeKey),
-	"DisableKey":           goOperation((*kms.Client).DisableKey),
-	"DisableKeyRotation":   goOperation((*kms.Client).DisableKeyRotation),
-	"EnableKey":            goOperation((*kms.Client).EnableKey),
-	"EnableKeyRotation":    goOperation((*kms.Client).EnableKeyRotation),
-	"GenerateMac":          goOperation((*kms.Client).GenerateMac),
-	"GenerateRandom":       goOperation((*kms.Client).GenerateRandom),
-	"GetKeyPolicy":         goOperation((*kms.Client).GetKeyPolicy),
-	"GetKeyRotationStatus": goOperation((*kms.Client).GetKeyRotationStatus),
-	"GetPublicKey":         goOperation((*kms.Client).GetPublicKey),
-	"ListKeyPolicies":      goOperation((*kms.Client).ListKeyPolicies),
-	"ListKeyRotations":     goOperation((*kms.Client).ListKeyRotations),
-	"PutKeyPolicy":         goOperation((*kms.Client).PutKeyPolicy),
-	"ReplicateKey":         goOperation((*kms.Client).ReplicateKey),
-	"RotateKeyOnDemand":    goOperation((*kms.Client).RotateKeyOnDemand),
-	"ScheduleKeyDeletion":  goOperation((*kms.Client).ScheduleKeyDeletion),
-	"TagResource":          goOperation((*kms.Client).TagResource),
-	"UntagResource":        goOperation((*kms.Client).UntagResource),
-	"UpdateAlias":          goOperation((*kms.Client).UpdateAlias),
-	"UpdateKeyDescription": goOperation((*kms.Client).UpdateKeyDescription),
-	"VerifyMac":            goOperation((*kms.Client).VerifyMac),
-	"Sign":                 goOperation((*kms.Client).Sign),
-	"Verify":               goOperation((*kms.Client).Verify),
+// goModel returns the operations of the API model, which are methods of the SDK's client.
+func goModel() (operations []string) {
+	for method := range reflect.TypeFor[*kms.Client]().Methods() {
+		if method.Name != "Options" {
+			operations = append(operations, method.Name)
+		}
+	}
+	return operations
+}
 
+// goCall calls the method of an operation.
+func goCall(ctx context.Context, sdk *kms.Client, operation string, input members) (answer, error) {
+	method := reflect.ValueOf(sdk).MethodByName(operation)
+	if !method.IsValid() {
+		return answer{Unknown: true}, nil
+	}
+	in := reflect.New(method.Type().In(1).Elem())
+	if err := translate(input, in.Interface()); err != nil {
+		return answer{}, err
+	}
+	results := method.Call([]reflect.Value{reflect.ValueOf(ctx), in})
+	err, _ := results[1].Interface().(error)
+	return goAnswer(results[0].Interface(), err)
+}
+
+// goLists are the operations that programs call by a paginator of the SDK.
+var goLists = map[string]func(context.Context, *kms.Client, members) (answer, error){
 	"ListAliases": goOperation(goList(
 		func(sdk *kms.Client, in *kms.ListAliasesInput) paginator[kms.ListAliasesOutput] {
 			return kms.NewListAliasesPaginator(sdk, in)
@@ -114,14 +113,18 @@ func goOperation[In, Out any](
 			return answer{}, err
 		}
 		out, err := call(sdk, ctx, &in)
-		if err != nil {
-			return goRefusal(err)
-		}
-		var got answer
-		err = translate(out, &got.Output)
-		delete(got.Output, "ResultMetadata") // the SDK's own
-		return got, err
+		return goAnswer(out, err)
 	}
+}
+
+func goAnswer(out any, err error) (answer, error) {
+	if err != nil {
+		return goRefusal(err)
+	}
+	var got answer
+	err = translate(out, &got.Output)
+	delete(got.Output, "ResultMetadata") // the SDK's own
+	return got, err
 }
 
 func goRefusal(err error) (answer, error) {

@@ -11,9 +11,6 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
-// newer are operations that clients of the last years do not have. They are left out there, and said to be.
-var newer = map[string]bool{"ListKeyRotations": true, "RotateKeyOnDemand": true}
-
 // call is an operation and how it ends.
 type call struct {
 	operation  string
@@ -28,8 +25,6 @@ func (c client) expect(t *testing.T, to target, calls ...call) {
 		t.Run(call.operation, func(t *testing.T) {
 			got := c.do(t, to, call.operation, call.input)
 			switch {
-			case got.Unknown && newer[call.operation]:
-				t.Skipf("left out: this client does not have %s", call.operation)
 			case call.code != "":
 				require.False(t, got.Unknown)
 				c.refused(t, got, call.code, call.text)
@@ -150,22 +145,6 @@ func TestKeyPolicies(t *testing.T) {
 			call{"PutKeyPolicy", put(`{"Version":"2012-10-17","Statement":[]}`), "UnsupportedOperationException", ""},
 			call{"PutKeyPolicy", put("{"), "MalformedPolicyDocumentException", ""},
 			call{"GetKeyPolicy", members{"KeyId": key, "PolicyName": "other"}, "NotFoundException", "No such policy exists"})
-	})
-}
-
-// TestWhatHMACKeysDoNotHave: rotation and a public key.
-func TestWhatHMACKeysDoNotHave(t *testing.T) {
-	const unsupported = "UnsupportedOperationException"
-	srv := kmstest.NewServer(t)
-	to := targetOf(srv)
-	key := newKey(t, inProcess(t, srv), "HMAC_256")
-	onEachClient(t, func(t *testing.T, c client) {
-		require.Equal(t, false, c.must(t, to, "GetKeyRotationStatus", members{"KeyId": key})["KeyRotationEnabled"])
-		var calls []call
-		for _, operation := range []string{"EnableKeyRotation", "DisableKeyRotation", "RotateKeyOnDemand", "ListKeyRotations", "GetPublicKey"} {
-			calls = append(calls, call{operation, members{"KeyId": key}, unsupported, ""})
-		}
-		c.expect(t, to, calls...)
 	})
 }
 

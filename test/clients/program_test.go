@@ -18,12 +18,13 @@ import (
 func newBoto3(t *testing.T) client {
 	driver, err := filepath.Abs("driver.py")
 	require.NoError(t, err)
-	return client{generic: "ClientError", call: converse[command, answer](t, boto3.find(t), driver)}
+	call := converse[command, answer](t, boto3.find(t), driver)
+	return client{generic: "ClientError", call: call, model: modelOf(call)}
 }
 
 func newJavaScript(t *testing.T) client {
-	interpreter := node.find(t)
-	return client{generic: "KMSServiceException", followsClock: true, call: converse[command, answer](t, interpreter, javaScript(t, "driver.mjs"))}
+	call := converse[command, answer](t, node.find(t), javaScript(t, "driver.mjs"))
+	return client{generic: "KMSServiceException", followsClock: true, call: call, model: modelOf(call)}
 }
 
 // javaScript puts a program beside the packages that it imports.
@@ -36,6 +37,17 @@ func javaScript(t *testing.T, name string) string {
 	require.NoError(t, os.WriteFile(program, source, 0o600))
 	require.NoError(t, os.Symlink(nodeModules(t), filepath.Join(dir, "node_modules")))
 	return program
+}
+
+// modelOf asks a driver for the operations that its SDK has.
+func modelOf(call func(command) (answer, error)) func(*testing.T, target) []string {
+	return func(t *testing.T, to target) (operations []string) {
+		t.Helper()
+		got, err := call(command{Target: to})
+		require.NoError(t, err)
+		require.NoError(t, translate(got.Output["Operations"], &operations))
+		return operations
+	}
 }
 
 // nodeModules returns a directory with the packages of js/package-lock.json. It is filled once and kept in the user's

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
@@ -45,11 +46,11 @@ func decoded(t *testing.T, text string) []byte {
 }
 
 // newSigningKey is newKey for a key pair.
-func newSigningKey(t *testing.T, srv *kmstest.Server, spec string) (arn string) {
+func newSigningKey(t *testing.T, library *pkcs11kms.Client, spec string) (arn string) {
 	t.Helper()
 	var in kms.CreateKeyInput
 	require.NoError(t, translate(members{"KeySpec": spec, "KeyUsage": "SIGN_VERIFY"}, &in))
-	out, err := inProcess(t, srv).CreateKey(t.Context(), &in)
+	out, err := library.CreateKey(t.Context(), &in)
 	require.NoError(t, err)
 	return *out.KeyMetadata.Arn
 }
@@ -58,11 +59,11 @@ func newSigningKey(t *testing.T, srv *kmstest.Server, spec string) (arn string) 
 // the client itself. The first is RS256 as a JSON Web Token has it.
 func TestSignatures(t *testing.T) {
 	srv := kmstest.NewServer(t)
-	to := targetOf(srv)
+	to, library := targetOf(srv), inProcess(t, srv)
 	cases := []struct{ spec, algorithm, key string }{
-		{"RSA_2048", "RSASSA_PKCS1_V1_5_SHA_256", newSigningKey(t, srv, "RSA_2048")},
-		{"RSA_2048", "RSASSA_PSS_SHA_384", newSigningKey(t, srv, "RSA_2048")},
-		{"ECC_SECG_P256K1", "ECDSA_SHA_256", newSigningKey(t, srv, "ECC_SECG_P256K1")},
+		{"RSA_2048", "RSASSA_PKCS1_V1_5_SHA_256", newSigningKey(t, library, "RSA_2048")},
+		{"RSA_2048", "RSASSA_PSS_SHA_384", newSigningKey(t, library, "RSA_2048")},
+		{"ECC_SECG_P256K1", "ECDSA_SHA_256", newSigningKey(t, library, "ECC_SECG_P256K1")},
 	}
 	onEachClient(t, func(t *testing.T, c client) {
 		for _, test := range cases {

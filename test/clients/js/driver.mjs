@@ -2,7 +2,8 @@
 import { createInterface } from "node:readline";
 import * as kms from "@aws-sdk/client-kms";
 
-const binary = new Set(["Message", "Mac", "Signature"]);
+const binary = new Set(["CiphertextBlob", "EncryptedKeyMaterial", "ImportToken", "Mac", "Message", "Plaintext", "PublicKey", "Signature"]);
+const operations = Object.keys(kms).map((name) => /^([A-Z]\w*)Command$/.exec(name)?.[1]).filter(Boolean);
 const clients = new Map();
 
 function clientFor(target) {
@@ -46,7 +47,8 @@ function refusal(error) {
 }
 
 async function answer({ target, operation, input }) {
-  if (!kms[`${operation}Command`]) return { unknown: true };
+  if (!operation) return { output: { Operations: operations } };
+  if (!operations.includes(operation)) return { unknown: true };
   try {
     return { output: await run(clientFor(target), operation, input) };
   } catch (error) {

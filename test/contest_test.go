@@ -1,0 +1,139 @@
+package test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/test/contest"
+)
+
+// contenderJob is what one of several processes does to keys that all of them change.
+type contenderJob struct {
+	StateDir     string
+	Keys         []string
+	Place, Users int
+	Changes      int
+	Seed         uint64
+}
+
+// playContender makes changes until it has made as many as it must and its input ends. It answers once when half of them
+// are made, and in the end with its claim.
+func playContender(line []byte, rest io.Reader, answer *json.Encoder) (err error) {
+	var job contenderJob
+	if err := json.Unmarshal(line, &job); err != nil {
+		return err
+	}
+	c, err := openAt(job.StateDir, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	fighting := untilEnd(rest)
+	u := contest.NewUser(c, job.Keys, job.Place, job.Users, job.Seed)
+	always := context.Background()
+	if err := u.Work(always, job.Changes/2); err != nil {
+		return err
+	}
+	if err := answer.Encode("half"); err != nil {
+		return err
+	}
+	if err := errors.Join(u.Work(always, job.Changes-job.Changes/2), u.Work(fighting, math.MaxInt)); err != nil {
+		return err
+	}
+	return answer.Encode(u.Claim)
+}
+
+// TestProcessesFightForKeys: four processes make at least 500 changes each of the same ten keys, and a fifth one destroys
+// two of the keys meanwhile.
+func TestProcessesFightForKeys(t *testing.T) {
+	long(t)
+	const changes = 500
+	d := newStateDir(t)
+	c := d.client(t)
+	var keys []string
+	for range 10 {
+		out, err := c.CreateKey(t.Context(), createInput(types.KeySpecHmac256))
+		require.NoError(t, err)
+		keys = append(keys, *out.KeyMetadata.KeyId)
+	}
+	before := raw(t, d.token, rawJob{})
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	fighters := make([]*process, 4)
+	for i := range fighters {
+		fighters[i] = start(t, d.token.Env(), "contender", contenderJob{StateDir: d.path, Keys: keys, Place: i,
+			Users: len(fighters), Changes: changes, Seed: seed})
+	}
+	for _, f := range fighters {
+		var half string
+		f.next(&half)
+	}
+	doomed := keys[:2]
+	for _, id := range doomed {
+		d.destroyAmong(t, c, id)
+	}
+	claims := make([]contest.Claim, len(fighters))
+	for i, f := range fighters {
+		f.end()
+		f.next(&claims[i])
+		f.finish()
+		made := 0
+		for _, n := range claims[i].Made {
+			made += n
+		}
+		assert.GreaterOrEqual(t, made, changes)
+		t.Logf("user %d: %v, %d refused", i, claims[i].Made, claims[i].Refused)
+	}
+	d.assertJudged(t, keys, claims...)
+	assert.ElementsMatch(t, keys[2:], ids(d.records(t)))
+	d.assertWhole(t)
+	for _, o := range raw(t, d.token, rawJob{}).Objects {
+		was, ok := before.find(o.ID)
+		assert.True(t, ok)
+		assert.Equal(t, was, o, "an object that nobody destroyed")
+	}
+	d.doctor(t)
+}
+
+// destroyAmong has a key destroyed that others schedule for a later date and take back again and again.
+func (d *stateDir) destroyAmong(t *testing.T, c *pkcs11kms.Client, id string) {
+	t.Helper()
+	gone := func() bool {
+		_, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: &id, PendingWindowInDays: aws.Int32(7)})
+		if _, ok := errors.AsType[*types.NotFoundException](err); ok {
+			return true
+		}
+		if _, ok := errors.AsType[*types.KMSInvalidStateException](err); ok {
+			return false // somebody else has scheduled it; somebody will take that back
+		}
+		require.NoError(t, err)
+		d.destroyer(t, destroyerJob{Ahead: 8 * 24 * time.Hour, Settled: true}).finish()
+		return false
+	}
+	require.Eventually(t, gone, time.Minute, time.Millisecond)
+}
+
+// assertJudged holds the store to what users of its keys were told.
+func (d *stateDir) assertJudged(t *testing.T, keys []string, claims ...contest.Claim) {
+	t.Helper()
+	cfg := d.config(t)
+	store, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, store.Close()) }()
+	require.NoError(t, store.Verify(t.Context()))
+	require.NoError(t, contest.Judge(t.Context(), store, cfg.DefaultRegion, cfg.AccountID, keys, claims...))
+}
