@@ -200,7 +200,7 @@ func timed(b *testing.B, n, goroutines int, op func() error) time.Duration {
 
 // compare runs b.N operations of ours and of each rival in turns, and reports the ratios.
 func compare(b *testing.B, goroutines int, ours func() error, rivals map[string]func() error) {
-	const turns = 8
+	const turns = 64 // short ones, since a busy machine changes its pace within a second
 	var own time.Duration
 	theirs := map[string]time.Duration{}
 	b.ReportAllocs()
