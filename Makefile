@@ -11,6 +11,7 @@ aws2 = { /usr/bin/aws --version || aws --version; } 2>&1 | grep -q '^aws-cli/2'
 TEST_TOOLS = $(call missing,command -v pkcs11-tool,opensc) $(call missing,$(aws2),awscli) \
   $(call missing,/usr/bin/python3 -c 'import boto3',python3-boto3) $(call missing,command -v systemd-analyze,systemd) \
   $(call missing,command -v node,nodejs) $(call missing,command -v npm,npm) \
+  $(call missing,/usr/bin/python3 -c 'import jwt; import cryptography',python3-jwt python3-cryptography) \
   $(call missing,command -v openssl,openssl)
 export CGO_ENABLED = 1
 

@@ -26,11 +26,11 @@ const module = "github.com/pkcs11kms/bridge"
 // not even its tests import from above, and among those below only what arrows names.
 var layers = [][]string{
 	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/keyid",
-		"pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4"},
+		"pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson"},
 	{"keystore/sqlite", "keystore/etcd", "keystore/keystoretest", "test/contest", "pkcs11kms/internal/token"},
 	{"pkcs11kms"},
 	{"pkcs11kms/server", "pkcs11kms/console"},
-	{"pkcs11kms/kmstest"},
+	{"pkcs11kms/kmstest", "pkcs11kms/jwt"},
 	{"cmd/pkcs11kms"},
 	{"test"},
 }
@@ -38,26 +38,28 @@ var layers = [][]string{
 // arrows are the module's own packages that a package may import, tests aside. A package of a new name states its arrows
 // here and its place in layers.
 var arrows = map[string][]string{
-	"keystore":                   {},
-	"keystore/sqlite":            {"keystore"},
-	"keystore/etcd":              {"keystore"},
-	"keystore/keystoretest":      {"keystore"},
-	"test/contest":               {"keystore"},
-	"softhsm":                    {},
-	"pkcs11kms/policy":           {},
-	"pkcs11kms/audit":            {},
-	"pkcs11kms/internal/awsjson": {},
-	"pkcs11kms/internal/keyid":   {},
-	"pkcs11kms/internal/sigv4":   {},
-	"pkcs11kms/internal/pubkey":  {},
-	"pkcs11kms/internal/token":   {"pkcs11kms/internal/pubkey"},
+	"keystore":                      {},
+	"keystore/sqlite":               {"keystore"},
+	"keystore/etcd":                 {"keystore"},
+	"keystore/keystoretest":         {"keystore"},
+	"test/contest":                  {"keystore"},
+	"softhsm":                       {},
+	"pkcs11kms/policy":              {},
+	"pkcs11kms/audit":               {},
+	"pkcs11kms/internal/awsjson":    {},
+	"pkcs11kms/internal/keyid":      {},
+	"pkcs11kms/internal/sigv4":      {},
+	"pkcs11kms/internal/pubkey":     {},
+	"pkcs11kms/internal/strictjson": {},
+	"pkcs11kms/internal/token":      {"pkcs11kms/internal/pubkey"},
 	"pkcs11kms": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/keyid",
-		"pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4", "pkcs11kms/internal/token"},
+		"pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson", "pkcs11kms/internal/token"},
 	"pkcs11kms/server":  {"keystore", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/sigv4"},
 	"pkcs11kms/console": {"pkcs11kms"},
+	"pkcs11kms/jwt":     {"pkcs11kms/internal/pubkey", "pkcs11kms/internal/strictjson"}, // and no token: consumers need no cgo
 	"pkcs11kms/kmstest": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms", "pkcs11kms/server"},
 	"cmd/pkcs11kms": {"keystore", "keystore/sqlite", "keystore/etcd", "softhsm", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/policy",
-		"pkcs11kms/server", "pkcs11kms/console"},
+		"pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/jwt"},
 	"test": {}, // and the packages below it
 }
 
@@ -69,7 +71,8 @@ var owners = map[string][]string{
 	"github.com/decred":                {"pkcs11kms/internal/pubkey"},
 	"database/sql":                     {"keystore/sqlite"},
 	"github.com/aws": {"pkcs11kms", "pkcs11kms/internal/awsjson", "pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/kmstest",
-		"cmd/pkcs11kms", "test/contest"},
+		"pkcs11kms/jwt", "cmd/pkcs11kms", "test/contest"},
+	"github.com/golang-jwt":       {"pkcs11kms/jwt"},
 	"github.com/spf13":            {"cmd/pkcs11kms"},
 	"net/http":                    {"pkcs11kms/internal/sigv4", "pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/kmstest", "cmd/pkcs11kms"},
 	"testing":                     {"keystore/keystoretest"},

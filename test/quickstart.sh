@@ -1,5 +1,6 @@
 #!/bin/sh
-# The main job in a minute: a key in a SoftHSM token, a MAC, its verification, and the refusal of a changed message.
+# The main job in a minute: a key in a SoftHSM token, a MAC, its verification, and the refusal of a changed message; then
+# JSON Web Tokens, HS256 with that key and RS256 with a key pair, and the refusal of one with a foreign signature.
 # Then the development server, until Ctrl-C. Every command is printed before it runs, in a form that can be pasted.
 #
 # usage: quickstart.sh BINARY [STATE_DIR [SERVE_FLAG...]]
@@ -19,6 +20,7 @@ shift
 algorithm=HMAC_SHA_256
 message=SGVsbG8=  # base64 of Hello
 changed=SGVsbG8h  # base64 of Hello!
+claims='{"sub":"alice"}'
 
 # quote prints a word as a shell reads it back.
 quote() {
@@ -63,18 +65,35 @@ echo "$mac"
 
 run "$pkcs11kms" verify-mac --key-id "$key" --mac-algorithm "$algorithm" --message "$message" --mac "$mac"
 
-# The same MAC for another message must be refused, by this error and no other.
-status=0
-refusal=$(run "$pkcs11kms" verify-mac --key-id "$key" --mac-algorithm "$algorithm" --message "$changed" --mac "$mac" \
-	2>&1) || status=$?
-echo "$refusal"
-case $status:$refusal in
-1:*KMSInvalidMacException*) echo "The changed message was refused, as it must be." ;;
-*)
-	echo "quickstart: the changed message was not refused as it must be (exit status $status)" >&2
-	exit 1
-	;;
-esac
+# must_refuse TEXT WHAT COMMAND...: the command must be refused, by this error and no other.
+must_refuse() {
+	text=$1 what=$2 status=0
+	shift 2
+	refusal=$(run "$@" 2>&1) || status=$?
+	echo "$refusal"
+	case $status:$refusal in
+	1:*"$text"*) echo "The $what was refused, as it must be." ;;
+	*)
+		echo "quickstart: the $what was not refused as it must be (exit status $status)" >&2
+		exit 1
+		;;
+	esac
+}
+
+must_refuse KMSInvalidMacException "changed message" \
+	"$pkcs11kms" verify-mac --key-id "$key" --mac-algorithm "$algorithm" --message "$changed" --mac "$mac"
+
+hs256=$(run "$pkcs11kms" jwt sign --key-id "$key" --claims "$claims" --expires-in 1h)
+echo "$hs256"
+run "$pkcs11kms" jwt verify --key-id "$key" "$hs256"
+
+pair=$(run "$pkcs11kms" create-key --key-spec RSA_2048 --key-usage SIGN_VERIFY \
+	--description quickstart --query KeyMetadata.KeyId --output text)
+echo "$pair"
+rs256=$(run "$pkcs11kms" jwt sign --key-id "$pair" --claims "$claims" --expires-in 1h)
+echo "$rs256"
+run "$pkcs11kms" jwt verify --key-id "$pair" "$rs256"
+must_refuse "signature is invalid" "foreign signature" "$pkcs11kms" jwt verify --key-id "$key" --key-id "$pair" "${rs256%.*}.${hs256##*.}"
 
 [ "${QUICKSTART_SERVE:-1}" != 0 ] || exit 0
 

@@ -65,7 +65,9 @@ func TestQuickstart(t *testing.T) {
 	for _, command := range typed {
 		verbs = append(verbs, strings.Fields(strings.TrimPrefix(command, binary))[0])
 	}
-	require.Equal(t, []string{"export", "init", "create-key", "generate-mac", "verify-mac", "verify-mac"}, verbs)
+	require.Equal(t, []string{"export", "init", "create-key", "generate-mac", "verify-mac", "verify-mac",
+		"jwt", "jwt", "create-key", "jwt", "jwt", "jwt"}, verbs)
+	assert.Contains(t, string(first.stdout), "The foreign signature was refused")
 	for _, command := range typed[1:] {
 		r, err := run(exec.Command("sh", "-c", typed[0]+"\n"+command))
 		require.NoError(t, err)
@@ -74,12 +76,13 @@ func TestQuickstart(t *testing.T) {
 			assert.True(t, slices.Contains(printed, strings.TrimSpace(string(r.stdout))), "generate-mac makes another MAC when it is pasted")
 		}
 	}
-	assert.Equal(t, []int{3, 0, 0, 0, 1}, codes, "init refuses to make a directory twice, and the changed message is refused")
+	assert.Equal(t, []int{3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1}, codes,
+		"init refuses to make a directory twice, and the changed message and the foreign signature are refused")
 
 	second := quickstart(t, binary, dir)
 	require.Zero(t, second.code, "%s", second.stderr)
 	typed, _ = commands(second)
-	assert.Len(t, typed, 5, "the directory is kept")
+	assert.Len(t, typed, 11, "the directory is kept")
 }
 
 // TestQuickstartServes runs the script to its end, which is a server, follows what that prints, and stops it as Ctrl-C does.
@@ -122,16 +125,22 @@ func TestQuickstartServes(t *testing.T) {
 	require.Len(t, asked, 2)
 	assert.Zero(t, asked[0].code, "%s", asked[0].stderr)
 	assert.Contains(t, string(asked[0].stdout), `"KeySpec": "HMAC_256"`)
-	assert.Equal(t, 2, strings.Count(string(asked[1].stdout), `"KeyId"`), "the key of the quick start and the one that was made by the server")
+	assert.Equal(t, 3, strings.Count(string(asked[1].stdout), `"KeyId"`), "the keys of the quick start and the one that was made by the server")
 }
 
-// TestQuickstartNoticesAWrongAnswer: it would be no demonstration if it passed with a binary that accepts every MAC.
+// TestQuickstartNoticesAWrongAnswer: it would be no demonstration if it passed with a binary that accepts everything.
 func TestQuickstartNoticesAWrongAnswer(t *testing.T) {
 	softhsm.NewToken(t)
-	credulous := filepath.Join(t.TempDir(), "pkcs11kms")
-	text := fmt.Sprintf("#!/bin/sh\ncase $1 in verify-mac) exit 0 ;; esac\nexec '%s' \"$@\"\n", executable(t, realBinary))
-	require.NoError(t, os.WriteFile(credulous, []byte(text), 0o700))
-	r := quickstart(t, credulous, filepath.Join(t.TempDir(), "state"))
-	assert.Equal(t, 1, r.code)
-	assert.Contains(t, string(r.stderr), "was not refused")
+	for credulity, told := range map[string]string{
+		`case $1 in verify-mac) exit 0 ;; esac`:              "the changed message was not refused",
+		`case "$1 $2" in "jwt verify") exit 0 ;; esac`:       "the foreign signature was not refused",
+		`case "$1 $2 $6" in "jwt verify "?*) exit 1 ;; esac`: "the foreign signature was not refused",
+	} {
+		credulous := filepath.Join(t.TempDir(), "pkcs11kms")
+		text := fmt.Sprintf("#!/bin/sh\n%s\nexec '%s' \"$@\"\n", credulity, executable(t, realBinary))
+		require.NoError(t, os.WriteFile(credulous, []byte(text), 0o700))
+		r := quickstart(t, credulous, filepath.Join(t.TempDir(), "state"))
+		assert.Equal(t, 1, r.code)
+		assert.Contains(t, string(r.stderr), told)
+	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
@@ -52,6 +53,7 @@ var memberOrder = map[string][]string{
 type document struct {
 	root  any
 	order map[uintptr][]string
+	json  bool // it came as JSON: an empty object is something to show
 }
 
 // newDocument converts an output struct of the SDK. Absent members are left out, as the service leaves them out;
@@ -60,6 +62,20 @@ func newDocument(output any) *document {
 	d := &document{order: map[uintptr][]string{}}
 	d.root, _ = d.convert(reflect.ValueOf(output))
 	return d
+}
+
+// newJSONDocument makes a document of one that is JSON already. Numbers keep their digits where they are only shown; a query
+// compares them, which JMESPath does with float64 alone.
+func newJSONDocument(text []byte, forQuery bool) (*document, error) {
+	d := &document{order: map[uintptr][]string{}, json: true}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if !forQuery {
+		dec.UseNumber()
+	}
+	if err := dec.Decode(&d.root); err != nil {
+		return nil, fmt.Errorf("reading JSON: %w", err)
+	}
+	return d, nil
 }
 
 // convert returns the value and whether it is there at all.
@@ -208,7 +224,7 @@ func (d *document) apply(search *jmespath.JMESPath, text string) (*document, err
 	if err != nil {
 		return nil, queryError(text, err)
 	}
-	result := &document{root: root, order: d.order}
+	result := &document{root: root, order: d.order, json: d.json}
 	result.orderBy(root, text)
 	return result, nil
 }

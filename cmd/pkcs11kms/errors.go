@@ -29,7 +29,7 @@ const (
 
 const exitCodesHelp = `Exit codes:
   0  done
-  1  refused, or a MAC that does not fit
+  1  refused, or a MAC or token that does not verify
   2  wrong usage
   3  the environment: no token, wrong PIN, unusable state directory, no server at the endpoint,
      a response that cannot be shown
@@ -129,12 +129,14 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	case ctx.Err() != nil:
 		fmt.Fprintln(a.stderr, "pkcs11kms: interrupted")
 		return exitInterrupted
+	case refusedToken(err):
+		// Even when it was an error of the API that told so.
 	case errors.As(err, &api):
 		return a.reportAPI(err, api)
 	}
 	a.warn(err)
 	printHint(a.stderr, err)
-	if errors.As(err, &refused) {
+	if errors.As(err, &refused) || refusedToken(err) {
 		return exitRefused
 	}
 	return exitEnvironment

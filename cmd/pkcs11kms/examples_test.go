@@ -37,11 +37,15 @@ func TestExamplesWork(t *testing.T) {
 	sign := p.command("sh", "-c", "pkcs11kms sign --key-id "+signing+
 		" --signing-algorithm RSASSA_PKCS1_V1_5_SHA_256 --message fileb://msg --query Signature --output text | base64 -d > msg.sig")
 	require.NoError(t, sign.Run())
+	p.must("create-alias", "--alias-name", "alias/signer", "--target-key-id", signing)
+	write("jwks.json", p.must("jwt", "jwks", "--key-id", signing))
+	write("claims.json", `{"sub":"alice"}`)
 	theirs := p.theirObjects("--label sessions", "--id 0a1b2c3d", "--destroy-object 0a1b2c3d")
 
 	for _, cmd := range verbs(t) {
+		name := strings.TrimPrefix(cmd.CommandPath(), "pkcs11kms ")
 		dir := "kms"
-		if fresh, ok := freshDir[cmd.Name()]; ok {
+		if fresh, ok := freshDir[name]; ok {
 			dir = fresh
 		}
 		accessKey := ""
@@ -49,7 +53,7 @@ func TestExamplesWork(t *testing.T) {
 			accessKey = strings.TrimSpace(p.must("iam", "create-access-key", "--query", "AccessKey.AccessKeyId", "--output", "text"))
 		}
 		key := p.key
-		if cmd.GroupID == groupSignatures {
+		if cmd.GroupID == groupSignatures || name == "jwt jwks" {
 			key = signing
 		}
 		for line := range strings.SplitSeq(strings.ReplaceAll(cmd.Example, "\\\n", ""), "\n") {
@@ -58,9 +62,9 @@ func TestExamplesWork(t *testing.T) {
 			line = theirs.Replace(line)
 			line = strings.ReplaceAll(line, "--state-dir ./kms", "--state-dir ./"+dir)
 			line = strings.ReplaceAll(line, "/var/lib/pkcs11kms", "./vendor")
-			before, after := around(cmd.Name())
+			before, after := around(name)
 			p.shell(before)
-			p.tryExample(cmd.Name(), strings.TrimSpace(line))
+			p.tryExample(name, strings.TrimSpace(line))
 			p.shell(after)
 		}
 	}
@@ -98,35 +102,39 @@ var (
 	beforeExample = map[string]string{
 		"cancel-key-deletion": "pkcs11kms schedule-key-deletion --key-id $KEY",
 		"delete-alias":        makeAlias,
-		"simulate":            makeAlias,
+		"policy simulate":     makeAlias,
+		"jwt sign":            makeAlias,
+		"jwt verify":          makeAlias,
 		"restore":             "cp -a kms restored && rm restored/kms.db*",
 		"update-alias":        makeAlias,
 	}
 	afterExample = map[string]string{
 		"cancel-key-deletion":   "pkcs11kms enable-key --key-id $KEY",
 		"create-alias":          removeAlias,
+		"jwt sign":              removeAlias,
+		"jwt verify":            removeAlias,
 		"disable-key":           "pkcs11kms enable-key --key-id $KEY",
 		"schedule-key-deletion": takeBack,
-		"simulate":              removeAlias,
+		"policy simulate":       removeAlias,
 		"update-alias":          removeAlias,
 	}
 )
 
 func init() {
 	for _, kind := range []string{"user", "role"} {
-		afterExample["create-"+kind] = removePrincipals
+		afterExample["iam create-"+kind] = removePrincipals
 		for _, verb := range []string{"delete-KIND", "get-KIND", "list-KINDs", "put-KIND-policy", "tag-KIND", "untag-KIND", "list-KIND-tags"} {
-			verb = strings.ReplaceAll(verb, "KIND", kind)
+			verb = "iam " + strings.ReplaceAll(verb, "KIND", kind)
 			beforeExample[verb], afterExample[verb] = makePrincipals, removePrincipals
 		}
 		for _, verb := range []string{"get-KIND-policy", "list-KIND-policies", "delete-KIND-policy"} {
-			verb = strings.ReplaceAll(verb, "KIND", kind)
+			verb = "iam " + strings.ReplaceAll(verb, "KIND", kind)
 			beforeExample[verb], afterExample[verb] = makePrincipals+" && "+givePolicies, removePrincipals
 		}
 	}
-	beforeExample["create-access-key"] = "pkcs11kms iam create-role --role-name JwtConsumer 2>/dev/null || true"
-	beforeExample["list-access-keys"] = makePrincipals
-	afterExample["list-access-keys"] = removePrincipals
+	beforeExample["iam create-access-key"] = "pkcs11kms iam create-role --role-name JwtConsumer 2>/dev/null || true"
+	beforeExample["iam list-access-keys"] = makePrincipals
+	afterExample["iam list-access-keys"] = removePrincipals
 }
 
 // freshDir are the state directories of the verbs that do not take the one that everything else works on.

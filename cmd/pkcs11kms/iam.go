@@ -19,23 +19,11 @@ const (
 )
 
 func (a *app) iamCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "iam OPERATION [flags]",
-		GroupID: groupAdmin,
-		Short:   "Users, roles, their policies, and the access keys that requests to the server are signed with",
-		Long: "Manage users and roles, their policies and tags, and the access keys that requests to the server are\n" +
-			"signed with.\n\n" +
-			"The operations have the flags and the output of \"aws iam\". An access key belongs to a user, to a role (which\n" +
-			"AWS does not have: there, sessions of a role have credentials), or to the account's root.\n" +
+	cmd := operations("iam", groupAdmin, "Users, roles, their policies, and the access keys that requests to the server are signed with",
+		"The operations have the flags and the output of \"aws iam\". An access key belongs to a user, to a role (which\n"+
+			"AWS does not have: there, sessions of a role have credentials), or to the account's root.\n"+
 			"They work on the state directory; a server that runs on it takes notice within a second.",
-		Example: "  pkcs11kms iam list-access-keys",
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown operation %q of iam", args[0])
-			}
-			return usagef("the following arguments are required: operation")
-		},
-	}
+		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
 		&cobra.Group{ID: groupAdmin, Title: "Access keys:"})
 	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.updateAccessKeyCommand(), a.deleteAccessKeyCommand())

@@ -64,6 +64,23 @@ func verb(group, use, short, long string, examples ...string) *cobra.Command {
 	}
 }
 
+// operations makes a command that has others below it and does nothing itself.
+func operations(name, group, short, long, example string) *cobra.Command {
+	return &cobra.Command{
+		Use:     name + " OPERATION [flags]",
+		GroupID: group,
+		Short:   short,
+		Long:    short + ".\n\n" + long,
+		Example: "  " + example,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown operation %q of %s", args[0], name)
+			}
+			return usagef("the following arguments are required: operation")
+		},
+	}
+}
+
 func noArguments(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usagef("unknown options: %s", strings.Join(args, ", "))

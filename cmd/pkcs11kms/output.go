@@ -27,12 +27,21 @@ func (a *app) print(operation string, d *document) error {
 		writeTable(&buf, operation, d.root, terminalWidth(a.stdout))
 	default:
 		// An operation without output prints nothing, but an empty list is one.
-		if m, ok := d.root.(map[string]any); !ok || len(m) > 0 {
+		if m, ok := d.root.(map[string]any); !ok || len(m) > 0 || d.json {
 			d.writeJSON(&buf, d.root, "\n")
 			buf.WriteByte('\n')
 		}
 	}
 	return a.write(buf.Bytes())
+}
+
+// printJSON is print for what is JSON already.
+func (a *app) printJSON(title string, text []byte) error {
+	d, err := newJSONDocument(text, a.search != nil)
+	if err != nil {
+		return err
+	}
+	return a.print(title, d)
 }
 
 func (a *app) write(text []byte) error {

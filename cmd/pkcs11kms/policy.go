@@ -16,20 +16,9 @@ import (
 )
 
 func (a *app) policyCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "policy OPERATION [flags]",
-		GroupID: groupPolicies,
-		Short:   "Try out policies: who may do what, and by which statement",
-		Long: "Try out policies: who may do what, and by which statement of which document.\n\n" +
-			"Key policies are set by put-key-policy, those of users and roles by iam put-user-policy and iam put-role-policy.",
-		Example: "  pkcs11kms policy lint policy.json",
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown operation %q of policy", args[0])
-			}
-			return usagef("the following arguments are required: operation")
-		},
-	}
+	cmd := operations("policy", groupPolicies, "Try out policies: who may do what, and by which statement",
+		"Key policies are set by put-key-policy, those of users and roles by iam put-user-policy and iam put-role-policy.",
+		"pkcs11kms policy lint policy.json")
 	cmd.AddGroup(&cobra.Group{ID: groupPolicies, Title: "Operations:"})
 	cmd.AddCommand(a.policySimulateCommand(), a.policyLintCommand())
 	return cmd

@@ -81,3 +81,18 @@ func TestREADMEWithOurVerbs(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	assert.Contains(t, string(out), `"KeyArn"`)
 }
+
+// TestJWTDocument runs every command of docs/jwt.md in turn, as somebody who pastes them.
+func TestJWTDocument(t *testing.T) {
+	document, err := os.ReadFile("../../docs/jwt.md")
+	require.NoError(t, err)
+	script := ""
+	for _, match := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(document, -1) {
+		script += string(match[1])
+	}
+	out, err := readmeServer(t)(script).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for text, times := range map[string]int{"sub": 2, "\"alice\"": 4, "\"bob\"": 1, "\"api\"": 1} {
+		assert.Equal(t, times, strings.Count(string(out), text), "%s in\n%s", text, out)
+	}
+}

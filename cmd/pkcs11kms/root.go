@@ -40,6 +40,7 @@ const (
 	groupKeys       = "keys"
 	groupMACs       = "macs"
 	groupSignatures = "signatures"
+	groupTokens     = "tokens"
 	groupAliases    = "aliases"
 	groupTags       = "tags"
 	groupPolicies   = "policies"
@@ -55,6 +56,7 @@ var helpGroups = []*cobra.Group{
 	{ID: groupKeys, Title: "Keys:"},
 	{ID: groupMACs, Title: "Message authentication:"},
 	{ID: groupSignatures, Title: "Signatures:"},
+	{ID: groupTokens, Title: "JSON Web Tokens:"},
 	{ID: groupAliases, Title: "Aliases:"},
 	{ID: groupTags, Title: "Tags:"},
 	{ID: groupPolicies, Title: "Key policies:"},
@@ -103,6 +105,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(),
 		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.generateRandomCommand(),
 		a.signCommand(), a.verifyCommand(), a.getPublicKeyCommand(),
+		a.jwtCommand(),
 		a.createAliasCommand(), a.updateAliasCommand(), a.deleteAliasCommand(), a.listAliasesCommand(),
 		a.tagResourceCommand(), a.untagResourceCommand(), a.listResourceTagsCommand(),
 		a.getKeyPolicyCommand(), a.putKeyPolicyCommand(), a.listKeyPoliciesCommand(), a.policyCommand(),

@@ -18,20 +18,25 @@ import (
 func newBoto3(t *testing.T) client {
 	driver, err := filepath.Abs("driver.py")
 	require.NoError(t, err)
-	call := converse(t, boto3.find(t), driver)
+	call := converse[command, answer](t, boto3.find(t), driver)
 	return client{generic: "ClientError", call: call, model: modelOf(call)}
 }
 
 func newJavaScript(t *testing.T) client {
-	interpreter := node.find(t)
-	dir := t.TempDir()
-	source, err := os.ReadFile(filepath.Join("js", "driver.mjs"))
-	require.NoError(t, err)
-	driver := filepath.Join(dir, "driver.mjs")
-	require.NoError(t, os.WriteFile(driver, source, 0o600))
-	require.NoError(t, os.Symlink(nodeModules(t), filepath.Join(dir, "node_modules")))
-	call := converse(t, interpreter, driver)
+	call := converse[command, answer](t, node.find(t), javaScript(t, "driver.mjs"))
 	return client{generic: "KMSServiceException", followsClock: true, call: call, model: modelOf(call)}
+}
+
+// javaScript puts a program beside the packages that it imports.
+func javaScript(t *testing.T, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	source, err := os.ReadFile(filepath.Join("js", name))
+	require.NoError(t, err)
+	program := filepath.Join(dir, name)
+	require.NoError(t, os.WriteFile(program, source, 0o600))
+	require.NoError(t, os.Symlink(nodeModules(t), filepath.Join(dir, "node_modules")))
+	return program
 }
 
 // modelOf asks a driver for the operations that its SDK has.
@@ -85,7 +90,7 @@ func install(t *testing.T, dir string) {
 	cmd := process(t, os.Environ(), npm.find(t), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
 	cmd.Dir = partial
 	if out, err := cmd.CombinedOutput(); err != nil {
-		missing(t, "js", fmt.Sprintf("npm cannot install the AWS SDK: %v\n%s", err, out))
+		missing(t, "js", fmt.Sprintf("npm cannot install the packages: %v\n%s", err, out))
 	}
 	if err := os.Rename(partial, dir); err != nil {
 		require.DirExists(t, dir, "made by another process meanwhile, or: %v", err)
@@ -94,7 +99,7 @@ func install(t *testing.T, dir string) {
 
 // converse starts a driver and returns the function that gives it a command and reads the answer. It is for the use of
 // one goroutine. The driver ends with the test.
-func converse(t *testing.T, interpreter, driver string) func(command) (answer, error) {
+func converse[In, Out any](t *testing.T, interpreter, driver string) func(In) (Out, error) {
 	t.Helper()
 	var stderr bytes.Buffer
 	cmd := process(t, environment(t), interpreter, driver)
@@ -111,10 +116,10 @@ func converse(t *testing.T, interpreter, driver string) func(command) (answer, e
 		}
 	})
 	commands, answers := json.NewEncoder(in), json.NewDecoder(bufio.NewReader(out))
-	return func(c command) (answer, error) {
-		var got answer
+	return func(c In) (Out, error) {
+		var got Out
 		if err := commands.Encode(c); err != nil {
-			return answer{}, err
+			return got, err
 		}
 		return got, answers.Decode(&got)
 	}

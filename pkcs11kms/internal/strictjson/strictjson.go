@@ -1,0 +1,91 @@
+// Package strictjson refuses what encoding/json lets pass: a document of which two readers could understand two things.
+package strictjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// Check tells what keeps a document from being exactly one JSON value in UTF-8 whose objects, at any depth, have no member
+// twice. The error never holds a part of the document.
+func Check(doc []byte) error {
+	switch {
+	case !utf8.Valid(doc):
+		return errors.New("no UTF-8") // encoding/json would put a replacement character there
+	case !json.Valid(doc):
+		return errors.New("no JSON")
+	case duplicateNames(doc):
+		return errors.New("a member stands twice in an object")
+	}
+	return nil
+}
+
+// Object is Check for a document that must be an object.
+func Object(doc []byte) error {
+	if err := Check(doc); err != nil {
+		return err
+	}
+	if bytes.TrimLeft(doc, " \t\r\n")[0] != '{' {
+		return errors.New("no JSON object")
+	}
+	return nil
+}
+
+// Decode is json.Unmarshal after Object. Numbers that go into an interface are json.Number, which keeps their digits.
+func Decode(doc []byte, target any) error {
+	if err := Object(doc); err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.UseNumber()
+	if err := dec.Decode(target); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return fmt.Errorf("member %q is of the wrong type", wrong.Field) // err holds the value
+		}
+		return err
+	}
+	return nil
+}
+
+// duplicateNames tells whether an object of a valid JSON document has a member twice: encoding/json would take the
+// last one silently.
+func duplicateNames(doc []byte) bool {
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.UseNumber()             // a number may be out of the range of float64, which ends the reading
+	var stack []map[string]bool // nil: inside a list
+	name := false               // the next string of the innermost object is a member name
+	for {
+		tok, err := dec.Token()
+		if err != nil {
+			return false
+		}
+		switch tok := tok.(type) {
+		case json.Delim:
+			switch tok {
+			case '{':
+				stack = append(stack, map[string]bool{})
+			case '[':
+				stack = append(stack, nil)
+			default:
+				stack = stack[:len(stack)-1]
+			}
+			name = len(stack) > 0 && stack[len(stack)-1] != nil
+			continue
+		case string:
+			if name {
+				names := stack[len(stack)-1]
+				if names[tok] {
+					return true
+				}
+				names[tok] = true
+				name = false
+				continue
+			}
+		}
+		name = len(stack) > 0 && stack[len(stack)-1] != nil
+	}
+}

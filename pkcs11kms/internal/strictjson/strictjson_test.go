@@ -1,0 +1,51 @@
+package strictjson_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/strictjson"
+)
+
+func TestObject(t *testing.T) {
+	for _, doc := range []string{
+		`{}`, " {\"a\":1,\n\"b\":[1,{\"a\":2},{\"a\":3}],\"c\":{\"a\":\"a\",\"b\":\"a\"}} ", `{"a":"a","b":"b"}`, `{"a":1e999,"b":2}`,
+	} {
+		require.NoError(t, strictjson.Object([]byte(doc)), doc)
+	}
+	for doc, text := range map[string]string{
+		"":                           "no JSON",
+		`{"a":1} x`:                  "no JSON",
+		`{"a":1}{}`:                  "no JSON",
+		`{"a":1,}`:                   "no JSON",
+		"\ufeff{}":                   "no JSON",
+		`[]`:                         "no JSON object",
+		`"{}"`:                       "no JSON object",
+		`null`:                       "no JSON object",
+		"{\"a\":\"\xff\"}":           "no UTF-8",
+		`{"a":1,"a":1}`:              "twice",
+		`{"a":1,"\u0061":1}`:         "twice",
+		`{"b":[{"a":{},"a":{}}]}`:    "twice",
+		`{"b":1e999,"a":1,"a":2}`:    "twice",
+		`{"a":{"a":1},"b":[],"a":2}`: "twice",
+	} {
+		require.ErrorContains(t, strictjson.Object([]byte(doc)), text, doc)
+	}
+}
+
+func TestDecode(t *testing.T) {
+	var got map[string]any
+	require.NoError(t, strictjson.Decode([]byte(`{"n":12345678901234567890.0}`), &got))
+	require.Equal(t, map[string]any{"n": json.Number("12345678901234567890.0")}, got)
+	require.ErrorContains(t, strictjson.Decode([]byte(`{"n":1,"n":2}`), &got), "twice")
+	var header struct {
+		Alg string `json:"alg"`
+	}
+	err := strictjson.Decode([]byte(`{"alg":"secret"}`), &struct {
+		Alg int `json:"alg"`
+	}{})
+	require.EqualError(t, err, `member "alg" is of the wrong type`)
+	require.NoError(t, strictjson.Decode([]byte(`{"alg":"x"}`), &header))
+}
