@@ -45,7 +45,7 @@ func TestProducerAndConsumer(t *testing.T) {
 		for role, to := range map[string]target{"JwtProducer": producer, "JwtConsumer": consumer} {
 			denied(to, role, "DescribeKey", other, members{"KeyId": other})
 			denied(to, role, "ListKeys", "*", members{"Limit": 10})
-			denied(to, role, "PutKeyPolicy", key, members{"KeyId": key, "Policy": `{"Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}]}`})
+			denied(to, role, "PutKeyPolicy", key, members{"KeyId": key, "PolicyName": "default", "Policy": `{"Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}]}`})
 		}
 	})
 }
