@@ -119,12 +119,11 @@ func (x *conditions) global(name string) ([]string, bool) {
 	if tag, ok := strings.CutPrefix(name, "resourcetag/"); ok && x.key != nil {
 		return tagValues(x.key.record.Tags, tag)
 	}
-	now := x.client.bridge.cfg.Now().UTC()
 	switch name {
 	case "currenttime":
-		return one(now.Format(time.RFC3339))
+		return one(x.now().Format(time.RFC3339))
 	case "epochtime":
-		return one(strconv.FormatInt(now.Unix(), 10))
+		return one(strconv.FormatInt(x.now().Unix(), 10))
 	case "requestedregion":
 		return one(x.client.region.name)
 	case "resourceaccount":
@@ -137,6 +136,8 @@ func (x *conditions) global(name string) ([]string, bool) {
 	}
 	return x.connection(name)
 }
+
+func (x *conditions) now() time.Time { return x.client.bridge.cfg.Now().UTC() }
 
 func (x *conditions) principal(name string) ([]string, bool) {
 	who := x.who

@@ -20,6 +20,15 @@ type evaluation struct {
 	left    int  // steps that the statement at hand may still take
 	unset   bool // a variable without a value was met since the last negation
 	spent   int  // steps that all statements took
+
+	asked [8]answer // what the request was asked for already: statements ask for the same keys again and again
+	n     int       // how many of them
+}
+
+// answer is what the request has for a condition key.
+type answer struct {
+	key    string
+	values []string
 }
 
 // stepsPerByte is what a statement may cost: so many steps of comparing for each byte of its text. Far more than
@@ -170,12 +179,21 @@ func (e *evaluation) keyHits(d *Document) hits {
 
 // values returns what the request has for a condition key: nothing for a key that is not there.
 func (e *evaluation) values(key string) []string {
+	for i := range e.asked[:e.n] {
+		if e.asked[i].key == key {
+			return e.asked[i].values
+		}
+	}
 	if e.request.Context == nil {
 		return nil
 	}
 	values, ok := e.request.Context.Values(key)
 	if !ok {
-		return nil
+		values = nil
+	}
+	if e.n < len(e.asked) {
+		e.asked[e.n] = answer{key, values}
+		e.n++
 	}
 	return values
 }

@@ -18,6 +18,7 @@ var wildcards = strings.NewReplacer("*", string([]byte{anyRun}), "?", string([]b
 type pattern struct {
 	text string
 	wild bool
+	lead int // bytes before the first wildcard
 }
 
 // newPattern makes "*" and "?" wildcards.
@@ -25,7 +26,13 @@ func newPattern(text string) pattern { return compiledPattern(wildcards.Replace(
 
 // compiledPattern takes a text whose wildcards are in their compiled form.
 func compiledPattern(text string) pattern {
-	return pattern{text: text, wild: strings.IndexByte(text, anyRun) >= 0 || strings.IndexByte(text, anyChar) >= 0}
+	lead := len(text)
+	for _, wildcard := range []byte{anyRun, anyChar} {
+		if i := strings.IndexByte(text, wildcard); i >= 0 {
+			lead = min(lead, i)
+		}
+	}
+	return pattern{text: text, wild: lead < len(text), lead: lead}
 }
 
 // match tells whether the pattern covers the whole of s. With fold the pattern is in lower case, and ASCII letters of s
@@ -38,7 +45,16 @@ func (p *pattern) match(s string, fold bool, left *int) verdict {
 	if !p.wild && len(p.text) != len(s) {
 		return no
 	}
-	i, j := 0, 0          // positions in pattern and s
+	i, j := 0, 0 // positions in pattern and s
+	if !fold {   // what comes before the wildcards is compared at once
+		if *left -= p.lead; *left < 0 {
+			return unknown
+		}
+		if !strings.HasPrefix(s, p.text[:p.lead]) {
+			return no
+		}
+		i, j = p.lead, p.lead
+	}
 	star, resume := -1, 0 // position after the last "*", and where in s it would go on
 	for j < len(s) {
 		if *left--; *left < 0 {
