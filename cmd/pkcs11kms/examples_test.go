@@ -28,6 +28,9 @@ func TestExamplesWork(t *testing.T) {
 	write("policy.json", p.must("get-key-policy", "--key-id", p.key, "--query", "Policy", "--output", "text"))
 	write("generate-mac.json", `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "*"}}`)
 	write("trust.json", `{"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole"}}`)
+	for kind := range principals {
+		p.shell(withPolicy(kind))
+	}
 	p.certificate("server", 1)
 	require.NoError(t, os.Mkdir(filepath.Join(p.dir, "dir"), 0o700))
 	mac := p.command("sh", "-c", "pkcs11kms generate-mac --key-id "+p.key+
@@ -88,15 +91,14 @@ const (
 	takeBack    = "pkcs11kms cancel-key-deletion --key-id $KEY && pkcs11kms enable-key --key-id $KEY"
 )
 
-// The examples of users and roles have these names.
-const (
-	makePrincipals = "pkcs11kms iam create-user --user-name Alice && pkcs11kms iam create-role --role-name JwtProducer"
-	givePolicies   = "pkcs11kms iam put-user-policy --user-name Alice --policy-name generate-mac --policy-document file://generate-mac.json && " +
-		"pkcs11kms iam put-role-policy --role-name JwtProducer --policy-name generate-mac --policy-document file://generate-mac.json"
-	takePolicies = "{ pkcs11kms iam delete-user-policy --user-name Alice --policy-name generate-mac; " +
-		"pkcs11kms iam delete-role-policy --role-name JwtProducer --policy-name generate-mac; true; } 2>/dev/null"
-	removePrincipals = takePolicies + "; { pkcs11kms iam delete-user --user-name Alice; pkcs11kms iam delete-role --role-name JwtProducer; true; } 2>/dev/null"
-)
+// principals are the users and roles of the examples. They are there, with a policy, before each example.
+var principals = map[string]string{"user": "Alice", "role": "JwtProducer"}
+
+// principalVerb is a command line about the principal of a kind: KIND in it stands for user or role.
+func principalVerb(kind, line string) string {
+	line = strings.ReplaceAll("pkcs11kms iam "+line, "--principal", "--KIND-name "+principals[kind])
+	return strings.ReplaceAll(line, "KIND", kind)
+}
 
 var (
 	beforeExample = map[string]string{
@@ -121,20 +123,22 @@ var (
 )
 
 func init() {
-	for _, kind := range []string{"user", "role"} {
-		afterExample["iam create-"+kind] = removePrincipals
-		for _, verb := range []string{"delete-KIND", "get-KIND", "list-KINDs", "put-KIND-policy", "tag-KIND", "untag-KIND", "list-KIND-tags"} {
-			verb = "iam " + strings.ReplaceAll(verb, "KIND", kind)
-			beforeExample[verb], afterExample[verb] = makePrincipals, removePrincipals
-		}
-		for _, verb := range []string{"get-KIND-policy", "list-KIND-policies", "delete-KIND-policy"} {
-			verb = "iam " + strings.ReplaceAll(verb, "KIND", kind)
-			beforeExample[verb], afterExample[verb] = makePrincipals+" && "+givePolicies, removePrincipals
+	for kind := range principals {
+		verb := func(line string) string { return principalVerb(kind, line) }
+		without := verb("delete-KIND-policy --principal --policy-name generate-mac")
+		beforeExample[verb("create-KIND")[len("pkcs11kms "):]] = without + " && " + verb("delete-KIND --principal")
+		beforeExample[verb("delete-KIND")[len("pkcs11kms "):]] = without
+		for _, changed := range []string{"create-KIND", "delete-KIND", "delete-KIND-policy"} {
+			afterExample[verb(changed)[len("pkcs11kms "):]] = withPolicy(kind)
 		}
 	}
 	beforeExample["iam create-access-key"] = "pkcs11kms iam create-role --role-name JwtConsumer 2>/dev/null || true"
-	beforeExample["iam list-access-keys"] = makePrincipals
-	afterExample["iam list-access-keys"] = removePrincipals
+}
+
+// withPolicy makes the principal of a kind when it is missing, and gives it its policy.
+func withPolicy(kind string) string {
+	return "{ " + principalVerb(kind, "create-KIND --principal") + " 2>/dev/null || true; } && " +
+		principalVerb(kind, "put-KIND-policy --principal --policy-name generate-mac --policy-document file://generate-mac.json")
 }
 
 // freshDir are the state directories of the verbs that do not take the one that everything else works on.
