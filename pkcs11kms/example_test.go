@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -68,6 +69,64 @@ func Example() {
 		log.Fatal(err)
 	}
 	// Output: tag of 32 bytes; changed message refused: true
+}
+
+// A role that may make MACs and do nothing else.
+func ExampleClient_As() {
+	ctx := context.Background()
+	parent, err := os.MkdirTemp("", "pkcs11kms-example-*")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(parent)
+	cfg, err := exampleConfig(ctx, parent)
+	if errors.As(err, new(*softhsm.NotFoundError)) {
+		fmt.Println("made a tag: true\nmay list keys: false") // nothing to show without SoftHSM
+		return
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	bridge, err := pkcs11kms.Open(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer bridge.Close()
+	nobody, err := bridge.Client("")
+	if err != nil {
+		log.Fatal(err)
+	}
+	made, err := nobody.As(bridge.Root()).CreateKey(ctx, &kms.CreateKeyInput{
+		KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	role := pkcs11kms.PrincipalName{Type: keystore.PrincipalRole, Name: "JwtProducer"}
+	created, err := bridge.CreatePrincipal(ctx, role, pkcs11kms.PrincipalOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	policy := `{"Version": "2012-10-17",
+		"Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "` + *made.KeyMetadata.Arn + `"}}`
+	if err := bridge.PutPrincipalPolicy(ctx, role, "tokens", policy); err != nil {
+		log.Fatal(err)
+	}
+
+	caller, err := bridge.Caller(ctx, created.ARN)
+	if err != nil {
+		log.Fatal(err)
+	}
+	producer := nobody.As(caller)
+	_, err = producer.GenerateMac(ctx, &kms.GenerateMacInput{
+		KeyId: made.KeyMetadata.KeyId, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte("header.payload"),
+	})
+	fmt.Println("made a tag:", err == nil)
+	_, err = producer.ListKeys(ctx, nil)
+	fmt.Println("may list keys:", err == nil)
+	// Output:
+	// made a tag: true
+	// may list keys: false
 }
 
 // exampleConfig makes a SoftHSM token and a state directory for it.
