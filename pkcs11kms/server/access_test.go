@@ -1,0 +1,58 @@
+package server
+
+import (
+	"net/http"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+// TestConnectionInPolicies: where a request comes from is what the connection says, whatever its headers say.
+func TestConnectionInPolicies(t *testing.T) {
+	f := newFixture(t, nil)
+	key := f.mustCreate(t, "HMAC_256")
+	user := pkcs11kms.PrincipalName{Type: keystore.PrincipalUser, Name: "asker"}
+	_, err := f.bridge.CreatePrincipal(t.Context(), user, pkcs11kms.PrincipalOptions{})
+	require.NoError(t, err)
+	f.key, err = f.bridge.CreateAccessKey(t.Context(), user)
+	require.NoError(t, err)
+
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	cert := writeCertificate(t, certFile, keyFile, 1)
+	certificate, err := LoadCertificate(certFile, keyFile)
+	require.NoError(t, err)
+	plain, secure := f.run(t, Listen{}), f.run(t, Listen{Certificate: certificate})
+	f.client.Transport = trust(t, cert)
+
+	for _, test := range []struct {
+		condition string
+		plain     int
+		secure    int
+	}{
+		{`"IpAddress":{"aws:SourceIp":"127.0.0.0/8"}`, http.StatusOK, http.StatusOK},
+		{`"IpAddress":{"aws:SourceIp":"198.51.100.0/24"}`, http.StatusBadRequest, http.StatusBadRequest},
+		{`"Bool":{"aws:SecureTransport":"true"}`, http.StatusBadRequest, http.StatusOK},
+		{`"Bool":{"aws:SecureTransport":"false"}`, http.StatusOK, http.StatusBadRequest},
+		{`"StringEquals":{"aws:UserAgent":"tester/1"}`, http.StatusOK, http.StatusOK},
+		{`"StringEquals":{"aws:UserAgent":"tester/2"}`, http.StatusBadRequest, http.StatusBadRequest},
+	} {
+		policy := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"kms:DescribeKey","Resource":"*","Condition":{` + test.condition + `}}}`
+		require.NoError(t, f.bridge.PutPrincipalPolicy(t.Context(), user, "p", policy))
+		for url, want := range map[string]int{plain.url: test.plain, secure.url: test.secure} {
+			r := f.request(t, url, "DescribeKey", `{"KeyId":"`+*key.KeyId+`"}`)
+			r.Header.Set("User-Agent", "tester/1")
+			r.Header.Set("X-Forwarded-For", "198.51.100.7")
+			r.Header.Set("X-Forwarded-Proto", "https")
+			got := f.send(t, r)
+			require.Equal(t, want, got.StatusCode, "%s at %s: %s", test.condition, url, got.body)
+			if want == http.StatusBadRequest {
+				require.Contains(t, got.body, `"AccessDeniedException"`)
+			}
+		}
+	}
+}
