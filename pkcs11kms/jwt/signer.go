@@ -28,7 +28,7 @@ type SignerConfig struct {
 	// in whole seconds. 0: claims are signed as they are. A token without exp is valid for as long as its key.
 	Lifetime time.Duration
 	// MaxAge is how long the answer to which key an alias points is used. Default: one minute. Whatever it is, kid and
-	// signature are of one key; and when that key is disabled or gone, KMS is asked again at once.
+	// signature are of one key; and when that key is disabled, gone or not allowed any more, KMS is asked again at once.
 	MaxAge time.Duration
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
@@ -93,7 +93,7 @@ func (s *Signer) Sign(ctx context.Context, claims any) (string, error) {
 	fresh := known != nil && between(known.at, s.cfg.Now(), s.cfg.MaxAge)
 	if fresh {
 		token, err := s.signWith(ctx, known.key, payload)
-		if !unusable(err) {
+		if !unusable(err) && !denied(err) {
 			return token, err
 		}
 	}
