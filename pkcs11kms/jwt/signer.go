@@ -130,7 +130,10 @@ func (s *Signer) payload(claims any) ([]byte, error) {
 		members["iat"] = strconv.AppendInt(nil, now, 10)
 	}
 	members["exp"] = strconv.AppendInt(nil, now+int64(s.cfg.Lifetime/time.Second), 10)
-	return marshal(members)
+	if text, err = marshal(members); err != nil {
+		return nil, err
+	}
+	return text, checkClaims(text) // what was added may be there in another case
 }
 
 // between tells whether now is not before a time and less than an age after it.
