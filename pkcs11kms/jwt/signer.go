@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -53,8 +54,9 @@ func NewSigner(cfg SignerConfig) (*Signer, error) {
 	if cfg.Client == nil || cfg.KeyID == "" {
 		return nil, errors.New("making a signer: Client and KeyID are required")
 	}
-	for _, name := range reserved {
-		if _, ok := cfg.Header[name]; ok {
+	for name := range cfg.Header {
+		// In whatever case: there are readers that take ALG for alg.
+		if slices.ContainsFunc(reserved, func(own string) bool { return strings.EqualFold(own, name) }) {
 			return nil, fmt.Errorf("making a signer: the header's %s is not for the caller to set", name)
 		}
 	}
