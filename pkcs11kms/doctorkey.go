@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -88,7 +89,7 @@ func (d *doctor) examineKey(ctx context.Context, record keystore.Key, objects []
 	case record.Adopted != "" && spec != nil:
 		d.examineAdopted(record, spec, objects[0], t.Capabilities().AllowedMechanisms)
 	case signing != nil:
-		d.examineOwn(record, objects[0], publicHalf(ctx, record, signing, t)...)
+		d.examinePair(ctx, record, signing, objects[0], t)
 	default:
 		d.examineOwn(record, objects[0], otherLength(spec, objects[0])...)
 	}
@@ -103,18 +104,37 @@ func otherLength(spec *keySpec, o token.Object) []string {
 	return nil
 }
 
-// publicHalf compares the public key in the token with that of the record, which Verify and GetPublicKey use.
-func publicHalf(ctx context.Context, record keystore.Key, spec *keySpec, t *token.Token) []string {
-	held, err := t.PublicKey(ctx, t.KeyPair(spec.pair, record.CKAID))
+// examinePair looks at the public key in the token and at that of the record, which Verify and GetPublicKey use. Without the
+// one in the token nothing is amiss, but who edits the record may have removed that: a signature is the proof that the
+// record's is the private key's. It is verified and forgotten.
+func (d *doctor) examinePair(ctx context.Context, record keystore.Key, spec *keySpec, private token.Object, t *token.Token) {
+	pair := t.KeyPair(spec.pair, record.CKAID)
+	held, err := t.PublicKey(ctx, pair)
 	switch {
-	case errors.Is(err, token.ErrKeyMissing):
-		return nil // nothing needs it: the record has it
-	case err != nil:
-		return []string{fmt.Sprintf("no public key that can be read (%v)", err)}
-	case !bytes.Equal(held.DER(), record.PublicKey):
-		return []string{"another public key than the record"}
+	case err != nil && !errors.Is(err, token.ErrKeyMissing):
+		d.examineOwn(record, private, fmt.Sprintf("no public key that can be read (%v)", err))
+		return
+	case err == nil && !bytes.Equal(held.DER(), record.PublicKey):
+		d.examineOwn(record, private, "another public key than the record")
+		return
 	}
-	return nil
+	public, err := pubkey.Parse(spec.pair, record.PublicKey)
+	if err != nil {
+		d.fail("key", record.ID, fmt.Errorf("public key of the record: %w", err))
+		return
+	}
+	algorithm, message := spec.pair.Algorithms()[0], []byte("pkcs11kms doctor")
+	signature, err := t.Sign(ctx, pair, algorithm, message)
+	if err != nil {
+		d.advise("key", record.ID, StatusError, fmt.Sprintf("the token does not sign with its object: %v", err),
+			"find out what has changed in the token or its configuration; if it stays so, create a new key and retire this one")
+		return
+	}
+	if public.Verify(algorithm, algorithm.Digest(message), signature) != nil {
+		d.examineOwn(record, private, "signatures that are not valid by the record's public key")
+		return
+	}
+	d.examineOwn(record, private)
 }
 
 // examineOwn compares an object with what CreateKey asked the token for; more is what else is wrong with it.

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
 
@@ -156,6 +158,46 @@ func TestPKCS11ToolSeesThePairs(t *testing.T) {
 	require.NoError(t, err, "%s", listed)
 	for _, s := range signers {
 		assert.Regexp(t, `label: +`+aws.ToString(s.KeyId)+`\n +ID: +`+s.ckaID+`\n +Usage: +sign\n +Access: +sensitive, always sensitive, never extractable, local\n +Allowed mechanisms: (RSA|ECDSA)[^\n]*\n`, string(listed))
+	}
+}
+
+// TestDoctorSeesAnEditedPublicKey: whoever writes another public key into the store, to have signatures of his own verify,
+// is found out, also when he has taken the token's public key away.
+func TestDoctorSeesAnEditedPublicKey(t *testing.T) {
+	d := newStateDir(t)
+	c, err := pkcs11kms.New(t.Context(), d.config(t))
+	require.NoError(t, err)
+	signers := newSigners(t, d, c, types.KeySpecEccNistP256, types.KeySpecEccNistP256)
+	require.NoError(t, c.Close())
+	for _, s := range signers {
+		printed, err := opensc(t, d.token, "--delete-object", "--type", "pubkey", "--id", s.ckaID).CombinedOutput()
+		require.NoError(t, err, "%s", printed)
+	}
+	d.doctor(t) // nothing needs the token's public key
+
+	store, err := sqlite.Open(t.Context(), d.config(t).StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	var records []keystore.Key
+	var versions []uint64
+	for _, s := range signers {
+		rec, err := store.Get(t.Context(), keystore.KeyRef(d.config(t).DefaultRegion, *s.AWSAccountId, *s.KeyId))
+		require.NoError(t, err)
+		record, err := keystore.DecodeKey(rec)
+		require.NoError(t, err)
+		records, versions = append(records, record), append(versions, rec.Version)
+	}
+	records[0].PublicKey = records[1].PublicKey
+	_, err = store.Commit(t.Context(), records[0].Put(versions[0]))
+	require.NoError(t, err)
+	require.NoError(t, store.Close())
+	report := pkcs11kms.Doctor(t.Context(), d.config(t))
+	assert.False(t, report.OK())
+	for _, check := range report.Checks {
+		edited := check.Subject == records[0].ID
+		assert.Equal(t, edited, check.Status != pkcs11kms.StatusOK, "%s: %s", check.Subject, check.Text)
+		if edited {
+			assert.Contains(t, check.Text, "not valid by the record's public key")
+		}
 	}
 }
 

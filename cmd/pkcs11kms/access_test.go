@@ -24,6 +24,8 @@ func TestAccessDocument(t *testing.T) {
 	out, err := readmeServer(t)(script.String()).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Equal(t, 1, strings.Count(string(out), `"MacValid": true`))
+	assert.Equal(t, 1, strings.Count(string(out), `"sub": "alice"`))
+	assert.Equal(t, 2, strings.Count(string(out), "role/JwtConsumer is not authorized to perform: kms:GenerateMac"), "%s", out)
 	for _, denied := range []string{"role/JwtConsumer is not authorized to perform: kms:GenerateMac", "role/JwtProducer is not authorized to perform: kms:VerifyMac",
 		"role/JwtProducer is not authorized to perform: kms:ListKeys"} {
 		assert.Contains(t, string(out), denied)

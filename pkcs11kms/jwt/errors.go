@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
 )
 
 var (
@@ -36,4 +37,10 @@ func unusable(err error) bool {
 	var disabled *types.DisabledException
 	var state *types.KMSInvalidStateException
 	return errors.As(err, &missing) || errors.As(err, &disabled) || errors.As(err, &state)
+}
+
+// denied tells whether KMS did not allow an operation.
+func denied(err error) bool {
+	var answer smithy.APIError
+	return errors.As(err, &answer) && answer.ErrorCode() == "AccessDeniedException"
 }

@@ -3,6 +3,7 @@ package jwt_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/jwt"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
@@ -25,6 +27,7 @@ var (
 // fixture is a KMS on a token of its own, with a client of either kind.
 type fixture struct {
 	t         *testing.T
+	bridge    *pkcs11kms.Bridge
 	remote    *kms.Client
 	inProcess *pkcs11kms.Client
 }
@@ -34,7 +37,7 @@ func newFixture(t *testing.T, opts ...kmstest.Option) *fixture {
 	srv := kmstest.NewServer(t, opts...)
 	inProcess, err := srv.Bridge().Client("")
 	require.NoError(t, err)
-	return &fixture{t, srv.Client(), inProcess.As(srv.Bridge().Root())}
+	return &fixture{t, srv.Bridge(), srv.Client(), inProcess.As(srv.Bridge().Root())}
 }
 
 // clients are both.
@@ -69,6 +72,24 @@ func (f *fixture) disable(key string) {
 	f.t.Helper()
 	_, err := f.remote.DisableKey(f.t.Context(), &kms.DisableKeyInput{KeyId: &key})
 	require.NoError(f.t, err)
+}
+
+// as returns a client of a new role that may do what the statements of its policy allow.
+func (f *fixture) as(role string, statements ...string) *pkcs11kms.Client {
+	f.t.Helper()
+	name := pkcs11kms.PrincipalName{Type: keystore.PrincipalRole, Name: role}
+	made, err := f.bridge.CreatePrincipal(f.t.Context(), name, pkcs11kms.PrincipalOptions{})
+	require.NoError(f.t, err)
+	policy := `{"Version": "2012-10-17", "Statement": [` + strings.Join(statements, ",") + `]}`
+	require.NoError(f.t, f.bridge.PutPrincipalPolicy(f.t.Context(), name, "tokens", policy))
+	caller, err := f.bridge.Caller(f.t.Context(), made.ARN)
+	require.NoError(f.t, err)
+	return f.inProcess.As(caller)
+}
+
+// allow is a statement about one resource; condition is more members of it.
+func allow(resource, condition string, actions ...string) string {
+	return `{"Effect": "Allow", "Resource": "` + resource + `"` + condition + `, "Action": ["kms:` + strings.Join(actions, `", "kms:`) + `"]}`
 }
 
 func (f *fixture) verifier(cfg jwt.VerifierConfig, keyIDs ...string) *jwt.Verifier {

@@ -148,11 +148,13 @@ func TestRefusedForms(t *testing.T) {
 	}
 	header := `{"alg":"HS256",` + id + `}`
 	for _, payload := range []string{``, `[]`, `null`, `{"a":1,"a":1}`, `{"a":{"b":1,"b":1}}`, `{} x`, "{\"a\":\"\xff\"}",
-		`{"exp":0}`, `{"exp":null}`, `{"exp":"9999999999"}`, `{"exp":1e400}`, `{"exp":-1}`, `{"exp":1e300}`, `{"nbf":"0"}`, `{"nbf":null}`, `{"iat":{}}`} {
+		`{"exp":0}`, `{"exp":null}`, `{"exp":"9999999999"}`, `{"exp":1e400}`, `{"exp":-1}`, `{"exp":1e300}`, `{"nbf":"0"}`, `{"nbf":null}`, `{"iat":{}}`,
+		`{"sub":"alice","SUB":"mallory"}`, `{"sub":"alice","\u017fub":"mallory"}`, `{"EXP":9999999999,"exp":1}`} {
 		requireInvalid(t, v.Verify(t.Context(), f.resign(key, header, payload), nil), gojwt.ErrTokenMalformed)
 	}
 	parts := strings.Split(good, ".")
 	last := parts[2][len(parts[2])-1]
+	require.NoError(t, v.Verify(t.Context(), f.resign(key, header, `{"apps":{"App":1,"app":2}}`), nil), "what is deeper is the application's")
 	for name, token := range map[string]string{
 		"nothing": "", "two parts": parts[0] + "." + parts[1], "four parts": good + ".", "padding": good + "=", "line end": good + "\n",
 		"line end inside": parts[0] + ".\n" + parts[1] + "." + parts[2], "blank": " " + good, "base64": good[:len(good)-1] + "+",
@@ -176,6 +178,11 @@ func TestErrorsTellNothing(t *testing.T) {
 		require.ErrorIs(t, err, jwt.ErrInvalidToken)
 		require.NotContains(t, err.Error(), secret)
 		require.NotContains(t, err.Error(), rawURL(payload))
+		err = v.Verify(t.Context(), f.resign(key, header, payload), &struct {
+			Sub time.Time `json:"sub"`
+		}{})
+		require.ErrorIs(t, err, jwt.ErrInvalidToken)
+		require.NotContains(t, err.Error(), secret)
 	}
 }
 
@@ -245,7 +252,8 @@ func TestClaims(t *testing.T) {
 	require.NoError(t, v.Verify(t.Context(), token, &raw))
 	require.Equal(t, string(exact), string(raw))
 
-	for _, bad := range []any{nil, 5, []string{"a"}, json.RawMessage(`{"a":1,"a":2}`), map[string]any{"exp": "soon"}, map[string]any{"exp": nil}, make(chan int)} {
+	for _, bad := range []any{nil, 5, []string{"a"}, json.RawMessage(`{"a":1,"a":2}`), map[string]any{"exp": "soon"}, map[string]any{"exp": nil}, make(chan int),
+		map[string]any{"sub": "a", "Sub": "b"}} {
 		_, err := jwt.Sign(t.Context(), f.remote, key, bad)
 		require.ErrorIs(t, err, jwt.ErrClaims, "%v", bad)
 	}
@@ -270,8 +278,10 @@ func TestLifetime(t *testing.T) {
 	require.Equal(t, `{"exp":1767229200,"iat":1767225600}`, payload)
 	c.pass(time.Hour)
 	requireInvalid(t, v.Verify(t.Context(), token, nil), gojwt.ErrTokenExpired)
-	_, err = signer.Sign(t.Context(), json.RawMessage(`{"exp":1767229200}`))
-	require.ErrorIs(t, err, jwt.ErrClaims)
+	for _, claims := range []string{`{"exp":1767229200}`, `{"Exp":1767229200}`} {
+		_, err = signer.Sign(t.Context(), json.RawMessage(claims))
+		require.ErrorIs(t, err, jwt.ErrClaims)
+	}
 	for _, bad := range []time.Duration{-time.Second, time.Second + 1} {
 		_, err = jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: key, Lifetime: bad})
 		require.Error(t, err)

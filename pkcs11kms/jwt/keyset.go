@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
@@ -143,8 +144,18 @@ func parseJWK(members map[string]json.RawMessage) (*JWK, error) {
 	if jwk.foreign() {
 		return nil, nil
 	}
-	if _, ok := members["d"]; ok {
-		return nil, errors.New("it is a private key, which does not belong here")
+	for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "oth"} {
+		if _, ok := members[name]; ok {
+			return nil, errors.New("it is a private key, which does not belong here")
+		}
+	}
+	text, restricted := members["key_ops"]
+	var operations []string
+	if restricted && json.Unmarshal(text, &operations) != nil {
+		return nil, errors.New("its key_ops is no list of strings")
+	}
+	if restricted && !slices.Contains(operations, "verify") {
+		return nil, nil
 	}
 	return &jwk, nil
 }
@@ -186,6 +197,9 @@ func (s *KeySet) keys() (fixedKeys, error) {
 func (j JWK) key() (*Key, error) {
 	if j.Kid == "" {
 		return nil, errors.New("it has no kid")
+	}
+	if j.Use != "" && j.Use != "sig" {
+		return nil, fmt.Errorf("its use is %q: it is not for signatures", brief(j.Use))
 	}
 	key := &Key{ctx: context.Background(), id: j.Kid}
 	var err error

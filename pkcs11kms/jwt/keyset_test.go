@@ -148,12 +148,14 @@ func TestKeySetsOfOthers(t *testing.T) {
 	for _, doc := range []string{
 		`{"keys":[]}`, `{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"OKP","crv":"Ed25519","x":"AA"},{}]}`,
 		text(set("use", "enc"), rsaKey), text(set("alg", "RSA-OAEP"), rsaKey), text(set("crv", "secp256k1"), ec), text(set("kty", "rsa"), rsaKey),
+		text(set("key_ops", []string{"encrypt"}), rsaKey), text(set("key_ops", []string{}), ec),
 	} {
 		got, err := jwt.ParseKeySet([]byte(doc))
 		require.NoError(t, err, doc)
 		require.Empty(t, got.Keys, doc)
 	}
-	for _, doc := range []string{text(set("x5c", []string{"A"}), rsaKey), text(set("use", "sig"), ec), text(set("alg", "ES256"), ec)} {
+	for _, doc := range []string{text(set("x5c", []string{"A"}), rsaKey), text(set("use", "sig"), ec), text(set("alg", "ES256"), ec),
+		text(set("key_ops", []string{"verify"}), ec)} {
 		got, err := jwt.ParseKeySet([]byte(doc))
 		require.NoError(t, err, doc)
 		require.Len(t, got.Keys, 1, doc)
@@ -166,6 +168,8 @@ func TestKeySetsOfOthers(t *testing.T) {
 		"list of texts":    `{"keys":["a"]}`,
 		"two lists":        `{"keys":[],"keys":[]}`,
 		"private":          text(set("d", "AAAA"), rsaKey),
+		"prime":            text(set("p", "AAAA"), rsaKey),
+		"key_ops no list":  text(set("key_ops", "verify"), rsaKey),
 		"no kid":           text(func(m map[string]any) { delete(m, "kid") }, ec),
 		"kid is a number":  text(set("kid", 5), ec),
 		"alg of RSA":       text(set("alg", "RS256"), ec),
@@ -188,4 +192,7 @@ func TestKeySetsOfOthers(t *testing.T) {
 	}
 	_, err := jwt.NewVerifier(jwt.VerifierConfig{KeySet: &jwt.KeySet{Keys: []jwt.JWK{ec, ec}}})
 	require.ErrorContains(t, err, "two keys")
+	ec.Use = "enc"
+	_, err = jwt.NewVerifier(jwt.VerifierConfig{KeySet: &jwt.KeySet{Keys: []jwt.JWK{ec}}})
+	require.ErrorContains(t, err, "not for signatures")
 }

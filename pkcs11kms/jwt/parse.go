@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	gojwt "github.com/golang-jwt/jwt/v5"
 
@@ -83,7 +84,8 @@ func (p *parsed) readHeader(text []byte) error {
 }
 
 // checkClaims tells what keeps a document from being the claims of a token: it must be one JSON object, and the times in it
-// numbers that are times. golang-jwt would take an exp of 0 or null for none.
+// numbers that are times. golang-jwt would take an exp of 0 or null for none. No two members may differ in case alone:
+// encoding/json puts both into the same field of a struct, so that SUB would replace the sub that others see.
 func checkClaims(doc []byte) error {
 	var claims map[string]json.RawMessage
 	if err := strictjson.Decode(doc, &claims); err != nil {
@@ -100,5 +102,24 @@ func checkClaims(doc []byte) error {
 			return fmt.Errorf("a JSON object whose %s is no time in seconds", name)
 		}
 	}
+	names := map[string]bool{}
+	for name := range claims {
+		folded := strings.Map(fold, name)
+		if names[folded] {
+			return errors.New("a JSON object with two members that differ in case alone")
+		}
+		names[folded] = true
+	}
 	return nil
+}
+
+// fold returns the first of the letters that encoding/json, and strings.EqualFold, take for the same.
+func fold(r rune) rune {
+	for {
+		next := unicode.SimpleFold(r)
+		if next <= r {
+			return next
+		}
+		r = next
+	}
 }

@@ -28,7 +28,7 @@ type ring struct {
 // loaded is what KMS told at a time. It is never changed.
 type loaded struct {
 	keys     map[string]*Key // by key id
-	unusable error           // about the names that stand for no key in use
+	unusable error           // about the names that stand for no key in use, or for none that may be used
 	at       time.Time
 }
 
@@ -79,17 +79,20 @@ func (r *ring) fresh() *loaded {
 	return nil
 }
 
-// load asks KMS for all keys. One that is disabled or gone does not keep the others from verifying; when KMS does not answer,
-// what is known stays.
+// load asks KMS for all keys. One that is disabled or gone does not keep the others from verifying, nor does one that KMS
+// does not allow: whoever may use certain keys and no others is told the same of an alias that is not there. When KMS does
+// not answer or allows none, what is known stays.
 func (r *ring) load(ctx context.Context) (*loaded, error) {
 	r.tried = r.now()
 	l := &loaded{keys: map[string]*Key{}, at: r.tried}
 	var problems []error
+	refused := false
 	for _, id := range r.ids {
 		key, err := r.key(ctx, id)
 		switch {
-		case unusable(err):
+		case unusable(err), denied(err):
 			problems = append(problems, err)
+			refused = refused || denied(err)
 		case err != nil:
 			return nil, err
 		case l.keys[key.id] == nil:
@@ -97,6 +100,9 @@ func (r *ring) load(ctx context.Context) (*loaded, error) {
 		}
 	}
 	l.unusable = errors.Join(problems...)
+	if refused && len(l.keys) == 0 {
+		return nil, l.unusable
+	}
 	r.current.Store(l)
 	return l, nil
 }

@@ -165,7 +165,7 @@ func TestKeysThatAreNone(t *testing.T) {
 		require.Error(t, err)
 	}
 	for _, cfg := range []jwt.SignerConfig{{}, {Client: f.remote}, {KeyID: key}, {Client: f.remote, KeyID: key, Header: map[string]any{"kid": "x"}},
-		{Client: f.remote, KeyID: key, Header: map[string]any{"alg": "none"}}} {
+		{Client: f.remote, KeyID: key, Header: map[string]any{"alg": "none"}}, {Client: f.remote, KeyID: key, Header: map[string]any{"Alg": "none"}}} {
 		_, err := jwt.NewSigner(cfg)
 		require.Error(t, err)
 	}

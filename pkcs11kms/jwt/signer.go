@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -28,7 +29,7 @@ type SignerConfig struct {
 	// in whole seconds. 0: claims are signed as they are. A token without exp is valid for as long as its key.
 	Lifetime time.Duration
 	// MaxAge is how long the answer to which key an alias points is used. Default: one minute. Whatever it is, kid and
-	// signature are of one key; and when that key is disabled or gone, KMS is asked again at once.
+	// signature are of one key; and when that key is disabled, gone or not allowed any more, KMS is asked again at once.
 	MaxAge time.Duration
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
@@ -53,8 +54,9 @@ func NewSigner(cfg SignerConfig) (*Signer, error) {
 	if cfg.Client == nil || cfg.KeyID == "" {
 		return nil, errors.New("making a signer: Client and KeyID are required")
 	}
-	for _, name := range reserved {
-		if _, ok := cfg.Header[name]; ok {
+	for name := range cfg.Header {
+		// In whatever case: there are readers that take ALG for alg.
+		if slices.ContainsFunc(reserved, func(own string) bool { return strings.EqualFold(own, name) }) {
 			return nil, fmt.Errorf("making a signer: the header's %s is not for the caller to set", name)
 		}
 	}
@@ -93,7 +95,7 @@ func (s *Signer) Sign(ctx context.Context, claims any) (string, error) {
 	fresh := known != nil && between(known.at, s.cfg.Now(), s.cfg.MaxAge)
 	if fresh {
 		token, err := s.signWith(ctx, known.key, payload)
-		if !unusable(err) {
+		if !unusable(err) && !denied(err) {
 			return token, err
 		}
 	}
@@ -130,7 +132,10 @@ func (s *Signer) payload(claims any) ([]byte, error) {
 		members["iat"] = strconv.AppendInt(nil, now, 10)
 	}
 	members["exp"] = strconv.AppendInt(nil, now+int64(s.cfg.Lifetime/time.Second), 10)
-	return marshal(members)
+	if text, err = marshal(members); err != nil {
+		return nil, err
+	}
+	return text, checkClaims(text) // what was added may be there in another case
 }
 
 // between tells whether now is not before a time and less than an age after it.

@@ -16,7 +16,8 @@ import (
 type VerifierConfig struct {
 	Client Client
 	// KeyIDs name the keys whose tokens are taken, in the forms of SignerConfig.KeyID. An alias stands for the key to which it
-	// points at the time: for a rotation name two, such as alias/tokens and alias/tokens-previous.
+	// points at the time: for a rotation name two, such as alias/tokens and alias/tokens-previous. Names that stand for no key
+	// which is in use and allowed are passed over.
 	KeyIDs []string
 	// KeySet holds public keys in place of Client and KeyIDs: no KMS is asked then.
 	KeySet *KeySet

@@ -14,12 +14,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
 
@@ -150,6 +153,39 @@ func TestCallTimeout(t *testing.T) {
 	got := f.send(t, f.request(t, r.url, "ListKeys", "{}"))
 	require.Equal(t, `{"__type":"DependencyTimeoutException","message":"The operation did not end in time."}`, got.body)
 	require.Equal(t, 500, got.StatusCode)
+}
+
+// hurried is a real store that notes how much time the last commit had.
+type hurried struct {
+	keystore.Store
+	left atomic.Int64
+}
+
+func (h *hurried) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
+	deadline, _ := ctx.Deadline()
+	h.left.Store(int64(time.Until(deadline)))
+	return h.Store.Commit(ctx, changes...)
+}
+
+// The making of a key may take longer than other operations: tokens search for the primes of a long RSA key.
+func TestKeysMayTakeLonger(t *testing.T) {
+	store := &hurried{}
+	f := newFixture(t, func(cfg *pkcs11kms.Config, o *Options) {
+		store.Store = cfg.Store
+		cfg.Store, o.CallTimeout = store, 20*time.Minute
+	})
+	r := f.run(t, Listen{})
+	for op, want := range map[string]time.Duration{"CreateKey": 20*time.Minute + makingPatience, "CreateAlias": 20 * time.Minute} {
+		body := `{"KeySpec":"ECC_NIST_P256","KeyUsage":"SIGN_VERIFY"}`
+		if op == "CreateAlias" {
+			body = `{"AliasName":"alias/a","TargetKeyId":"` + *f.mustCreate(t, types.KeySpecHmac256).KeyId + `"}`
+		}
+		began := time.Now()
+		require.Equal(t, http.StatusOK, f.send(t, f.request(t, r.url, op, body)).StatusCode, op)
+		left := time.Duration(store.left.Load())
+		require.LessOrEqual(t, left, want, op)
+		require.Greater(t, left, want-time.Since(began), op)
+	}
 }
 
 // A client that goes away is no error of the server's.

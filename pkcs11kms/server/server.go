@@ -34,9 +34,13 @@ type Options struct {
 	Now func() time.Time
 	// Skew is how far the time of a request may be off. Default: 5 minutes.
 	Skew time.Duration
-	// CallTimeout bounds one operation. Default: 10 seconds.
+	// CallTimeout bounds one operation. Default: 10 seconds. CreateKey may take a minute longer.
 	CallTimeout time.Duration
 }
+
+// makingPatience is how much longer than other operations CreateKey may take: a token searches for the primes of a long RSA
+// key for seconds, a smart card for many. SDKs wait for an answer for a minute and make another key after that.
+const makingPatience = time.Minute
 
 // Server answers the AWS KMS API over HTTP. It is an http.Handler, safe for concurrent use; the caller runs it and closes
 // the Bridge after it.
@@ -75,7 +79,7 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 // operation's own checks.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	x := exchange{id: uuid.NewString(), op: "unknown"}
+	x := exchange{id: uuid.NewString(), op: "unknown", control: http.NewResponseController(w)}
 	body, err := s.safely(r, &x)
 	status := http.StatusOK
 	header := w.Header()
@@ -109,6 +113,8 @@ type exchange struct {
 	code      string // of the error; empty for success
 	accessKey string
 	caller    string
+
+	control *http.ResponseController
 }
 
 // safely answers a request whose handling panics as an internal error: net/http would drop the connection, and the panic
@@ -138,6 +144,14 @@ func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 	client, body, err := s.authenticate(ctx, r, x)
 	if err != nil {
 		return nil, err
+	}
+	if x.op == "CreateKey" {
+		patience := s.timeout + makingPatience
+		longer, cancel := context.WithTimeout(r.Context(), patience)
+		defer cancel()
+		ctx = longer
+		// Not every http.ResponseWriter has a deadline; those that have none do not need another.
+		_ = x.control.SetWriteDeadline(time.Now().Add(patience + s.limits.write))
 	}
 	return run(ctx, client, body)
 }

@@ -34,7 +34,8 @@ func Object(doc []byte) error {
 	return nil
 }
 
-// Decode is json.Unmarshal after Object. Numbers that go into an interface are json.Number, which keeps their digits.
+// Decode is json.Unmarshal after Object. Numbers that go into an interface are json.Number, which keeps their digits. The
+// error never holds a part of the document.
 func Decode(doc []byte, target any) error {
 	if err := Object(doc); err != nil {
 		return err
@@ -46,7 +47,7 @@ func Decode(doc []byte, target any) error {
 		if errors.As(err, &wrong) {
 			return fmt.Errorf("member %q is of the wrong type", wrong.Field) // err holds the value
 		}
-		return err
+		return errors.New("a member has a form that is not expected") // as does the error of a type that reads itself
 	}
 	return nil
 }

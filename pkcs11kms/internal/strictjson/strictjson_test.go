@@ -2,7 +2,9 @@ package strictjson_test
 
 import (
 	"encoding/json"
+	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -48,4 +50,7 @@ func TestDecode(t *testing.T) {
 	}{})
 	require.EqualError(t, err, `member "alg" is of the wrong type`)
 	require.NoError(t, strictjson.Decode([]byte(`{"alg":"x"}`), &header))
+	for _, target := range []any{&struct{ Alg time.Time }{}, &struct{ Alg json.Number }{}, &struct{ Alg netip.Addr }{}} {
+		require.EqualError(t, strictjson.Decode([]byte(`{"alg":"secret"}`), target), "a member has a form that is not expected")
+	}
 }

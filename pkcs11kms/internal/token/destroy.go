@@ -15,16 +15,18 @@ func (t *Token) DestroyKey(ctx context.Context, id []byte, label string) error {
 }
 
 // DestroyKeyPair destroys the private key, then the public key, with exactly this CKA_ID and CKA_LABEL. One half alone is
-// destroyed as well: the other may have gone when an earlier call died. It returns what DestroyKey does, ErrKeyMissing if
-// neither half is there.
+// destroyed as well: the other may have gone when an earlier call died, or have another label, which is ErrKeyForeign once
+// ours is gone. Otherwise it returns what DestroyKey does, ErrKeyMissing if neither half is there.
 func (t *Token) DestroyKeyPair(ctx context.Context, id []byte, label string) error {
 	return t.destroyLabelled(ctx, id, label, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY)
 }
 
-// destroyLabelled destroys the objects of the classes, in their order, after it has made sure that it may destroy them all.
+// destroyLabelled destroys the objects of the classes that have the label, in their order, and leaves the others alone: a
+// public key can be relabelled without the PIN, which must not keep the private one alive.
 func (t *Token) destroyLabelled(ctx context.Context, id []byte, label string, classes ...uint) error {
 	id = append([]byte(nil), id...)
-	return t.destroy(ctx, func(s *session) (objects []pkcs11.ObjectHandle, err error) {
+	foreign := false
+	err := t.destroy(ctx, func(s *session) (objects []pkcs11.ObjectHandle, err error) {
 		missing := ErrKeyMissing
 		for _, class := range classes {
 			object, err := s.find(class, id)
@@ -36,19 +38,27 @@ func (t *Token) destroyLabelled(ctx context.Context, id []byte, label string, cl
 				return nil, err
 			}
 			found, err := s.attributes(object, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, nil)})
-			if err == nil && (len(found) != 1 || string(found[0].Value) != label) {
-				err = ErrKeyForeign
-			}
-			if err != nil {
+			switch {
+			case err != nil:
 				return nil, err
+			case len(found) != 1 || string(found[0].Value) != label:
+				foreign = true
+			default:
+				objects = append(objects, object)
 			}
-			objects = append(objects, object)
 		}
-		if len(objects) == 0 {
-			return nil, missing
+		switch {
+		case len(objects) > 0:
+			return objects, nil
+		case foreign:
+			return nil, ErrKeyForeign
 		}
-		return objects, nil
+		return nil, missing
 	})
+	if err == nil && foreign {
+		return ErrKeyForeign
+	}
+	return err
 }
 
 // DestroyObject destroys the object with exactly this CKA_ID, of whatever class, or the two halves of a key pair of one

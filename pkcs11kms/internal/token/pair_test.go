@@ -250,6 +250,25 @@ func TestHalfOfAPairIsDestroyed(t *testing.T) {
 	requireClasses(t, tok, pair.ID())
 }
 
+// A half that has another label is left alone, and does not keep ours alive: whoever has no PIN can relabel a public key.
+func TestHalfWithAnotherLabelIsLeftAlone(t *testing.T) {
+	tok := newToken(t)
+	c, s := bareSession(t, tok)
+	for _, halves := range [][2]uint{{pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_PRIVATE_KEY}, {pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY}} {
+		pair, _ := newPair(t, tok, pubkey.P256)
+		require.NoError(t, c.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_CLASS, halves[0])}))
+		found, _, err := c.FindObjects(s, 2)
+		require.NoError(t, err)
+		require.NoError(t, c.FindObjectsFinal(s))
+		require.Len(t, found, 1)
+		require.NoError(t, c.SetAttributeValue(s, found[0], []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, "neighbour's")}))
+		for range 2 { // the other half has gone the second time
+			assert.ErrorIs(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"), token.ErrKeyForeign)
+			requireClasses(t, tok, pair.ID(), halves[0])
+		}
+	}
+}
+
 func TestBarePointIsUnderstood(t *testing.T) {
 	tok, f := openFaulty(t)
 	for _, spec := range []pubkey.Spec{pubkey.P256, pubkey.P384, pubkey.P521, pubkey.SECP256K1} {
