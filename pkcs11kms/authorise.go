@@ -80,6 +80,11 @@ type question struct {
 	about    conditions
 }
 
+// accountQuestion is the question about what concerns no key.
+func accountQuestion(req *request) question {
+	return question{resource: "*", shown: "*", about: conditions{req: req}}
+}
+
 // decide answers a question: nil, AccessDeniedException, or what kept it from being answered.
 func (c *Client) decide(ctx context.Context, op *operation, q *question) error {
 	d, err := c.decision(ctx, op, q)
@@ -94,7 +99,7 @@ func (c *Client) decision(ctx context.Context, op *operation, q *question) (poli
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	q.about.client, q.about.ctx, q.about.who, q.about.op = c, ctx, &who, op
+	q.about.client, q.about.ctx, q.about.who = c, ctx, &who
 	d := policy.Evaluate(policy.Request{
 		Principal: who.principal,
 		Action:    op.actionName(),
@@ -109,7 +114,8 @@ func (c *Client) decision(ctx context.Context, op *operation, q *question) (poli
 // any key by its own policies learns that there is none. With held, nothing may be asked of the store for it.
 func (c *Client) authorise(ctx context.Context, op *operation, req *request, s subject, held bool) error {
 	if op.private {
-		return c.decide(ctx, op, &question{resource: "*", shown: "*", about: conditions{req: req, held: held}})
+		q := accountQuestion(req)
+		return c.decide(ctx, op, &q)
 	}
 	if err := c.authoriseAlias(ctx, op, req); err != nil {
 		return err
@@ -142,12 +148,12 @@ func (c *Client) questionAbout(s subject, req *request, held bool) (question, er
 
 // authoriseTarget decides on the key that an alias leads to, which a refusal does not name.
 func (c *Client) authoriseTarget(ctx context.Context, op *operation, aliasName string, k *key) error {
-	document, err := k.policy()
+	q, err := c.questionAbout(subject{id: k.record.ID, key: k}, &request{}, false)
 	if err != nil {
 		return err
 	}
-	return c.decide(ctx, op, &question{resource: k.arn, shown: c.aliasARN(aliasName), document: document,
-		about: conditions{req: &request{}, key: k, keyID: k.record.ID}})
+	q.shown = c.aliasARN(aliasName)
+	return c.decide(ctx, op, &q)
 }
 
 // authoriseAlias decides on the alias of an operation that concerns one. No key policy can allow that.
@@ -167,7 +173,8 @@ func (c *Client) authoriseAccount(ctx context.Context, op *operation, req *reque
 	case req.aliasName != "":
 		return c.authoriseAlias(ctx, op, req)
 	}
-	return c.decide(ctx, op, &question{resource: "*", shown: "*", about: conditions{req: req}})
+	q := accountQuestion(req)
+	return c.decide(ctx, op, &q)
 }
 
 // noKeyPolicyAllows is the decision on those who are refused without a look at any policy.

@@ -18,7 +18,6 @@ type conditions struct {
 	client *Client
 	ctx    context.Context
 	who    *identity
-	op     *operation
 	req    *request
 	key    *key   // nil: the request is about no key, or there is none
 	keyID  string // of the key, or of the place where it would be; empty: the request is about none

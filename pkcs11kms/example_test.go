@@ -40,18 +40,11 @@ func sign(ctx context.Context, client macs, keyID, message string) error {
 func Example() {
 	ctx := context.Background()
 	// A token for the example. In production the URI names your HSM, and Init ran once.
-	parent, err := os.MkdirTemp("", "pkcs11kms-example-*")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(parent)
-	cfg, err := exampleConfig(ctx, parent)
-	if errors.As(err, new(*softhsm.NotFoundError)) {
+	cfg, remove, found := exampleState(ctx)
+	defer remove()
+	if !found {
 		fmt.Println("tag of 32 bytes; changed message refused: true") // nothing to show without SoftHSM
 		return
-	}
-	if err != nil {
-		log.Fatal(err)
 	}
 	client, err := pkcs11kms.New(ctx, cfg)
 	if err != nil {
@@ -74,18 +67,11 @@ func Example() {
 // A role that may make MACs and do nothing else.
 func ExampleClient_As() {
 	ctx := context.Background()
-	parent, err := os.MkdirTemp("", "pkcs11kms-example-*")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(parent)
-	cfg, err := exampleConfig(ctx, parent)
-	if errors.As(err, new(*softhsm.NotFoundError)) {
+	cfg, remove, found := exampleState(ctx)
+	defer remove()
+	if !found {
 		fmt.Println("made a tag: true\nmay list keys: false") // nothing to show without SoftHSM
 		return
-	}
-	if err != nil {
-		log.Fatal(err)
 	}
 	bridge, err := pkcs11kms.Open(ctx, cfg)
 	if err != nil {
@@ -127,6 +113,20 @@ func ExampleClient_As() {
 	// Output:
 	// made a tag: true
 	// may list keys: false
+}
+
+// exampleState makes a token and a state directory that remove ends. found tells whether there is a SoftHSM for it.
+func exampleState(ctx context.Context) (cfg pkcs11kms.Config, remove func(), found bool) {
+	parent, err := os.MkdirTemp("", "pkcs11kms-example-*")
+	if err != nil {
+		log.Fatal(err)
+	}
+	cfg, err = exampleConfig(ctx, parent)
+	missing := errors.As(err, new(*softhsm.NotFoundError))
+	if err != nil && !missing {
+		log.Fatal(err)
+	}
+	return cfg, func() { os.RemoveAll(parent) }, !missing
 }
 
 // exampleConfig makes a SoftHSM token and a state directory for it.

@@ -36,7 +36,7 @@ func withPrincipalTags(t keystore.PrincipalType, have, add []keystore.Tag) ([]ke
 		if slices.ContainsFunc(add[:i], same) {
 			return nil, iamError(iamInvalidInput, "Duplicate tag keys found. Please note that Tag keys are case insensitive.")
 		}
-		if len(tag.Key) >= 4 && strings.EqualFold(tag.Key[:4], "aws:") {
+		if reservedTag(tag.Key) {
 			return nil, iamError(iamInvalidInput, "aws: prefixed tag key names are not allowed for external use.")
 		}
 		all = append(slices.DeleteFunc(all, same), tag)

@@ -13,7 +13,7 @@ import (
 // A key policy is stored with the unique ids of the users and roles that it names, as in AWS: a namesake that is made later
 // has no access. GetKeyPolicy shows the ARNs of those that are still there, and the unique ids of the others.
 
-const policyModelLimit = 131072 // the constraint of the API model, in characters
+const policyModelLimit = policy.MaxCharacters // the constraint of the API model
 
 var policyPattern = regexp.MustCompile(`^[\x{0009}\x{000A}\x{000D}\x{0020}-\x{00FF}]+$`)
 

@@ -46,16 +46,17 @@ func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, err
 	for name, values := range s.Context {
 		req.given[strings.ToLower(name)] = values
 	}
-	q := question{resource: "*", about: conditions{req: &req}}
-	if s.KeyID != "" {
-		if q, err = c.questionOn(ctx, s, &req); err != nil {
+	q := accountQuestion(&req)
+	switch {
+	case s.KeyID != "":
+		found, err := c.questionOn(ctx, s, &req)
+		if err != nil {
 			return Verdict{}, c.answer(ctx, "SimulatePolicy", "", err)
 		}
-	}
-	switch {
-	case op.private:
-		q = question{resource: "*", about: conditions{req: &req}}
-	case s.KeyID == "":
+		if !op.private {
+			q = found
+		}
+	case !op.private:
 		return Verdict{}, validationError(fmt.Sprintf("%s is decided on a key: name one", s.Action))
 	}
 	d, err := c.decision(ctx, op, &q)

@@ -46,7 +46,7 @@ func withTags(have []keystore.Tag, add []types.Tag, most int) ([]keystore.Tag, e
 			return nil, tagError("Duplicate tag keys")
 		}
 		seen[*tag.TagKey] = true
-		if len(*tag.TagKey) >= 4 && strings.EqualFold((*tag.TagKey)[:4], "aws:") {
+		if reservedTag(*tag.TagKey) {
 			return nil, tagError("Tags beginning with aws: are reserved")
 		}
 		all = slices.DeleteFunc(all, func(t keystore.Tag) bool { return t.Key == *tag.TagKey })
@@ -57,6 +57,12 @@ func withTags(have []keystore.Tag, add []types.Tag, most int) ([]keystore.Tag, e
 	}
 	slices.SortFunc(all, func(a, b keystore.Tag) int { return strings.Compare(a.Key, b.Key) })
 	return all, nil
+}
+
+// reservedTag tells whether a tag key is one of those that AWS keeps to itself, in whatever case.
+func reservedTag(key string) bool {
+	const prefix = "aws:"
+	return len(key) >= len(prefix) && strings.EqualFold(key[:len(prefix)], prefix)
 }
 
 // TagResource adds tags to a key, or gives those that it has another value.
