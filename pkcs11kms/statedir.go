@@ -312,12 +312,9 @@ func withPINFile(uri, path string) (string, error) {
 // ReadPIN returns the user PIN: from the function PIN, or from the file that the URI's pin-source names. Whoever asks
 // must not keep it.
 func (r Region) ReadPIN(ctx context.Context) (string, error) {
-	if r.PIN != nil {
-		return r.PIN(ctx)
-	}
 	u, err := token.ParseURI(r.Token)
 	if err != nil {
 		return "", err
 	}
-	return token.ReadPINFile(u.PINFile)
+	return token.ReadPIN(ctx, u, r.PIN)
 }

@@ -84,7 +84,7 @@ func (t *Token) attach(ctx context.Context, cfg Config, uri URI) error {
 	t.pool = newPool(size, func() *session { return &session{token: t, place: t.pool} })
 	t.streams = newSemaphore(max(1, size/4))
 	key := refusalKey{module: t.loaded.id, serial: f.serial()}
-	pins := pinSource{file: uri.PINFile, callback: cfg.PIN}
+	pins := pinSourceOf(uri, cfg.PIN)
 	err = t.keeper.session.run(&operation{run: func(s *session, _ []byte) error {
 		return login(ctx, t.c, s.handle, f, key, pins, cfg.TryLowPIN)
 	}}, nil)

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +17,13 @@ const maxPINFile = 1024
 // the PIN, so that a PIN which was refused is not tried again unless the file was changed.
 type pinSource struct {
 	file     string
+	exact    bool // see takePIN
 	callback func(context.Context) (string, error)
+}
+
+// pinSourceOf is the callback, or else the file that the URI names.
+func pinSourceOf(uri URI, callback func(context.Context) (string, error)) pinSource {
+	return pinSource{file: uri.PINFile, exact: uri.PINExact, callback: callback}
 }
 
 func (p pinSource) read(ctx context.Context) (pin, stamp string, err error) {
@@ -27,20 +32,18 @@ func (p pinSource) read(ctx context.Context) (pin, stamp string, err error) {
 		if err != nil {
 			return "", "", refuse(PINSource, err, "asking for the token's PIN", "check where the PIN comes from")
 		}
-		if pin == "" {
-			return "", "", refuse(PINSource, nil, "the token's PIN is empty", "give the PIN of the token's user")
-		}
-		return pin, "callback", nil
+		pin, err = takePIN("the token's PIN", []byte(pin), p.exact)
+		return pin, "callback", err
 	}
 	if p.file == "" {
 		return "", "", refuse(PINSource, nil, "no source of the token's PIN is given",
 			"add pin-source=file:/path/to/pin to the URI, and put the PIN into that file")
 	}
-	return readPINFile(p.file)
+	return readPINFile(p.file, p.exact)
 }
 
 // readPINFile reads a PIN file that only its owner, and perhaps a group, can read and only its owner can write.
-func readPINFile(path string) (pin, stamp string, err error) {
+func readPINFile(path string, exact bool) (pin, stamp string, err error) {
 	// Without O_NONBLOCK the open of a named pipe would wait for a writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -63,7 +66,7 @@ func readPINFile(path string) (pin, stamp string, err error) {
 	if err != nil {
 		return "", "", refuse(PINSource, err, "reading the PIN file", "check the file")
 	}
-	pin, err = pinOf(path, text)
+	pin, err = takePIN(fmt.Sprintf("PIN file %q", path), text, exact)
 	return pin, fmt.Sprintf("%s %d %d %v", path, inode(info), info.Size(), info.ModTime().UnixNano()), err
 }
 
@@ -99,19 +102,4 @@ func checkPINFile(path string, info fs.FileInfo) error {
 			"the file must hold the PIN and nothing else")
 	}
 	return nil
-}
-
-// pinOf takes the PIN out of the file's text: one line, with or without a line end.
-func pinOf(path string, text []byte) (string, error) {
-	line := bytes.TrimSuffix(text, []byte("\n"))
-	line = bytes.TrimSuffix(line, []byte("\r"))
-	switch {
-	case len(line) == 0:
-		return "", refuse(PINSource, nil, fmt.Sprintf("PIN file %q is empty", path), "put the PIN of the token's user into it")
-	case len(line) > maxPINFile:
-		return "", refuse(PINSource, nil, fmt.Sprintf("PIN file %q is too large", path), "the file must hold the PIN and nothing else")
-	case bytes.ContainsAny(line, "\x00\r\n"):
-		return "", refuse(PINSource, nil, fmt.Sprintf("PIN file %q holds more than one line", path), "the file must hold the PIN and nothing else")
-	}
-	return string(line), nil
 }

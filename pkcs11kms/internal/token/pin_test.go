@@ -59,8 +59,6 @@ func TestPINFileThatIsRefused(t *testing.T) {
 		pipe:                                          "not a regular file",
 		writePIN(t, "", 0o600):                        "is empty",
 		writePIN(t, "\n", 0o600):                      "is empty",
-		writePIN(t, tok.PIN()+"\n\n", 0o600):          "more than one line",
-		writePIN(t, "# comment\n"+tok.PIN(), 0o600):   "more than one line",
 		writePIN(t, strings.Repeat("x", 4096), 0o600): "too large",
 	} {
 		e := requireRefused(t, withPINFile(cfg, tok, path), token.PINSource, tok.PIN())
@@ -177,16 +175,6 @@ func TestLogHoldsNoSecrets(t *testing.T) {
 	for _, secret := range []string{wrong, message, tok.PIN()} {
 		assert.False(t, containsSecret(log.String(), secret))
 	}
-}
-
-func TestReadPINFile(t *testing.T) {
-	pin, err := token.ReadPINFile(writePIN(t, "just an example\n", 0o600))
-	require.NoError(t, err)
-	assert.Equal(t, "just an example", pin)
-	_, err = token.ReadPINFile(writePIN(t, "just an example", 0o644))
-	var e *token.OpenError
-	require.ErrorAs(t, err, &e)
-	assert.Equal(t, token.PINSource, e.Reason)
 }
 
 func TestAnswersOfLogin(t *testing.T) {

@@ -23,12 +23,14 @@ type URI struct {
 	Model        string // CK_TOKEN_INFO.model
 	ModulePath   string // absolute path of the module
 	PINFile      string // absolute path of the file with the PIN; empty if the URI names none
+	PINExact     bool   // every byte that the source of the PIN holds is part of it; pin-exact=true, which is not of RFC 7512
 }
 
 // attribute is what the parser does with one attribute name.
 type attribute struct {
 	max   int // bytes; a longer value could match no token
 	field func(*URI) *string
+	flag  func(*URI) *bool                   // in place of field: the one value is true
 	check func(value string) (string, error) // nil: the value is taken as it is
 }
 
@@ -43,6 +45,7 @@ var pathAttributes = map[string]attribute{
 var queryAttributes = map[string]attribute{
 	"module-path": {max: 4096, field: func(u *URI) *string { return &u.ModulePath }, check: checkModulePath},
 	"pin-source":  {max: 4096, field: func(u *URI) *string { return &u.PINFile }, check: checkPINSource},
+	"pin-exact":   {max: 4, flag: func(u *URI) *bool { return &u.PINExact }, check: checkTrue},
 }
 
 // refusedAttributes are in RFC 7512 but not for us; the text is the hint.
@@ -101,16 +104,31 @@ func parseAttributes(u *URI, list, separator, extra string, known map[string]att
 		if !ok {
 			return refusedAttribute(name)
 		}
-		if *a.field(u) != "" {
+		if a.given(u) {
 			return badURI("give each attribute once", "parsing the PKCS#11 URI: attribute %q is given twice", name)
 		}
 		value, err := attributeValue(name, raw, extra, a)
 		if err != nil {
 			return err
 		}
-		*a.field(u) = value
+		a.set(u, value)
 	}
 	return nil
+}
+
+func (a attribute) given(u *URI) bool {
+	if a.flag != nil {
+		return *a.flag(u)
+	}
+	return *a.field(u) != ""
+}
+
+func (a attribute) set(u *URI, value string) {
+	if a.flag != nil {
+		*a.flag(u) = true
+		return
+	}
+	*a.field(u) = value
 }
 
 func refusedAttribute(name string) error {
@@ -119,7 +137,7 @@ func refusedAttribute(name string) error {
 	}
 	for _, both := range []map[string]attribute{pathAttributes, queryAttributes} {
 		if _, ok := both[name]; ok {
-			return badURI("token, serial, manufacturer and model stand before the '?', separated by ';'; module-path and pin-source behind it, separated by '&'",
+			return badURI("token, serial, manufacturer and model stand before the '?', separated by ';'; module-path, pin-source and pin-exact behind it, separated by '&'",
 				"parsing the PKCS#11 URI: attribute %q stands on the wrong side of the '?'", name)
 		}
 	}
@@ -159,6 +177,13 @@ func attributeValue(name, raw, extra string, a attribute) (string, error) {
 func checkModulePath(value string) (string, error) {
 	if !filepath.IsAbs(value) {
 		return "", badURI("give the module's whole path: module-path=/path/to/module.so", "parsing the PKCS#11 URI: module-path %q is not absolute", value)
+	}
+	return value, nil
+}
+
+func checkTrue(value string) (string, error) {
+	if value != "true" {
+		return "", badURI("write pin-exact=true, or leave it out", "parsing the PKCS#11 URI: pin-exact is not true")
 	}
 	return value, nil
 }
@@ -235,6 +260,9 @@ func (u URI) String() string {
 	add(&query, "module-path", u.ModulePath, "/")
 	if u.PINFile != "" {
 		add(&query, "pin-source", "file:"+u.PINFile, "/")
+	}
+	if u.PINExact {
+		add(&query, "pin-exact", "true", "")
 	}
 	s := "pkcs11:" + strings.Join(path, ";")
 	if len(query) > 0 {
