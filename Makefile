@@ -15,8 +15,11 @@ TEST_TOOLS = $(call missing,command -v pkcs11-tool,opensc) $(call missing,$(aws2
   $(call missing,command -v openssl,openssl)
 export CGO_ENABLED = 1
 
+# What "version" prints: the tag and the commit. In an unpacked archive there is none, unless it is given: make VERSION=v1.2.3
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+
 build:
-	$(GO) build -trimpath -o bin/pkcs11kms ./cmd/pkcs11kms
+	$(GO) build -trimpath -ldflags '-X main.release=$(VERSION)' -o bin/pkcs11kms ./cmd/pkcs11kms
 
 # The quick start: installs SoftHSM when it is missing, builds, runs the main job, and then the development server in the
 # foreground until Ctrl-C.

@@ -30,6 +30,9 @@ var (
 
 const command = "./cmd/pkcs11kms"
 
+// testRelease is the version that the binaries are built as, in the way of the Makefile.
+const testRelease = "v0.0.0-test"
+
 const envCrashAt = "PKCS11KMS_CRASH_AT"
 
 // binaryDir holds what build made. Only the builds, which may run at once, and the end of the run use it.
@@ -49,7 +52,7 @@ func build(name, pkg, verb string, flags ...string) (string, error) {
 	}
 	built = true
 	file := filepath.Join(dir, name)
-	args := append([]string{verb, "-race", "-buildvcs=false", "-o", file}, flags...)
+	args := append([]string{verb, "-race", "-buildvcs=false", "-ldflags", "-X main.release=" + testRelease, "-o", file}, flags...)
 	cmd := exec.Command("go", append(args, pkg)...)
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -83,6 +84,60 @@ func TestQuickstart(t *testing.T) {
 	require.Zero(t, second.code, "%s", second.stderr)
 	typed, _ = commands(second)
 	assert.Len(t, typed, 11, "the directory is kept")
+}
+
+// TestREADMEFromTheFirstLine pastes what the README begins with: make run, here its script with a binary that is built already
+// and without the server in its end, and then the commands for the other terminal.
+func TestREADMEFromTheFirstLine(t *testing.T) {
+	softhsm.NewToken(t)
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?s)```\\w+\n(.*?)```").FindAllSubmatch(readme, 2)
+	require.Len(t, blocks, 2)
+	require.Regexp(t, `^make run +#[^\n]*\n$`, string(blocks[0][1]))
+
+	makefile, err := os.ReadFile("../Makefile")
+	require.NoError(t, err)
+	require.Contains(t, string(makefile), "sh test/quickstart.sh bin/pkcs11kms $(STATE_DIR)\n")
+	stateDir := regexp.MustCompile(`(?m)^STATE_DIR \?= (\S+)$`).FindSubmatch(makefile)
+	require.NotNil(t, stateDir)
+	dir, script := t.TempDir(), "set -e\nunset PKCS11KMS_STATE_DIR\n"
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "bin"), 0o700))
+	require.NoError(t, os.Link(executable(t, realBinary), filepath.Join(dir, "bin", "pkcs11kms")))
+	quickstart, err := filepath.Abs("quickstart.sh")
+	require.NoError(t, err)
+	script += "sh '" + quickstart + "' bin/pkcs11kms " + string(stateDir[1]) + "\necho THE OTHER TERMINAL\n" + string(blocks[1][1])
+
+	cmd := exec.Command(tool(t, "sh", "sh"), "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "QUICKSTART_SERVE=0", "PATH=/usr/bin:/bin")
+	r, err := run(cmd)
+	require.NoError(t, err)
+	require.Zero(t, r.code, "%s\n%s", r.stdout, r.stderr)
+	_, mac, _ := strings.Cut(string(r.stdout), "THE OTHER TERMINAL\n")
+	assert.Regexp(t, `^[A-Za-z0-9+/]{43}=\n$`, mac)
+}
+
+// TestMakeNotesTheVersion: in a checkout whose commit has a tag, the build that make prints notes the tag, and what is noted so
+// is what version prints.
+func TestMakeNotesTheVersion(t *testing.T) {
+	tool(t, "git", "git")
+	dir := t.TempDir()
+	makefile, err := filepath.Abs("../Makefile")
+	require.NoError(t, err)
+	script := `git init -q . && git -c user.name=test -c user.email=test@example.com commit -q --allow-empty -m test && git tag "$2" && make -n -f "$1" build`
+	cmd := exec.Command(tool(t, "make", "make"), "--version")
+	require.NoError(t, cmd.Run())
+	cmd = exec.Command(tool(t, "sh", "sh"), "-c", script, "sh", makefile, "v9.8.7")
+	cmd.Dir = dir
+	r, err := run(cmd)
+	require.NoError(t, err)
+	require.Zero(t, r.code, "%s", r.stderr)
+	require.Contains(t, string(r.stdout), "-ldflags '-X main.release=v9.8.7'")
+
+	r, err = run(exec.Command(executable(t, realBinary), "version"))
+	require.NoError(t, err)
+	assert.Regexp(t, `^pkcs11kms `+testRelease+` \(go\S+ \w+/\w+\)\n$`, string(r.stdout))
 }
 
 // TestQuickstartServes runs the script to its end, which is a server, follows what that prints, and stops it as Ctrl-C does.

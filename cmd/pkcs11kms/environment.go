@@ -17,18 +17,19 @@ type variable struct {
 }
 
 var (
-	envStateDir   = variable{"PKCS11KMS_STATE_DIR", "--state-dir", "the state directory"}
-	envPIN        = variable{"PKCS11KMS_PIN", "", "the user PIN, in place of pin-source; only where there is one region"}
-	envModule     = variable{softhsm.EnvModule, "", "the SoftHSM module, when it is in no usual place (init --softhsm)"}
-	envSoftHSM    = variable{softhsm.EnvConfig, "", "SoftHSM's configuration, for a token that init --softhsm did not make"}
-	envAccessKey  = variable{"AWS_ACCESS_KEY_ID", "", "the access key, for --endpoint-url"}
-	envSecret     = variable{"AWS_SECRET_ACCESS_KEY", "", "its secret"}
-	envProfile    = variable{"AWS_PROFILE", "", "the profile of the AWS configuration, in place of an access key"}
-	envRegion     = variable{"AWS_REGION", "--region", "the region, for --endpoint-url"}
-	envCABundle   = variable{"AWS_CA_BUNDLE", "", "certificates (PEM) of the authorities to trust, for --endpoint-url"}
-	allVariables  = []variable{envStateDir, envPIN, envModule, envSoftHSM, envAccessKey, envSecret, envProfile, envRegion, envCABundle}
-	childSecrets  = []variable{envPIN, envSecret} // never handed to a child process
-	noEnvironment = "-"
+	envStateDir     = variable{"PKCS11KMS_STATE_DIR", "--state-dir", "the state directory"}
+	envPIN          = variable{"PKCS11KMS_PIN", "", "the user PIN, in place of pin-source; only where there is one region"}
+	envModule       = variable{softhsm.EnvModule, "", "the SoftHSM module, when it is in no usual place (init --softhsm)"}
+	envSoftHSM      = variable{softhsm.EnvConfig, "", "SoftHSM's configuration, for a token that init --softhsm did not make"}
+	envAccessKey    = variable{"AWS_ACCESS_KEY_ID", "", "the access key, for --endpoint-url"}
+	envSecret       = variable{"AWS_SECRET_ACCESS_KEY", "", "its secret"}
+	envSessionToken = variable{"AWS_SESSION_TOKEN", "", "must not be set: a pkcs11kms server has no temporary credentials"}
+	envProfile      = variable{"AWS_PROFILE", "", "the profile of the AWS configuration, in place of an access key"}
+	envRegion       = variable{"AWS_REGION", "--region", "the region, for --endpoint-url"}
+	envCABundle     = variable{"AWS_CA_BUNDLE", "", "certificates (PEM) of the authorities to trust, for --endpoint-url"}
+	allVariables    = []variable{envStateDir, envPIN, envModule, envSoftHSM, envAccessKey, envSecret, envSessionToken, envProfile, envRegion, envCABundle}
+	childSecrets    = []variable{envPIN, envSecret, envSessionToken} // never handed to a child process
+	noEnvironment   = "-"
 )
 
 func (v variable) value() string { return os.Getenv(v.name) }

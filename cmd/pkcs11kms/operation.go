@@ -74,12 +74,14 @@ func operations(name, group, short, long, example string) *cobra.Command {
 		Example: "  " + example,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown operation %q of %s", args[0], name)
+				return unknownOperation(name, args[0])
 			}
 			return usagef("the following arguments are required: operation")
 		},
 	}
 }
+
+func unknownOperation(of, word string) error { return usagef("unknown operation %q of %s", word, of) }
 
 func noArguments(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {

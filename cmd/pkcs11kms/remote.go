@@ -51,6 +51,7 @@ func (a *app) remoteClient(ctx context.Context) (*kms.Client, error) {
 	if err := checkCredentials(ctx, cfg.Credentials); err != nil {
 		return nil, err
 	}
+	a.tokenHint = sessionTokenHint(ctx, cfg.Credentials)
 	return kms.NewFromConfig(cfg, func(o *kms.Options) {
 		o.BaseEndpoint = aws.String(a.endpoint)
 		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
@@ -85,8 +86,22 @@ func checkCredentials(ctx context.Context, found aws.CredentialsProvider) error 
 
 // authenticationHints are for the errors of the API by which a server tells that it does not know the access key.
 var authenticationHints = map[string]string{
-	"UnrecognizedClientException": "the server knows no such active access key: pkcs11kms iam list-access-keys shows those there are",
-	"InvalidSignatureException":   "check the secret of the access key, the region and the clock of this machine",
+	"UnrecognizedClientException": "the server knows no such active access key; where its state directory is, this shows those there are:\n" +
+		"pkcs11kms iam list-access-keys",
+	"InvalidSignatureException": "check the secret of the access key, the region and the clock of this machine",
+}
+
+// sessionTokenHint names a session token that is sent along: a pkcs11kms server knows none, so one that is left from work with
+// AWS makes it refuse the best access key. Without one it is empty.
+func sessionTokenHint(ctx context.Context, found aws.CredentialsProvider) string {
+	used, err := found.Retrieve(ctx)
+	switch {
+	case err != nil || used.SessionToken == "":
+		return ""
+	case envSessionToken.value() == used.SessionToken:
+		return "a session token was sent, which a pkcs11kms server does not know: unset " + envSessionToken.name + "\n"
+	}
+	return "a session token was sent, which a pkcs11kms server does not know: take it out of the profile (" + used.Source + ")\n"
 }
 
 // remoteError turns what the SDK says of a server into what a person can use: errors of the API stay what they are.
@@ -97,7 +112,7 @@ func (a *app) remoteError(err error) error {
 	switch {
 	case errors.As(err, &api):
 		if hint, ok := authenticationHints[api.ErrorCode()]; ok {
-			return &environmentError{err, hint}
+			return &environmentError{err, a.tokenHint + hint}
 		}
 		return err
 	case errors.As(err, &sent):

@@ -29,6 +29,8 @@ type app struct {
 	debug    bool
 	endpoint string
 
+	tokenHint string // see sessionTokenHint
+
 	search  *jmespath.JMESPath // of query; nil without one
 	started bool               // the command line was understood: an error is no usage error any more
 }
@@ -87,10 +89,13 @@ func (a *app) rootCommand() *cobra.Command {
 			"  pkcs11kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC\n" +
 			"  pkcs11kms list-keys --query 'Keys[].KeyId' --output text\n" +
 			"  pkcs11kms list-keys --endpoint-url http://127.0.0.1:4599",
+		Version:           version(), // for --version and -v
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.begin(cmd) },
 	}
+	root.SetFlagErrorFunc(flagError)
+	root.SetVersionTemplate(versionLine())
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
@@ -122,6 +127,15 @@ func (a *app) globalFlags(root *cobra.Command) {
 	flags.StringVar(&a.query, "query", "", "a JMESPath expression that picks from the response")
 	flags.BoolVar(&a.debug, "debug", false, "write the log to standard error")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputFormats, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// flagError is what is wrong with a command line whose flags cannot be read. Below a command that only has others below it, a
+// word that names none of them is the mistake, and its flags are only strange because of that.
+func flagError(cmd *cobra.Command, err error) error {
+	if words := cmd.Flags().Args(); cmd.HasSubCommands() && cmd.HasParent() && len(words) > 0 {
+		return unknownOperation(cmd.Name(), words[0])
+	}
+	return err
 }
 
 // must ends the program over a mistake in its own tables, which every run and test would show.

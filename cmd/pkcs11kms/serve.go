@@ -94,7 +94,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err != nil {
 		return stopped(ctx, err)
 	}
-	defer closing(bridge, &err)
+	defer func() { err = s.closed(bridge.Close(), err) }()
 	ctx, s.stop = context.WithCancelCause(ctx)
 	defer s.stop(nil)
 	hangups.start(listen.Certificate)
@@ -247,6 +247,19 @@ func (s *serving) outcome(cause, err error) error {
 	}
 	s.log.Info("stopped")
 	return nil
+}
+
+// closed tells what to report of a run after which the state directory was closed. To report, an error after a signal would be
+// an interrupt; but the signal was obeyed, and this is something else.
+func (s *serving) closed(closing, err error) error {
+	if closing == nil {
+		return err
+	}
+	s.log.Error("closing the state directory", "error", closing, "hint", hintOf(closing))
+	if err == nil {
+		return exitError(exitEnvironment)
+	}
+	return err
 }
 
 // announce tells that the server accepts connections: in the log, on standard output and to the service manager.

@@ -182,6 +182,20 @@ func TestHangupWithoutACertificate(t *testing.T) {
 	assert.Zero(t, code)
 }
 
+// TestSignalAfterTheStateDirectoryMoved: the signal is obeyed, and what is wrong is no interrupt.
+func TestSignalAfterTheStateDirectoryMoved(t *testing.T) {
+	for _, sig := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		p := newProgram(t)
+		d := p.serve(anyPort...)
+		require.NoError(t, os.Rename(filepath.Join(p.dir, "kms"), filepath.Join(p.dir, "moved")))
+		code, err := d.stop(sig)
+		require.NoError(t, err)
+		assert.Equal(t, 3, code, d.log)
+		assert.NotContains(t, d.log.String(), "interrupted")
+		assert.Contains(t, d.log.String(), "closing the state directory")
+	}
+}
+
 // TestHangupOfADevelopmentServer: with its terminal gone nobody would stop it.
 func TestHangupOfADevelopmentServer(t *testing.T) {
 	p := newProgram(t)

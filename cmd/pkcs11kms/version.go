@@ -1,31 +1,47 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
 
+// release is what "make build" notes of the checkout: the tag, the commit since, and whether files were changed
+// (git describe). It is written by the linker, and empty in other builds.
+var release string
+
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		GroupID: groupMore,
 		Short:   "Print the version",
-		Long:    "Print the version.\n\nPrints the module's version, the commit it was built from, and the Go version.",
+		Long:    "Print the version.\n\nPrints the module's version or the commit it was built from, and the Go version, as --version and -v do.",
 		Example: "  pkcs11kms version",
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			return a.printf("pkcs11kms %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return a.write([]byte(versionLine()))
 		},
 	}
 }
 
-// version is what the Go tool noted in the binary. A build from a checkout carries the commit in it.
+func versionLine() string {
+	return fmt.Sprintf("pkcs11kms %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// unknownVersion is that of a build of which nothing was noted, as one from an unpacked archive by plain "go build".
+const unknownVersion = "(unknown: built without version control)"
+
+// version is what was noted in the binary: by make, or else by the Go tool, which knows the tag of a module that it has
+// downloaded and the commit of a checkout.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return unknownVersion
 	}
 	return info.Main.Version
 }
