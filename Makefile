@@ -1,5 +1,5 @@
 # make run and make test do all set-up themselves; everything else expects that they ran once.
-.PHONY: build run check test bench fuzz soak tools clean
+.PHONY: build run check test bench fuzz soak mutants tools clean
 
 GO ?= go
 STATE_DIR ?= .pkcs11kms-dev
@@ -59,6 +59,10 @@ fuzz:
 	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 	  done; \
 	done
+
+# Small faults in the code, one at a time: which of them does no test notice? See CONTRIBUTING.md. Takes an hour or more.
+mutants: tools
+	$(GO) run ./test/mutants $(MUTANTS)
 
 clean:
 	rm -rf bin
