@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -35,24 +33,27 @@ func (a *app) jwtSignCommand() *cobra.Command {
 	cmd := verb(groupTokens, "sign --key-id ID --claims JSON [--expires-in DURATION] [flags]", "Make a token",
 		"Prints the token. The claims are one JSON object, whose numbers keep their form. --expires-in adds exp, and iat\n"+
 			"unless it is there. A token without exp is valid for as long as its key: that must be asked for by\n"+
-			"--expires-in "+forever+", unless the claims have an exp of their own.",
+			"--expires-in "+forever+", unless the claims have an exp of their own. Times that no token can mean are refused:\n"+
+			"an exp that has passed, or one in milliseconds.",
 		"pkcs11kms jwt sign --key-id alias/tokens --claims '{\"sub\":\"alice\"}' --expires-in 1h",
 		"pkcs11kms jwt sign --key-id alias/tokens --claims file://claims.json --expires-in 15m --header '{\"typ\":\"at+jwt\"}'")
 	cmd.Annotations = map[string]string{takesEndpoint: ""} // the output is the token alone
 	var keyID, claims, expires, header *string
 	var algorithm string
+	var anyTimes bool
 	in := newInput(cmd)
 	in.text(&keyID, "key-id", tokenKeyUsage+" (required)")
 	in.text(&claims, "claims", "a JSON object, or file://PATH (required)")
 	in.text(&expires, "expires-in", "how long the token is valid, such as 90s, 15m or 24h, or "+forever)
 	enum(in, &algorithm, "algorithm", "such as PS256 (default: the one of the key's spec; RS256 for RSA)", algorithms())
 	in.text(&header, "header", "further members of the header, a JSON object")
+	in.boolean(func(on bool) { anyTimes = on }, "allow-any-times", "sign an exp that has passed, and times beyond the year 9999")
 	in.require("key-id", "claims")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := in.parse(); err != nil {
 			return err
 		}
-		cfg := jwt.SignerConfig{KeyID: aws.ToString(keyID)}
+		cfg := jwt.SignerConfig{KeyID: aws.ToString(keyID), AllowAnyTimes: anyTimes}
 		if err := signerOf(&cfg, *claims, expires, algorithm, header); err != nil {
 			return err
 		}
@@ -63,10 +64,12 @@ func (a *app) jwtSignCommand() *cobra.Command {
 				return &usageError{err: err}
 			}
 			token, err := signer.Sign(cmd.Context(), json.RawMessage(*claims))
-			if errors.Is(err, jwt.ErrClaims) {
+			switch {
+			case errors.Is(err, jwt.ErrTimes):
+				return &usageError{err: err, hint: "to sign it all the same, add --allow-any-times"}
+			case errors.Is(err, jwt.ErrClaims):
 				return &usageError{err: err}
-			}
-			if err != nil {
+			case err != nil:
 				return err
 			}
 			return a.printf("%s\n", token)
@@ -118,83 +121,6 @@ func signerOf(cfg *jwt.SignerConfig, claims string, expires *string, algorithm s
 		}
 	}
 	return nil
-}
-
-func (a *app) jwtVerifyCommand() *cobra.Command {
-	cmd := verb(groupTokens, "verify --key-id ID [--key-id ID...] TOKEN|-", "Verify a token and print its claims",
-		"The token must be one of the keys named, or with --jwks of a JWK Set. Its kid chooses among those and never\n"+
-			"another. For - the token is read from standard input, where it does not show in the list of processes.\n"+
-			"A token that does not verify is refused with the exit code 1; its content is not shown.",
-		"pkcs11kms jwt sign --key-id alias/tokens --claims '{\"sub\":\"alice\"}' --expires-in 1h | pkcs11kms jwt verify --key-id alias/tokens -",
-		"pkcs11kms jwt sign --key-id alias/signer --claims '{\"sub\":\"alice\"}' --expires-in 1h | pkcs11kms jwt verify --jwks file://jwks.json -")
-	cmd.Args = oneToken
-	var keyIDs []string
-	var document *string
-	in := newInput(cmd)
-	in.list(&keyIDs, "key-id", tokenKeyUsage+" of a key whose tokens are taken; may be repeated")
-	in.text(&document, "jwks", "in place of --key-id: a JWK Set, or file://PATH; no KMS is asked")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := in.parse(); err != nil {
-			return err
-		}
-		if (len(keyIDs) == 0) == (document == nil) {
-			return usagef("exactly one of --key-id and --jwks is required")
-		}
-		token, err := a.readToken(cmd.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		if document != nil {
-			return a.verifyByKeySet(cmd.Context(), *document, token)
-		}
-		return a.withClient(cmd.Context(), func(client api) error {
-			return a.verifyToken(cmd.Context(), jwt.VerifierConfig{Client: namedCalls{client}, KeyIDs: keyIDs}, token)
-		})
-	}
-	return cmd
-}
-
-func oneToken(_ *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return usagef("one token is required, or - for standard input; there are %d", len(args))
-	}
-	return nil
-}
-
-// readToken returns the argument, or standard input without the line end.
-func (a *app) readToken(ctx context.Context, argument string) (string, error) {
-	if argument != standardInput {
-		return argument, nil
-	}
-	const more = 16 // than a token has, for line ends; of a longer one it shows that it is too long
-	text, err := io.ReadAll(io.LimitReader(interruptible(ctx, a.stdin), jwt.MaxTokenBytes+more))
-	if err != nil {
-		return "", &unreadableError{standardInput, err}
-	}
-	return strings.TrimSpace(string(text)), nil
-}
-
-func (a *app) verifyByKeySet(ctx context.Context, document, token string) error {
-	if a.endpoint != "" {
-		return usagef("--endpoint-url does not go with --jwks, for which no server is asked")
-	}
-	set, err := jwt.ParseKeySet([]byte(document))
-	if err != nil {
-		return usagef("argument --jwks: %w", err)
-	}
-	return a.verifyToken(ctx, jwt.VerifierConfig{KeySet: set}, token)
-}
-
-func (a *app) verifyToken(ctx context.Context, cfg jwt.VerifierConfig, token string) error {
-	verifier, err := jwt.NewVerifier(cfg)
-	if err != nil {
-		return err
-	}
-	var claims json.RawMessage
-	if err := verifier.Verify(ctx, token, &claims); err != nil {
-		return err
-	}
-	return a.printJSON("Claims", claims)
 }
 
 func (a *app) jwtKeySetCommand() *cobra.Command {

@@ -17,8 +17,12 @@ var (
 	ErrUnknownKey = errors.New("its kid names no key that may be used here")
 	// ErrAlgorithm says that an algorithm does not go with the key, or is none of this package's.
 	ErrAlgorithm = errors.New("the algorithm does not go with the key")
+	// ErrNoUsableKey says that a key set has no key that can verify anything here.
+	ErrNoUsableKey = errors.New("no key of the set can be used")
 	// ErrClaims says that claims cannot be signed: they are no JSON object, say, or have an exp that is no time.
 	ErrClaims = errors.New("the claims cannot be signed")
+	// ErrTimes says, beside ErrClaims, that nobody could use a token with the exp, nbf or iat of the claims.
+	ErrTimes = errors.New("no token with these times can be of use")
 	// ErrTooLong says that a token is longer than MaxTokenBytes, or what is signed of it longer than KMS takes.
 	ErrTooLong = errors.New("the token is too long")
 )

@@ -103,10 +103,12 @@ func (f *fixture) verifier(cfg jwt.VerifierConfig, keyIDs ...string) *jwt.Verifi
 	return v
 }
 
-// sign makes a token with a key id or an alias.
+// sign makes a token with a key id or an alias. Its times are those of a test's clock, if it has one.
 func (f *fixture) sign(keyID string, claims any) string {
 	f.t.Helper()
-	token, err := jwt.Sign(f.t.Context(), f.remote, keyID, claims)
+	signer, err := jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: keyID, AllowAnyTimes: true})
+	require.NoError(f.t, err)
+	token, err := signer.Sign(f.t.Context(), claims)
 	require.NoError(f.t, err)
 	return token
 }

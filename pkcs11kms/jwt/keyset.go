@@ -1,39 +1,36 @@
 package jwt
 
 import (
+	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
-	"slices"
+	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/strictjson"
 )
 
 // KeySet is a JWK Set (RFC 7517 section 5) of public keys. encoding/json writes it; ParseKeySet reads it.
 type KeySet struct {
 	Keys []JWK `json:"keys"`
+	// Ignored are the keys of the document that ParseKeySet could not use. They are not among Keys.
+	Ignored []IgnoredKey `json:"-"`
 }
 
-// JWK is a public key (RFC 7517 section 4, RFC 7518 section 6). Numbers are big-endian in base64url without padding.
-type JWK struct {
-	Kty string `json:"kty"`           // RSA or EC
-	Kid string `json:"kid"`           // the id of the KMS key
-	Use string `json:"use,omitempty"` // sig
-	Alg string `json:"alg,omitempty"` // ES256, ES384 or ES512; absent for RSA keys, which have six algorithms
-	N   string `json:"n,omitempty"`   // RSA: the modulus
-	E   string `json:"e,omitempty"`   // RSA: the exponent
-	Crv string `json:"crv,omitempty"` // EC: P-256, P-384 or P-521
-	X   string `json:"x,omitempty"`   // EC: the coordinates, as long as the curve's field
-	Y   string `json:"y,omitempty"`
+// IgnoredKey is a key of a set that does not serve, and why.
+type IgnoredKey struct {
+	Position int    // among the keys of the document, from 1
+	Kid      string // as it stands there: somebody else's text; empty if there is none
+	Reason   error
+}
+
+// String names the key and the reason, like: key 2 ("2026-01"): its e is no base64url without padding.
+func (k IgnoredKey) String() string {
+	if k.Kid == "" {
+		return fmt.Sprintf("key %d: %v", k.Position, k.Reason)
+	}
+	return fmt.Sprintf("key %d (%q): %v", k.Position, brief(k.Kid), k.Reason)
 }
 
 // PublicKeySet returns the public keys of signing keys, for a consumer's KeySet or for a document that others fetch. keyIDs
@@ -72,193 +69,189 @@ func (s *KeySet) has(kid string) bool {
 	return false
 }
 
-// jwk writes the public half.
-func (k *Key) jwk() (JWK, error) {
-	public, err := x509.ParsePKIXPublicKey(k.public.DER())
-	if err != nil {
-		return JWK{}, fmt.Errorf("writing the key %q: %w", k.id, err)
-	}
-	switch public := public.(type) {
-	case *rsa.PublicKey:
-		return JWK{Kty: "RSA", Kid: k.id, Use: "sig", N: encodeSegment(public.N.Bytes()),
-			E: encodeSegment(big.NewInt(int64(public.E)).Bytes())}, nil
-	case *ecdsa.PublicKey:
-		point, err := public.Bytes() // 4, x, y
-		if err != nil {
-			return JWK{}, fmt.Errorf("writing the key %q: %w", k.id, err)
-		}
-		method, err := MethodFor(k.spec)
-		if err != nil {
-			return JWK{}, err
-		}
-		x, y := point[1:1+len(point)/2], point[1+len(point)/2:]
-		return JWK{Kty: "EC", Kid: k.id, Use: "sig", Alg: method.name, Crv: public.Params().Name, X: encodeSegment(x), Y: encodeSegment(y)}, nil
-	}
-	return JWK{}, fmt.Errorf("writing the key %q: a %T has no form here", k.id, public)
-}
+// The most that ParseKeySet reads: bytes of the document, and keys in it.
+const (
+	maxKeySet     = 1 << 20
+	maxKeysOfASet = 1000
+)
 
-// maxKeySet is the longest document that ParseKeySet reads, in bytes.
-const maxKeySet = 1 << 20
-
-// ParseKeySet reads a JWK Set that anybody made. As RFC 7517 asks, keys of other kinds, curves, uses and algorithms than this
-// package's are left out, and members that are not known passed over. A key with a private or malformed part, without a kid, or with
-// the kid of another is an error: so is every RSA key but those of 2048, 3072 or 4096 bits with the exponent 65537.
+// ParseKeySet reads a JWK Set that anybody made. As RFC 7517 section 5 asks, a key that is of no use here does not disturb
+// the others: one of another kind, curve, use or algorithm than this package's, with a private or malformed part, an RSA key
+// that has another length than 2048, 3072 or 4096 bits or another exponent than 65537. Such keys are in Ignored, and so are a
+// key that stands there twice, and keys of one kid that cannot be told apart by the algorithm. A set with no key left is
+// ErrNoUsableKey; a document that is no JWK Set, with more than a MiB or 1,000 keys, is an error as well.
 func ParseKeySet(doc []byte) (*KeySet, error) {
-	if len(doc) > maxKeySet {
-		return nil, fmt.Errorf("reading a key set: it is longer than %d bytes", maxKeySet)
-	}
-	var raw map[string]json.RawMessage
-	if err := strictjson.Decode(doc, &raw); err != nil {
-		return nil, fmt.Errorf("reading a key set: %w", err)
-	}
-	var list []map[string]json.RawMessage
-	if err := json.Unmarshal(raw["keys"], &list); err != nil {
-		return nil, errors.New("reading a key set: it has no list of keys")
-	}
-	set := &KeySet{Keys: []JWK{}}
-	for i, members := range list {
-		jwk, err := parseJWK(members)
-		if err != nil {
-			return nil, fmt.Errorf("reading a key set: key %d: %w", i+1, err)
-		}
-		if jwk != nil {
-			set.Keys = append(set.Keys, *jwk)
-		}
-	}
-	if _, err := set.keys(); err != nil {
+	set, err := parseKeySet(doc)
+	if err != nil {
 		return nil, fmt.Errorf("reading a key set: %w", err)
 	}
 	return set, nil
 }
 
-// parseJWK returns nil for a key that is not for us.
-func parseJWK(members map[string]json.RawMessage) (*JWK, error) {
-	var jwk JWK
-	for name, target := range map[string]*string{"kty": &jwk.Kty, "kid": &jwk.Kid, "use": &jwk.Use, "alg": &jwk.Alg,
-		"n": &jwk.N, "e": &jwk.E, "crv": &jwk.Crv, "x": &jwk.X, "y": &jwk.Y} {
-		text, ok := members[name]
-		if ok && (text[0] != '"' || json.Unmarshal(text, target) != nil) {
-			return nil, fmt.Errorf("its %s is no string", name)
-		}
+func parseKeySet(doc []byte) (*KeySet, error) {
+	if len(doc) > maxKeySet {
+		return nil, fmt.Errorf("it is longer than %d bytes", maxKeySet)
 	}
-	if jwk.foreign() {
-		return nil, nil
-	}
-	for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "oth"} {
-		if _, ok := members[name]; ok {
-			return nil, errors.New("it is a private key, which does not belong here")
-		}
-	}
-	text, restricted := members["key_ops"]
-	var operations []string
-	if restricted && json.Unmarshal(text, &operations) != nil {
-		return nil, errors.New("its key_ops is no list of strings")
-	}
-	if restricted && !slices.Contains(operations, "verify") {
-		return nil, nil
-	}
-	return &jwk, nil
-}
-
-// foreign tells a key of a kind, for a use or of an algorithm that is not this package's.
-func (j *JWK) foreign() bool {
-	_, knownCurve := curves[j.Crv]
-	_, unknownAlg := MethodNamed(j.Alg)
-	return j.Kty != "RSA" && (j.Kty != "EC" || j.Crv != "" && !knownCurve) ||
-		j.Use != "" && j.Use != "sig" || j.Alg != "" && unknownAlg != nil
-}
-
-// fixedKeys are keys that no KMS was asked for, by kid.
-type fixedKeys map[string]*Key
-
-func (f fixedKeys) find(_ context.Context, kid string) (*Key, error) {
-	if key := f[kid]; key != nil {
-		return key, nil
-	}
-	return nil, invalid(ErrUnknownKey)
-}
-
-// keys makes keys of the set, all of which must be good.
-func (s *KeySet) keys() (fixedKeys, error) {
-	keys := fixedKeys{}
-	for _, jwk := range s.Keys {
-		key, err := jwk.key()
-		if err != nil {
-			return nil, fmt.Errorf("key %q: %w", brief(jwk.Kid), err)
-		}
-		if keys[key.id] != nil {
-			return nil, fmt.Errorf("two keys have the kid %q", brief(key.id))
-		}
-		keys[key.id] = key
-	}
-	return keys, nil
-}
-
-func (j JWK) key() (*Key, error) {
-	if j.Kid == "" {
-		return nil, errors.New("it has no kid")
-	}
-	if j.Use != "" && j.Use != "sig" {
-		return nil, fmt.Errorf("its use is %q: it is not for signatures", brief(j.Use))
-	}
-	key := &Key{ctx: context.Background(), id: j.Kid}
-	var err error
-	switch j.Kty {
-	case "RSA":
-		key.spec, key.public, err = j.rsa()
-	case "EC":
-		key.spec, key.public, err = j.ec()
-	default:
-		err = fmt.Errorf("kty %q is neither RSA nor EC", brief(j.Kty))
-	}
-	if err != nil || j.Alg == "" {
-		return key, err
-	}
-	if key.only, err = MethodNamed(j.Alg); err != nil {
+	members, err := strictjson.Members(doc)
+	if err != nil {
 		return nil, err
 	}
-	return key, key.allows(key.only)
-}
-
-func (j JWK) rsa() (types.KeySpec, *pubkey.Key, error) {
-	n, err := decodeSegment(j.N)
-	if err != nil {
-		return "", nil, fmt.Errorf("its n is %w", err)
+	var list []json.RawMessage
+	if err := json.Unmarshal(members["keys"], &list); err != nil || list == nil {
+		return nil, errors.New("it has no list of keys")
 	}
-	e, err := decodeSegment(j.E)
-	if err != nil {
-		return "", nil, fmt.Errorf("its e is %w", err)
+	if len(list) > maxKeysOfASet {
+		return nil, fmt.Errorf("it has more than %d keys", maxKeysOfASet)
 	}
-	for spec, pair := range pairSpecs {
-		if bits := pair.RSABits(); bits > 0 && bits == new(big.Int).SetBytes(n).BitLen() {
-			public, err := pubkey.FromRSA(pair, n, e)
-			return spec, public, err
+	jwks, wrong := make([]JWK, len(list)), make([]error, len(list))
+	for i, text := range list {
+		jwks[i], wrong[i] = parseJWK(text)
+	}
+	sortOut(jwks, wrong)
+	set := &KeySet{Keys: []JWK{}}
+	for i, jwk := range jwks {
+		if wrong[i] == nil {
+			set.Keys = append(set.Keys, jwk)
+		} else {
+			set.Ignored = append(set.Ignored, IgnoredKey{i + 1, jwk.Kid, wrong[i]})
 		}
 	}
-	return "", nil, errors.New("its n has neither 2048 nor 3072 nor 4096 bits")
-}
-
-// curves are the key specs of the values of crv.
-var curves = map[string]types.KeySpec{
-	elliptic.P256().Params().Name: types.KeySpecEccNistP256,
-	elliptic.P384().Params().Name: types.KeySpecEccNistP384,
-	elliptic.P521().Params().Name: types.KeySpecEccNistP521,
-}
-
-func (j JWK) ec() (types.KeySpec, *pubkey.Key, error) {
-	spec, ok := curves[j.Crv]
-	if !ok {
-		return "", nil, fmt.Errorf("crv %q is none of P-256, P-384, P-521", brief(j.Crv))
+	if len(set.Keys) == 0 {
+		return nil, noUsableKey(set.Ignored)
 	}
-	pair := pairSpecs[spec]
-	point := []byte{4}
-	for name, text := range []string{j.X, j.Y} {
-		n, err := decodeSegment(text)
-		if err != nil || len(n) != pair.FieldBytes() {
-			return "", nil, fmt.Errorf("its %c is no coordinate of %s", "xy"[name], j.Crv)
+	return set, nil
+}
+
+// noUsableKey says what is wrong with all keys of a set, or the first of them.
+func noUsableKey(ignored []IgnoredKey) error {
+	if len(ignored) == 0 {
+		return fmt.Errorf("%w: it has no keys", ErrNoUsableKey)
+	}
+	const most = 5
+	var reasons []string
+	for i, key := range ignored {
+		if i == most {
+			reasons = append(reasons, fmt.Sprintf("and so on with %d more", len(ignored)-most))
+			break
 		}
-		point = append(point, n...)
+		reasons = append(reasons, key.String())
 	}
-	public, err := pubkey.FromPoint(pair, point)
-	return spec, public, err
+	return fmt.Errorf("%w: %s", ErrNoUsableKey, strings.Join(reasons, "; "))
+}
+
+var (
+	errTwice = errors.New("the same key stands there before")
+	errTwins = errors.New("another key has the same kid and may have the same algorithm")
+	errNoKid = errors.New("it has no kid, and tokens without a kid are not allowed")
+)
+
+// sortOut returns the keys that serve, and notes in wrong what keeps the others from it; in either, the index is that in jwks.
+// What is in wrong already stays out.
+func sortOut(jwks []JWK, wrong []error) []*Key {
+	keys := make([]*Key, len(jwks))
+	for i, jwk := range jwks {
+		if wrong[i] == nil {
+			keys[i], wrong[i] = jwk.key()
+		}
+	}
+	sound := func(i int) bool { return keys[i] != nil && (wrong[i] == nil || wrong[i] == errTwins) }
+	for i, key := range keys {
+		for j := 0; j < i && sound(i); j++ {
+			switch {
+			case !sound(j) || keys[j].id != key.id:
+			case keys[j].equal(key):
+				wrong[i] = errTwice
+			case key.id != "" && keys[j].mistakenFor(key):
+				wrong[i], wrong[j] = errTwins, errTwins
+			}
+		}
+	}
+	for i := range keys {
+		if wrong[i] != nil {
+			keys[i] = nil
+		}
+	}
+	return keys
+}
+
+// equal tells whether two public keys are one and the same, for the same algorithms.
+func (k *Key) equal(other *Key) bool { return k.sameMaterial(other) && k.only == other.only }
+
+func (k *Key) sameMaterial(other *Key) bool { return bytes.Equal(k.public.DER(), other.public.DER()) }
+
+// mistakenFor tells whether a signature by the one key may have to be verified with either.
+func (k *Key) mistakenFor(other *Key) bool {
+	if k.sameMaterial(other) {
+		return false
+	}
+	for _, m := range methods {
+		if k.allows(m) == nil && other.allows(m) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// fixedKeys are keys that no KMS was asked for.
+type fixedKeys []*Key
+
+// newFixedKeys makes keys of a set; those without a kid only if that is allowed. It also returns what it left out, with the
+// positions of the document that the set was read from.
+func newFixedKeys(set *KeySet, withoutKid bool) (fixedKeys, []IgnoredKey, error) {
+	wrong := make([]error, len(set.Keys))
+	for i, jwk := range set.Keys {
+		if jwk.Kid == "" && !withoutKid {
+			wrong[i] = errNoKid
+		}
+	}
+	var keys fixedKeys
+	ignored, before := []IgnoredKey{}, set.Ignored
+	position := 0
+	for i, key := range sortOut(set.Keys, wrong) {
+		for position++; len(before) > 0 && before[0].Position == position; position++ {
+			ignored, before = append(ignored, before[0]), before[1:]
+		}
+		if key != nil {
+			keys = append(keys, key)
+		} else {
+			ignored = append(ignored, IgnoredKey{position, set.Keys[i].Kid, wrong[i]})
+		}
+	}
+	ignored = append(ignored, before...)
+	if len(keys) == 0 {
+		return nil, nil, noUsableKey(ignored)
+	}
+	return keys, ignored, nil
+}
+
+// find returns the key of a kid, the one that has the method if there are several.
+func (f fixedKeys) find(_ context.Context, kid string, m *Method) (*Key, error) {
+	var found *Key
+	for _, key := range f {
+		if key.id == kid && (found == nil || key.allows(m) == nil) {
+			found = key
+		}
+	}
+	if found == nil {
+		return nil, invalid(ErrUnknownKey)
+	}
+	return found, nil
+}
+
+// only returns the one key that has the method.
+func (f fixedKeys) only(m *Method) (*Key, error) {
+	var found *Key
+	for _, key := range f {
+		switch {
+		case key.allows(m) != nil:
+		case found != nil && !found.sameMaterial(key):
+			return nil, invalidf(ErrUnknownKey, "it has none, and several keys fit its alg")
+		default:
+			found = key
+		}
+	}
+	if found == nil {
+		return nil, invalidf(ErrUnknownKey, "it has none, and no key fits its alg")
+	}
+	return found, nil
 }

@@ -19,6 +19,7 @@ const MaxTokenBytes = 64 << 10
 // parsed is a token taken apart. Nothing of it is verified.
 type parsed struct {
 	alg, kid  string
+	hasKid    bool   // also if it is empty
 	input     string // what is signed: header and claims in base64url, with the point between
 	claims    []byte // one JSON object
 	signature []byte
@@ -74,6 +75,7 @@ func (p *parsed) readHeader(text []byte) error {
 			return invalidf(gojwt.ErrTokenUnverifiable, "its header has %s, and no such extension is understood here", name)
 		}
 	}
+	_, p.hasKid = header["kid"]
 	for name, target := range map[string]*string{"alg": &p.alg, "kid": &p.kid} {
 		value, ok := header[name]
 		if ok && (value[0] != '"' || json.Unmarshal(value, target) != nil) {
@@ -81,6 +83,18 @@ func (p *parsed) readHeader(text []byte) error {
 		}
 	}
 	return nil
+}
+
+// timeClaims are the claims that are times.
+var timeClaims = []string{"exp", "nbf", "iat"}
+
+// timeOf reads a number of seconds since 1970.
+func timeOf(text json.RawMessage) (seconds float64, ok bool) {
+	const most = 1 << 53 // the numbers that JSON carries safely
+	if len(text) == 0 || text[0] == 'n' || json.Unmarshal(text, &seconds) != nil {
+		return 0, false
+	}
+	return seconds, seconds >= 0 && seconds <= most
 }
 
 // checkClaims tells what keeps a document from being the claims of a token: it must be one JSON object, and the times in it
@@ -91,14 +105,12 @@ func checkClaims(doc []byte) error {
 	if err := strictjson.Decode(doc, &claims); err != nil {
 		return err
 	}
-	for _, name := range []string{"exp", "nbf", "iat"} {
+	for _, name := range timeClaims {
 		text, ok := claims[name]
 		if !ok {
 			continue
 		}
-		const most = 1 << 53 // the numbers that JSON carries safely
-		var value float64
-		if text[0] == 'n' || json.Unmarshal(text, &value) != nil || value < 0 || value > most || name == "exp" && value == 0 {
+		if value, ok := timeOf(text); !ok || name == "exp" && value == 0 {
 			return fmt.Errorf("a JSON object whose %s is no time in seconds", name)
 		}
 	}

@@ -38,7 +38,7 @@ func newRing(cfg VerifierConfig) *ring {
 }
 
 // find returns the key of a kid. It asks KMS when what is known is too old, or does not have the kid.
-func (r *ring) find(ctx context.Context, kid string) (*Key, error) {
+func (r *ring) find(ctx context.Context, kid string, _ *Method) (*Key, error) {
 	if l := r.fresh(); l != nil && l.keys[kid] != nil {
 		return l.keys[kid], nil
 	}

@@ -28,6 +28,9 @@ type SignerConfig struct {
 	// Lifetime has exp put into the claims, which must not have one, that long from now, and iat unless they have it; both
 	// in whole seconds. 0: claims are signed as they are. A token without exp is valid for as long as its key.
 	Lifetime time.Duration
+	// AllowAnyTimes has claims signed whose times make a token that nobody can use: an exp that has passed, an exp, nbf or
+	// iat beyond the year 9999, which is one in milliseconds, an nbf that is not before exp. Otherwise they are ErrTimes.
+	AllowAnyTimes bool
 	// MaxAge is how long the answer to which key an alias points is used. Default: one minute. Whatever it is, kid and
 	// signature are of one key; and when that key is disabled, gone or not allowed any more, KMS is asked again at once.
 	MaxAge time.Duration
@@ -118,7 +121,7 @@ func (s *Signer) payload(claims any) ([]byte, error) {
 		return nil, err
 	}
 	if s.cfg.Lifetime == 0 {
-		return text, nil
+		return text, s.checkTimes(text)
 	}
 	var members map[string]json.RawMessage // so that what stands there keeps its form
 	if err := json.Unmarshal(text, &members); err != nil {
@@ -135,7 +138,40 @@ func (s *Signer) payload(claims any) ([]byte, error) {
 	if text, err = marshal(members); err != nil {
 		return nil, err
 	}
-	return text, checkClaims(text) // what was added may be there in another case
+	if err := checkClaims(text); err != nil { // what was added may be there in another case
+		return nil, err
+	}
+	return text, s.checkTimes(text)
+}
+
+// lastSecond is 9999-12-31T23:59:59Z: what is beyond that was meant in milliseconds.
+const lastSecond = 253402300799
+
+// checkTimes refuses times that no token can mean, of claims whose form was checked.
+func (s *Signer) checkTimes(doc []byte) error {
+	var claims map[string]json.RawMessage
+	if err := json.Unmarshal(doc, &claims); err != nil || s.cfg.AllowAnyTimes {
+		return err
+	}
+	times := map[string]float64{}
+	for _, name := range timeClaims {
+		value, ok := timeOf(claims[name])
+		if ok && value > lastSecond {
+			return fmt.Errorf("%w: %s is beyond the year 9999; it is in seconds, not in milliseconds", ErrTimes, name)
+		}
+		if ok {
+			times[name] = value
+		}
+	}
+	exp, ends := times["exp"]
+	nbf, begins := times["nbf"]
+	switch {
+	case ends && exp <= float64(s.cfg.Now().UnixMilli())/1000:
+		return fmt.Errorf("%w: exp has passed", ErrTimes)
+	case ends && begins && nbf >= exp:
+		return fmt.Errorf("%w: nbf is not before exp", ErrTimes)
+	}
+	return nil
 }
 
 // between tells whether now is not before a time and less than an age after it.

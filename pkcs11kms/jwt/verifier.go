@@ -20,7 +20,11 @@ type VerifierConfig struct {
 	// which is in use and allowed are passed over.
 	KeyIDs []string
 	// KeySet holds public keys in place of Client and KeyIDs: no KMS is asked then.
+	// Keys of it that cannot be used are passed over, see Verifier.Ignored; a set without any other is ErrNoUsableKey.
 	KeySet *KeySet
+	// AllowMissingKid takes tokens whose header has no kid, where exactly one key of the KeySet has their alg; and it takes
+	// keys without a kid, which are passed over otherwise.
+	AllowMissingKid bool
 	// AskKMS has KMS verify each signature (kms:Verify), as it does for each MAC anyhow. Otherwise signatures are verified
 	// here, with the public key: without a round trip, but a key that was disabled still verifies for MaxAge.
 	AskKMS bool
@@ -37,14 +41,21 @@ type VerifierConfig struct {
 // Verifier verifies tokens of certain keys. Consumers with KeyIDs need kms:DescribeKey and, by the kind of key,
 // kms:VerifyMac or kms:GetPublicKey (with AskKMS: kms:Verify). It is safe for concurrent use.
 type Verifier struct {
-	keys   keySource
-	claims *gojwt.Validator
+	keys    keySource
+	claims  *gojwt.Validator
+	noKid   fixedKeys // for tokens without a kid; nil if those are not allowed
+	ignored []IgnoredKey
 }
 
-// keySource finds the key of a kid, or returns an error that is ErrInvalidToken and ErrUnknownKey when there is none.
+// keySource finds the key of a kid, or returns an error that is ErrInvalidToken and ErrUnknownKey when there is none. Where
+// several keys have the kid, it is the one that the method goes with.
 type keySource interface {
-	find(ctx context.Context, kid string) (*Key, error)
+	find(ctx context.Context, kid string, m *Method) (*Key, error)
 }
+
+// Ignored returns the keys of VerifierConfig.KeySet that are not used: those of KeySet.Ignored, and others of which the same is
+// true. The caller must not change it.
+func (v *Verifier) Ignored() []IgnoredKey { return v.ignored }
 
 // NewVerifier makes a Verifier. KMS is not asked yet.
 func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
@@ -59,11 +70,16 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	case cfg.KeySet != nil && (cfg.Client != nil || len(cfg.KeyIDs) > 0 || cfg.AskKMS):
 		return nil, errors.New("making a verifier: KeySet goes neither with Client and KeyIDs nor with AskKMS")
 	case cfg.KeySet != nil:
-		keys, err := cfg.KeySet.keys()
+		keys, ignored, err := newFixedKeys(cfg.KeySet, cfg.AllowMissingKid)
 		if err != nil {
 			return nil, fmt.Errorf("making a verifier: %w", err)
 		}
-		v.keys = keys
+		v.keys, v.ignored = keys, ignored
+		if cfg.AllowMissingKid {
+			v.noKid = keys
+		}
+	case cfg.AllowMissingKid:
+		return nil, errors.New("making a verifier: AllowMissingKid goes with KeySet alone")
 	case cfg.Client == nil || len(cfg.KeyIDs) == 0:
 		return nil, errors.New("making a verifier: Client and KeyIDs, or KeySet are required")
 	default:
@@ -106,10 +122,7 @@ func (v *Verifier) keyOf(ctx context.Context, p *parsed) (*Method, *Key, error) 
 	if err != nil {
 		return nil, nil, invalid(err)
 	}
-	if p.kid == "" {
-		return nil, nil, invalidf(ErrUnknownKey, "it has none")
-	}
-	key, err := v.keys.find(ctx, p.kid)
+	key, err := v.namedKey(ctx, p, method)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -117,6 +130,16 @@ func (v *Verifier) keyOf(ctx context.Context, p *parsed) (*Method, *Key, error) 
 		return nil, nil, invalid(err)
 	}
 	return method, key, nil
+}
+
+func (v *Verifier) namedKey(ctx context.Context, p *parsed, method *Method) (*Key, error) {
+	switch {
+	case p.kid != "":
+		return v.keys.find(ctx, p.kid, method)
+	case !p.hasKid && v.noKid != nil:
+		return v.noKid.only(method)
+	}
+	return nil, invalidf(ErrUnknownKey, "it has none")
 }
 
 // verifySignature tells a signature that is not valid from one that could not be examined.

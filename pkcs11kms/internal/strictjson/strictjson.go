@@ -9,16 +9,23 @@ import (
 	"unicode/utf8"
 )
 
+var (
+	errNoUTF8   = errors.New("no UTF-8") // encoding/json would put a replacement character there
+	errNoJSON   = errors.New("no JSON")
+	errNoObject = errors.New("no JSON object")
+	errTwice    = errors.New("a member stands twice in an object")
+)
+
 // Check tells what keeps a document from being exactly one JSON value in UTF-8 whose objects, at any depth, have no member
 // twice. The error never holds a part of the document.
 func Check(doc []byte) error {
 	switch {
 	case !utf8.Valid(doc):
-		return errors.New("no UTF-8") // encoding/json would put a replacement character there
+		return errNoUTF8
 	case !json.Valid(doc):
-		return errors.New("no JSON")
+		return errNoJSON
 	case duplicateNames(doc):
-		return errors.New("a member stands twice in an object")
+		return errTwice
 	}
 	return nil
 }
@@ -29,7 +36,7 @@ func Object(doc []byte) error {
 		return err
 	}
 	if bytes.TrimLeft(doc, " \t\r\n")[0] != '{' {
-		return errors.New("no JSON object")
+		return errNoObject
 	}
 	return nil
 }
@@ -89,4 +96,35 @@ func duplicateNames(doc []byte) bool {
 		}
 		name = len(stack) > 0 && stack[len(stack)-1] != nil
 	}
+}
+
+// Members returns the members of a document that is exactly one JSON object in UTF-8, none of them twice. What is inside them
+// may have members twice: Decode refuses that, where each is read.
+func Members(doc []byte) (map[string]json.RawMessage, error) {
+	switch {
+	case !utf8.Valid(doc):
+		return nil, errNoUTF8
+	case !json.Valid(doc):
+		return nil, errNoJSON
+	}
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
+		return nil, errNoObject
+	}
+	members := map[string]json.RawMessage{}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, errNoJSON
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, errNoJSON
+		}
+		if _, twice := members[name.(string)]; twice { // a valid object has no names but strings
+			return nil, errTwice
+		}
+		members[name.(string)] = value
+	}
+	return members, nil
 }

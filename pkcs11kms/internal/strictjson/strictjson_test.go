@@ -54,3 +54,16 @@ func TestDecode(t *testing.T) {
 		require.EqualError(t, strictjson.Decode([]byte(`{"alg":"secret"}`), target), "a member has a form that is not expected")
 	}
 }
+
+func TestMembers(t *testing.T) {
+	got, err := strictjson.Members([]byte(` {"a":{"b":1,"b":2},"c":[1, 2]} `))
+	require.NoError(t, err)
+	require.Equal(t, map[string]json.RawMessage{"a": json.RawMessage(`{"b":1,"b":2}`), "c": json.RawMessage(`[1, 2]`)}, got)
+	for doc, text := range map[string]string{
+		"": "no JSON", `{"a":1}{}`: "no JSON", `[]`: "no JSON object", `"{}"`: "no JSON object", `null`: "no JSON object",
+		"{\"a\":{\"b\":\"\xff\"}}": "no UTF-8", `{"a":1,"b":2,"\u0061":1}`: "twice",
+	} {
+		_, err := strictjson.Members([]byte(doc))
+		require.ErrorContains(t, err, text, doc)
+	}
+}

@@ -1,0 +1,4 @@
+package jwt
+
+// DecodeSegment decodes strict base64url.
+var DecodeSegment = decodeSegment
