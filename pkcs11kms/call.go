@@ -149,5 +149,8 @@ func (k *key) fits(op *operation, req request) error {
 	if req.signing != "" && (k.signing == nil || !k.signing.signs(req.signing)) {
 		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.record.Spec)
 	}
+	if algorithm, ok := signingAlgorithm(req.signing); ok && !k.token.Makes(algorithm) {
+		return unsupported("The token makes no %s signatures. Use ED25519_SHA_512 with MessageType RAW.", req.signing)
+	}
 	return nil
 }

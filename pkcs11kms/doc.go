@@ -43,5 +43,6 @@
 //
 // Messages of GenerateMac, VerifyMac, Sign and Verify have 1 to 4,096 bytes, as in AWS; NewMAC streams more, and Sign and
 // Verify take the digest of a longer one. Keys are HMAC_224, HMAC_256, HMAC_384 and HMAC_512, and for signing RSA_2048,
-// RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521 and ECC_SECG_P256K1, where the token can do them.
+// RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521, ECC_SECG_P256K1 and
+// ECC_NIST_EDWARDS25519, where the token can do them.
 package pkcs11kms

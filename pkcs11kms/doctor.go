@@ -9,8 +9,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -197,6 +200,10 @@ func (d *doctor) examineToken(ctx context.Context, name string, t *token.Token) 
 		if spec.pair.RSABits() <= 2048 { // longer ones take seconds
 			tried(spec, t.ProbeKeyPair(ctx, spec.pair))
 		}
+	}
+	if edwards := string(types.KeySpecEccNistEdwards25519); slices.Contains(r.KeySpecs, edwards) && !t.Makes(pubkey.Ed25519phSHA512) {
+		d.add("token", name, StatusOK, fmt.Sprintf("its %s keys sign by %s, and not by %s", edwards,
+			types.SigningAlgorithmSpecEd25519Sha512, types.SigningAlgorithmSpecEd25519PhSha512))
 	}
 	if len(r.KeySpecs) > 0 {
 		d.add("token", name, StatusOK, "makes and uses "+strings.Join(r.KeySpecs, ", "))

@@ -33,7 +33,7 @@ func TestDoctorOnAHealthyBridge(t *testing.T) {
 	require.Len(t, r.Regions, 1)
 	region := r.Regions[0]
 	require.Equal(t, []string{"HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512",
-		"RSA_2048", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1"}, region.Token.KeySpecs)
+		"RSA_2048", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "ECC_NIST_EDWARDS25519"}, region.Token.KeySpecs)
 	require.Empty(t, region.Unknown)
 	require.Len(t, region.Keys, 1)
 	require.Equal(t, *key.KeyId, region.Keys[0].KeyID)

@@ -130,7 +130,7 @@ func (d *doctor) examinePair(ctx context.Context, record keystore.Key, spec *key
 			"find out what has changed in the token or its configuration; if it stays so, create a new key and retire this one")
 		return
 	}
-	if public.Verify(algorithm, algorithm.Digest(message), signature) != nil {
+	if public.VerifyMessage(algorithm, message, signature) != nil {
 		d.examineOwn(record, private, "signatures that are not valid by the record's public key")
 		return
 	}

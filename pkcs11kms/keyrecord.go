@@ -134,7 +134,7 @@ func (k *key) metadata() *types.KeyMetadata {
 		m.MacAlgorithms = []types.MacAlgorithmSpec{k.mac.algorithm}
 	}
 	if k.signing != nil {
-		m.SigningAlgorithms = k.signing.signing()
+		m.SigningAlgorithms = k.signing.signing(k.token)
 	}
 	if k.record.State == keystore.PendingDeletion {
 		m.DeletionDate = aws.Time(k.record.DeletionDate)

@@ -35,6 +35,7 @@ var signSpecs = []keySpec{
 	{spec: types.KeySpecEccNistP384, usage: types.KeyUsageTypeSignVerify, pair: pubkey.P384},
 	{spec: types.KeySpecEccNistP521, usage: types.KeyUsageTypeSignVerify, pair: pubkey.P521},
 	{spec: types.KeySpecEccSecgP256k1, usage: types.KeyUsageTypeSignVerify, pair: pubkey.SECP256K1},
+	{spec: types.KeySpecEccNistEdwards25519, usage: types.KeyUsageTypeSignVerify, pair: pubkey.Edwards25519},
 }
 
 // macSpecOf returns the HMAC spec of that name, or nil for a key of another kind.
@@ -79,6 +80,8 @@ var signingAlgorithms = []struct {
 	{types.SigningAlgorithmSpecEcdsaSha256, pubkey.ECDSASHA256},
 	{types.SigningAlgorithmSpecEcdsaSha384, pubkey.ECDSASHA384},
 	{types.SigningAlgorithmSpecEcdsaSha512, pubkey.ECDSASHA512},
+	{types.SigningAlgorithmSpecEd25519Sha512, pubkey.Ed25519SHA512},
+	{types.SigningAlgorithmSpecEd25519PhSha512, pubkey.Ed25519phSHA512},
 }
 
 // signingAlgorithm returns the algorithm of that name; ok is false for one that no key of this service has.
@@ -97,10 +100,10 @@ func (s *keySpec) signs(name types.SigningAlgorithmSpec) bool {
 	return ok && s.pair.Allows(algorithm)
 }
 
-// signing returns the names of the spec's signature algorithms; none for HMAC keys.
-func (s *keySpec) signing() (names []types.SigningAlgorithmSpec) {
+// signing returns the names of the spec's signature algorithms that the token can do; none for HMAC keys.
+func (s *keySpec) signing(t *token.Token) (names []types.SigningAlgorithmSpec) {
 	for _, known := range signingAlgorithms {
-		if s.pair.Allows(known.algorithm) {
+		if s.pair.Allows(known.algorithm) && t.Makes(known.algorithm) {
 			names = append(names, known.name)
 		}
 	}

@@ -21,7 +21,8 @@ var (
 )
 
 // Sign signs a message of 1 to 4,096 bytes, or with MessageType DIGEST the hash of one of any length: an RSASSA signature
-// (RFC 8017; the salt of PSS is as long as the hash) or a DER ECDSA-Sig-Value (RFC 3279). The KeyId of the output is the
+// (RFC 8017; the salt of PSS is as long as the hash), a DER ECDSA-Sig-Value (RFC 3279), or the 64 bytes of Ed25519 (RFC 8032),
+// which takes RAW with ED25519_SHA_512 and DIGEST with ED25519_PH_SHA_512 and nothing else. The KeyId of the output is the
 // key's ARN. With DryRun the answer is DryRunOperationException when the call would have succeeded, and the token is not
 // used.
 func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*kms.Options)) (*kms.SignOutput, error) {
@@ -56,7 +57,7 @@ func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*km
 
 func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
 	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or guard had refused it
-	if in.MessageType != types.MessageTypeDigest {
+	if in.MessageType != types.MessageTypeDigest || algorithm.OfMessage() {
 		return k.token.Sign(ctx, k.pair, algorithm, in.Message)
 	}
 	signature, err := k.token.SignDigest(ctx, k.pair, algorithm, in.Message)
@@ -100,11 +101,11 @@ func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func
 
 func (k *key) verify(in *kms.VerifyInput) error {
 	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or guard had refused it
-	digest := in.Message
-	if in.MessageType != types.MessageTypeDigest {
-		digest = algorithm.Digest(in.Message)
+	verify := k.public.VerifyMessage
+	if in.MessageType == types.MessageTypeDigest && !algorithm.OfMessage() {
+		verify = k.public.Verify
 	}
-	err := k.public.Verify(algorithm, digest, in.Signature)
+	err := verify(algorithm, in.Message, in.Signature)
 	if errors.Is(err, pubkey.ErrInvalid) {
 		return invalidSignature()
 	}
@@ -136,7 +137,7 @@ func (c *Client) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, op
 			CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.record.Spec),
 			KeySpec:               types.KeySpec(k.record.Spec),
 			KeyUsage:              types.KeyUsageType(k.record.Usage),
-			SigningAlgorithms:     k.signing.signing(),
+			SigningAlgorithms:     k.signing.signing(k.token),
 		}
 		return nil
 	})
@@ -158,6 +159,15 @@ func messageType(kind types.MessageType) types.MessageType {
 	return kind
 }
 
+// typeOf returns the one type of message that an algorithm of Ed25519 takes. The digest for Ed25519ph is its message, and hashed
+// again (AWS KMS API reference, Sign).
+func typeOf(algorithm pubkey.Algorithm) types.MessageType {
+	if algorithm == pubkey.Ed25519phSHA512 {
+		return types.MessageTypeDigest
+	}
+	return types.MessageTypeRaw
+}
+
 // checkMessage applies the rules between message, its type and the algorithm. Those of algorithms that no key of this
 // service has are left to the refusal of the algorithm.
 func checkMessage(name types.SigningAlgorithmSpec, kind types.MessageType, message []byte) error {
@@ -165,8 +175,8 @@ func checkMessage(name types.SigningAlgorithmSpec, kind types.MessageType, messa
 	switch {
 	case !ok:
 		return nil
-	case kind == types.MessageTypeExternalMu:
-		return validationError("MessageType EXTERNAL_MU is not valid for algorithm " + string(name) + ".")
+	case kind == types.MessageTypeExternalMu, algorithm.OfMessage() && messageType(kind) != typeOf(algorithm):
+		return validationError("MessageType " + string(messageType(kind)) + " is not valid for algorithm " + string(name) + ".")
 	case kind == types.MessageTypeDigest && len(message) != algorithm.Hash.Size():
 		return validationError("Digest is invalid length for algorithm " + string(name) + ".")
 	}

@@ -19,7 +19,7 @@ func TestUsagesThatAreNotHere(t *testing.T) {
 	}{
 		{"RSA_2048", "ENCRYPT_DECRYPT", "KeyUsage ENCRYPT_DECRYPT is not supported. Use SIGN_VERIFY for KeySpec RSA_2048."},
 		{"ECC_NIST_P384", "KEY_AGREEMENT", "KeyUsage KEY_AGREEMENT is not supported. Use SIGN_VERIFY for KeySpec ECC_NIST_P384."},
-		{"ECC_NIST_EDWARDS25519", "SIGN_VERIFY", "KeySpec ECC_NIST_EDWARDS25519 is not supported. Use *"},
+		{"ML_DSA_44", "SIGN_VERIFY", "KeySpec ML_DSA_44 is not supported. Use *"},
 		{"SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "KeySpec SYMMETRIC_DEFAULT is not supported. Use *"},
 	} {
 		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpec(refused.spec), KeyUsage: types.KeyUsageType(refused.usage)})
@@ -37,12 +37,17 @@ func TestDeletionOfASigningKey(t *testing.T) {
 	clk := newClock()
 	cfg.Now = clk.Now
 	c := openClient(t, cfg)
-	gone, kept := mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecEccNistP256)
-	schedule(t, c, gone.KeyId, 7)
+	kept := mustCreate(t, c, types.KeySpecEccNistP256)
+	gone := []*types.KeyMetadata{mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecEccNistEdwards25519)}
+	for _, key := range gone {
+		schedule(t, c, key.KeyId, 7)
+	}
 	clk.Advance(7*day + time.Minute)
 	require.NoError(t, c.bridge.destroyDue(t.Context()))
-	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
-	requireAPIError(t, err, "NotFoundException", "Key '"+*gone.Arn+"' does not exist")
+	for _, key := range gone {
+		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: key.KeyId})
+		requireAPIError(t, err, "NotFoundException", "Key '"+*key.Arn+"' does not exist")
+	}
 	mustSign(t, c, kept, ecdsaSHA256, []byte("m"))
 	objects, err := c.region.token.Objects(t.Context())
 	require.NoError(t, err)
@@ -53,13 +58,16 @@ func TestDeletionOfASigningKey(t *testing.T) {
 }
 
 func TestHalfMadeSigningKeys(t *testing.T) {
-	for _, state := range []keystore.KeyState{keystore.Creating, keystore.Deleting} {
+	for state, spec := range map[keystore.KeyState]pubkey.Spec{keystore.Creating: pubkey.P256, keystore.Deleting: pubkey.Edwards25519} {
 		cfg := newConfig(t)
 		c := openClient(t, cfg)
 		record := halfMade("", state)
 		record.Spec, record.Usage = "ECC_NIST_P256", "SIGN_VERIFY"
+		if spec == pubkey.Edwards25519 {
+			record.Spec = "ECC_NIST_EDWARDS25519"
+		}
 		dieOver(t, cfg.StorePath, record)
-		_, _, err := c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, record.CKAID, record.ID)
+		_, _, err := c.region.token.GenerateKeyPair(t.Context(), spec, record.CKAID, record.ID)
 		require.NoError(t, err)
 		other := openClient(t, cfg) // its janitor starts with a pass
 		requireNothingHalfMade(t, other, 0)
@@ -77,9 +85,10 @@ func TestDoctorOnSigningKeys(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
 	sound, lost, swapped := mustCreate(t, c, types.KeySpecRsa2048), mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecEccNistP256)
+	edwards := mustCreate(t, c, types.KeySpecEccNistEdwards25519)
 	r := Doctor(t.Context(), cfg)
 	require.True(t, r.OK(), "%+v", r.Checks)
-	require.Len(t, r.Regions[0].Keys, 3)
+	require.Len(t, r.Regions[0].Keys, 4)
 	require.Empty(t, r.Regions[0].Unknown, "the halves of a pair are known")
 	require.Equal(t, "CKO_PRIVATE_KEY", r.Regions[0].Keys[0].Object.Class)
 
@@ -88,6 +97,10 @@ func TestDoctorOnSigningKeys(t *testing.T) {
 	record, _ = storedKey(t, c, swapped.KeyId)
 	require.NoError(t, c.region.token.DestroyKeyPair(t.Context(), record.CKAID, record.ID))
 	_, _, err := c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, record.CKAID, record.ID)
+	require.NoError(t, err)
+	record, _ = storedKey(t, c, edwards.KeyId)
+	require.NoError(t, c.region.token.DestroyKeyPair(t.Context(), record.CKAID, record.ID))
+	_, _, err = c.region.token.GenerateKeyPair(t.Context(), pubkey.Edwards25519, record.CKAID, record.ID)
 	require.NoError(t, err)
 	foreign := []byte("sixteen bytes ..")
 	_, _, err = c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, foreign, "somebody else's")
@@ -98,6 +111,7 @@ func TestDoctorOnSigningKeys(t *testing.T) {
 	require.Contains(t, r.find("key", *lost.KeyId)[0].Text, "no object in the token")
 	require.Equal(t, StatusError, r.find("key", *swapped.KeyId)[0].Status)
 	require.Contains(t, r.find("key", *swapped.KeyId)[0].Text, "another public key than the record")
+	require.Contains(t, r.find("key", *edwards.KeyId)[0].Text, "another public key than the record")
 	require.Len(t, r.Regions[0].Unknown, 1, "a pair is one thing")
 	require.Equal(t, "CKO_PRIVATE_KEY and CKO_PUBLIC_KEY", r.Regions[0].Unknown[0].Class)
 	require.NoError(t, c.bridge.DestroyObject(t.Context(), "", foreign))

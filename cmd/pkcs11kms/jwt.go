@@ -15,9 +15,9 @@ import (
 
 func (a *app) jwtCommand() *cobra.Command {
 	cmd := operations("jwt", groupTokens, "Make and verify JSON Web Tokens with keys",
-		"HMAC keys make HS256 to HS512, RSA keys RS256 to RS512 and PS256 to PS512, and the curves P-256, P-384 and P-521\n"+
-			"ES256, ES384 and ES512. The kid of a token is the id of the key that signed it, so tokens outlive the\n"+
-			"rotation of an alias.",
+		"HMAC keys make HS256 to HS512, RSA keys RS256 to RS512 and PS256 to PS512, the curves P-256, P-384 and P-521\n"+
+			"ES256, ES384 and ES512, and Ed25519 keys EdDSA. The kid of a token is the id of the key that signed it, so\n"+
+			"tokens outlive the rotation of an alias.",
 		"pkcs11kms jwt sign --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --claims '{\"sub\":\"alice\"}' --expires-in 1h")
 	cmd.AddGroup(&cobra.Group{ID: groupTokens, Title: "Tokens:"})
 	cmd.AddCommand(a.jwtSignCommand(), a.jwtVerifyCommand(), a.jwtKeySetCommand())

@@ -24,7 +24,7 @@ func (a *app) createKeyCommand() *cobra.Command {
 		"pkcs11kms create-key --key-spec RSA_2048 --key-usage SIGN_VERIFY")
 	var req kms.CreateKeyInput
 	in := newInput(cmd)
-	enum(in, &req.KeySpec, "key-spec", "HMAC_224, HMAC_256, HMAC_384 or HMAC_512; for signing RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521 or ECC_SECG_P256K1", types.KeySpec("").Values())
+	enum(in, &req.KeySpec, "key-spec", "HMAC_224, HMAC_256, HMAC_384 or HMAC_512; for signing RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521, ECC_SECG_P256K1 or ECC_NIST_EDWARDS25519", types.KeySpec("").Values())
 	enum(in, &req.KeyUsage, "key-usage", "GENERATE_VERIFY_MAC for an HMAC key, SIGN_VERIFY for a key pair", types.KeyUsageType("").Values())
 	in.text(&req.Description, "description", "a text of up to 8192 characters")
 	//lint:ignore SA1019 the aws CLI has the flag, and the service takes either

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	signingAlgorithmUsage = "one that the key's spec has, such as RSASSA_PKCS1_V1_5_SHA_256, RSASSA_PSS_SHA_256 or ECDSA_SHA_256 (required)"
+	signingAlgorithmUsage = "one that the key's spec has, such as RSASSA_PKCS1_V1_5_SHA_256, RSASSA_PSS_SHA_256, ECDSA_SHA_256 or ED25519_SHA_512 (required)"
 	messageTypeUsage      = "RAW (default) for the message itself, DIGEST for its hash by the algorithm's hash function"
 	signedMessageUsage    = "the message of 1 to 4096 bytes, or the digest: base64, or fileb://PATH (required)"
 	keyPairHelp           = "\ncreate-key makes key pairs with --key-usage SIGN_VERIFY."
@@ -17,7 +17,7 @@ const (
 func (a *app) signCommand() *cobra.Command {
 	cmd := verb(groupSignatures, "sign --key-id ID --signing-algorithm ALGORITHM --message BLOB [flags]", "Sign a message with the private key",
 		"The message has 1 to 4096 bytes. Of a longer one, sign the digest by --message-type DIGEST. RSA signatures are\n"+
-			"RSASSA, with a salt as long as the hash for PSS; ECDSA signatures are in DER."+keyPairHelp,
+			"RSASSA, with a salt as long as the hash for PSS; ECDSA signatures are in DER, those of Ed25519 64 bytes."+keyPairHelp,
 		"pkcs11kms sign --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --signing-algorithm RSASSA_PKCS1_V1_5_SHA_256 --message fileb://msg",
 		"pkcs11kms sign --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --signing-algorithm RSASSA_PSS_SHA_256 --message-type DIGEST \\\n"+
 			"    --message \"$(openssl dgst -sha256 -binary msg | base64)\" --query Signature --output text")

@@ -13,6 +13,7 @@
 //	RS256, RS384, RS512   RSA_2048, RSA_3072, RSA_4096   Sign; public key or Verify
 //	PS256, PS384, PS512   RSA_2048, RSA_3072, RSA_4096   Sign; public key or Verify
 //	ES256, ES384, ES512   ECC_NIST_P256, _P384, _P521    Sign; public key or Verify
+//	EdDSA (RFC 8037)      ECC_NIST_EDWARDS25519          Sign; public key or Verify
 //
 // # Which key
 //

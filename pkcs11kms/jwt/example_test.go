@@ -58,5 +58,5 @@ func ExampleParseKeySet() {
 	}
 	fmt.Println(verifier.Verify(context.Background(), "e30.e30.", nil))
 	// Output:
-	// the token does not verify: the algorithm does not go with the key: alg "" is none of HS256 to ES512
+	// the token does not verify: the algorithm does not go with the key: alg "" is none of HS256 to ES512 and EdDSA
 }

@@ -3,6 +3,7 @@ package jwt
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
@@ -18,16 +19,16 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/strictjson"
 )
 
-// JWK is a public key (RFC 7517 section 4, RFC 7518 section 6). Numbers are big-endian in base64url without padding.
+// JWK is a public key (RFC 7517 section 4, RFC 7518 section 6, RFC 8037 section 2). Numbers are big-endian in base64url without padding.
 type JWK struct {
-	Kty string `json:"kty"`           // RSA or EC
+	Kty string `json:"kty"`           // RSA, EC or OKP
 	Kid string `json:"kid,omitempty"` // the id of the KMS key
 	Use string `json:"use,omitempty"` // sig
-	Alg string `json:"alg,omitempty"` // ES256, ES384 or ES512; absent for RSA keys, which have six algorithms
+	Alg string `json:"alg,omitempty"` // ES256, ES384, ES512 or EdDSA; absent for RSA keys, which have six algorithms
 	N   string `json:"n,omitempty"`   // RSA: the modulus
 	E   string `json:"e,omitempty"`   // RSA: the exponent
-	Crv string `json:"crv,omitempty"` // EC: P-256, P-384 or P-521
-	X   string `json:"x,omitempty"`   // EC: the coordinates, as long as the curve's field
+	Crv string `json:"crv,omitempty"` // EC: P-256, P-384 or P-521; OKP: Ed25519
+	X   string `json:"x,omitempty"`   // EC: the coordinates, as long as the curve's field; OKP: the key
 	Y   string `json:"y,omitempty"`
 }
 
@@ -52,6 +53,8 @@ func (k *Key) jwk() (JWK, error) {
 		}
 		x, y := point[1:1+len(point)/2], point[1+len(point)/2:]
 		return JWK{Kty: "EC", Kid: k.id, Use: "sig", Alg: method.name, Crv: public.Params().Name, X: encodeSegment(x), Y: encodeSegment(y)}, nil
+	case ed25519.PublicKey:
+		return JWK{Kty: "OKP", Kid: k.id, Use: "sig", Alg: method.name, Crv: curveEd25519, X: encodeSegment(public)}, nil
 	}
 	return JWK{}, fmt.Errorf("writing the key %q: a %T has no form here", k.id, public)
 }
@@ -108,8 +111,10 @@ func (j JWK) key() (*Key, error) {
 		key.spec, key.public, err = j.rsa()
 	case "EC":
 		key.spec, key.public, err = j.ec()
+	case "OKP":
+		key.spec, key.public, err = j.okp()
 	default:
-		err = fmt.Errorf("its kty %q is neither RSA nor EC", brief(j.Kty))
+		err = fmt.Errorf("its kty %q is none of RSA, EC, OKP", brief(j.Kty))
 	}
 	if err != nil || j.Alg == "" {
 		return key, err
@@ -161,4 +166,19 @@ func (j JWK) ec() (types.KeySpec, *pubkey.Key, error) {
 	}
 	public, err := pubkey.FromPoint(pair, point)
 	return spec, public, err
+}
+
+// curveEd25519 is the crv of RFC 8037 for Ed25519.
+const curveEd25519 = "Ed25519"
+
+func (j JWK) okp() (types.KeySpec, *pubkey.Key, error) {
+	if j.Crv != curveEd25519 {
+		return "", nil, fmt.Errorf("its crv %q is not Ed25519", brief(j.Crv))
+	}
+	x, err := decodeSegment(j.X)
+	if err != nil {
+		return "", nil, fmt.Errorf("its x is %w", err)
+	}
+	public, err := pubkey.FromPoint(pubkey.Edwards25519, x)
+	return types.KeySpecEccNistEdwards25519, public, err
 }

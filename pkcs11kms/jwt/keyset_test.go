@@ -3,6 +3,7 @@ package jwt_test
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -46,6 +47,13 @@ func newECPair(t *testing.T, kid string, curve elliptic.Curve, method gojwt.Sign
 		[]gojwt.SigningMethod{method}}
 }
 
+func newEdPair(t *testing.T, kid string) pair {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	return pair{private, jwt.JWK{Kty: "OKP", Kid: kid, Crv: "Ed25519", X: rawURL(string(public))}, []gojwt.SigningMethod{gojwt.SigningMethodEdDSA}}
+}
+
 func (p pair) token(t *testing.T, method gojwt.SigningMethod, claims gojwt.MapClaims) string {
 	t.Helper()
 	token := gojwt.NewWithClaims(method, claims)
@@ -58,7 +66,8 @@ func (p pair) token(t *testing.T, method gojwt.SigningMethod, claims gojwt.MapCl
 // TestTokensOfOthers: golang-jwt signs with its own methods and keys; what a public key verifies is that and nothing else.
 func TestTokensOfOthers(t *testing.T) {
 	pairs := []pair{newRSAPair(t, "rsa"), newECPair(t, "p256", elliptic.P256(), gojwt.SigningMethodES256),
-		newECPair(t, "p384", elliptic.P384(), gojwt.SigningMethodES384), newECPair(t, "p521", elliptic.P521(), gojwt.SigningMethodES512)}
+		newECPair(t, "p384", elliptic.P384(), gojwt.SigningMethodES384), newECPair(t, "p521", elliptic.P521(), gojwt.SigningMethodES512),
+		newEdPair(t, "ed25519")}
 	set := &jwt.KeySet{}
 	for _, p := range pairs {
 		set.Keys = append(set.Keys, p.jwk)

@@ -10,7 +10,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 )
 
-// Method is an algorithm of RFC 7518 section 3. It is a SigningMethod of golang-jwt whose key is a *Key:
+// Method is an algorithm of RFC 7518 section 3 or RFC 8037 section 3.1. It is a SigningMethod of golang-jwt whose key is a *Key:
 //
 //	key, err := jwt.Resolve(ctx, client, "alias/tokens")
 //	token := gojwt.NewWithClaims(jwt.RS256, claims)
@@ -43,11 +43,12 @@ var (
 	ES256 = &Method{name: "ES256", signing: types.SigningAlgorithmSpecEcdsaSha256, algorithm: pubkey.ECDSASHA256}
 	ES384 = &Method{name: "ES384", signing: types.SigningAlgorithmSpecEcdsaSha384, algorithm: pubkey.ECDSASHA384}
 	ES512 = &Method{name: "ES512", signing: types.SigningAlgorithmSpecEcdsaSha512, algorithm: pubkey.ECDSASHA512}
+	EdDSA = &Method{name: "EdDSA", signing: types.SigningAlgorithmSpecEd25519Sha512, algorithm: pubkey.Ed25519SHA512} // Ed25519 alone
 )
 
 var _ gojwt.SigningMethod = (*Method)(nil)
 
-var methods = []*Method{HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512}
+var methods = []*Method{HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA}
 
 // Methods returns all methods.
 func Methods() []*Method { return append([]*Method(nil), methods...) }
@@ -59,11 +60,11 @@ func MethodNamed(alg string) (*Method, error) {
 			return m, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: alg %q is none of HS256 to ES512", ErrAlgorithm, brief(alg))
+	return nil, fmt.Errorf("%w: alg %q is none of HS256 to ES512 and EdDSA", ErrAlgorithm, brief(alg))
 }
 
 // MethodFor returns the method that a key of the spec is used with unless another is named: the only one there is, and
-// RS256 for RSA. Specs that RFC 7518 has no algorithm for are ErrAlgorithm.
+// RS256 for RSA. Specs that the RFCs have no algorithm for are ErrAlgorithm.
 func MethodFor(spec types.KeySpec) (*Method, error) {
 	for _, m := range methods {
 		if m.Fits(spec) {
@@ -78,6 +79,7 @@ func MethodFor(spec types.KeySpec) (*Method, error) {
 var pairSpecs = map[types.KeySpec]pubkey.Spec{
 	types.KeySpecRsa2048: pubkey.RSA2048, types.KeySpecRsa3072: pubkey.RSA3072, types.KeySpecRsa4096: pubkey.RSA4096,
 	types.KeySpecEccNistP256: pubkey.P256, types.KeySpecEccNistP384: pubkey.P384, types.KeySpecEccNistP521: pubkey.P521,
+	types.KeySpecEccNistEdwards25519: pubkey.Edwards25519,
 }
 
 // Alg returns the name, such as "RS256".
@@ -92,7 +94,7 @@ func (m *Method) Fits(spec types.KeySpec) bool {
 	return ok && pair.Allows(m.algorithm)
 }
 
-// Sign returns the signature in the form of RFC 7518: of ECDSA r and s, each as long as the curve's order. The key must be a
+// Sign returns the signature in the form of the RFCs: of ECDSA r and s, each as long as the curve's order. The key must be a
 // *Key that the method fits.
 func (m *Method) Sign(signingString string, key any) ([]byte, error) {
 	k, err := m.keyOf(key)

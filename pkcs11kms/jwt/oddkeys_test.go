@@ -36,7 +36,7 @@ func setOf(keys ...string) []byte { return []byte(`{"keys":[` + strings.Join(key
 
 // oddKeys are keys that cannot be used, each with a part of the reason.
 func oddKeys(t *testing.T) map[string]string {
-	rsaKey, ec := newRSAPair(t, "odd").jwk, newECPair(t, "odd", elliptic.P256(), nil).jwk
+	rsaKey, ec, ed := newRSAPair(t, "odd").jwk, newECPair(t, "odd", elliptic.P256(), nil).jwk, newEdPair(t, "odd").jwk
 	long, short := new(big.Int).SetBit(big.NewInt(1), 8191, 1), new(big.Int).SetBit(big.NewInt(1), 1023, 1)
 	with := func(jwk jwt.JWK, name string, value any) string { return jwkWith(t, jwk, map[string]any{name: value}) }
 	return map[string]string{
@@ -47,14 +47,24 @@ func oddKeys(t *testing.T) map[string]string {
 		`null`:                                  "cannot be read",
 		`["text"]`:                              "cannot be read",
 		`{"kty":"EC","kty":"RSA"}`:              "twice",
-		`{"kty":"OKP","crv":"X25519","x":"AA"}`: "",
-		with(rsaKey, "kty", "rsa"):              "kty",
-		with(rsaKey, "use", "enc"):              "not for signatures",
-		with(rsaKey, "use", 5):                  "use is no string",
-		with(rsaKey, "alg", "RSA-OAEP"):         "RSA-OAEP",
-		with(ec, "alg", "RS256"):                "RS256",
-		with(ec, "alg", "ES384"):                "ES384",
-		with(rsaKey, "alg", "HS256"):            "HS256",
+		`{"kty":"OKP","crv":"X25519","x":"AA"}`: "X25519",
+		with(ed, "crv", "Ed448"):                "Ed448",
+		with(ed, "crv", nil):                    "not Ed25519",
+		with(ed, "x", ed.X+"="):                 "its x is no base64url",
+		with(ed, "x", nil):                      "0 bytes",
+		with(ed, "x", rawURL("x")):              "1 bytes",
+		with(ed, "x", rawURL(strings.Repeat("\x00", 32))):        "small order",
+		with(ed, "alg", "ES256"):                                 "ES256",
+		with(ed, "alg", "Ed25519"):                               "Ed25519",
+		with(ed, "d", "AAAA"):                                    "private",
+		with(ed, "kty", "EC"):                                    "its crv",
+		with(rsaKey, "kty", "rsa"):                               "kty",
+		with(rsaKey, "use", "enc"):                               "not for signatures",
+		with(rsaKey, "use", 5):                                   "use is no string",
+		with(rsaKey, "alg", "RSA-OAEP"):                          "RSA-OAEP",
+		with(ec, "alg", "RS256"):                                 "RS256",
+		with(ec, "alg", "ES384"):                                 "ES384",
+		with(rsaKey, "alg", "HS256"):                             "HS256",
 		with(rsaKey, "key_ops", []string{"encrypt"}):             "key_ops",
 		with(rsaKey, "key_ops", []string{"sign"}):                "key_ops",
 		with(rsaKey, "key_ops", []string{}):                      "key_ops",

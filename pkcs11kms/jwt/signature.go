@@ -2,6 +2,7 @@ package jwt
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 
@@ -9,25 +10,23 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	gojwt "github.com/golang-jwt/jwt/v5"
-
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 )
 
 // maxMessage is the longest Message of GenerateMac, VerifyMac, Sign and Verify, in bytes.
 const maxMessage = 4096
 
-// macMessage is what is signed, as far as KMS takes it. There is no other way for a MAC than to send all of it: the HMAC of
-// a digest is another MAC.
-func macMessage(input string) ([]byte, error) {
+// whole is what is signed, as far as KMS takes it. There is no other way for a MAC and for Ed25519 than to send all of it: those of
+// a digest are others.
+func (m *Method) whole(input string) ([]byte, error) {
 	if len(input) > maxMessage {
-		return nil, fmt.Errorf("%w: header and claims are %d bytes in base64url, and a MAC takes at most %d; a signing key has no such limit",
-			ErrTooLong, len(input), maxMessage)
+		return nil, fmt.Errorf("%w: header and claims are %d bytes in base64url, and KMS takes at most %d for %s; RSA and ECDSA have no such limit",
+			ErrTooLong, len(input), maxMessage, m.name)
 	}
 	return []byte(input), nil
 }
 
 func (m *Method) makeMAC(ctx context.Context, k *Key, input string) ([]byte, error) {
-	message, err := macMessage(input)
+	message, err := m.whole(input)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +38,7 @@ func (m *Method) makeMAC(ctx context.Context, k *Key, input string) ([]byte, err
 }
 
 func (m *Method) verifyMAC(ctx context.Context, k *Key, input string, mac []byte) error {
-	message, err := macMessage(input)
+	message, err := m.whole(input)
 	if err != nil {
 		return err
 	}
@@ -58,18 +57,22 @@ func (m *Method) verifyMAC(ctx context.Context, k *Key, input string, mac []byte
 }
 
 // message is what Sign and Verify are given: the token itself, or its digest when it is longer than they take.
-func (m *Method) message(input string) ([]byte, types.MessageType) {
-	if len(input) <= maxMessage {
-		return []byte(input), types.MessageTypeRaw
+func (m *Method) message(input string) ([]byte, types.MessageType, error) {
+	if len(input) <= maxMessage || m.algorithm.OfMessage() {
+		message, err := m.whole(input)
+		return message, types.MessageTypeRaw, err
 	}
-	return m.algorithm.Digest([]byte(input)), types.MessageTypeDigest
+	return m.algorithm.Digest([]byte(input)), types.MessageTypeDigest, nil
 }
 
 func (m *Method) sign(ctx context.Context, k *Key, input string) ([]byte, error) {
 	if k.client == nil {
 		return nil, errNoClient
 	}
-	message, kind := m.message(input)
+	message, kind, err := m.message(input)
+	if err != nil {
+		return nil, err
+	}
 	out, err := k.client.Sign(ctx, &kms.SignInput{KeyId: aws.String(k.arn), SigningAlgorithm: m.signing, Message: message, MessageType: kind})
 	if err != nil {
 		return nil, fmt.Errorf("signing a token: %w", err)
@@ -86,7 +89,7 @@ func (m *Method) verifyHere(k *Key, input string, signature []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := k.public.Verify(m.algorithm, m.algorithm.Digest([]byte(input)), signature); err != nil {
+	if err := k.public.VerifyMessage(m.algorithm, []byte(input), signature); err != nil {
 		return gojwt.ErrTokenSignatureInvalid
 	}
 	return nil
@@ -98,7 +101,10 @@ func (m *Method) verifyThere(ctx context.Context, k *Key, input string, signatur
 	if err != nil {
 		return err
 	}
-	message, kind := m.message(input)
+	message, kind, err := m.message(input)
+	if err != nil {
+		return err
+	}
 	out, err := k.client.Verify(ctx, &kms.VerifyInput{KeyId: aws.String(k.arn), SigningAlgorithm: m.signing,
 		Message: message, MessageType: kind, Signature: signature})
 	var mismatch *types.KMSInvalidSignatureException
@@ -111,22 +117,19 @@ func (m *Method) verifyThere(ctx context.Context, k *Key, input string, signatur
 	return nil
 }
 
-// width is the length of r and of s in a JOSE signature, 0 for RSA.
-func (m *Method) width(k *Key) int {
-	if m.algorithm.Scheme != pubkey.ECDSA {
-		return 0
-	}
-	return pairSpecs[k.spec].FieldBytes()
-}
+// width is the length of r and of s in a JOSE signature, 0 for others than ECDSA.
+func (m *Method) width(k *Key) int { return pairSpecs[k.spec].FieldBytes() }
 
 // fromJOSE returns the signature in the form that KMS has. What cannot be a signature of the key is an invalid one.
 func (m *Method) fromJOSE(k *Key, signature []byte) ([]byte, error) {
-	width, bits := m.width(k), pairSpecs[k.spec].RSABits()
-	if width == 0 && len(signature) == bits/8 {
-		return signature, nil
-	}
-	if width > 0 && len(signature) == 2*width {
+	pair := pairSpecs[k.spec]
+	switch width := m.width(k); {
+	case width > 0 && len(signature) == 2*width:
 		return fromJOSE(signature), nil
+	case pair.RSABits() > 0 && len(signature) == pair.RSABits()/8:
+		return signature, nil
+	case pair.Edwards() && len(signature) == ed25519.SignatureSize:
+		return signature, nil
 	}
 	return nil, gojwt.ErrTokenSignatureInvalid
 }

@@ -76,6 +76,7 @@ func tamperedTokens(t *testing.T, token string) []string {
 var signingSpecs = map[string]types.KeySpec{
 	"RS256": "RSA_2048", "RS384": "RSA_2048", "RS512": "RSA_2048", "PS256": "RSA_2048", "PS384": "RSA_2048", "PS512": "RSA_2048",
 	"ES256": "ECC_NIST_P256", "ES384": "ECC_NIST_P384", "ES512": "ECC_NIST_P521",
+	"EdDSA": "ECC_NIST_EDWARDS25519",
 }
 
 // TestJWTsForOthers: they verify what keys in the token signed, by the JWK Set, and nothing near it.

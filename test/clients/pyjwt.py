@@ -3,7 +3,8 @@ import json
 import sys
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt import algorithms
 
 CURVES = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
@@ -14,6 +15,10 @@ def new_pair(alg):
     if alg in CURVES:
         private = ec.generate_private_key(CURVES[alg]())
         return private, ec_jwk(private.public_key())
+    if alg == "EdDSA":
+        private = ed25519.Ed25519PrivateKey.generate()
+        x = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return private, {"kty": "OKP", "crv": "Ed25519", "x": jwt.utils.base64url_encode(x).decode()}
     private = rsa.generate_private_key(65537, 2048)
     return private, json.loads(algorithms.RSAAlgorithm.to_jwk(private.public_key()))
 

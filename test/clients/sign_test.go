@@ -21,6 +21,7 @@ func opensslVerifies(t *testing.T, public, algorithm string, message []byte, sig
 		"RSASSA_PKCS1_V1_5_SHA_256": {"-sha256"},
 		"RSASSA_PSS_SHA_384":        {"-sha384", "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"},
 		"ECDSA_SHA_256":             {"-sha256"},
+		"ED25519_SHA_512":           {"-rawin"},
 	}[algorithm]
 	require.True(t, known, algorithm)
 	dir := t.TempDir()
@@ -32,9 +33,16 @@ func opensslVerifies(t *testing.T, public, algorithm string, message []byte, sig
 	der, pem := write("public.der", decoded(t, public)), filepath.Join(dir, "public.pem")
 	out, err := process(t, environment(t), openssl.find(t), "pkey", "-pubin", "-inform", "DER", "-in", der, "-out", pem).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	arguments = append(append([]string{"dgst"}, arguments...), "-verify", pem, "-signature", write("signature", decoded(t, signature)), write("message", message))
+	says := "Verified OK"
+	if algorithm == "ED25519_SHA_512" {
+		says = "Signature Verified Successfully"
+		arguments = append([]string{"pkeyutl", "-verify", "-pubin", "-inkey", pem, "-sigfile", write("signature", decoded(t, signature)),
+			"-in", write("message", message)}, arguments...)
+	} else {
+		arguments = append(append([]string{"dgst"}, arguments...), "-verify", pem, "-signature", write("signature", decoded(t, signature)), write("message", message))
+	}
 	out, err = process(t, environment(t), openssl.find(t), arguments...).CombinedOutput()
-	require.Equal(t, err == nil, bytes.Contains(out, []byte("Verified OK")), "%s", out)
+	require.Equal(t, err == nil, bytes.Contains(out, []byte(says)), "%s", out)
 	return err == nil
 }
 
@@ -64,6 +72,7 @@ func TestSignatures(t *testing.T) {
 		{"RSA_2048", "RSASSA_PKCS1_V1_5_SHA_256", newSigningKey(t, library, "RSA_2048")},
 		{"RSA_2048", "RSASSA_PSS_SHA_384", newSigningKey(t, library, "RSA_2048")},
 		{"ECC_SECG_P256K1", "ECDSA_SHA_256", newSigningKey(t, library, "ECC_SECG_P256K1")},
+		{"ECC_NIST_EDWARDS25519", "ED25519_SHA_512", newSigningKey(t, library, "ECC_NIST_EDWARDS25519")},
 	}
 	onEachClient(t, func(t *testing.T, c client) {
 		for _, test := range cases {

@@ -39,8 +39,12 @@ func FromRSA(s Spec, modulus, exponent []byte) (*Key, error) {
 	return &Key{spec: s, der: der, rsa: key}, nil
 }
 
-// FromPoint makes a key of the spec from an uncompressed point (SEC 1 2.3.3). It refuses what is no point of the curve.
+// FromPoint makes a key of the spec from an uncompressed point (SEC 1 2.3.3), or of an Edwards curve from the 32 bytes of RFC
+// 8032 5.1.2. It refuses what is no point of the curve, and no point that a key can have.
 func FromPoint(s Spec, point []byte) (*Key, error) {
+	if s.Edwards() {
+		return fromEdwardsPoint(s, point)
+	}
 	n := s.FieldBytes()
 	if n == 0 {
 		return nil, fmt.Errorf("reading an elliptic curve public key: %v is no curve", s)

@@ -2,6 +2,8 @@ package pubkey_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"testing"
 
@@ -48,6 +50,9 @@ func FuzzParse(f *testing.F) {
 		f.Add(newCurveKey(f, s).der)
 	}
 	f.Add(derOf(f, &generated(f, 2048).PublicKey))
+	edwards, _, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(f, err)
+	f.Add(derOf(f, edwards))
 	f.Fuzz(func(t *testing.T, der []byte) {
 		for _, s := range pubkey.Specs() {
 			if key, err := pubkey.Parse(s, der); err == nil && !bytes.Equal(key.DER(), der) {

@@ -7,6 +7,7 @@ package pubkey
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"encoding/asn1"
@@ -28,15 +29,17 @@ const (
 	P384
 	P521
 	SECP256K1
+	Edwards25519
 )
 
 // specInfo is one row of the table below: bits for RSA, the rest for elliptic curves.
 type specInfo struct {
 	name       string
 	bits       int
-	curve      elliptic.Curve // nil for RSA and for secp256k1
+	curve      elliptic.Curve // of NIST; nil for the others
+	edwards    bool           // signs by EdDSA
 	oid        asn1.ObjectIdentifier
-	fieldBytes int // of a coordinate, and of r and s
+	fieldBytes int // of a coordinate, and of r and s of ECDSA
 	algorithms []Algorithm
 }
 
@@ -52,10 +55,14 @@ var specTable = [...]specInfo{
 		algorithms: []Algorithm{ECDSASHA512}},
 	SECP256K1: {name: "secp256k1", oid: asn1.ObjectIdentifier{1, 3, 132, 0, 10}, fieldBytes: 32,
 		algorithms: []Algorithm{ECDSASHA256}},
+	Edwards25519: {name: "edwards25519", edwards: true, oid: asn1.ObjectIdentifier{1, 3, 101, 112},
+		algorithms: []Algorithm{Ed25519SHA512, Ed25519phSHA512}},
 }
 
 // Specs returns every Spec, RSA first.
-func Specs() []Spec { return []Spec{RSA2048, RSA3072, RSA4096, P256, P384, P521, SECP256K1} }
+func Specs() []Spec {
+	return []Spec{RSA2048, RSA3072, RSA4096, P256, P384, P521, SECP256K1, Edwards25519}
+}
 
 // Valid reports whether s is one of the constants.
 func (s Spec) Valid() bool { return s >= RSA2048 && int(s) < len(specTable) }
@@ -73,7 +80,11 @@ func (s Spec) String() string { return s.info().name }
 // RSABits returns the length of the modulus, or 0 for an elliptic curve.
 func (s Spec) RSABits() int { return s.info().bits }
 
-// FieldBytes returns the length of a coordinate of the curve, which is also that of r and of s; 0 for RSA.
+// Edwards tells whether the kind is an Edwards curve, which signs by EdDSA (RFC 8032) and not by ECDSA.
+func (s Spec) Edwards() bool { return s.info().edwards }
+
+// FieldBytes returns the length of a coordinate of the curve, which is also that of r and of s of ECDSA; 0 for RSA and Edwards
+// curves.
 func (s Spec) FieldBytes() int { return s.info().fieldBytes }
 
 // Algorithms returns the signature algorithms of the kind of key. The caller may keep it.
@@ -82,7 +93,7 @@ func (s Spec) Algorithms() []Algorithm { return append([]Algorithm(nil), s.info(
 // Allows tells whether the signature algorithm goes with the kind of key.
 func (s Spec) Allows(a Algorithm) bool { return slices.Contains(s.info().algorithms, a) }
 
-// CurveParameters returns the DER ECParameters of the curve: its object identifier (RFC 5480 2.1.1); nil for RSA.
+// CurveParameters returns the DER ECParameters of the curve: its object identifier (RFC 5480 2.1.1, RFC 8410 3); nil for RSA.
 func (s Spec) CurveParameters() []byte {
 	oid := s.info().oid
 	if oid == nil {
@@ -102,6 +113,7 @@ type Key struct {
 	rsa  *rsa.PublicKey
 	ec   *ecdsa.PublicKey
 	koba *secp256k1.PublicKey
+	ed   ed25519.PublicKey
 }
 
 // Spec returns the kind of key.

@@ -229,11 +229,13 @@ func TestNames(t *testing.T) {
 	assert.Equal(t, "Spec(0)", pubkey.Spec(0).String())
 	assert.Equal(t, "Spec(99)", pubkey.Spec(99).String())
 	assert.Equal(t, "RSASSA-PSS with SHA-384", pubkey.PSSSHA384.String())
+	assert.Equal(t, "Ed25519ph with SHA-512", pubkey.Ed25519phSHA512.String())
 	assert.Contains(t, pubkey.Algorithm{}.String(), "Scheme(0)")
 	assert.Nil(t, pubkey.RSA2048.CurveParameters())
 	assert.Equal(t, []byte{0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a}, pubkey.SECP256K1.CurveParameters())
+	assert.Equal(t, []byte{0x06, 0x03, 0x2b, 0x65, 0x70}, pubkey.Edwards25519.CurveParameters())
 	for _, s := range pubkey.Specs() {
 		assert.True(t, s.Valid())
-		assert.Equal(t, s.RSABits() == 0, s.FieldBytes() > 0)
+		assert.Equal(t, s.RSABits() == 0 && !s.Edwards(), s.FieldBytes() > 0)
 	}
 }

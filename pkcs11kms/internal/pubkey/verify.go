@@ -1,7 +1,9 @@
 package pubkey
 
 import (
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -12,11 +14,35 @@ import (
 // ErrInvalid says that a signature is not the key's over the digest by the algorithm.
 var ErrInvalid = errors.New("the signature is not valid")
 
-// Verify returns nil if the signature is the key's over the digest, and ErrInvalid if it is not. A digest of another
-// length than the algorithm's, or an algorithm of another kind of key, is an error of its own.
+// VerifyMessage returns nil if the signature is the key's over the message, and ErrInvalid if it is not. An algorithm of another
+// kind of key is an error of its own.
+func (k *Key) VerifyMessage(a Algorithm, message, signature []byte) error {
+	switch {
+	case !k.spec.Allows(a):
+		return fmt.Errorf("verifying a signature: %v is no algorithm of %v", a, k.spec)
+	case !a.OfMessage():
+		return k.Verify(a, a.Digest(message), signature)
+	case !k.verifiesEdwards(a, message, signature):
+		return ErrInvalid
+	}
+	return nil
+}
+
+func (k *Key) verifiesEdwards(a Algorithm, message, signature []byte) bool {
+	if a.Scheme == Ed25519ph {
+		return ed25519.VerifyWithOptions(k.ed, a.Digest(message), signature, &ed25519.Options{Hash: crypto.SHA512}) == nil
+	}
+	return len(signature) == ed25519.SignatureSize && ed25519.Verify(k.ed, message, signature)
+}
+
+// Verify is VerifyMessage for a message of which the caller has the digest. A digest of another length than the algorithm's, and
+// an algorithm that does not sign digests, are errors of their own.
 func (k *Key) Verify(a Algorithm, digest, signature []byte) error {
 	if !k.spec.Allows(a) {
 		return fmt.Errorf("verifying a signature: %v is no algorithm of %v", a, k.spec)
+	}
+	if a.OfMessage() {
+		return fmt.Errorf("verifying a signature: %v is of a message, not of a digest", a)
 	}
 	if len(digest) != a.Hash.Size() {
 		return fmt.Errorf("verifying a signature: the digest has %d bytes instead of %d", len(digest), a.Hash.Size())

@@ -1,6 +1,7 @@
 package token_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/asn1"
 	"sync"
@@ -28,10 +29,14 @@ type faulty struct {
 	shortTag            bool // C_Sign and C_SignFinal leave out the last byte
 	refuse              uint // an attribute that C_GenerateKey answers with CKR_ATTRIBUTE_TYPE_INVALID
 
-	barePoint   bool                         // CKA_EC_POINT comes without its OCTET STRING
-	values      map[uint]func([]byte) []byte // change what C_GetAttributeValue tells of an attribute
-	untold      uint                         // an attribute for which C_GetAttributeValue answers CKR_DEVICE_ERROR
-	noMechanism map[uint]bool                // that C_SignInit does not know
+	barePoint   bool                             // CKA_EC_POINT comes without its OCTET STRING
+	values      map[uint]func([]byte) []byte     // change what C_GetAttributeValue tells of an attribute
+	untold      uint                             // an attribute for which C_GetAttributeValue answers CKR_DEVICE_ERROR
+	noMechanism map[uint]bool                    // that C_SignInit does not know
+	noCurve     []byte                           // a CKA_EC_PARAMS that C_GenerateKeyPair answers with CKR_CURVE_NOT_SUPPORTED
+	signs       func(params, data []byte) []byte // what C_Sign answers for CKM_EDDSA, if set
+	params      []byte                           // of the last C_SignInit for CKM_EDDSA
+	eddsa       bool                             // whether that was the last C_SignInit
 
 	mechanism uint                // of the last C_GenerateKey
 	template  []*pkcs11.Attribute // of the last C_GenerateKey
@@ -196,6 +201,14 @@ func (f *faulty) GenerateKeyPair(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, 
 	if err := f.hit("C_GenerateKeyPair"); err != nil {
 		return 0, 0, err
 	}
+	f.mu.Lock()
+	noCurve := f.noCurve
+	f.mu.Unlock()
+	for _, attribute := range public {
+		if noCurve != nil && attribute.Type == pkcs11.CKA_EC_PARAMS && bytes.Equal(attribute.Value, noCurve) {
+			return 0, 0, pkcs11.Error(pkcs11.CKR_CURVE_NOT_SUPPORTED)
+		}
+	}
 	return f.Module.GenerateKeyPair(s, m, public, private)
 }
 
@@ -247,6 +260,7 @@ func (f *faulty) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, k pkcs1
 	}
 	f.mu.Lock()
 	unknown := f.noMechanism[m[0].Mechanism]
+	f.eddsa, f.params = m[0].Mechanism == ckmEdDSA, m[0].Parameter
 	f.mu.Unlock()
 	if unknown {
 		return pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)
@@ -260,6 +274,11 @@ func (f *faulty) Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.mu.Lock()
+	if f.eddsa && f.signs != nil {
+		tag = f.signs(f.params, message)
+	}
+	f.mu.Unlock()
 	return f.cut(tag), realErr
 }
 

@@ -78,10 +78,11 @@ func TestPairIsUndoneWhenItsCallerHasGone(t *testing.T) {
 
 func TestPairGenerationIsNeverRepeated(t *testing.T) {
 	tok, f := openFaulty(t)
+	before := f.count("C_GenerateKeyPair")
 	f.fail("C_GenerateKeyPair", 1, pkcs11.CKR_DEVICE_ERROR)
 	_, _, err := tok.GenerateKeyPair(t.Context(), pubkey.P256, randomBytes(t, 16), "label")
 	require.Error(t, err)
-	assert.Equal(t, 1, f.count("C_GenerateKeyPair"))
+	assert.Equal(t, before+1, f.count("C_GenerateKeyPair"))
 	require.NoError(t, tok.PairGap(pubkey.P256), "which says nothing of what it can do")
 	newPair(t, tok, pubkey.P256)
 }

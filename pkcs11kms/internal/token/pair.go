@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -44,8 +45,8 @@ func (e *GapError) Error() string { return fmt.Sprintf("%v key pairs, %s: %v", e
 // Unwrap returns the token's answer.
 func (e *GapError) Unwrap() error { return e.Err }
 
-// PairGap returns why the token cannot do key pairs of a kind, as far as GenerateKeyPair has found out since Open; nil if
-// nothing is known.
+// PairGap returns why the token cannot do key pairs of a kind, as far as Open and GenerateKeyPair have found out; nil if nothing
+// is known.
 func (t *Token) PairGap(s pubkey.Spec) error {
 	if gap, ok := t.pairGaps.Load(s); ok {
 		return gap.(*GapError)
@@ -54,7 +55,7 @@ func (t *Token) PairGap(s pubkey.Spec) error {
 }
 
 // GenerateKeyPair makes a key pair inside the token and returns its public half. The new pair is the probe of what the token
-// can do: it must make a valid signature by every algorithm of its kind, or it is destroyed again and the error is a
+// can do: it must make a valid signature by every algorithm of its kind (Ed25519ph is left to Capabilities), or it is destroyed again and the error is a
 // *GapError, which PairGap keeps. id and label are those of both halves; otherwise it is as GenerateHMACKey, and
 // DestroyKeyPair makes sure. It may take a minute longer than Config.CallTimeout.
 func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte, label string) (*Pair, *pubkey.Key, error) {
@@ -76,13 +77,18 @@ func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte
 		public = key
 		return []pkcs11.ObjectHandle{made.private, made.public}, nil
 	})
-	if gap, ok := errors.AsType[*GapError](err); ok {
-		t.pairGaps.Store(spec, gap)
-	}
+	t.noteGap(spec, err)
 	if err != nil {
 		return nil, nil, err
 	}
 	return pair, public, nil
+}
+
+// noteGap keeps an error that says what the token cannot do.
+func (t *Token) noteGap(spec pubkey.Spec, err error) {
+	if gap, ok := errors.AsType[*GapError](err); ok {
+		t.pairGaps.Store(spec, gap)
+	}
 }
 
 // ProbeKeyPair makes a key pair of session objects, tries all that GenerateKeyPair would, and leaves nothing behind. It
@@ -103,17 +109,26 @@ func (t *Token) ProbeKeyPair(ctx context.Context, spec pubkey.Spec) error {
 type pairHandles struct{ private, public pkcs11.ObjectHandle }
 
 func (s *session) generatePair(spec pubkey.Spec, id []byte, label string, onToken bool) (made pairHandles, err error) {
-	mechanism := uint(pkcs11.CKM_EC_KEY_PAIR_GEN)
-	if spec.RSABits() > 0 {
-		mechanism = pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN
+	for _, curve := range curveNames(spec) {
+		made.public, made.private, err = s.token.c.GenerateKeyPair(s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(pairMechanism(spec), nil)},
+			publicTemplate(spec, curve, id, label, onToken), s.token.privateTemplate(spec, id, label, onToken))
+		err = wrapRV("C_GenerateKeyPair", err)
+		if e, ok := errors.AsType[*Error](err); !ok || !e.refusesKind() {
+			return made, err
+		}
 	}
-	made.public, made.private, err = s.token.c.GenerateKeyPair(s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)},
-		publicTemplate(spec, id, label, onToken), s.token.privateTemplate(spec, id, label, onToken))
-	err = wrapRV("C_GenerateKeyPair", err)
-	if e, ok := errors.AsType[*Error](err); ok && e.refusesKind() {
-		return made, &GapError{Spec: spec, What: "generation", Err: err}
+	return made, &GapError{Spec: spec, What: "generation", Err: err}
+}
+
+// pairMechanism is what a pair is generated with.
+func pairMechanism(spec pubkey.Spec) uint {
+	switch {
+	case spec.RSABits() > 0:
+		return pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN
+	case spec.Edwards():
+		return ckmECEdwardsPairGen
 	}
-	return made, err
+	return pkcs11.CKM_EC_KEY_PAIR_GEN
 }
 
 // tryPair reads the public key of a new pair and has the pair sign by every algorithm of its kind.
@@ -123,9 +138,12 @@ func (s *session) tryPair(spec pubkey.Spec, made pairHandles) (*pubkey.Key, erro
 		return nil, err
 	}
 	for _, a := range spec.Algorithms() {
+		if a == pubkey.Ed25519phSHA512 {
+			continue // a key without it is of use
+		}
 		signature, err := s.signPair(spec, made.private, a, probeMessage, false)
 		if err == nil {
-			err = public.Verify(a, a.Digest(probeMessage), signature)
+			err = public.VerifyMessage(a, probeMessage, signature)
 		}
 		if e, ok := errors.AsType[*Error](err); errors.Is(err, pubkey.ErrInvalid) || ok && e.refusesKind() {
 			return nil, &GapError{Spec: spec, What: a.String(), Err: err}
@@ -184,7 +202,8 @@ func (s *session) publicKey(spec pubkey.Spec, object pkcs11.ObjectHandle) (*pubk
 	if spec.RSABits() > 0 {
 		return pubkey.FromRSA(spec, values[0].Value, values[1].Value)
 	}
-	if !bytes.Equal(values[0].Value, spec.CurveParameters()) {
+	named := func(curve []byte) bool { return bytes.Equal(values[0].Value, curve) }
+	if !slices.ContainsFunc(curveNames(spec), named) {
 		return nil, fmt.Errorf("reading a public key: its CKA_EC_PARAMS is not that of %v", spec)
 	}
 	return pubkey.FromPoint(spec, ecPoint(spec, values[1].Value))
@@ -193,6 +212,9 @@ func (s *session) publicKey(spec pubkey.Spec, object pkcs11.ObjectHandle) (*pubk
 // ecPoint takes the point out of CKA_EC_POINT. PKCS #11 wants it as a DER OCTET STRING, and some tokens give it bare. Both
 // begin with the byte 4, so that only the length tells them apart.
 func ecPoint(spec pubkey.Spec, value []byte) []byte {
+	if spec.Edwards() {
+		return edwardsPoint(value)
+	}
 	bare := 1 + 2*spec.FieldBytes()
 	header := []byte{0x04, byte(bare)}
 	if bare > 127 {

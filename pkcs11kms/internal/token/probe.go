@@ -28,6 +28,7 @@ type Capabilities struct {
 	AllowedMechanisms bool             // a key with CKA_ALLOWED_MECHANISMS refuses other mechanisms
 	ValueReadRefused  bool             // reading the value of a sensitive key is refused
 	Streams           bool             // NewStream works
+	Ed25519ph         bool             // key pairs of Ed25519 make valid Ed25519ph signatures, too
 	IDBytes           int              // length of CKA_ID that keys are to have
 	MaxSessions       int              // sessions in use at once: what was configured, or the token's limit
 }
@@ -66,6 +67,7 @@ func (t *Token) probe() Capabilities {
 		caps.HMAC = append(caps.HMAC, c)
 	}
 	caps.AllowedMechanisms = t.probeAllowedMechanisms(caps)
+	caps.Ed25519ph = t.probeEdwards()
 	return caps
 }
 

@@ -13,9 +13,9 @@ import (
 )
 
 // signatureMechanism is how PKCS#11 makes the signatures of an algorithm. Every token known makes them of a digest; the
-// mechanism that hashes the message itself is for one that does not.
+// mechanism that hashes the message itself is for one that does not, and the only one for algorithms that sign no digest.
 type signatureMechanism struct {
-	ofDigest  []*pkcs11.Mechanism // signs prefix and digest
+	ofDigest  []*pkcs11.Mechanism // signs prefix and digest; may be nil
 	prefix    []byte
 	ofMessage []*pkcs11.Mechanism
 }
@@ -38,7 +38,7 @@ var signatureHashes = map[crypto.Hash]hashMechanisms{
 
 // signatureMechanisms holds the arguments of C_SignInit, made once.
 var signatureMechanisms = func() map[pubkey.Algorithm]signatureMechanism {
-	table := map[pubkey.Algorithm]signatureMechanism{}
+	table := edwardsMechanisms()
 	for hash, h := range signatureHashes {
 		pss := pkcs11.NewPSSParams(h.hash, h.mgf, uint(hash.Size()))
 		table[pubkey.Algorithm{Scheme: pubkey.PKCS1v15, Hash: hash}] = signatureMechanism{prefix: digestInfo(h.arc, byte(hash.Size())),
@@ -64,16 +64,19 @@ func digestInfo(arc, digestBytes byte) []byte {
 func pairMechanisms(spec pubkey.Spec) (all []uint) {
 	for _, a := range spec.Algorithms() {
 		m := signatureMechanisms[a]
-		all = append(all, m.ofDigest[0].Mechanism, m.ofMessage[0].Mechanism)
+		for _, of := range slices.Concat(m.ofDigest, m.ofMessage) {
+			all = append(all, of.Mechanism)
+		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// ErrDigestRefused says that the token signs by this algorithm only what it has hashed itself.
+// ErrDigestRefused says that the token signs by this algorithm only what it has hashed itself, or that the algorithm is one of
+// messages.
 var ErrDigestRefused = errors.New("the token does not sign digests, only messages")
 
-// Sign signs a message with the private key of a pair: an RSA signature, or a DER ECDSA-Sig-Value. It returns ErrKeyMissing
+// Sign signs a message with the private key of a pair: an RSA signature, a DER ECDSA-Sig-Value, or the 64 bytes of Ed25519. It returns ErrKeyMissing
 // if the key's object is gone. The message may be changed as soon as Sign has returned, even with a *HungError.
 func (t *Token) Sign(ctx context.Context, p *Pair, a pubkey.Algorithm, message []byte) ([]byte, error) {
 	return t.sign(ctx, p, a, message, false)
@@ -94,6 +97,9 @@ func (t *Token) sign(ctx context.Context, p *Pair, a pubkey.Algorithm, input []b
 	}
 	if !p.spec.Allows(a) {
 		return nil, fmt.Errorf("using a key pair: %v is no algorithm of %v", a, p.spec)
+	}
+	if !t.Makes(a) {
+		return nil, ErrNoPrehash
 	}
 	var signature []byte
 	err := t.do(ctx, &operation{name: "C_Sign", input: input, run: func(s *session, input []byte) error {
@@ -121,7 +127,7 @@ func (t *Token) ownsPair(p *Pair) error {
 // signPair signs in one part. Whether the token wants the digest or the message is found out by trying, and kept.
 func (s *session) signPair(spec pubkey.Spec, object pkcs11.ObjectHandle, a pubkey.Algorithm, input []byte, digested bool) ([]byte, error) {
 	m, t := signatureMechanisms[a], s.token
-	if _, hashesItself := t.messageOnly.Load(a); hashesItself {
+	if _, hashesItself := t.messageOnly.Load(a); hashesItself || a.OfMessage() {
 		if digested {
 			return nil, ErrDigestRefused
 		}
@@ -151,10 +157,15 @@ func (s *session) signature(spec pubkey.Spec, m []*pkcs11.Mechanism, object pkcs
 	switch {
 	case err != nil:
 		return nil, err
-	case spec.RSABits() == 0:
+	case spec.FieldBytes() > 0:
 		return pubkey.SignatureDER(spec, raw)
-	case len(raw) != spec.RSABits()/8:
-		return nil, fmt.Errorf("making a signature: the token answered with %d bytes instead of %d", len(raw), spec.RSABits()/8)
+	}
+	want := spec.RSABits() / 8
+	if spec.Edwards() {
+		want = ed25519SignatureSize
+	}
+	if len(raw) != want {
+		return nil, fmt.Errorf("making a signature: the token answered with %d bytes instead of %d", len(raw), want)
 	}
 	return raw, nil
 }

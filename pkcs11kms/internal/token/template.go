@@ -53,8 +53,11 @@ func (t *Token) restricted(template []*pkcs11.Attribute, h Hash) []*pkcs11.Attri
 // pairTemplate is what both halves of a key pair have.
 func pairTemplate(class uint, spec pubkey.Spec, id []byte, label string, onToken bool) []*pkcs11.Attribute {
 	keyType := uint(pkcs11.CKK_EC)
-	if spec.RSABits() > 0 {
+	switch {
+	case spec.RSABits() > 0:
 		keyType = pkcs11.CKK_RSA
+	case spec.Edwards():
+		keyType = ckkECEdwards
 	}
 	return []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
@@ -84,15 +87,16 @@ func (t *Token) privateTemplate(spec pubkey.Spec, id []byte, label string, onTok
 	return template
 }
 
-// publicTemplate asks for a public key that verifies and does nothing else, and says what pair is to be made.
-func publicTemplate(spec pubkey.Spec, id []byte, label string, onToken bool) []*pkcs11.Attribute {
+// publicTemplate asks for a public key that verifies and does nothing else, and says what pair is to be made: of an elliptic curve
+// by its CKA_EC_PARAMS.
+func publicTemplate(spec pubkey.Spec, curve, id []byte, label string, onToken bool) []*pkcs11.Attribute {
 	template := append(pairTemplate(pkcs11.CKO_PUBLIC_KEY, spec, id, label, onToken),
 		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
 		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
 		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false),
 		pkcs11.NewAttribute(pkcs11.CKA_WRAP, false))
 	if spec.RSABits() == 0 {
-		return append(template, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, spec.CurveParameters()))
+		return append(template, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, curve))
 	}
 	return append(template,
 		pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, spec.RSABits()),
