@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -194,34 +193,4 @@ func TestReadSeesTheEnd(t *testing.T) {
 	require.NoError(t, write.Close())
 	_, err = interruptible(t.Context(), read).Read(make([]byte, 8))
 	assert.Equal(t, io.EOF, err)
-}
-
-// TestCoreDumpsAreOff looks at a running child: its limit and, on Linux, whether others may attach to it.
-func TestCoreDumpsAreOff(t *testing.T) {
-	if _, err := os.Stat("/proc/self/limits"); err != nil {
-		t.Skip("no /proc on this system")
-	}
-	p := newProgram(t)
-	read, write, err := os.Pipe()
-	require.NoError(t, err)
-	defer read.Close()
-	cmd := p.command("pkcs11kms", "mac", "--key-id", p.key, "--mac-algorithm", "HMAC_SHA_256")
-	cmd.Stdin = read
-	require.NoError(t, cmd.Start())
-	defer cmd.Wait()
-	defer write.Close()
-	_, err = write.Write([]byte("data"))
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { return unread(t, read) == 0 }, patience, time.Millisecond)
-
-	proc := filepath.Join("/proc", itoa(cmd.Process.Pid))
-	if os.Geteuid() == 0 { // the files of a process that cannot be dumped belong to root
-		limits, err := os.ReadFile(filepath.Join(proc, "limits"))
-		require.NoError(t, err)
-		assert.Regexp(t, `Max core file size +0 +0 `, string(limits))
-		return
-	}
-	info, err := os.Stat(filepath.Join(proc, "mem"))
-	require.NoError(t, err)
-	assert.Zero(t, info.Sys().(*syscall.Stat_t).Uid, "dumpable: others of this user may attach")
 }

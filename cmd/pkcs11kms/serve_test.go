@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -197,12 +198,19 @@ func TestSignalAfterTheStateDirectoryMoved(t *testing.T) {
 }
 
 // TestHangupOfADevelopmentServer: with its terminal gone nobody would stop it.
-func TestHangupOfADevelopmentServer(t *testing.T) {
+// TestHangupEndsADevelopmentServer: it is the hangup that ends it, and not what comes a minute later for a server that stays.
+func TestHangupEndsADevelopmentServer(t *testing.T) {
+	// Under nohup the signal is ignored, which a child would inherit. Of a signal that is caught it gets the default.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	p := newProgram(t)
 	d := p.serve(append(anyPort, "--dev")...)
 	_, err := d.stop(syscall.SIGHUP)
 	require.NoError(t, err)
-	assert.True(t, d.cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled())
+	status := d.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	require.True(t, status.Signaled())
+	assert.Equal(t, syscall.SIGHUP, status.Signal())
 }
 
 // TestAdminSocket has health and metrics on a unix socket, which a second start after a crash takes over.
