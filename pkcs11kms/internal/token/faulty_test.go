@@ -38,6 +38,9 @@ type faulty struct {
 	params      []byte                           // of the last C_SignInit for CKM_EDDSA
 	eddsa       bool                             // whether that was the last C_SignInit
 
+	began  []pkcs11.SessionHandle // the session of each C_SignInit
+	signed []string               // the message of each C_Sign
+
 	mechanism uint                // of the last C_GenerateKey
 	template  []*pkcs11.Attribute // of the last C_GenerateKey
 }
@@ -254,6 +257,20 @@ func (f *faulty) FindObjectsInit(s pkcs11.SessionHandle, a []*pkcs11.Attribute) 
 	return f.Module.FindObjectsInit(s, a)
 }
 
+func (f *faulty) FindObjects(s pkcs11.SessionHandle, most int) ([]pkcs11.ObjectHandle, bool, error) {
+	if err := f.hit("C_FindObjects"); err != nil {
+		return nil, false, err
+	}
+	return f.Module.FindObjects(s, most)
+}
+
+func (f *faulty) FindObjectsFinal(s pkcs11.SessionHandle) error {
+	if err := f.hit("C_FindObjectsFinal"); err != nil {
+		return err
+	}
+	return f.Module.FindObjectsFinal(s)
+}
+
 func (f *faulty) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, k pkcs11.ObjectHandle) error {
 	if err := f.hit("C_SignInit"); err != nil {
 		return err
@@ -261,6 +278,7 @@ func (f *faulty) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, k pkcs1
 	f.mu.Lock()
 	unknown := f.noMechanism[m[0].Mechanism]
 	f.eddsa, f.params = m[0].Mechanism == ckmEdDSA, m[0].Parameter
+	f.began = append(f.began, s)
 	f.mu.Unlock()
 	if unknown {
 		return pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)
@@ -269,6 +287,7 @@ func (f *faulty) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, k pkcs1
 }
 
 func (f *faulty) Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error) {
+	f.set(func() { f.signed = append(f.signed, string(message)) })
 	err := f.hit("C_Sign")
 	tag, realErr := f.Module.Sign(s, message) // in any case: a C_Sign that fails ends the operation as well
 	if err != nil {

@@ -46,8 +46,9 @@ func (p *pool) acquire(ctx context.Context, wait time.Duration) (*session, error
 	}
 	if p.limit < p.max && time.Since(p.shrunk) > shrunkFor {
 		p.limit = p.max
+		p.serve() // those who wait come first
 	}
-	if len(p.waiters) == 0 && p.taken < p.limit {
+	if p.taken < p.limit { // then nobody waits
 		p.taken++
 		s := p.popFree()
 		p.mu.Unlock()
@@ -129,17 +130,22 @@ func (p *pool) vacate() {
 	p.freePlace()
 }
 
-// freePlace hands a place to the next who waits. The caller holds mu.
+// freePlace takes a place back. The caller holds mu.
 func (p *pool) freePlace() {
 	p.taken--
-	for len(p.waiters) > 0 && p.taken < p.limit && p.closed == nil {
+	p.serve()
+	if p.closed != nil && p.taken == 0 {
+		p.signalIdle()
+	}
+}
+
+// serve hands the places that there are to those who wait, so that nobody waits while there is one. The caller holds mu.
+func (p *pool) serve() {
+	for len(p.waiters) > 0 && p.taken < p.limit {
 		w := p.waiters[0]
 		p.waiters = p.waiters[1:]
 		p.taken++
 		w.granted <- p.popFree()
-	}
-	if p.closed != nil && p.taken == 0 {
-		p.signalIdle()
 	}
 }
 

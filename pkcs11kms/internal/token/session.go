@@ -88,7 +88,6 @@ func (s *session) abandon(name string, cause error) error {
 	if s.place != nil {
 		s.place.unhang()
 	}
-	s.hung = nil
 	return <-s.done
 }
 
@@ -130,10 +129,8 @@ func (s *session) loop() {
 // comeBack ends an abandoned call: a session of the pool is closed and its place given back, since nobody can say what
 // state the late call has left it in. It reports whether the session goes on.
 func (s *session) comeBack() bool {
-	hung := s.hung
-	s.hung = nil
 	s.state.Store(callIdle)
-	defer close(hung.done)
+	defer close(s.hung.done)
 	if s.place == nil {
 		s.token.keeper.release()
 		return true

@@ -1,0 +1,130 @@
+package token_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/miekg/pkcs11"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A session is kept after a refusal that began nothing, and thrown away after any other failure: an operation may still be
+// active on it, which the next call would meet.
+func TestSessionAfterAFailure(t *testing.T) {
+	tok, f := openFaulty(t)
+	key := newKey(t, tok)
+	id := randomBytes(t, 16)
+	mac := func() error { _, err := tok.MAC(t.Context(), key, []byte("message")); return err }
+	random := func() error { _, err := tok.Random(t.Context(), 8); return err }
+	generate := func() error { _, err := tok.GenerateHMACKey(t.Context(), token.SHA256, id, "failed"); return err }
+	describe := func() error { _, err := tok.Describe(t.Context(), key.ID()); return err }
+	for _, c := range []struct {
+		function string
+		rv       uint
+		call     func() error
+		kept     bool
+	}{
+		{"C_SignInit", pkcs11.CKR_MECHANISM_INVALID, mac, true},
+		{"C_SignInit", pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, mac, true},
+		{"C_SignInit", pkcs11.CKR_FUNCTION_CANCELED, mac, false},
+		{"C_SignInit", pkcs11.CKR_HOST_MEMORY, mac, false},
+		{"C_Sign", pkcs11.CKR_BUFFER_TOO_SMALL, mac, false}, // which leaves the operation active
+		{"C_Sign", pkcs11.CKR_MECHANISM_INVALID, mac, false},
+		{"C_Sign", pkcs11.CKR_KEY_SIZE_RANGE, mac, false},
+		{"C_Sign", pkcs11.CKR_DATA_LEN_RANGE, mac, false},
+		{"C_GenerateRandom", pkcs11.CKR_FUNCTION_NOT_SUPPORTED, random, false},
+		{"C_GenerateKey", pkcs11.CKR_TEMPLATE_INCONSISTENT, generate, true},
+		{"C_GenerateKey", pkcs11.CKR_DEVICE_MEMORY, generate, true},
+		{"C_GenerateKey", pkcs11.CKR_HOST_MEMORY, generate, false},
+		{"C_FindObjectsInit", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, describe, true},
+		{"C_FindObjects", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, describe, false},
+		{"C_FindObjectsFinal", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, describe, false},
+	} {
+		t.Run(fmt.Sprintf("%s 0x%X", c.function, c.rv), func(t *testing.T) {
+			require.NoError(t, mac()) // so that a session lies idle
+			require.Equal(t, 1, tok.Stats().Open)
+			opened, closed := f.count("C_OpenSession"), f.count("C_CloseSession")
+			f.fail(c.function, 1, c.rv)
+			require.Error(t, c.call())
+			require.NoError(t, mac())
+			gone := 1
+			if c.kept {
+				gone = 0
+			}
+			assert.Equal(t, opened+gone, f.count("C_OpenSession"))
+			require.Eventually(t, func() bool { return f.count("C_CloseSession") == closed+gone }, patience, tick)
+		})
+	}
+}
+
+// When one session turns out to be dead while the token answers, those that lie idle are dropped: they are likely to be of
+// the same age and fate, and each would cost a call its second try.
+func TestIdleSessionsOfTheSameFateAreDropped(t *testing.T) {
+	tok, f := openFaulty(t, sessions(12))
+	key := newKey(t, tok)
+	var streams []*token.Stream
+	for range 3 {
+		st, err := tok.NewStream(context.Background(), key)
+		require.NoError(t, err)
+		streams = append(streams, st)
+	}
+	for _, st := range streams {
+		_, err := st.Sum()
+		require.NoError(t, err)
+	}
+	require.Equal(t, 3, tok.Stats().Open)
+	closed := f.count("C_CloseSession")
+	f.fail("C_SignInit", 1, pkcs11.CKR_SESSION_HANDLE_INVALID)
+	_, err := tok.MAC(context.Background(), key, []byte("message"))
+	require.NoError(t, err)
+	assert.Equal(t, 1, tok.Stats().Open, "the fresh one")
+	assert.Equal(t, closed+3, f.count("C_CloseSession"))
+}
+
+// lateContext ends, and lets its caller know why only when everything else has come to rest: so a call that is answered
+// while its caller is about to give up is answered in the last moment. It works in a bubble of synctest.
+type lateContext struct {
+	*manualContext
+	last func() // runs when the caller asks why
+}
+
+func (c lateContext) Err() error {
+	err := c.manualContext.Err()
+	if err != nil {
+		c.last()
+		synctest.Wait()
+	}
+	return err
+}
+
+// An answer that comes in the last moment counts, and its session stays in the pool.
+func TestAnswerInTheLastMoment(t *testing.T) {
+	for name, call := range map[string]func(context.Context, *token.Token, *token.Key) error{
+		"C_Sign":           func(ctx context.Context, tok *token.Token, key *token.Key) error { return <-sign(ctx, tok, key) },
+		"C_GetSessionInfo": func(ctx context.Context, tok *token.Token, _ *token.Key) error { return tok.Healthy(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tok, f := openFaulty(t)
+				key := newKey(t, tok)
+				for range 2 { // the second time shows what the first has left behind
+					opened := f.count("C_OpenSession")
+					reached, free := f.hang(name)
+					ctx := lateContext{newManualContext(), free}
+					answer := make(chan error, 1)
+					go func() { answer <- call(ctx, tok, key) }()
+					<-reached
+					synctest.Wait() // the caller waits for the answer or the end of its context
+					ctx.end(context.Canceled)
+					require.NoError(t, <-answer)
+					assert.Equal(t, token.Stats{Size: 32, Open: 1}, tok.Stats())
+					assert.Equal(t, opened, f.count("C_OpenSession"))
+				}
+			})
+		})
+	}
+}
