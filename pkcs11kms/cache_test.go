@@ -2,12 +2,17 @@ package pkcs11kms
 
 import (
 	"context"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
@@ -59,7 +64,7 @@ func TestCacheServesForASecond(t *testing.T) {
 	_, err = second.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: key.KeyId})
 	require.NoError(t, err)
 
-	clk.Advance(maxCacheAge)
+	clk.Advance(time.Second)
 	_, err = generate(t.Context(), first, key.KeyId, []byte("m"))
 	require.NoError(t, err, "within the bound the cache serves without asking")
 	clk.Advance(1)
@@ -126,45 +131,155 @@ func TestMissesAreNotCached(t *testing.T) {
 	requireAPIError(t, err, "KeyUnavailableException", arnOf(id)+" is unavailable.")
 }
 
-// A record that was read before a change was committed must not enter the cache after it.
+// A record that was read before a change was seen must not enter the cache after it, whoever made the change: it would be
+// served until the next one. Nothing confirms the cache in between, so that nothing else can drop the record.
 func TestLateReadIsNotCached(t *testing.T) {
-	c := newClient(t)
-	key := mustCreate(t, c, types.KeySpecHmac256)
-	ref := keystore.KeyRef(testRegion, testAccount, *key.KeyId)
-	late := &lateStore{Store: c.bridge.store, read: make(chan struct{}), resume: make(chan struct{})}
-	c.bridge.cache.store = late
-	done := make(chan error, 1)
-	go func() {
-		_, err := c.bridge.key(context.Background(), ref, true)
-		done <- err
-	}()
-	<-late.read
-	rec, err := c.bridge.store.Get(t.Context(), ref)
-	require.NoError(t, err)
-	record, err := keystore.DecodeKey(rec)
-	require.NoError(t, err)
-	record.State = keystore.Disabled
-	_, err = c.bridge.cache.commit(t.Context(), record.Put(rec.Version))
-	require.NoError(t, err)
-	close(late.resume)
-	require.NoError(t, <-done)
-	_, err = generate(t.Context(), c, key.KeyId, []byte("m"))
-	requireAPIError(t, err, "DisabledException", *key.Arn+" is disabled.")
-}
+	for _, own := range []bool{true, false} {
+		first, second, store, _ := twoProcesses(t)
+		key := mustCreate(t, first, types.KeySpecHmac256)
+		ref := keystore.KeyRef(testRegion, testAccount, *key.KeyId)
+		require.NoError(t, first.bridge.cache.confirm(t.Context()))
+		store.stuck.Store(own) // the commit of another is seen by a look
+		waitForPoller(t, store)
 
-// lateStore holds the answer of the first Get back.
-type lateStore struct {
-	keystore.Store
-	read, resume chan struct{}
-	held         bool
-}
-
-func (s *lateStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
-	rec, err := s.Store.Get(ctx, ref)
-	if !s.held {
-		s.held = true
-		close(s.read)
-		<-s.resume
+		read, resume := make(chan struct{}), make(chan struct{})
+		store.onGet(func(keystore.Ref) error {
+			store.onGet(nil)
+			close(read)
+			<-resume
+			return nil
+		})
+		done := make(chan error, 1)
+		go func() {
+			_, err := first.bridge.key(context.Background(), ref, true)
+			done <- err
+		}()
+		<-read
+		if own {
+			require.NoError(t, toggle(t.Context(), first, key.KeyId, false))
+		} else {
+			require.NoError(t, toggle(t.Context(), second, key.KeyId, false))
+			require.NoError(t, first.bridge.cache.confirm(t.Context()))
+		}
+		close(resume)
+		require.NoError(t, <-done)
+		_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
+		requireAPIError(t, err, "DisabledException", *key.Arn+" is disabled.")
 	}
-	return rec, err
+}
+
+// What was read before a look counts from the moment at which that look began, not from its end: a change may have been made
+// while it was on its way.
+func TestConfirmationCountsFromItsBegin(t *testing.T) {
+	first, second, store, clk := twoProcesses(t)
+	key := mustCreate(t, first, types.KeySpecHmac256)
+	require.NoError(t, first.bridge.cache.confirm(t.Context()))
+	_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
+	require.NoError(t, err)
+	looked := make(chan struct{})
+	store.onLook(func() error { // of the poller
+		store.onLook(nil)
+		store.stuck.Store(true) // no other look comes through
+		clk.Advance(time.Second)
+		assert.NoError(t, toggle(context.Background(), second, key.KeyId, false))
+		close(looked)
+		return nil
+	})
+	<-looked
+	waitForPoller(t, store)
+	_, err = generate(t.Context(), first, key.KeyId, []byte("m"))
+	require.NoError(t, err, "a second old")
+	clk.Advance(1)
+	_, err = generate(t.Context(), first, key.KeyId, []byte("m"))
+	var internal *types.KMSInternalException
+	require.ErrorAs(t, err, &internal)
+}
+
+// Where nothing can be confirmed, nobody is let in by what is known of users and access keys either, though the store itself
+// could still be read.
+func TestNobodyIsLetInWithoutConfirmation(t *testing.T) {
+	first, _, store, clk := twoProcesses(t)
+	key := mustCreate(t, first, types.KeySpecHmac256)
+	user := as(t, first, userName("u"), allow("*", "kms:*"))
+	access := mustCreateAccessKey(t, first.bridge, userName("u"))
+	use := func() []error {
+		_, _, err := first.bridge.SigningKey(t.Context(), access.ID, "20260102", testRegion)
+		_, macErr := generate(t.Context(), user, key.KeyId, []byte("m"))
+		return []error{err, macErr, toggle(t.Context(), user, key.KeyId, true)}
+	}
+	for _, err := range use() {
+		require.NoError(t, err)
+	}
+	store.stuck.Store(true)
+	waitForPoller(t, store)
+	clk.Advance(time.Minute)
+	for _, err := range use() {
+		var internal *types.KMSInternalException
+		require.ErrorAs(t, err, &internal)
+	}
+}
+
+// However many callers find the cache too old, one look is under way at a time.
+func TestOneLookAtATime(t *testing.T) {
+	first, _, store, clk := twoProcesses(t)
+	key := mustCreate(t, first, types.KeySpecHmac256)
+	var under, most atomic.Int64
+	store.onLook(func() error {
+		most.Store(max(most.Load(), under.Add(1)))
+		runtime.Gosched()
+		under.Add(-1)
+		return nil
+	})
+	clk.Advance(time.Minute)
+	var calls errgroup.Group
+	for range 50 {
+		calls.Go(func() error {
+			_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
+			return err
+		})
+	}
+	require.NoError(t, calls.Wait())
+	require.EqualValues(t, 1, most.Load())
+}
+
+// countingLog counts the records of a message.
+type countingLog struct {
+	slog.Handler
+	message string
+	n       atomic.Int64
+}
+
+func (l *countingLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *countingLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == l.message {
+		l.n.Add(1)
+	}
+	return nil
+}
+
+// A store that does not confirm is logged once each time that it begins, and not when it is the Bridge that ends.
+func TestFailingConfirmationIsLoggedOnce(t *testing.T) {
+	c, store, cfg := withFaults(t)
+	log := &countingLog{message: "store does not confirm cached records"}
+	cfg.Logger = slog.New(log)
+	cfg.Store, cfg.StorePath = store, ""
+	require.NoError(t, c.Close()) // whose poller would look as well
+	c, err := New(t.Context(), cfg)
+	require.NoError(t, err)
+	looks := func(n int64, answer error) {
+		var done atomic.Int64
+		store.onLook(func() error { done.Add(1); return answer })
+		require.Eventually(t, func() bool { return done.Load() >= n }, 10*time.Second, time.Millisecond)
+	}
+	looks(3, errDisk)
+	require.EqualValues(t, 1, log.n.Load())
+	looks(2, nil)
+	looks(3, errDisk)
+	require.EqualValues(t, 2, log.n.Load())
+	looks(2, nil)
+	store.stuck.Store(true)
+	waitForPoller(t, store)
+	require.NoError(t, c.Close())
+	require.EqualValues(t, 2, log.n.Load())
 }

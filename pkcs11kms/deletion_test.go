@@ -114,16 +114,72 @@ func TestDeletionWaits(t *testing.T) {
 	require.Error(t, err)
 }
 
-// A clock behind the latest time that the store has seen is wrong, and nobody knows by how much.
+// A clock behind the latest time that the store has seen is wrong, and nobody knows by how much. A minute is no more than
+// the clocks of one machine may differ.
 func TestDeletionWithAClockThatWentBack(t *testing.T) {
-	c, clk, cfg, gone, _ := due(t)
+	c, clk, _, gone, _ := due(t)
 	clk.Advance(365 * day)
+	seen := clk.Now().Truncate(time.Second)
+	require.NoError(t, c.bridge.checkClock(t.Context(), seen))
+	for _, back := range []time.Duration{time.Minute + time.Nanosecond, 59 * time.Minute, 3 * time.Hour, 2 * day, 365 * day} {
+		clk.Advance(seen.Add(-back).Sub(clk.Now()))
+		require.ErrorContains(t, c.bridge.destroyDue(t.Context()), "no key is destroyed")
+		describe(t, c, gone.KeyId)
+	}
+	clk.Advance(seen.Add(-time.Minute).Sub(clk.Now()))
+	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
+	require.Error(t, err)
+}
+
+// The store's time moves on by an hour or more at once, and never back.
+func TestTimeThatTheStoreHasSeen(t *testing.T) {
+	c := newClient(t)
+	seen := func() int {
+		counter, _, err := readCounter(t.Context(), c.bridge.store, "", "", clockCounter)
+		require.NoError(t, err)
+		return counter.N
+	}
+	now := newClock().Now()
+	for _, step := range []struct {
+		to   time.Duration
+		want time.Duration
+	}{{0, 0}, {time.Hour - 1, 0}, {-time.Minute, 0}, {time.Hour, time.Hour}, {2*time.Hour - 1, time.Hour}, {50 * time.Hour, 50 * time.Hour}} {
+		require.NoError(t, c.bridge.checkClock(t.Context(), now.Add(step.to)))
+		require.EqualValues(t, now.Add(step.want).Unix(), seen())
+	}
+}
+
+// When the time that the store has seen cannot be read, nothing is destroyed.
+func TestDeletionWithoutTheTimeOfTheStore(t *testing.T) {
+	c, store, clk, gone := dueWithFaults(t)
 	require.NoError(t, c.bridge.checkClock(t.Context(), clk.Now()))
-	clk.Advance(-2 * day)
-	err := c.bridge.destroyDue(t.Context())
-	require.ErrorContains(t, err, "no key is destroyed")
+	store.onGet(func(ref keystore.Ref) error {
+		if ref == keystore.CounterRef("", "", clockCounter) {
+			return errDisk
+		}
+		return nil
+	})
+	require.ErrorIs(t, c.bridge.destroyDue(t.Context()), errDisk)
+	store.onGet(nil)
 	describe(t, c, gone.KeyId)
-	_ = cfg
+
+	_, version, err := readCounter(t.Context(), store, "", "", clockCounter)
+	require.NoError(t, err)
+	damaged := keystore.Change{Op: keystore.Put, Ref: keystore.CounterRef("", "", clockCounter), Expect: version, Value: []byte("damaged")}
+	_, err = store.Commit(t.Context(), damaged)
+	require.NoError(t, err)
+	require.Error(t, c.bridge.destroyDue(t.Context()))
+	describe(t, c, gone.KeyId)
+}
+
+// dueWithFaults is a client of a store that can be made to fail, with a key whose date has come.
+func dueWithFaults(t *testing.T) (c *Client, store *faultyStore, clk *clock, gone *types.KeyMetadata) {
+	c, _, store, clk = twoProcesses(t)
+	gone = mustCreate(t, c, types.KeySpecHmac256)
+	schedule(t, c, gone.KeyId, 7)
+	clk.Advance(7 * day)
+	return c, store, clk, gone
 }
 
 // Cancel and the janitor at the last moment: one of them wins, cleanly.

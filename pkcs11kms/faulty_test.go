@@ -12,9 +12,11 @@ import (
 // faultyStore is a real store in front of which faults can be put.
 type faultyStore struct {
 	keystore.Store
-	stuck  atomic.Bool  // Watermark does not answer
-	looks  atomic.Int64 // calls of Watermark
-	mu     sync.Mutex
+	stuck  atomic.Bool                   // Watermark does not answer
+	looks  atomic.Int64                  // calls of Watermark
+	mu     sync.Mutex                    // guards the hooks
+	got    func(keystore.Ref) error      // after a Get has read the store: an error is the answer
+	looked func() error                  // the same of a Watermark
 	before func([]keystore.Change) error // of Commit: an error is the answer, and nothing is done
 	after  func([]keystore.Change) error // an error is the answer although it was done
 }
@@ -25,7 +27,25 @@ func (s *faultyStore) Watermark(ctx context.Context) (uint64, error) {
 		<-ctx.Done()
 		return 0, ctx.Err()
 	}
-	return s.Store.Watermark(ctx)
+	mark, err := s.Store.Watermark(ctx)
+	s.mu.Lock()
+	looked := s.looked
+	s.mu.Unlock()
+	if err == nil && looked != nil {
+		err = looked()
+	}
+	return mark, err
+}
+
+func (s *faultyStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
+	rec, err := s.Store.Get(ctx, ref)
+	s.mu.Lock()
+	got := s.got
+	s.mu.Unlock()
+	if err == nil && got != nil {
+		err = got(ref)
+	}
+	return rec, err
 }
 
 func (s *faultyStore) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
@@ -48,6 +68,19 @@ func (s *faultyStore) hook(before, after func([]keystore.Change) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.before, s.after = before, after
+}
+
+// onGet sets the hook of Get, and onLook that of Watermark; nil takes one away.
+func (s *faultyStore) onGet(got func(keystore.Ref) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.got = got
+}
+
+func (s *faultyStore) onLook(looked func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.looked = looked
 }
 
 // clock is a clock that tests set. Safe for concurrent use.
