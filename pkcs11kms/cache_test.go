@@ -25,7 +25,7 @@ func twoProcesses(t *testing.T) (first, second *Client, store *faultyStore, clk 
 	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, real.Close()) })
-	store, clk = &faultyStore{Store: real}, newClock()
+	store, clk = &faultyStore{Store: real, path: cfg.StorePath}, newClock()
 	cfg.Store, cfg.StorePath, cfg.Now = store, "", clk.Now
 	return openClient(t, cfg), second, store, clk
 }

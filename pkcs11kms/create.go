@@ -297,7 +297,7 @@ func (b *Bridge) undoCreate(ctx context.Context, record keystore.Key, version ui
 		b.working.keep(record.Ref(), hung.Done())
 		return
 	}
-	if err := b.finish(ctx, record, version); err != nil {
+	if _, err := b.finish(ctx, record, version); err != nil {
 		b.log.Warn("a key that could not be created is left to the janitor", "key", record.ID, "error", err)
 	}
 }

@@ -156,13 +156,11 @@ func (b *Bridge) destroyKey(ctx context.Context, record keystore.Key, version ui
 		changes = append(changes, keystore.Change{Op: keystore.Delete, Ref: alias.Ref, Expect: alias.Version})
 	}
 	version, err = b.cache.commit(ctx, changes...)
-	if errors.Is(err, keystore.ErrConflict) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return ignoreConflict(err)
 	}
 	crashAt("deleting-written")
 	b.log.Warn("destroying a key whose deletion date has come", "key", record.ID, "cka_id", record.CKAID.String())
-	return b.finish(ctx, record, version)
+	_, err = b.finish(ctx, record, version)
+	return err
 }

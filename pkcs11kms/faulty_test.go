@@ -12,10 +12,12 @@ import (
 // faultyStore is a real store in front of which faults can be put.
 type faultyStore struct {
 	keystore.Store
+	path   string
 	stuck  atomic.Bool                   // Watermark does not answer
 	looks  atomic.Int64                  // calls of Watermark
 	mu     sync.Mutex                    // guards the hooks
 	got    func(keystore.Ref) error      // after a Get has read the store: an error is the answer
+	listed func()                        // after a Lookup has read the store
 	looked func() error                  // the same of a Watermark
 	before func([]keystore.Change) error // of Commit: an error is the answer, and nothing is done
 	after  func([]keystore.Change) error // an error is the answer although it was done
@@ -48,6 +50,17 @@ func (s *faultyStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Recor
 	return rec, err
 }
 
+func (s *faultyStore) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
+	recs, err := s.Store.Lookup(ctx, index, value, after, limit)
+	s.mu.Lock()
+	listed := s.listed
+	s.mu.Unlock()
+	if listed != nil {
+		listed()
+	}
+	return recs, err
+}
+
 func (s *faultyStore) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
 	s.mu.Lock()
 	before, after := s.before, s.after
@@ -75,6 +88,18 @@ func (s *faultyStore) onGet(got func(keystore.Ref) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.got = got
+}
+
+// onceListed sets what happens after the next Lookup.
+func (s *faultyStore) onceListed(listed func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listed = func() {
+		s.mu.Lock()
+		s.listed = nil
+		s.mu.Unlock()
+		listed()
+	}
 }
 
 func (s *faultyStore) onLook(looked func() error) {

@@ -105,12 +105,10 @@ func (w *working) marked(ref keystore.Ref) bool {
 	if !ok {
 		return false
 	}
-	if m.until != nil {
-		select {
-		case <-m.until:
-			m.until = nil
-		default:
-		}
+	select {
+	case <-m.until:
+		m.until = nil
+	default: // also where there is no channel
 	}
 	if m.n > 0 || m.until != nil {
 		return true
@@ -206,16 +204,14 @@ func (b *Bridge) tidyRecord(ctx context.Context, rec keystore.Record, owners map
 		if b.working.has(rec.Ref) {
 			return false, nil
 		}
-		err := b.finish(ctx, record, rec.Version)
-		return err == nil, err
+		return b.finish(ctx, record, rec.Version)
 	}
 	free, err := b.ownerOf(ctx, record.Instance, owners)
 	if err != nil || free == nil {
 		return false, err
 	}
 	// The version makes this safe even if the record was read before its owner finished it and ended.
-	err = b.finish(ctx, record, rec.Version)
-	return err == nil, err
+	return b.finish(ctx, record, rec.Version)
 }
 
 // ownerOf takes an instance over, once in a pass, and returns what ends that. Nil when the instance is alive, or when
@@ -232,16 +228,21 @@ func (b *Bridge) ownerOf(ctx context.Context, instance string, owners map[string
 	return free, nil
 }
 
-// finish takes a key that is in Creating or Deleting out of the world: state Deleting in our own name, so that a
-// creator that is still alive cannot flip the record any more; then the object; then the record. That somebody else
-// was faster is no error.
-func (b *Bridge) finish(ctx context.Context, record keystore.Key, version uint64) error {
+// finish removes a key that is in Creating or Deleting: first the record goes to Deleting in our own name, so that a
+// creator that is still alive cannot flip it any more, and a janitor that has read it before cannot go on; then the object
+// goes; then the record. It tells whether it did so: that somebody else was faster is no error.
+func (b *Bridge) finish(ctx context.Context, record keystore.Key, version uint64) (removed bool, err error) {
 	defer b.working.add(record.Ref())()
-	err := b.remove(ctx, record, version)
-	switch {
-	case err == nil:
-		b.log.Info("removed a key that was half made or half deleted", "key", record.ID)
-	case errors.Is(err, keystore.ErrConflict):
+	err = b.remove(ctx, record, version)
+	if err != nil {
+		return false, ignoreConflict(err)
+	}
+	b.log.Info("removed a key that was half made or half deleted", "key", record.ID)
+	return true, nil
+}
+
+func ignoreConflict(err error) error {
+	if errors.Is(err, keystore.ErrConflict) {
 		return nil
 	}
 	return err

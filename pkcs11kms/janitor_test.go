@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func withFaults(t *testing.T) (*Client, *faultyStore, Config) {
 	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, real.Close()) })
-	store := &faultyStore{Store: real}
+	store := &faultyStore{Store: real, path: cfg.StorePath}
 	faulty := cfg
 	faulty.Store, faulty.StorePath = store, ""
 	return openClient(t, faulty), store, cfg
@@ -143,14 +144,28 @@ func plant(t *testing.T, c *Client, instance string, state keystore.KeyState, ob
 	return record
 }
 
-// dieOver writes a half-made record as an instance that then dies.
-func dieOver(t *testing.T, path string, record keystore.Key) {
+// numbered is a record as halfMade's, but with an id and a CKA_ID of its own.
+func numbered(n int, state keystore.KeyState) keystore.Key {
+	record := halfMade("", state)
+	record.ID, record.CKAID = fmt.Sprintf("%08d-0000-4000-8000-000000000000", n), fmt.Appendf(nil, "%016d", n)
+	return record
+}
+
+// dieOver writes half-made records as an instance that then dies.
+func dieOver(t *testing.T, path string, records ...keystore.Key) (instance string) {
 	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 	require.NoError(t, err)
-	record.Instance = s.Instance()
-	_, err = s.Commit(t.Context(), record.Put(0))
-	require.NoError(t, err)
+	for batch := range slices.Chunk(records, keystore.MaxChanges) {
+		var changes []keystore.Change
+		for _, record := range batch {
+			record.Instance = s.Instance()
+			changes = append(changes, record.Put(0))
+		}
+		_, err = s.Commit(t.Context(), changes...)
+		require.NoError(t, err)
+	}
 	require.NoError(t, s.Close())
+	return s.Instance()
 }
 
 func TestJanitorFinishesWhatTheDeadLeft(t *testing.T) {
@@ -255,9 +270,7 @@ func TestCloseEndsTheJanitor(t *testing.T) {
 	require.NoError(t, err)
 	defer runtime.KeepAlive(s) // a stream that is forgotten gives its session back
 	for i := range 20 {
-		record := halfMade("", keystore.Creating)
-		record.ID, record.CKAID = fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), fmt.Appendf(nil, "%016d", i)
-		dieOver(t, cfg.StorePath, record)
+		dieOver(t, cfg.StorePath, numbered(i, keystore.Creating))
 	}
 	passed := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -291,7 +304,9 @@ func TestJanitorLeavesTheLivingAlone(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.region.token.Describe(t.Context(), record.CKAID)
 	require.NoError(t, err)
-	require.NoError(t, c.bridge.finish(t.Context(), record, mustVersion(t, c, record.Ref())))
+	removed, err := c.bridge.finish(t.Context(), record, mustVersion(t, c, record.Ref()))
+	require.NoError(t, err)
+	require.True(t, removed)
 }
 
 func mustVersion(t *testing.T, c *Client, ref keystore.Ref) uint64 {
@@ -319,21 +334,25 @@ func TestCreatorThatWasTakenForDead(t *testing.T) {
 	requireNothingHalfMade(t, c, 1)
 }
 
-// Marks of keys that this process works on.
+// Marks of keys that this process works on. A mark that has ended is forgotten.
 func TestWorking(t *testing.T) {
 	var w working
 	ref := keystore.KeyRef("r", "a", "i")
 	require.False(t, w.has(ref))
-	done := w.add(ref)
+	first, second := w.add(ref), w.add(ref)
 	require.True(t, w.has(ref))
-	done()
+	first()
+	require.True(t, w.has(ref), "another works on it still")
+	second()
+	require.Empty(t, w.refs)
 	require.False(t, w.has(ref))
 
-	done = w.add(ref)
+	done := w.add(ref)
 	until := make(chan struct{})
 	w.keep(ref, until)
 	done()
 	require.True(t, w.has(ref), "kept until the channel is closed")
 	close(until)
 	require.False(t, w.has(ref))
+	require.Empty(t, w.refs)
 }
