@@ -184,10 +184,7 @@ func (b *Bridge) tidyOnce(ctx context.Context) (finished []string, err error) {
 // process does its share, and Close does not wait for long.
 func (b *Bridge) outlast(ctx context.Context) (context.Context, context.CancelFunc) {
 	longer, cancel := context.WithTimeout(context.WithoutCancel(ctx), janitorPatience)
-	stop := context.AfterFunc(ctx, func() {
-		last := time.AfterFunc(b.cfg.CallTimeout, cancel)
-		context.AfterFunc(longer, func() { last.Stop() })
-	})
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(b.cfg.CallTimeout, cancel) })
 	return longer, func() { stop(); cancel() }
 }
 

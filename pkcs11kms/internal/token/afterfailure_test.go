@@ -61,6 +61,26 @@ func TestSessionAfterAFailure(t *testing.T) {
 	}
 }
 
+// What is said of the token's objects is no failure of the session.
+func TestSessionIsKeptAfterAnAnswerAboutObjects(t *testing.T) {
+	tok, f := openFaulty(t)
+	key := newKey(t, tok)
+	twice := randomBytes(t, 16)
+	for range 2 {
+		_, err := tok.GenerateHMACKey(t.Context(), token.SHA256, twice, "twice")
+		require.NoError(t, err)
+	}
+	opened := f.count("C_OpenSession")
+	_, err := tok.Describe(t.Context(), randomBytes(t, 16))
+	require.ErrorIs(t, err, token.ErrKeyMissing)
+	_, err = tok.MAC(t.Context(), tok.HMACKey(token.SHA256, twice), []byte("message"))
+	require.ErrorIs(t, err, token.ErrKeyAmbiguous)
+	require.ErrorIs(t, tok.DestroyKey(t.Context(), key.ID(), "another label"), token.ErrKeyForeign)
+	_, err = tok.MAC(t.Context(), key, []byte("message"))
+	require.NoError(t, err)
+	assert.Equal(t, opened, f.count("C_OpenSession"))
+}
+
 // When one session turns out to be dead while the token answers, those that lie idle are dropped: they are likely to be of
 // the same age and fate, and each would cost a call its second try.
 func TestIdleSessionsOfTheSameFateAreDropped(t *testing.T) {

@@ -40,6 +40,7 @@ type faulty struct {
 
 	began  []pkcs11.SessionHandle // the session of each C_SignInit
 	signed []string               // the message of each C_Sign
+	lent   []byte                 // the very bytes that the last C_Sign was given
 
 	mechanism uint                // of the last C_GenerateKey
 	template  []*pkcs11.Attribute // of the last C_GenerateKey
@@ -287,7 +288,7 @@ func (f *faulty) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, k pkcs1
 }
 
 func (f *faulty) Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error) {
-	f.set(func() { f.signed = append(f.signed, string(message)) })
+	f.set(func() { f.signed, f.lent = append(f.signed, string(message)), message })
 	err := f.hit("C_Sign")
 	tag, realErr := f.Module.Sign(s, message) // in any case: a C_Sign that fails ends the operation as well
 	if err != nil {

@@ -62,10 +62,16 @@ func TestLostDevice(t *testing.T) {
 	for _, rv := range []uint{pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED} {
 		tok, f := openFaulty(t)
 		key := newKey(t, tok)
+		st, err := tok.NewStream(context.Background(), key)
+		require.NoError(t, err)
+		_, err = tok.MAC(context.Background(), key, []byte("message"))
+		require.NoError(t, err)
+		require.NoError(t, sumError(st)) // so that two sessions lie idle
 		for _, function := range []string{"C_SignInit", "C_OpenSession", "C_GetSessionInfo"} {
 			f.on(function, func() error { return pkcs11.Error(rv) })
 		}
-		_, err := tok.MAC(context.Background(), key, []byte("message"))
+		closed := f.count("C_CloseSession")
+		_, err = tok.MAC(context.Background(), key, []byte("message"))
 		require.ErrorIs(t, err, token.ErrGone)
 		var e *token.Error
 		require.ErrorAs(t, err, &e, "the cause is kept")
@@ -82,7 +88,19 @@ func TestLostDevice(t *testing.T) {
 		_, err = tok.NewStream(context.Background(), key)
 		assert.ErrorIs(t, err, token.ErrGone)
 		require.Eventually(t, func() bool { return tok.Stats().Open == 0 }, patience, tick)
+		assert.Equal(t, closed+1, f.count("C_CloseSession"),
+			"once it is lost no session is closed: a handle could be that of another's session by now")
 	}
+}
+
+// What must not be repeated is answered with the loss as well.
+func TestLostDeviceWhileAKeyIsMade(t *testing.T) {
+	tok, f := openFaulty(t)
+	for _, function := range []string{"C_GenerateKey", "C_OpenSession", "C_GetSessionInfo"} {
+		f.on(function, func() error { return pkcs11.Error(pkcs11.CKR_DEVICE_REMOVED) })
+	}
+	_, err := tok.GenerateHMACKey(context.Background(), token.SHA256, randomBytes(t, 16), "lost")
+	require.ErrorIs(t, err, token.ErrGone)
 }
 
 func TestLoggedOutIsLost(t *testing.T) {
@@ -156,4 +174,9 @@ func TestStreamOnALostDevice(t *testing.T) {
 		assert.ErrorIs(t, err, token.ErrGone)
 	}
 	assert.Equal(t, updates+1, f.count("C_SignUpdate"), "the second stream knows")
+}
+
+func sumError(st *token.Stream) error {
+	_, err := st.Sum()
+	return err
 }

@@ -30,8 +30,11 @@ type pool struct {
 	newEmpty func() *session
 }
 
-// waiter is one who waits. granted receives a session, or nil for the right to make one, or is closed with the pool.
-type waiter struct{ granted chan *session }
+// waiter is one who waits. granted receives a session, which may not be open yet, or is closed with the pool.
+type waiter struct {
+	granted chan *session
+	refused error // why the pool was closed; set before granted is closed
+}
 
 func newPool(max int, newEmpty func() *session) *pool {
 	return &pool{max: max, limit: max, idle: make(chan struct{}), newEmpty: newEmpty}
@@ -65,8 +68,8 @@ func (p *pool) await(ctx context.Context, w *waiter, wait time.Duration) (*sessi
 	defer timer.Stop()
 	busy := ErrBusy
 	select {
-	case s, ok := <-w.granted:
-		return p.grantedOrClosed(s, ok)
+	case s := <-w.granted:
+		return s, w.refused
 	case <-ctx.Done():
 		busy = fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
 	case <-timer.C:
@@ -74,17 +77,8 @@ func (p *pool) await(ctx context.Context, w *waiter, wait time.Duration) (*sessi
 	if p.withdraw(w) {
 		return nil, busy
 	}
-	s, ok := <-w.granted // granted in the last moment: take it, the call will see that ctx has ended
-	return p.grantedOrClosed(s, ok)
-}
-
-func (p *pool) grantedOrClosed(s *session, ok bool) (*session, error) {
-	if !ok {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return nil, p.closed
-	}
-	return s, nil
+	s := <-w.granted // granted in the last moment: take it, the call will see that ctx has ended
+	return s, w.refused
 }
 
 // withdraw takes a waiter out of the queue; false if it has been served.
@@ -206,6 +200,7 @@ func (p *pool) close(err error) []*session {
 		p.closed = err
 	}
 	for _, w := range p.waiters {
+		w.refused = p.closed
 		close(w.granted)
 	}
 	p.waiters = nil

@@ -138,6 +138,15 @@ func TestAnEndedContextTouchesNothing(t *testing.T) {
 	assert.ErrorIs(t, err, context.Canceled)
 	assert.Equal(t, signs, f.count("C_SignInit"))
 	assert.Equal(t, open, tok.Stats().Open, "the session is kept")
+
+	st, err := tok.NewStream(t.Context(), key) // takes it
+	require.NoError(t, err)
+	opened := f.count("C_OpenSession")
+	_, err = tok.MAC(ctx, key, []byte("message"))
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.Equal(t, opened, f.count("C_OpenSession"))
+	assert.Equal(t, open, tok.Stats().Open, "what was not opened is not kept")
+	require.NoError(t, st.Close())
 }
 
 func TestTokenLimitBoundsThePool(t *testing.T) {
@@ -177,6 +186,26 @@ func TestSessionCountShrinksThePool(t *testing.T) {
 	for _, c := range calls {
 		assert.NoError(t, <-c)
 	}
+}
+
+// Only C_OpenSession tells that there are no more sessions, and only by CKR_SESSION_COUNT.
+func TestOtherFailuresDoNotShrinkThePool(t *testing.T) {
+	tok, f := openFaulty(t, sessions(8))
+	key := newKey(t, tok)
+	st, err := tok.NewStream(t.Context(), key) // takes the session that is open
+	require.NoError(t, err)
+	for function, rv := range map[string]uint{"C_OpenSession": pkcs11.CKR_HOST_MEMORY, "C_SignInit": pkcs11.CKR_SESSION_COUNT} {
+		f.fail(function, 1, rv)
+		_, err := tok.MAC(t.Context(), key, []byte("message"))
+		var e *token.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, token.Error{Func: function, RV: rv}, *e)
+		assert.NotErrorIs(t, err, token.ErrBusy)
+		assert.Equal(t, 8, tok.Stats().Size)
+		_, err = tok.MAC(t.Context(), key, []byte("message"))
+		require.NoError(t, err)
+	}
+	require.NoError(t, st.Close())
 }
 
 func TestNoSessionAtAllIsBusy(t *testing.T) {
@@ -220,6 +249,7 @@ func TestHungCallIsAnsweredInTime(t *testing.T) {
 			reached, free := f.hang("C_Sign")
 			defer free()
 			ctx := newManualContext()
+			closed := f.count("C_CloseSession")
 			call := sign(ctx, tok, key)
 			<-reached
 			ctx.end(want)
@@ -232,6 +262,8 @@ func TestHungCallIsAnsweredInTime(t *testing.T) {
 			stats := tok.Stats()
 			assert.Zero(t, stats.InUse, "the place is free before Done closes")
 			assert.Zero(t, stats.Lost)
+			assert.Zero(t, stats.Open)
+			assert.Equal(t, closed+1, f.count("C_CloseSession"), "nobody knows what state the late call has left it in")
 		})
 	}
 }
@@ -265,6 +297,16 @@ func TestCallTimeoutEndsAHungCall(t *testing.T) {
 	<-reached
 	requireHung(t, tok, err, nil)
 	assert.NotErrorIs(t, err, context.DeadlineExceeded, "the caller's context has not ended")
+}
+
+// The session's copy of a message is wiped when the call is over.
+func TestCopyOfTheMessageIsWiped(t *testing.T) {
+	tok, f := openFaulty(t)
+	message := []byte("message")
+	_, err := tok.MAC(t.Context(), newKey(t, tok), message)
+	require.NoError(t, err)
+	assert.Equal(t, make([]byte, len(message)), f.lent)
+	assert.Equal(t, "message", string(message))
 }
 
 // TestHungCallHasACopyOfTheMessage changes the message after the call was given up; the race detector would see a reader.
@@ -328,6 +370,27 @@ func TestKeyOfALostCallerIsDestroyed(t *testing.T) {
 	assert.Equal(t, destroyed+1, f.count("C_DestroyObject"))
 	_, err = tok.Describe(context.Background(), id)
 	assert.ErrorIs(t, err, token.ErrKeyMissing)
+}
+
+func TestKeyOfALostCallerThatWasNotMade(t *testing.T) {
+	var log bytes.Buffer
+	tok, f := openFaulty(t, func(c *token.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	reached, free := f.hang("C_GenerateKey")
+	defer free()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		_, err := tok.GenerateHMACKey(ctx, token.SHA256, randomBytes(t, 16), "nobody waits for it")
+		done <- err
+	}()
+	<-reached
+	cancel()
+	var hung *token.HungError
+	require.ErrorAs(t, <-done, &hung)
+	f.set(func() { f.refuse = pkcs11.CKA_LABEL })
+	free()
+	<-hung.Done()
+	assert.NotContains(t, log.String(), "destroyed a key")
 }
 
 func TestKeyOfALostCallerThatCannotBeDestroyed(t *testing.T) {

@@ -129,7 +129,6 @@ func (s *session) loop() {
 // comeBack ends an abandoned call: a session of the pool is closed and its place given back, since nobody can say what
 // state the late call has left it in. It reports whether the session goes on.
 func (s *session) comeBack() bool {
-	s.state.Store(callIdle)
 	defer close(s.hung.done)
 	if s.place == nil {
 		s.token.keeper.release()

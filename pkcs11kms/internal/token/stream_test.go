@@ -129,6 +129,22 @@ func TestStreamsLeaveRoomForMACs(t *testing.T) {
 	require.NoError(t, open[1].Close())
 }
 
+func TestStreamThatCannotBegin(t *testing.T) {
+	tok, f := openFaulty(t, sessions(4))
+	key := newKey(t, tok)
+	for range 3 { // more often than there are places for streams
+		f.fail("C_SignInit", 1, pkcs11.CKR_MECHANISM_INVALID)
+		st, err := tok.NewStream(t.Context(), key)
+		var e *token.Error
+		require.ErrorAs(t, err, &e)
+		assert.Nil(t, st)
+		requireWhole(t, tok)
+	}
+	st, err := tok.NewStream(t.Context(), key)
+	require.NoError(t, err)
+	require.NoError(t, st.Close())
+}
+
 func TestStreamErrorEndsIt(t *testing.T) {
 	for _, function := range []string{"C_SignUpdate", "C_SignFinal"} {
 		for _, rv := range []uint{pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_DEVICE_ERROR} {
