@@ -188,15 +188,14 @@ func TestBridgesThatShareAStoreComeAndGo(t *testing.T) {
 func TestJanitorOfALongLivedProcess(t *testing.T) {
 	cfg := newConfig(t)
 	sets := len(instances.sets)
+	early := cfg
+	early.Now = func() time.Time { return time.Date(1999, 12, 25, 0, 0, 0, 0, time.UTC) } // a bubble begins a week later
+	earlier, err := New(t.Context(), early)
+	require.NoError(t, err)
+	gone := mustCreate(t, earlier, types.KeySpecHmac256)
+	schedule(t, earlier, gone.KeyId, 7)
+	require.NoError(t, earlier.Close())
 	synctest.Test(t, func(t *testing.T) {
-		early := cfg
-		early.Now = func() time.Time { return time.Now().Add(-7 * day) }
-		earlier, err := New(t.Context(), early)
-		require.NoError(t, err)
-		gone := mustCreate(t, earlier, types.KeySpecHmac256)
-		schedule(t, earlier, gone.KeyId, 7)
-		require.NoError(t, earlier.Close())
-
 		c := openClient(t, cfg)
 		opened := time.Now()
 		record := numbered(1, keystore.Creating)

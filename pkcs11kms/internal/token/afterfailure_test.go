@@ -46,7 +46,7 @@ func TestSessionAfterAFailure(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s 0x%X", c.function, c.rv), func(t *testing.T) {
 			require.NoError(t, mac()) // so that a session lies idle
-			require.Equal(t, 1, tok.Stats().Open)
+			require.Eventually(t, func() bool { return tok.Stats().Open == 1 }, patience, tick)
 			opened, closed := f.count("C_OpenSession"), f.count("C_CloseSession")
 			f.fail(c.function, 1, c.rv)
 			require.Error(t, c.call())
@@ -128,7 +128,7 @@ func TestAnswerInTheLastMoment(t *testing.T) {
 		"C_GetSessionInfo": func(ctx context.Context, tok *token.Token, _ *token.Key) error { return tok.Healthy(ctx) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
 				tok, f := openFaulty(t)
 				key := newKey(t, tok)
 				for range 2 { // the second time shows what the first has left behind
@@ -147,4 +147,25 @@ func TestAnswerInTheLastMoment(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A session that is granted in the last moment, when its caller is about to give up, is not lost.
+func TestGrantInTheLastMoment(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		tok, f := openFaulty(t, sessions(1))
+		key := newKey(t, tok)
+		reached, free := f.hang("C_Sign")
+		first := sign(context.Background(), tok, key)
+		<-reached
+		ctx := lateContext{newManualContext(), free}
+		waiting := sign(ctx, tok, key)
+		synctest.Wait()
+		require.Equal(t, 1, tok.Stats().Waiting)
+		ctx.end(context.Canceled)
+		require.NoError(t, <-first)
+		require.ErrorIs(t, <-waiting, context.Canceled)
+		assert.Equal(t, token.Stats{Size: 1, Open: 1}, tok.Stats())
+		_, err := tok.MAC(context.Background(), key, []byte("message"))
+		require.NoError(t, err)
+	})
 }

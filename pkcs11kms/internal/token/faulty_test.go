@@ -38,6 +38,7 @@ type faulty struct {
 	params      []byte                           // of the last C_SignInit for CKM_EDDSA
 	eddsa       bool                             // whether that was the last C_SignInit
 
+	asked  []pkcs11.SessionHandle // the session of each C_GetSessionInfo
 	began  []pkcs11.SessionHandle // the session of each C_SignInit
 	signed []string               // the message of each C_Sign
 	lent   []byte                 // the very bytes that the last C_Sign was given
@@ -172,6 +173,7 @@ func (f *faulty) CloseSession(s pkcs11.SessionHandle) error {
 }
 
 func (f *faulty) GetSessionInfo(s pkcs11.SessionHandle) (pkcs11.SessionInfo, error) {
+	f.set(func() { f.asked = append(f.asked, s) })
 	if err := f.hit("C_GetSessionInfo"); err != nil {
 		return pkcs11.SessionInfo{}, err
 	}

@@ -3,6 +3,7 @@ package token_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -116,11 +117,82 @@ func TestKeeperSessionIsReplaced(t *testing.T) {
 	tok, f := openFaulty(t)
 	newKey(t, tok) // so that another session keeps the login
 	f.fail("C_GetSessionInfo", 1, pkcs11.CKR_SESSION_HANDLE_INVALID)
+	f.set(func() { f.asked = nil })
 	opened := f.count("C_OpenSession")
 	require.NoError(t, tok.Healthy(context.Background()))
 	assert.Equal(t, opened+1, f.count("C_OpenSession"))
 	require.NoError(t, tok.Healthy(context.Background()))
 	assert.Equal(t, opened+1, f.count("C_OpenSession"))
+	require.Len(t, f.asked, 3)
+	assert.NotEqual(t, f.asked[0], f.asked[1])
+	assert.Equal(t, f.asked[1], f.asked[2], "the broken one is not asked again")
+}
+
+// Who finds the device lost while looking after it tells everybody.
+func TestHealthyFindsTheLoss(t *testing.T) {
+	for _, rv := range []uint{pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_TOKEN_NOT_PRESENT} {
+		tok, f := openFaulty(t)
+		key := newKey(t, tok)
+		opened := f.count("C_OpenSession")
+		f.fail("C_GetSessionInfo", 1, rv)
+		require.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
+		assert.Equal(t, opened, f.count("C_OpenSession"), "that is not the trouble of one session")
+		_, err := tok.MAC(context.Background(), key, []byte("message"))
+		require.ErrorIs(t, err, token.ErrGone)
+	}
+	tok, f := openFaulty(t)
+	f.on("C_GetSessionInfo", func() error { return pkcs11.Error(pkcs11.CKR_SESSION_HANDLE_INVALID) })
+	opened, closed := f.count("C_OpenSession"), f.count("C_CloseSession")
+	require.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
+	assert.Equal(t, opened+1, f.count("C_OpenSession"))
+	assert.Equal(t, closed+1, f.count("C_CloseSession"), "a fresh session that is no better is not kept")
+}
+
+// Some tokens have no random numbers to give: that is no loss. Whatever else goes wrong with them is.
+func TestHealthOfATokenWithoutRandomNumbers(t *testing.T) {
+	tok, f := openFaulty(t)
+	for _, rv := range []uint{pkcs11.CKR_RANDOM_NO_RNG, pkcs11.CKR_FUNCTION_NOT_SUPPORTED} {
+		f.fail("C_GenerateRandom", 1, rv)
+		require.NoError(t, tok.Healthy(context.Background()))
+	}
+	f.fail("C_GenerateRandom", 1, pkcs11.CKR_DEVICE_ERROR)
+	require.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
+}
+
+// While the device cannot be asked, nobody knows that it is lost: the answer is that it is busy.
+func TestDeviceThatCannotBeAskedIsNotCondemned(t *testing.T) {
+	tok, f, _ := openShort(t)
+	key := newKey(t, tok)
+	reached, free := f.hang("C_GetSessionInfo")
+	defer free()
+	var hung *token.HungError
+	require.ErrorAs(t, tok.Healthy(t.Context()), &hung)
+	<-reached
+	asked := f.count("C_GetSessionInfo")
+	assert.ErrorIs(t, tok.Healthy(t.Context()), token.ErrBusy)
+	f.fail("C_Sign", 1, pkcs11.CKR_GENERAL_ERROR)
+	_, err := tok.MAC(context.Background(), key, []byte("message"))
+	assert.ErrorIs(t, err, token.ErrBusy)
+	assert.NotErrorIs(t, err, token.ErrGone)
+	assert.Equal(t, asked, f.count("C_GetSessionInfo"), "the session is in use")
+	free()
+	<-hung.Done()
+	_, err = tok.MAC(context.Background(), key, []byte("message"))
+	assert.NoError(t, err)
+}
+
+// Those who wait for a session learn at once that the device is lost.
+func TestThoseWhoWaitLearnOfTheLoss(t *testing.T) {
+	tok, f := openFaulty(t, sessions(1), timeout(time.Hour))
+	key := newKey(t, tok)
+	st, err := tok.NewStream(context.Background(), key) // holds the only session
+	require.NoError(t, err)
+	waiting := sign(context.Background(), tok, key)
+	require.Eventually(t, func() bool { return tok.Stats().Waiting == 1 }, patience, tick)
+	f.fail("C_GetSessionInfo", 1, pkcs11.CKR_DEVICE_REMOVED)
+	require.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
+	assert.ErrorIs(t, <-waiting, token.ErrGone)
+	assert.ErrorIs(t, sumError(st), token.ErrGone)
 }
 
 func TestHealthyDoesNotNeedThePool(t *testing.T) {

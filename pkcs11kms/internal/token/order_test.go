@@ -68,7 +68,7 @@ func TestSessionUsedLastIsLentFirst(t *testing.T) {
 // A pool that shrank because the token had no session left grows again after a minute, since the shortage may pass. The
 // clock is that of a bubble.
 func TestShrunkPoolGrowsAgainAfterAMinute(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		tok, f := openFaulty(t, sessions(8))
 		key := newKey(t, tok)
 		st, err := tok.NewStream(context.Background(), key) // on the session that is open already
@@ -96,7 +96,7 @@ func TestShrunkPoolGrowsAgainAfterAMinute(t *testing.T) {
 
 // When a pool has grown again, those who wait already get the new places before those who come.
 func TestGrownPoolServesThoseWhoWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		tok, f := openFaulty(t, sessions(8))
 		key := newKey(t, tok)
 		st, err := tok.NewStream(context.Background(), key) // holds the one place that will be left

@@ -175,6 +175,7 @@ func TestCloseWaitsForCalls(t *testing.T) {
 	require.NoError(t, <-running, "a call that has begun is finished")
 	require.NoError(t, <-closed)
 	assert.Equal(t, 1, f.count("C_Finalize"))
+	assert.Equal(t, f.count("C_OpenSession"), f.count("C_CloseSession"), "the session that was in use too")
 }
 
 func TestCloseDoesNotWaitForAHungCall(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"crypto/subtle"
 	"hash"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -57,6 +58,17 @@ func newToken(t testing.TB) *token.Token {
 	t.Helper()
 	cfg, _ := newConfig(t)
 	return open(t, cfg)
+}
+
+// inBubble runs a test on the clock of a bubble, see testing/synctest. The module is loaded before, since its locks are for
+// the whole process and must not belong to a bubble.
+func inBubble(t *testing.T, test func(*testing.T)) {
+	t.Helper()
+	cfg, _ := newConfig(t)
+	tok, err := token.Open(context.Background(), cfg)
+	require.NoError(t, err)
+	require.NoError(t, tok.Close())
+	synctest.Test(t, test)
 }
 
 func randomBytes(t testing.TB, n int) []byte {
