@@ -96,6 +96,11 @@ func TestEdwards(t *testing.T) {
 		parsed, err := pubkey.Parse(pubkey.Edwards25519, der)
 		require.NoError(t, err)
 		assert.Equal(t, key, parsed)
+		given := bytes.Clone(public)
+		kept, err := pubkey.FromPoint(pubkey.Edwards25519, given)
+		require.NoError(t, err)
+		clear(given) // a key is never changed
+		assert.Equal(t, key, kept)
 		message := []byte("m")
 		assert.NoError(t, parsed.VerifyMessage(pubkey.Ed25519SHA512, message, ed25519.Sign(private, message)))
 		digest := sha512.Sum512(message)

@@ -166,6 +166,11 @@ func TestCurves(t *testing.T) {
 		assert.ErrorContains(t, err, "is no algorithm of")
 		err = key.Verify(pubkey.PKCS1SHA256, make([]byte, 32), signature)
 		assert.ErrorContains(t, err, "is no algorithm of")
+		for _, other := range []pubkey.Algorithm{pubkey.PKCS1SHA256, pubkey.Ed25519SHA512, pubkey.Ed25519phSHA512, {}} {
+			assert.ErrorContains(t, key.VerifyMessage(other, []byte("m"), signature), "is no algorithm of")
+		}
+		assert.NoError(t, key.VerifyMessage(a, []byte("m"), signature))
+		assert.ErrorIs(t, key.VerifyMessage(a, []byte("n"), signature), pubkey.ErrInvalid)
 	}
 }
 
@@ -222,6 +227,28 @@ func TestSignatureDER(t *testing.T) {
 	}
 	_, err := pubkey.SignatureDER(pubkey.RSA2048, make([]byte, 256))
 	assert.Error(t, err)
+}
+
+// TestDERAtTheBorderOfALengthByte: from 128 bytes on the length of a DER sequence takes two bytes (X.690 8.1.3.5).
+func TestDERAtTheBorderOfALengthByte(t *testing.T) {
+	seen := map[int]bool{}
+	for r := 58; r <= 66; r++ {
+		for s := 58; s <= 66; s++ {
+			halves := make([]*big.Int, 2)
+			raw := make([]byte, 0, 132)
+			for i, length := range []int{r, s} {
+				halves[i] = new(big.Int).Lsh(big.NewInt(1), uint(8*length-2)) // so many bytes, and none for the sign
+				raw = append(raw, halves[i].FillBytes(make([]byte, 66))...)
+			}
+			der, err := pubkey.SignatureDER(pubkey.P521, raw)
+			require.NoError(t, err)
+			want, err := asn1.Marshal(struct{ R, S *big.Int }{halves[0], halves[1]})
+			require.NoError(t, err)
+			require.Equal(t, want, der)
+			seen[r+s+4] = true
+		}
+	}
+	require.True(t, seen[126] && seen[127] && seen[128] && seen[129])
 }
 
 func TestNames(t *testing.T) {

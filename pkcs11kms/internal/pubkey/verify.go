@@ -32,7 +32,7 @@ func (k *Key) verifiesEdwards(a Algorithm, message, signature []byte) bool {
 	if a.Scheme == Ed25519ph {
 		return ed25519.VerifyWithOptions(k.ed, a.Digest(message), signature, &ed25519.Options{Hash: crypto.SHA512}) == nil
 	}
-	return len(signature) == ed25519.SignatureSize && ed25519.Verify(k.ed, message, signature)
+	return ed25519.Verify(k.ed, message, signature) // false for a signature of another length
 }
 
 // Verify is VerifyMessage for a message of which the caller has the digest. A digest of another length than the algorithm's, and
