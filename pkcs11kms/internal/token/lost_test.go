@@ -2,6 +2,9 @@ package token_test
 
 import (
 	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -224,6 +227,57 @@ func TestHungHealthCheckGivesTheSessionBack(t *testing.T) {
 	free()
 	<-hung.Done()
 	assert.NoError(t, tok.Healthy(t.Context()))
+}
+
+// A token that was lost and then closed is closed.
+func TestCloseOfALostToken(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	tok, err := token.Open(context.Background(), cfg)
+	require.NoError(t, err)
+	key := newKey(t, tok)
+	f.fail("C_GetSessionInfo", 1, pkcs11.CKR_DEVICE_REMOVED)
+	require.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
+	require.NoError(t, tok.Close())
+	_, err = tok.MAC(context.Background(), key, []byte("message"))
+	assert.ErrorIs(t, err, token.ErrClosed)
+	assert.ErrorIs(t, tok.Healthy(context.Background()), token.ErrClosed)
+}
+
+// Sessions that break under load cost nobody an answer but those whose second try breaks as well.
+func TestSessionsThatBreakUnderLoad(t *testing.T) {
+	tok, f := openFaulty(t, func(c *token.Config) { c.MaxSessions = 4 })
+	key := newKey(t, tok)
+	want, err := tok.MAC(context.Background(), key, []byte("message"))
+	require.NoError(t, err)
+	var calls atomic.Int64
+	f.on("C_SignInit", func() error {
+		if calls.Add(1)%5 == 0 {
+			return pkcs11.Error(pkcs11.CKR_SESSION_HANDLE_INVALID)
+		}
+		return nil
+	})
+	var all sync.WaitGroup
+	for _, ctx := range []context.Context{context.Background(), t.Context()} {
+		for range 4 {
+			all.Go(func() {
+				for range 50 {
+					got, err := tok.MAC(ctx, key, []byte("message"))
+					var e *token.Error
+					if !errors.As(err, &e) && !assert.ObjectsAreEqual(want, got) {
+						t.Error(err)
+					}
+					if errors.Is(err, token.ErrGone) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	f.on("C_SignInit", nil)
+	_, err = tok.MAC(context.Background(), key, []byte("message"))
+	require.NoError(t, err)
 }
 
 func TestStreamOnALostDevice(t *testing.T) {

@@ -194,12 +194,12 @@ func TestOtherFailuresDoNotShrinkThePool(t *testing.T) {
 	key := newKey(t, tok)
 	st, err := tok.NewStream(t.Context(), key) // takes the session that is open
 	require.NoError(t, err)
-	for function, rv := range map[string]uint{"C_OpenSession": pkcs11.CKR_HOST_MEMORY, "C_SignInit": pkcs11.CKR_SESSION_COUNT} {
-		f.fail(function, 1, rv)
+	for _, want := range []token.Error{{Func: "C_OpenSession", RV: pkcs11.CKR_HOST_MEMORY}, {Func: "C_SignInit", RV: pkcs11.CKR_SESSION_COUNT}} {
+		f.fail(want.Func, 1, want.RV)
 		_, err := tok.MAC(t.Context(), key, []byte("message"))
 		var e *token.Error
 		require.ErrorAs(t, err, &e)
-		assert.Equal(t, token.Error{Func: function, RV: rv}, *e)
+		assert.Equal(t, want, *e)
 		assert.NotErrorIs(t, err, token.ErrBusy)
 		assert.Equal(t, 8, tok.Stats().Size)
 		_, err = tok.MAC(t.Context(), key, []byte("message"))
@@ -211,8 +211,10 @@ func TestOtherFailuresDoNotShrinkThePool(t *testing.T) {
 func TestNoSessionAtAllIsBusy(t *testing.T) {
 	tok, f := openFaulty(t)
 	f.on("C_OpenSession", func() error { return pkcs11.Error(pkcs11.CKR_SESSION_COUNT) })
+	closed := f.count("C_CloseSession")
 	_, err := tok.Random(context.Background(), 16)
 	assert.ErrorIs(t, err, token.ErrBusy)
+	assert.Equal(t, closed, f.count("C_CloseSession"), "what was not opened is not closed")
 	f.on("C_OpenSession", nil)
 	_, err = tok.Random(context.Background(), 16)
 	assert.NoError(t, err)

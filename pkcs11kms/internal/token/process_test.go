@@ -178,6 +178,58 @@ func TestCloseWaitsForCalls(t *testing.T) {
 	assert.Equal(t, f.count("C_OpenSession"), f.count("C_CloseSession"), "the session that was in use too")
 }
 
+// The module is finalized when the last of several calls has ended, and not before.
+func TestCloseWaitsForEveryCall(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	tok, err := token.Open(t.Context(), cfg)
+	require.NoError(t, err)
+	key := newKey(t, tok)
+	arrived, gates := make(chan struct{}), make(chan struct{})
+	f.on("C_Sign", func() error {
+		arrived <- struct{}{}
+		<-gates
+		return nil
+	})
+	calls := make(chan error, 2)
+	for range cap(calls) {
+		go func() {
+			_, err := tok.MAC(context.Background(), key, []byte("message"))
+			calls <- err
+		}()
+		<-arrived
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- tok.Close() }()
+	require.Eventually(t, func() bool { return errors.Is(tok.Healthy(t.Context()), token.ErrClosed) }, patience, tick)
+	gates <- struct{}{}
+	require.NoError(t, <-calls)
+	require.Eventually(t, func() bool { return tok.Stats().InUse == 1 }, patience, tick)
+	assert.Zero(t, f.count("C_Finalize"))
+	gates <- struct{}{}
+	require.NoError(t, <-calls)
+	require.NoError(t, <-closed)
+	assert.Equal(t, 1, f.count("C_Finalize"))
+}
+
+func TestCloseWaitsForAHealthCheck(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	cfg.CallTimeout = 50 * time.Millisecond
+	tok, err := token.Open(context.Background(), cfg)
+	require.NoError(t, err)
+	reached, free := f.hang("C_GetSessionInfo")
+	checked := make(chan error, 1)
+	go func() { checked <- tok.Healthy(context.Background()) }()
+	<-reached
+	require.Error(t, tok.Close())
+	assert.Zero(t, f.count("C_Finalize"), "a module is not finalized under a running call")
+	free()
+	require.NoError(t, <-checked)
+	require.Eventually(t, func() bool { return f.count("C_Finalize") == 1 }, patience, tick)
+	require.Eventually(t, func() bool { return ourGoroutines() == 0 }, patience, tick)
+}
+
 func TestCloseDoesNotWaitForAHungCall(t *testing.T) {
 	cfg, _ := newConfig(t)
 	f := newFaulty(&cfg)

@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"testing"
@@ -127,6 +128,35 @@ func TestStreamsLeaveRoomForMACs(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, st.Close())
 	require.NoError(t, open[1].Close())
+}
+
+// Streams whose contexts end before, in and after each of their calls lose no session and no place among streams.
+func TestStreamContextEndsAtAnyMoment(t *testing.T) {
+	tok, _ := openFaulty(t, sessions(8))
+	key := newKey(t, tok)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 50 {
+				ctx, cancel := context.WithCancel(context.Background())
+				go cancel()
+				st, err := tok.NewStream(ctx, key)
+				if err == nil {
+					_, err = st.Write([]byte("data"))
+				}
+				if err != nil && !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	requireWhole(t, tok)
+	for range 2 { // as many as there may be
+		st, err := tok.NewStream(t.Context(), key)
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, st.Close()) }()
+	}
 }
 
 func TestStreamThatCannotBegin(t *testing.T) {
