@@ -268,6 +268,7 @@ func TestDecodeRefusesText(t *testing.T) {
 }
 
 func TestDecodeRefusesDepth(t *testing.T) {
+	require.Equal(t, 32, awsjson.MaxDepth)
 	refuse(t, []refusal{
 		{"one level too deep", `{"X":` + nested(awsjson.MaxDepth) + `}`, "decode body: nested too deeply"},
 		{"a hundred thousand levels", `{"X":` + strings.Repeat("[", 100_000), "decode body: nested too deeply"},

@@ -220,7 +220,8 @@ func TestSignatureDER(t *testing.T) {
 			assert.Equal(t, want, der, s)
 		}
 		one := append(make([]byte, n-1), 1)
-		for _, bad := range [][]byte{nil, make([]byte, 2*n), append(bytes.Clone(one), make([]byte, n)...), append(make([]byte, n), one...), make([]byte, 2*n-1), make([]byte, 2*n+1)} {
+		for _, bad := range [][]byte{nil, make([]byte, 2*n), append(bytes.Clone(one), make([]byte, n)...), append(make([]byte, n), one...), make([]byte, 2*n-1), make([]byte, 2*n+1),
+			append(bytes.Clone(one), one[1:]...), append(append(bytes.Clone(one), one...), 1), append(append(bytes.Clone(one), one...), one...)} {
 			_, err := pubkey.SignatureDER(s, bad)
 			assert.Error(t, err)
 		}

@@ -1,0 +1,32 @@
+package pkcs11kms
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What documents promise stands here in their words: a test that takes its expectation from the constant holds nothing.
+func TestBoundsAreThoseOfTheDocuments(t *testing.T) {
+	for what, bound := range map[string][2]time.Duration{
+		"another process's change is seen (Client.DisableKey)":               {time.Second, maxCacheAge},
+		"the store is looked at":                                             {250 * time.Millisecond, pollInterval},
+		"a look at the store may take":                                       {2 * time.Second, confirmPatience},
+		"a stream looks at its permission":                                   {500 * time.Millisecond, recheckInterval},
+		"a process must have lived before it destroys keys (docs/backup.md)": {10 * time.Minute, deletionUptime},
+		"the clocks of one machine are apart":                                {time.Minute, clockTolerance},
+		"a call may take (Config.CallTimeout)":                               {5 * time.Second, DefaultCallTimeout},
+		"the janitor looks for what the dead left":                           {30 * time.Second, janitorInterval},
+		"a pass of the janitor may take":                                     {time.Minute, janitorPatience},
+	} {
+		require.Equal(t, bound[0], bound[1], what)
+	}
+	quotas, err := Quotas{}.complete()
+	require.NoError(t, err)
+	require.Equal(t, Quotas{Keys: 100_000, AliasesPerKey: 50, TagsPerKey: 50, PolicyBytes: 32_768}, quotas, "AWS KMS, Resource quotas")
+	require.Equal(t, 32, DefaultMaxSessions)
+	require.Equal(t, 2, maxAccessKeys, "AWS IAM: access keys of a user")
+	require.Equal(t, 1000, maxRootAccessKeys)
+	require.Equal(t, 62, MaxAliasesPerKey, "a key and its aliases are deleted in one commit")
+}
