@@ -1,8 +1,10 @@
 package pkcs11kms
 
 import (
+	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 const testDate = "20260102"
@@ -146,6 +149,36 @@ func firstStarts(t *testing.T, provable bool) {
 	r := Doctor(t.Context(), cfg)
 	require.True(t, r.OK())
 	require.Empty(t, r.Regions[0].Unknown, "service keys are ours")
+}
+
+// Who needs the service key waits for the one that makes it, for as long as that takes within the call timeout.
+func TestServiceKeyIsWaitedFor(t *testing.T) {
+	c, store, cfg := withFaults(t)
+	maker := reopen(t, cfg)
+	half := newKeyRecord(c.region, "", secretsKey)
+	half.State, half.Instance, half.Created = keystore.Creating, maker.Instance(), c.bridge.wallClock()
+	half.Spec, half.Usage, half.Origin = "HMAC_256", "GENERATE_VERIFY_MAC", "AWS_KMS"
+	version, err := maker.Commit(t.Context(), half.Put(0))
+	require.NoError(t, err)
+	var looks atomic.Int64
+	store.onGet(func(ref keystore.Ref) error {
+		if ref == half.Ref() {
+			looks.Add(1)
+		}
+		return nil
+	})
+	made := make(chan error, 1)
+	go func() {
+		_, err := c.bridge.CreateAccessKey(context.Background(), PrincipalName{})
+		made <- err
+	}()
+	require.Eventually(t, func() bool { return looks.Load() > 12 }, 10*time.Second, time.Millisecond, "it looks again and again")
+	_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA256, half.CKAID, half.ID)
+	require.NoError(t, err)
+	half.State, half.Instance = keystore.Enabled, ""
+	_, err = maker.Commit(t.Context(), half.Put(version))
+	require.NoError(t, err)
+	require.NoError(t, <-made)
 }
 
 // Many of one process who need the service key at once wait for the one that makes it.

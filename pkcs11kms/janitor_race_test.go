@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
@@ -162,6 +163,28 @@ func TestOwnJanitorLeavesAloneWhatIsWorkedOn(t *testing.T) {
 	requireNothingHalfMade(t, c, 1)
 }
 
+// Bridges on one Store may begin and end at once.
+func TestBridgesThatShareAStoreAtOnce(t *testing.T) {
+	_, store, cfg := withFaults(t)
+	cfg.Store, cfg.StorePath = store, ""
+	var all errgroup.Group
+	for range 4 {
+		all.Go(func() error {
+			for range 3 {
+				c, err := New(t.Context(), cfg)
+				if err == nil {
+					err = c.Close()
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	require.NoError(t, all.Wait())
+}
+
 // Bridges that share a Store go on knowing what each of them works on when one of them ends and another begins.
 func TestBridgesThatShareAStoreComeAndGo(t *testing.T) {
 	c, store, cfg := withFaults(t)
@@ -181,6 +204,35 @@ func TestBridgesThatShareAStoreComeAndGo(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{record.ID}, finished)
 	require.Len(t, instances.sets, before)
+}
+
+// A record that cannot be read is told, and keeps neither the janitor nor the deletion from the others.
+func TestDamagedRecordStopsNobody(t *testing.T) {
+	c, store, _, gone := dueWithFaults(t)
+	unfinished, due := numbered(1, keystore.Creating), numbered(2, keystore.PendingDeletion)
+	unfinished.Instance = store.Instance()
+	for _, change := range []keystore.Change{unfinished.Put(0), due.Put(0)} {
+		change.Value = []byte("damaged")
+		_, err := store.Commit(t.Context(), change)
+		require.NoError(t, err)
+	}
+	dieOver(t, store.path, numbered(3, keystore.Creating))
+	finished, err := c.bridge.tidyOnce(t.Context())
+	require.ErrorContains(t, err, unfinished.ID)
+	require.Len(t, finished, 1)
+	require.Error(t, c.bridge.destroyDue(t.Context()))
+	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
+	require.Error(t, err)
+}
+
+// A store that cannot be read is told.
+func TestJanitorOfAStoreThatCannotBeRead(t *testing.T) {
+	c, err := New(t.Context(), newConfig(t))
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	_, err = c.bridge.tidyOnce(t.Context())
+	require.ErrorIs(t, err, keystore.ErrClosed)
+	require.ErrorIs(t, c.bridge.checkClock(t.Context(), time.Now()), keystore.ErrClosed)
 }
 
 // In a long-lived process the janitor makes a pass each half minute, and after ten minutes it begins to destroy the keys

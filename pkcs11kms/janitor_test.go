@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -355,4 +356,17 @@ func TestWorking(t *testing.T) {
 	close(until)
 	require.False(t, w.has(ref))
 	require.Empty(t, w.refs)
+
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 100 {
+				done := w.add(ref)
+				assert.True(t, w.has(ref))
+				done()
+			}
+		})
+	}
+	all.Wait()
+	require.False(t, w.has(ref))
 }

@@ -83,7 +83,7 @@ func TestStreamOfAKeyThatIsDisabled(t *testing.T) {
 	}
 	writing, summing := begin(), begin()
 	require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
-	clk.Advance(recheckInterval)
+	clk.Advance(500 * time.Millisecond)
 	_, err := writing.Write([]byte("more"))
 	requireAPIError(t, err, "DisabledException", *key.Arn+" is disabled.")
 	_, err = summing.Sum()
@@ -157,7 +157,7 @@ func TestKeyThatIsDisabledWhileACallWaits(t *testing.T) {
 		go func() { _, err := generate(ctx, c, key.KeyId, []byte("m")); answer <- err }()
 		require.Eventually(t, func() bool { return c.region.token.Stats().Waiting == 1 }, 10*time.Second, time.Millisecond)
 		require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
-		clk.Advance(recheckInterval)
+		clk.Advance(500 * time.Millisecond)
 		require.NoError(t, s.Close())
 		requireAPIError(t, <-answer, "DisabledException", *key.Arn+" is disabled.")
 		require.NoError(t, toggle(t.Context(), c, key.KeyId, true))
