@@ -110,3 +110,27 @@ func TestKeyOperations(t *testing.T) {
 		require.NoError(t, v.Verify(t.Context(), p.token(t, gojwt.SigningMethodEdDSA, gojwt.MapClaims{}), nil))
 	}
 }
+
+// TestClaimsReplaceWhatWasThere: a target that is used again holds nothing of the token before.
+func TestClaimsReplaceWhatWasThere(t *testing.T) {
+	p := newEdPair(t, "a")
+	v, err := jwt.NewVerifier(jwt.VerifierConfig{KeySet: &jwt.KeySet{Keys: []jwt.JWK{p.jwk}}})
+	require.NoError(t, err)
+	raw := json.RawMessage(`{"admin":true}`)
+	for _, sub := range []string{"alice", "bob"} {
+		require.NoError(t, v.Verify(t.Context(), p.token(t, gojwt.SigningMethodEdDSA, gojwt.MapClaims{"sub": sub}), &raw))
+		require.Equal(t, `{"sub":"`+sub+`"}`, string(raw))
+	}
+}
+
+// TestKeySetStandsAlone: no KMS is asked beside a set, so what is about KMS does not go with one.
+func TestKeySetStandsAlone(t *testing.T) {
+	set := &jwt.KeySet{Keys: []jwt.JWK{newEdPair(t, "a").jwk}}
+	_, err := jwt.NewVerifier(jwt.VerifierConfig{KeySet: set})
+	require.NoError(t, err)
+	for _, cfg := range []jwt.VerifierConfig{{AskKMS: true}, {Client: &flaky{}}, {KeyIDs: []string{"alias/a"}}, {Client: &flaky{}, KeyIDs: []string{"alias/a"}}} {
+		cfg.KeySet = set
+		_, err := jwt.NewVerifier(cfg)
+		require.ErrorContains(t, err, "KeySet goes neither")
+	}
+}

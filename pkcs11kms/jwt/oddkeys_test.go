@@ -266,6 +266,11 @@ func TestMissingKid(t *testing.T) {
 		requireInvalid(t, verify(true, p.withoutKid(t, es256), rsaKey.jwk), jwt.ErrUnknownKey)
 	}
 	requireInvalid(t, verify(true, nameless.withoutKid(t, es256), named.jwk), gojwt.ErrTokenSignatureInvalid)
+	second := newECPair(t, "", elliptic.P256(), es256)
+	for _, p := range []pair{nameless, second} { // which have no name in common that one of them would have to give up
+		requireInvalid(t, verify(true, p.withoutKid(t, es256), nameless.jwk, second.jwk), jwt.ErrUnknownKey)
+		require.NoError(t, verify(true, named.token(t, es256, gojwt.MapClaims{}), nameless.jwk, second.jwk, named.jwk))
+	}
 
 	// Keys without a kid are counted where they do not serve.
 	set, err := jwt.ParseKeySet(setOf(`{}`, jwkWith(t, nameless.jwk, nil), `{}`, jwkWith(t, named.jwk, nil), `{}`))
@@ -281,6 +286,12 @@ func TestMissingKid(t *testing.T) {
 		require.Equal(t, positions, got)
 		require.NoError(t, v.Verify(t.Context(), named.token(t, es256, gojwt.MapClaims{}), nil))
 	}
+	set, err = jwt.ParseKeySet(setOf(`{}`, jwkWith(t, named.jwk, nil), `{}`, jwkWith(t, nameless.jwk, nil)))
+	require.NoError(t, err)
+	v, err := jwt.NewVerifier(jwt.VerifierConfig{KeySet: set})
+	require.NoError(t, err)
+	require.Len(t, v.Ignored(), 3)
+	require.Equal(t, 4, v.Ignored()[2].Position, "in the document, not among the keys that were read")
 	_, err = jwt.NewVerifier(jwt.VerifierConfig{KeySet: &jwt.KeySet{Keys: []jwt.JWK{nameless.jwk}}})
 	require.ErrorIs(t, err, jwt.ErrNoUsableKey)
 	_, err = jwt.NewVerifier(jwt.VerifierConfig{Client: &flaky{}, KeyIDs: []string{"a"}, AllowMissingKid: true})

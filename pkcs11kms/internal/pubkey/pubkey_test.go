@@ -11,6 +11,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"math/big"
+	"slices"
 	"testing"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
@@ -228,6 +229,20 @@ func TestSignatureDER(t *testing.T) {
 	}
 	_, err := pubkey.SignatureDER(pubkey.RSA2048, make([]byte, 256))
 	assert.Error(t, err)
+}
+
+// TestCopies: what a caller does with an answer changes nothing for others.
+func TestCopies(t *testing.T) {
+	for _, s := range curves {
+		key, err := pubkey.FromPoint(s, newCurveKey(t, s).point)
+		require.NoError(t, err)
+		der, algorithms := bytes.Clone(key.DER()), slices.Clone(s.Algorithms())
+		clear(key.DER())
+		clear(s.Algorithms())
+		assert.Equal(t, der, key.DER())
+		assert.Equal(t, algorithms, s.Algorithms())
+		assert.NotZero(t, algorithms[0])
+	}
 }
 
 // TestDERAtTheBorderOfALengthByte: from 128 bytes on the length of a DER sequence takes two bytes (X.690 8.1.3.5).
