@@ -152,7 +152,8 @@ func (a *app) verifyByKeySet(ctx context.Context, c tokenCheck, claims []gojwt.P
 	}
 	err = a.verifyToken(ctx, verifier, token)
 	if errors.Is(err, jwt.ErrUnknownKey) && len(ignored) > 0 && !c.showIgnored {
-		return &environmentError{err, fmt.Sprintf("%d of the set's %d keys are not used: --show-ignored tells why", len(ignored), len(set.Keys)+len(set.Ignored))}
+		return &environmentError{err, fmt.Sprintf("%d of the set's %d keys are not used: --show-ignored tells why",
+			len(ignored), len(set.Keys)+len(set.Ignored))}
 	}
 	return err
 }

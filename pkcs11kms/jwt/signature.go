@@ -19,8 +19,8 @@ const maxMessage = 4096
 // a digest are others.
 func (m *Method) whole(input string) ([]byte, error) {
 	if len(input) > maxMessage {
-		return nil, fmt.Errorf("%w: header and claims are %d bytes in base64url, and KMS takes at most %d for %s; RSA and ECDSA have no such limit",
-			ErrTooLong, len(input), maxMessage, m.name)
+		return nil, fmt.Errorf("%w: header and claims are %d bytes in base64url, and KMS takes at most %d for %s; "+
+			"RSA and ECDSA have no such limit", ErrTooLong, len(input), maxMessage, m.name)
 	}
 	return []byte(input), nil
 }
