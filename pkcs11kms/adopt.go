@@ -104,6 +104,8 @@ func (o AdoptOptions) check() (*keySpec, error) {
 	return spec, nil
 }
 
+const setID = "pkcs11-tool --module MODULE --login --type secrkey --label LABEL --set-id HEX"
+
 // choose returns the one object that is meant, and that can be told from all others by its CKA_ID.
 func (o AdoptOptions) choose(objects []token.Object) (token.Object, error) {
 	var none token.Object
@@ -123,13 +125,13 @@ func (o AdoptOptions) choose(objects []token.Object) (token.Object, error) {
 			Advice: "name one by --id: " + idsOf(found)}
 	case len(found[0].ID) == 0:
 		return none, &RefusedError{Problem: "the object has an empty CKA_ID, by which it could not be found again",
-			Advice: "give it one: pkcs11-tool --login --set-id HEX --type secrkey --label LABEL"}
+			Advice: "give it one: " + setID}
 	}
 	id := found[0].ID
 	sharing := slices.DeleteFunc(slices.Clone(objects), func(object token.Object) bool { return !bytes.Equal(object.ID, id) })
 	if len(sharing) > 1 {
 		return none, &RefusedError{Problem: fmt.Sprintf("%d key objects of the token share the CKA_ID %x", len(sharing), id),
-			Advice: "give the object a CKA_ID of its own: pkcs11-tool --login --set-id HEX"}
+			Advice: "give the object a CKA_ID of its own: " + setID}
 	}
 	return found[0], nil
 }

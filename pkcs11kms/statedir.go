@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -213,9 +214,20 @@ func readStateConfig(path string) (*stateConfig, error) {
 
 func noStateDir(dir, what string) error {
 	return &SetupError{Problem: fmt.Sprintf("state directory %q %s", dir, what),
-		Advice: "make one: pkcs11kms init --softhsm --state-dir " + dir + "\n" +
-			"or, with a real HSM: pkcs11kms init --token 'pkcs11:token=LABEL?module-path=/path/to/module.so&pin-source=file:/path/to/pin' --state-dir " + dir}
+		Advice: "make one: pkcs11kms init --softhsm --state-dir " + shellWord(dir) + "\n" +
+			"or, with a real HSM: pkcs11kms init --token 'pkcs11:token=LABEL?module-path=/path/to/module.so&pin-source=file:/path/to/pin' --state-dir " +
+			shellWord(dir)}
 }
+
+// shellWord quotes a path for a command that is to be pasted into a shell, where it needs that.
+func shellWord(path string) string {
+	if plainWord.MatchString(path) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./+,:@%-]+$`)
 
 // checkStateDir refuses a directory whose content others could read or have written.
 func checkStateDir(dir string) error {
@@ -242,7 +254,7 @@ func checkPrivate(path string, info fs.FileInfo) error {
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return &SetupError{Problem: fmt.Sprintf("%q is open to other users (mode %#o)", path, info.Mode().Perm()),
-			Advice: "close it: chmod go-rwx " + path + "\nand ask yourself who may have used it meanwhile: whoever may use the state directory is root"}
+			Advice: "close it: chmod go-rwx " + shellWord(path) + "\nand ask yourself who may have used it meanwhile: whoever may use the state directory is root"}
 	}
 	return nil
 }

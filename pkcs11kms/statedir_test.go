@@ -1,6 +1,7 @@
 package pkcs11kms
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -232,4 +234,122 @@ func TestConfigRefusals(t *testing.T) {
 		_, err := cfg.complete()
 		require.ErrorContains(t, err, say)
 	}
+}
+
+// TestFailedInitTakesEverythingBack: whatever step fails, the directory is as it was before, and the same Init succeeds when the
+// reason is gone.
+func TestFailedInitTakesEverythingBack(t *testing.T) {
+	tok := softhsm.NewToken(t)
+	wrong := filepath.Join(t.TempDir(), "pin")
+	require.NoError(t, os.WriteFile(wrong, []byte("not the PIN"), 0o600))
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		file string
+		text string
+	}{
+		"the PIN is wrong": {t.Context(), wrong, "has refused the PIN"},
+		"no PIN file":      {t.Context(), wrong + ".none", "does not exist"},
+		"called off":       {ended, tok.PINFile, "context canceled"},
+	} {
+		for _, existed := range []bool{false, true} {
+			dir := filepath.Join(t.TempDir(), "state")
+			if existed {
+				require.NoError(t, os.Mkdir(dir, 0o700))
+			}
+			err := Init(c.ctx, InitOptions{Dir: dir, Token: tok.URI(c.file), TryLowPIN: true})
+			require.ErrorContains(t, err, c.text, name)
+			if existed {
+				entries, err := os.ReadDir(dir)
+				require.NoError(t, err)
+				require.Empty(t, entries, name)
+			} else {
+				require.NoDirExists(t, dir, name)
+			}
+			require.NoError(t, Init(t.Context(), InitOptions{Dir: dir, Token: tok.URI(tok.PINFile), TryLowPIN: true}), name)
+		}
+	}
+}
+
+// TestHintOfAWrongPINAtTheFirstInit: doctor wants the state directory that is not there yet.
+func TestHintOfAWrongPINAtTheFirstInit(t *testing.T) {
+	tok := softhsm.NewToken(t)
+	wrong := filepath.Join(t.TempDir(), "pin")
+	require.NoError(t, os.WriteFile(wrong, []byte("not the PIN"), 0o600))
+	o := InitOptions{Dir: filepath.Join(t.TempDir(), "state"), Token: tok.URI(wrong)}
+	for _, file := range []string{wrong, tok.PINFile} { // refused, then not tried
+		o.Token = tok.URI(file)
+		var hinted interface{ Hint() string }
+		require.ErrorAs(t, Init(t.Context(), o), &hinted)
+		require.Contains(t, hinted.Hint(), "pkcs11kms init --try-pin")
+		require.NotContains(t, hinted.Hint(), "doctor")
+	}
+	o.TryLowPIN = true
+	require.NoError(t, Init(t.Context(), o))
+}
+
+// TestInitTakesOverOnlyWhatAnInitHasLeft: whoever has the claim's lock lives, and what an Init does not make, or what was used, stays.
+func TestInitTakesOverOnlyWhatAnInitHasLeft(t *testing.T) {
+	tok := softhsm.NewToken(t)
+	leave := func(names ...string) string {
+		dir := t.TempDir()
+		require.NoError(t, os.Chmod(dir, 0o700))
+		for _, name := range names {
+			require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+		}
+		return dir
+	}
+	try := func(dir string) error { return Init(t.Context(), InitOptions{Dir: dir, Token: tok.URI(tok.PINFile)}) }
+
+	dead := leave(".init", "pin", "softhsm2.conf", "softhsm2.conf.tmp-1", "tokens/a/token.object", "tokens.saved/a", "locks/x.lock",
+		".kms.db.new-12", ".kms.db.new-12-wal", "config.yaml.new")
+	require.NoError(t, try(dead))
+	entries, err := os.ReadDir(dead)
+	require.NoError(t, err)
+	names := []string{}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	require.ElementsMatch(t, []string{"config.yaml", "kms.db", "locks"}, names)
+
+	for name, c := range map[string]struct{ dir, text string }{
+		"no claim":            {leave("kms.db", "pin"), "is not empty"},
+		"another's file":      {leave(".init", "pin", "notes.txt"), `it holds "notes.txt"`},
+		"an object":           {leave(".init", "tokens/a/token.object", "tokens/a/1234.object"), "was used"},
+		"an unreadable store": {leave(".init", "kms.db"), "was used"},
+	} {
+		before := listing(t, c.dir)
+		require.ErrorContains(t, try(c.dir), c.text, name)
+		require.Equal(t, before, listing(t, c.dir), name)
+	}
+
+	used, _ := initDir(t)
+	cfg, err := LoadConfig(used)
+	require.NoError(t, err)
+	client := openClient(t, cfg)
+	mustCreate(t, client, types.KeySpecHmac256)
+	require.NoError(t, client.Close())
+	require.NoError(t, os.Rename(filepath.Join(used, "config.yaml"), filepath.Join(used, ".init")))
+	require.ErrorContains(t, try(used), "was used")
+	require.FileExists(t, filepath.Join(used, "kms.db"))
+
+	alive := leave(".init", "pin")
+	f, err := os.Open(filepath.Join(alive, ".init"))
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+	require.ErrorContains(t, try(alive), "another init works in")
+	require.FileExists(t, filepath.Join(alive, "pin"))
+}
+
+// listing is every path below a directory.
+func listing(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		paths = append(paths, path)
+		return err
+	}))
+	return paths
 }

@@ -146,6 +146,9 @@ func allowLowPIN(cfg pkcs11kms.Config, allow bool) {
 }
 
 func (a *app) printReport(report *pkcs11kms.Report, asJSON bool) error {
+	for i, check := range report.Checks {
+		report.Checks[i].Hint = a.followable(check.Hint)
+	}
 	if !asJSON {
 		return a.write([]byte(describe(report)))
 	}

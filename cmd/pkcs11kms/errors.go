@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -112,6 +111,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	var unshown *unshownError
 	var api smithy.APIError
 	var refused *pkcs11kms.RefusedError
+	a.ran = cmd
 	switch {
 	case err == nil:
 		return exitDone
@@ -123,7 +123,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		return exitPipeClosed // whoever reads has seen enough
 	case errors.As(err, &usage), !a.started:
 		a.warn(err)
-		printHint(a.stderr, err)
+		a.printHint(a.stderr, err)
 		fmt.Fprintf(a.stderr, "hint: see %s --help\n", cmd.CommandPath())
 		return exitUsage
 	case ctx.Err() != nil:
@@ -135,7 +135,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		return a.reportAPI(err, api)
 	}
 	a.warn(err)
-	printHint(a.stderr, err)
+	a.printHint(a.stderr, err)
 	if errors.As(err, &refused) || refusedToken(err) {
 		return exitRefused
 	}
@@ -177,13 +177,13 @@ func (a *app) reportAPI(err error, api smithy.APIError) int {
 	fmt.Fprintf(a.stderr, "An error occurred (%s) when calling the %s operation: %s\n",
 		oneLine(api.ErrorCode()), name, oneLine(api.ErrorMessage()))
 	if api.ErrorFault() != smithy.FaultServer {
-		printHint(a.stderr, err)
+		a.printHint(a.stderr, err)
 		return exitRefused
 	}
 	for _, cause := range causes(err) {
 		fmt.Fprintf(a.stderr, "cause: %s\n", oneLine(cause.Error()))
 	}
-	printHint(a.stderr, err)
+	a.printHint(a.stderr, err)
 	return exitEnvironment
 }
 
@@ -204,16 +204,6 @@ func causes(err error) (found []error) {
 		err = errors.Unwrap(err)
 	}
 	return nil
-}
-
-func printHint(w io.Writer, err error) {
-	text := hintOf(err)
-	if text == "" {
-		return
-	}
-	for line := range strings.Lines(text) {
-		fmt.Fprintf(w, "hint: %s\n", oneLine(strings.TrimSuffix(line, "\n")))
-	}
 }
 
 // hintOf returns what the error says about mending it, or nothing.

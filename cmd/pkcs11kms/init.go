@@ -29,6 +29,7 @@ func (a *app) initCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&o.SoftHSM, "softhsm", false, "make a SoftHSM token in the directory")
 	cmd.Flags().StringVar(&o.Token, "token", "", "the PKCS#11 URI of an existing token")
 	cmd.Flags().StringVar(&o.AccountID, "account-id", "", "the 12 digits that every ARN carries (default "+pkcs11kms.DefaultAccountID+")")
+	cmd.Flags().BoolVar(&o.TryLowPIN, "try-pin", false, "log in although the token counts wrong PINs: after the PIN was corrected")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error
 		if o.Dir, err = a.directory(); err != nil {
@@ -36,6 +37,9 @@ func (a *app) initCommand() *cobra.Command {
 		}
 		if o.SoftHSM == (o.Token != "") {
 			return usagef("exactly one of the arguments --softhsm and --token is required")
+		}
+		if o.SoftHSM && o.TryLowPIN {
+			return usagef("--try-pin does not go with --softhsm, which makes a new token with a PIN of its own")
 		}
 		if err := a.checkNames(cmd, o.AccountID); err != nil {
 			return err

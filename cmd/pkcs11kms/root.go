@@ -32,6 +32,7 @@ type app struct {
 	tokenHint string // see sessionTokenHint
 
 	search  *jmespath.JMESPath // of query; nil without one
+	ran     *cobra.Command     // what the command line asks for
 	started bool               // the command line was understood: an error is no usage error any more
 }
 
@@ -163,7 +164,7 @@ func (a *app) begin(cmd *cobra.Command) error {
 		}
 		a.search = search
 	}
-	a.started = true
+	a.ran, a.started = cmd, true
 	return nil
 }
 

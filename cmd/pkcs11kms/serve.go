@@ -255,7 +255,7 @@ func (s *serving) closed(closing, err error) error {
 	if closing == nil {
 		return err
 	}
-	s.log.Error("closing the state directory", "error", closing, "hint", hintOf(closing))
+	s.log.Error("closing the state directory", "error", closing, "hint", s.app.followable(hintOf(closing)))
 	if err == nil {
 		return exitError(exitEnvironment)
 	}

@@ -36,6 +36,9 @@ func (k refusalKey) remember(stamp string) {
 	refusals.stamps[k] = stamp
 }
 
+// TryPINCommand is what a person runs who is sure of the PIN; it sets Config.TryLowPIN.
+const TryPINCommand = "pkcs11kms doctor --try-pin"
+
 // login logs the process in to the token of session s. C_Logout is called nowhere in this package: it would log every
 // session of the process out.
 func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key refusalKey, pins pinSource, tryLow bool) error {
@@ -65,7 +68,7 @@ func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key r
 	case isRV(err, pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE):
 		key.remember(stamp)
 		return refuse(PINRefused, err, fmt.Sprintf("token %q has refused the PIN; it was tried once and is not tried again", f.label()),
-			"correct the PIN in its file (or wherever it comes from), then run 'pkcs11kms doctor --try-pin'")
+			"correct the PIN in its file (or wherever it comes from), then run: "+TryPINCommand)
 	case isRV(err, pkcs11.CKR_PIN_LOCKED):
 		return pinLocked(f)
 	case isRV(err, pkcs11.CKR_USER_PIN_NOT_INITIALIZED):
@@ -92,7 +95,7 @@ func mayAttempt(c module, f found, tryLow bool) error {
 			"make sure of the PIN, and log in with the vendor's tool once: that resets the counter")
 	case flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0 && !tryLow:
 		return refuse(PINAttemptUnsafe, nil, fmt.Sprintf("token %q reports wrong PIN attempts since the last good one, so none is made", f.label()),
-			"make sure of the PIN, then run 'pkcs11kms doctor --try-pin', which makes one attempt; a good one resets the counter")
+			"make sure of the PIN, then have one attempt made, which resets the counter when it is good: "+TryPINCommand)
 	}
 	return nil
 }
