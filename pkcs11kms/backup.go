@@ -2,7 +2,10 @@ package pkcs11kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -28,6 +31,11 @@ func RestoreStateDir(ctx context.Context, dir, backup string) (done []string, er
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Lstat(filepath.Join(dir, configFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, &SetupError{Problem: fmt.Sprintf("%q is not there, and restore puts only the store in its place", filepath.Join(dir, configFile)),
+			Advice: "make the directory with mode 0700, and put back what was backed up beside the store: config.yaml and,\n" +
+				"for a SoftHSM token, softhsm2.conf, pin and tokens"}
 	}
 	if err := checkStateDir(dir); err != nil {
 		return nil, err

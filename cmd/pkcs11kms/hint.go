@@ -14,7 +14,7 @@ import (
 var commandText = regexp.MustCompile(`pkcs11kms((?: [a-z][a-z-]*)+)`)
 
 // followable makes the commands in a hint such that they can be run as they stand where the hint is shown: on the state directory,
-// the region or the server that this command line has named by flags, and with its other flags where it is the same verb again.
+// the region or the server that this command line has named by flags.
 func (a *app) followable(hint string) string {
 	if a.ran == nil {
 		return hint
@@ -48,8 +48,8 @@ func (a *app) followableLine(line string, words []string, begin int) string {
 	return line[:end] + more.String() + line[end:]
 }
 
-// carries tells whether another command needs a flag that this one was given. The flags of the API's verbs are left out: messages
-// and MACs do not belong in a hint.
+// carries tells whether the command of a hint needs a flag that this command line has. Where init is to be run again, it is with all
+// of them; every other command in a hint has its own.
 func (a *app) carries(target *cobra.Command, f *pflag.Flag) bool {
 	has := func(cmd *cobra.Command, annotation string) bool {
 		_, ok := cmd.Annotations[annotation]
@@ -63,7 +63,7 @@ func (a *app) carries(target *cobra.Command, f *pflag.Flag) bool {
 	case "region":
 		return !has(target, allRegions)
 	}
-	return target == a.ran && !has(target, printsResponse)
+	return target == a.ran && target.Name() == "init"
 }
 
 func (a *app) printHint(w io.Writer, err error) {
