@@ -112,6 +112,8 @@ type Region struct {
 	Label        string `json:"label"`
 	Manufacturer string `json:"manufacturer"`
 	Model        string `json:"model"`
+
+	Retired *time.Time `json:"retired,omitempty"` // when its keys were set aside because the token is gone for good; UTC
 }
 
 // RegionRef names the record of a region.

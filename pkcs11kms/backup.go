@@ -33,7 +33,7 @@ func RestoreStateDir(ctx context.Context, dir, backup string) (done []string, er
 		return nil, err
 	}
 	if _, err := os.Lstat(filepath.Join(dir, configFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, &SetupError{Problem: fmt.Sprintf("%q is not there, and restore puts only the store in its place", filepath.Join(dir, configFile)),
+		return nil, &SetupError{Problem: fmt.Sprintf("state directory %q has no %s, and restore puts only the store in its place", dir, configFile),
 			Advice: "make the directory with mode 0700, and put back what was backed up beside the store: config.yaml and,\n" +
 				"for a SoftHSM token, softhsm2.conf, pin and tokens"}
 	}

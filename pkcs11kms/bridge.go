@@ -67,6 +67,9 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 		}
 		b.store = store
 	}
+	if err := checkHoldings(ctx, b.store, cfg); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
 	if err := b.openRegions(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -97,6 +100,11 @@ func openToken(ctx context.Context, cfg Config, store keystore.Store, name strin
 		return nil, err
 	}
 	t, err := token.Open(ctx, tokenConfig(cfg, name, bound.Serial))
+	if err == nil && bound.Retired != nil {
+		if err = reinstate(ctx, store, name); err != nil {
+			return nil, errors.Join(err, t.Close())
+		}
+	}
 	if err != nil || bound.Serial != "" {
 		return t, err
 	}

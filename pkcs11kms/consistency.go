@@ -34,6 +34,18 @@ func discrepancies(ctx context.Context, store keystore.Store, cfg Config) ([]dis
 		counts.add(name, cfg.AccountID, keystore.CounterKeys)
 	}
 	counts.add("", cfg.AccountID, keystore.CounterUsers, keystore.CounterRoles)
+	held, err := holdings(ctx, store) // also what the configuration does not name
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range held {
+		switch {
+		case h.region == "":
+			counts.add("", h.account, keystore.CounterUsers, keystore.CounterRoles)
+		case h.account != "":
+			counts.add(h.region, h.account, keystore.CounterKeys)
+		}
+	}
 	var found []discrepancy
 	for _, r := range []relation{aliasesOfKeys, accessKeysOfPrincipals} {
 		wrong, err := r.examine(ctx, store, counts)

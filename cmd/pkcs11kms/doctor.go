@@ -27,6 +27,8 @@ func (a *app) doctorCommand() *cobra.Command {
 			"finishes keys that a process left half made, unless opening the state directory has done so. It never destroys\n" +
 			"an object that no key has: such objects are of other applications, or of keys newer than a restored backup.\n" +
 			"--destroy-object destroys one of them in place of the examination, after asking.\n\n" +
+			"--retire-region, in place of the examination and after asking, sets the keys of a region aside whose HSM is gone\n" +
+			"for good, so that config.yaml need not name it. Nothing is destroyed: put back there with its token it works again.\n\n" +
 			"With --crosscheck another PKCS#11 library, in a process of its own, makes a MAC with every enabled key, which\n" +
 			"must be equal to the one of this program. For that the state directory is opened as for any other command,\n" +
 			"which may remove keys that a process left half made.",
@@ -40,10 +42,14 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&o.repair, "repair", false, "correct the store first, and tell what was done")
 	asJSON := cmd.Flags().Bool("json", false, "print the report as JSON")
 	destroy := cmd.Flags().String("destroy-object", "", "destroy the object with this CKA_ID (hexadecimal), which no key has")
-	agreed := cmd.Flags().Bool("yes", false, "destroy the object unasked")
+	retire := cmd.Flags().String("retire-region", "", "set the keys of this region aside, whose HSM is gone for good")
+	agreed := cmd.Flags().Bool("yes", false, "destroy the object, or retire the region, unasked")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkDestroyFlags(cmd); err != nil {
 			return err
+		}
+		if cmd.Flags().Changed("retire-region") {
+			return a.retireRegion(cmd.Context(), *retire, *agreed)
 		}
 		if cmd.Flags().Changed("destroy-object") {
 			return a.destroyObject(cmd.Context(), *destroy, *agreed)
@@ -63,19 +69,22 @@ func (a *app) doctorCommand() *cobra.Command {
 	return cmd
 }
 
-// checkDestroyFlags keeps the destruction of an object apart from the examination.
+// checkDestroyFlags keeps what is done after asking apart from the examination.
 func checkDestroyFlags(cmd *cobra.Command) error {
 	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
-	if !given("destroy-object") {
-		if given("yes") {
-			return usagef("--yes goes with --destroy-object only")
+	for _, change := range []string{"destroy-object", "retire-region"} {
+		if !given(change) {
+			continue
+		}
+		for _, flag := range []string{"crosscheck", "json", "repair", "try-pin", "destroy-object", "retire-region"} {
+			if flag != change && given(flag) {
+				return usagef("--%s does not go with --%s", flag, change)
+			}
 		}
 		return nil
 	}
-	for _, flag := range []string{"crosscheck", "json", "repair", "try-pin"} {
-		if given(flag) {
-			return usagef("--%s does not go with --destroy-object", flag)
-		}
+	if given("yes") {
+		return usagef("--yes goes with --destroy-object and --retire-region only")
 	}
 	return nil
 }

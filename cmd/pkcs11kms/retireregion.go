@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+// retireRegion sets the keys of a region aside. Somebody at a terminal is asked first; who is at none must have agreed by --yes.
+func (a *app) retireRegion(ctx context.Context, name string, agreed bool) error {
+	if !agreed && !isTerminal(a.stdin) {
+		return &usageError{err: errors.New("--retire-region asks first, and the standard input is no terminal to answer at"),
+			hint: "look at what the store holds: pkcs11kms doctor\nand retire the region unasked: pkcs11kms doctor --retire-region " + shellQuote(name) + " --yes"}
+	}
+	cfg, err := a.oneShotConfig()
+	if err != nil {
+		return err
+	}
+	var retired pkcs11kms.RetiredRegion
+	err = pkcs11kms.RetireRegion(ctx, cfg, name, func(region pkcs11kms.RetiredRegion) (bool, error) {
+		retired = region
+		if agreed {
+			return true, nil
+		}
+		return confirm(ctx, a.stdin, a.stderr, fmt.Sprintf("Its %s cannot be used without the token %q, serial %s. Set them aside, and %s with them?",
+			counted(region.Keys, "key"), region.Label, region.Serial, region.Name))
+	})
+	if err != nil {
+		return err
+	}
+	made := change{fmt.Sprintf("retiring region %q", name), "to see how things stand: pkcs11kms doctor"}
+	return made.shown(a.printf("retired the region %s and set %s aside\n", name, counted(retired.Keys, "key")))
+}

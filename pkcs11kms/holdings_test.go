@@ -1,0 +1,258 @@
+package pkcs11kms
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/softhsm"
+)
+
+func openedStore(t *testing.T, path string) keystore.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+const otherRegion = "eu-west-1"
+
+// twoRegions is the configuration of a store that has a key in each of two regions.
+func twoRegions(t *testing.T) (cfg Config, keyID map[string]string) {
+	t.Helper()
+	dir, _ := initDir(t)
+	cfg, err := LoadConfig(dir)
+	require.NoError(t, err)
+	other := softhsm.NewToken(t)
+	cfg.Regions[otherRegion] = Region{Token: other.URI(other.PINFile)}
+	b, err := Open(t.Context(), cfg)
+	require.NoError(t, err)
+	keyID = map[string]string{}
+	for name := range cfg.Regions {
+		c, err := b.Client(name)
+		require.NoError(t, err)
+		keyID[name] = *mustCreate(t, c.As(b.Root()), types.KeySpecHmac256).KeyId
+	}
+	require.NoError(t, b.Close())
+	return cfg, keyID
+}
+
+// untouched makes every token of a configuration one that cannot be opened: an error about it would tell that it was touched.
+func untouched(cfg Config, edit func(*Config)) Config {
+	regions := map[string]Region{}
+	for name := range cfg.Regions {
+		regions[name] = Region{Token: "pkcs11:token=none?module-path=/nonexistent.so"}
+	}
+	cfg.Regions = regions
+	edit(&cfg)
+	return cfg
+}
+
+// TestConfigurationThatHidesWhatTheStoreHolds: opening refuses before any token is touched, and names both sides; doctor says the same.
+func TestConfigurationThatHidesWhatTheStoreHolds(t *testing.T) {
+	cfg, _ := twoRegions(t)
+	without := func(name string) func(*Config) {
+		return func(c *Config) { delete(c.Regions, name) }
+	}
+	for name, c := range map[string]struct {
+		edit        func(*Config)
+		says, hints []string
+	}{
+		"account": {func(c *Config) { c.AccountID = "999999999999" },
+			[]string{"keys of the account " + testAccount + " in " + testRegion, "in " + otherRegion, "the account 999999999999 with " + otherRegion + ", " + testRegion},
+			[]string{"config.yaml"}},
+		"region removed": {without(otherRegion), []string{"keys of the account " + testAccount + " in " + otherRegion + ", and", "with " + testRegion},
+			[]string{"pkcs11kms doctor --retire-region " + otherRegion}},
+		"region renamed": {func(c *Config) {
+			c.Regions["ap-south-1"] = c.Regions[otherRegion]
+			delete(c.Regions, otherRegion)
+		}, []string{"in " + otherRegion, "with ap-south-1, " + testRegion}, []string{"--retire-region " + otherRegion}},
+	} {
+		changed := untouched(cfg, c.edit)
+		_, err := Open(t.Context(), changed)
+		var setup *SetupError
+		require.ErrorAs(t, err, &setup, name)
+		for _, text := range c.says {
+			require.Contains(t, err.Error(), text, name)
+		}
+		for _, text := range c.hints {
+			require.Contains(t, setup.Hint(), text, name)
+		}
+		require.NotContains(t, err.Error(), "nonexistent", "a token was touched")
+
+		var found []Check
+		for _, check := range Doctor(t.Context(), changed).Checks {
+			if check.Area == "store" && check.Status == StatusError {
+				found = append(found, check)
+			}
+		}
+		require.Len(t, found, 1, name)
+		require.Equal(t, err.Error(), found[0].Text, name)
+		require.Equal(t, setup.Hint(), found[0].Hint, name)
+	}
+	b, err := Open(t.Context(), cfg)
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+}
+
+// TestAccountOfUsersAndAccessKeys: without any key, they tell the account.
+func TestAccountOfUsersAndAccessKeys(t *testing.T) {
+	for name, make := range map[string]func(*testing.T, *Bridge){
+		"user": func(t *testing.T, b *Bridge) {
+			_, err := b.CreatePrincipal(t.Context(), PrincipalName{Type: keystore.PrincipalUser, Name: "Alice"}, PrincipalOptions{})
+			require.NoError(t, err)
+		},
+		"access key of the root": func(t *testing.T, b *Bridge) {
+			_, err := b.CreateAccessKey(t.Context(), PrincipalName{})
+			require.NoError(t, err)
+		},
+	} {
+		dir, _ := initDir(t)
+		cfg, err := LoadConfig(dir)
+		require.NoError(t, err)
+		b, err := Open(t.Context(), cfg)
+		require.NoError(t, err)
+		make(t, b)
+		require.NoError(t, b.Close())
+		_, err = Open(t.Context(), untouched(cfg, func(c *Config) { c.AccountID = "999999999999" }))
+		require.ErrorContains(t, err, "the store holds users or access keys of the account "+testAccount, name)
+	}
+}
+
+// TestRetiredRegion: what is gone for good may be missing in the configuration, once somebody has said so; nothing of it is lost.
+func TestRetiredRegion(t *testing.T) {
+	cfg, keyID := twoRegions(t)
+	one := cfg
+	one.Regions = map[string]Region{testRegion: cfg.Regions[testRegion]}
+	yes := func(RetiredRegion) (bool, error) { return true, nil }
+	var refused *RefusedError
+	for name, c := range map[string]struct {
+		cfg    Config
+		region string
+		agree  func(RetiredRegion) (bool, error)
+		text   string
+	}{
+		"in use":     {cfg, otherRegion, yes, "is in use"},
+		"unknown":    {one, "ap-south-1", yes, "has no region"},
+		"not agreed": {one, otherRegion, func(RetiredRegion) (bool, error) { return false, nil }, "is left as it is"},
+	} {
+		err := RetireRegion(t.Context(), c.cfg, c.region, c.agree)
+		require.ErrorAs(t, err, &refused, name)
+		require.ErrorContains(t, err, c.text, name)
+	}
+	_, err := Open(t.Context(), one)
+	require.ErrorContains(t, err, otherRegion, "nothing was retired yet")
+
+	require.NoError(t, RetireRegion(t.Context(), untouched(one, func(*Config) {}), otherRegion, func(r RetiredRegion) (bool, error) {
+		require.Equal(t, otherRegion, r.Name)
+		require.Equal(t, 1, r.Keys)
+		require.NotEmpty(t, r.Serial)
+		return true, nil
+	}))
+	require.ErrorContains(t, RetireRegion(t.Context(), one, otherRegion, yes), "was retired on")
+	_, err = openClient(t, one).GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: aws.String(keyID[testRegion]),
+		MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte("message")})
+	require.NoError(t, err)
+	report := Doctor(t.Context(), one)
+	require.True(t, report.OK(), "%+v", report.Checks)
+	text := ""
+	for _, check := range report.Checks {
+		text += check.Subject + ": " + check.Text + "\n"
+	}
+	require.Contains(t, text, otherRegion+": retired on ")
+	require.Contains(t, text, "1 key is set aside")
+
+	// The token is there after all.
+	b, err := Open(t.Context(), cfg)
+	require.NoError(t, err)
+	c, err := b.Client(otherRegion)
+	require.NoError(t, err)
+	_, err = c.As(b.Root()).GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: aws.String(keyID[otherRegion]),
+		MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte("message")})
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	_, err = Open(t.Context(), one)
+	require.ErrorContains(t, err, otherRegion, "it is in use again, and may not be missing")
+}
+
+// TestDoctorReadsTheWholeStore: counters and policies of keys that the configuration does not name are examined too.
+func TestDoctorReadsTheWholeStore(t *testing.T) {
+	cfg, keyID := twoRegions(t)
+	store := openedStore(t, cfg.StorePath)
+	for _, ref := range []keystore.Ref{keystore.CounterRef(otherRegion, testAccount, keystore.CounterKeys), keystore.KeyRef(otherRegion, testAccount, keyID[otherRegion])} {
+		rec, err := store.Get(t.Context(), ref)
+		require.NoError(t, err)
+		if ref.Kind == keystore.KindCounter {
+			counter, err := keystore.DecodeCounter(rec)
+			require.NoError(t, err)
+			counter.N = 7
+			_, err = store.Commit(t.Context(), counter.Put(rec.Version))
+			require.NoError(t, err)
+			continue
+		}
+		key, err := keystore.DecodeKey(rec)
+		require.NoError(t, err)
+		key.Policy = "{}"
+		_, err = store.Commit(t.Context(), key.Put(rec.Version))
+		require.NoError(t, err)
+	}
+	delete(cfg.Regions, otherRegion)
+	require.NoError(t, RetireRegion(t.Context(), cfg, otherRegion, func(RetiredRegion) (bool, error) { return true, nil }))
+	text := ""
+	for _, check := range Doctor(t.Context(), cfg).Checks {
+		text += check.Subject + ": " + check.Text + "\n"
+	}
+	require.Contains(t, text, otherRegion+": account "+testAccount+" has 1 keys, but their counter says 7")
+	require.Contains(t, text, keyID[otherRegion]+": its key policy cannot be read")
+}
+
+// TestTwoFirstStarts: two processes that open a store for the first time bind its region at once. Both work when they mean one token;
+// with two tokens the slower one is refused.
+func TestTwoFirstStarts(t *testing.T) {
+	for name, same := range map[string]bool{"one token": true, "two tokens": false} {
+		t.Run(name, func(t *testing.T) {
+			mine, theirs := softhsm.NewToken(t), softhsm.NewToken(t)
+			if same {
+				theirs = mine
+			}
+			cfg := Config{AccountID: testAccount, StorePath: filepath.Join(t.TempDir(), "kms.db"), Regions: map[string]Region{testRegion: {Token: theirs.URI(theirs.PINFile)}}}
+			require.NoError(t, sqlite.Create(cfg.StorePath))
+			store := &faultyStore{Store: openedStore(t, cfg.StorePath)}
+			raced := false
+			store.hook(func(changes []keystore.Change) error {
+				if raced || changes[0].Ref.Kind != keystore.KindRegion {
+					return nil
+				}
+				raced = true // and now the other one is first
+				b, err := Open(t.Context(), cfg)
+				if err != nil {
+					return err
+				}
+				return b.Close()
+			}, nil)
+			slower := cfg
+			slower.StorePath, slower.Store = "", store
+			slower.Regions = map[string]Region{testRegion: {Token: mine.URI(mine.PINFile)}}
+			b, err := Open(t.Context(), slower)
+			require.True(t, raced)
+			if !same {
+				require.ErrorContains(t, err, "was bound to the token with the serial "+theirs.Serial+" meanwhile, this one has "+mine.Serial)
+			} else {
+				require.NoError(t, err)
+				require.NoError(t, b.Close())
+			}
+			rec, err := store.Get(t.Context(), keystore.RegionRef(testRegion))
+			require.NoError(t, err)
+			bound, err := keystore.DecodeRegion(rec)
+			require.NoError(t, err)
+			require.Equal(t, theirs.Serial, bound.Serial)
+		})
+	}
+}

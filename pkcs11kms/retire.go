@@ -1,0 +1,124 @@
+package pkcs11kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+)
+
+// RetiredRegion is a region whose token is gone for good.
+type RetiredRegion struct {
+	Name   string
+	Serial string // of the token that it was bound to; may be empty
+	Label  string // of that token
+	Keys   int    // records that are set aside, service keys among them
+}
+
+// RetireRegion sets the keys of a region aside whose token is gone for good: the configuration need not name the region any more.
+// Their records stay, and nothing is destroyed: if the token turns up again, the region is put back into the configuration and works
+// as before. The region must be in the store and must not be in the configuration, else the error is a *RefusedError. No token is
+// touched. agree is asked before anything is changed; when it answers no, nothing is, and the error is a *RefusedError.
+func RetireRegion(ctx context.Context, cfg Config, name string, agree func(RetiredRegion) (bool, error)) (err error) {
+	cfg, err = cfg.complete()
+	if err != nil {
+		return err
+	}
+	if _, configured := cfg.Regions[name]; configured {
+		return &RefusedError{Problem: fmt.Sprintf("region %s is in use: the configuration names its token", name),
+			Advice: "take it out of config.yaml first; at least one region must stay"}
+	}
+	store := cfg.Store
+	if cfg.StorePath != "" {
+		opened, openErr := sqlite.Open(ctx, cfg.StorePath, sqlite.Options{Logger: cfg.Logger})
+		if openErr != nil {
+			return openErr
+		}
+		defer func() { err = errors.Join(err, opened.Close()) }()
+		store = opened
+	}
+	region, bound, version, err := findRegion(ctx, store, name)
+	if err != nil {
+		return err
+	}
+	agreed, err := agree(region)
+	if err != nil {
+		return err
+	}
+	if !agreed {
+		return &RefusedError{Problem: fmt.Sprintf("region %s is left as it is", name), Advice: "to retire it, answer y"}
+	}
+	now := cfg.Now().UTC()
+	bound.Retired = &now
+	_, err = store.Commit(ctx, bound.Put(version))
+	if errors.Is(err, keystore.ErrConflict) {
+		return &RefusedError{Problem: fmt.Sprintf("region %s was changed meanwhile", name), Advice: "look again: pkcs11kms doctor", Err: err}
+	}
+	return err
+}
+
+// reinstate takes a retired region back whose token is there after all, so that it may not be missing in the configuration again.
+func reinstate(ctx context.Context, store keystore.Store, name string) error {
+	rec, err := store.Get(ctx, keystore.RegionRef(name))
+	if err != nil {
+		return err
+	}
+	bound, err := keystore.DecodeRegion(rec)
+	if err != nil || bound.Retired == nil {
+		return err
+	}
+	bound.Retired = nil
+	_, err = store.Commit(ctx, bound.Put(rec.Version))
+	if errors.Is(err, keystore.ErrConflict) {
+		return nil // another process has done it
+	}
+	return err
+}
+
+// findRegion returns what is known of a region that may be retired, and its record with the version.
+func findRegion(ctx context.Context, store keystore.Store, name string) (region RetiredRegion, bound keystore.Region, version uint64, err error) {
+	held, err := holdings(ctx, store)
+	if err != nil {
+		return region, bound, 0, err
+	}
+	region.Name = name
+	known := map[string]bool{}
+	for _, h := range held {
+		if h.region != "" {
+			known[h.region] = true
+		}
+		if h.region != name {
+			continue
+		}
+		err := eachOf(ctx, store, keystore.KindKey, name, h.account, func(keystore.Record) error {
+			region.Keys++
+			return nil
+		})
+		if err != nil {
+			return region, bound, 0, err
+		}
+	}
+	rec, err := store.Get(ctx, keystore.RegionRef(name))
+	switch {
+	case errors.Is(err, keystore.ErrNotFound) && !known[name]:
+		return region, bound, 0, &RefusedError{Problem: fmt.Sprintf("the store has no region %q; it has keys in %q", name, slices.Sorted(maps.Keys(known))),
+			Advice: "see what it holds: pkcs11kms doctor", Err: err}
+	case errors.Is(err, keystore.ErrNotFound):
+		return region, keystore.Region{Name: name}, 0, nil
+	case err != nil:
+		return region, bound, 0, err
+	}
+	if bound, err = keystore.DecodeRegion(rec); err != nil {
+		return region, bound, 0, err
+	}
+	if bound.Retired != nil {
+		return region, bound, 0, &RefusedError{Problem: fmt.Sprintf("region %s was retired on %s", name, bound.Retired.Format("2006-01-02")),
+			Advice: "nothing is left to do; see what is set aside: pkcs11kms doctor"}
+	}
+	region.Serial, region.Label = bound.Serial, bound.Label
+	return region, bound, rec.Version, nil
+}
