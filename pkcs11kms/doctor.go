@@ -144,6 +144,7 @@ func (d *doctor) examineStore(ctx context.Context) (done func()) {
 		return done
 	}
 	d.add("store", subject, StatusOK, "every record and index entry is sound")
+	d.examineLeftovers()
 	d.examineHoldings(ctx)
 	d.examineConsistency(ctx)
 	return done

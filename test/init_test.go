@@ -99,3 +99,33 @@ func TestInitKilledAtRandomMoments(t *testing.T) {
 	t.Logf("%d of %d were killed, %d had begun", killed, kills, claimed)
 	assert.Positive(t, killed)
 }
+
+// TestKilledBackup: whatever a killed backup leaves beside its file, doctor names it and the next backup, to wherever, removes it.
+func TestKilledBackup(t *testing.T) {
+	d := newStateDir(t)
+	d.createKey(t)
+	dir := t.TempDir()
+	left := func() []string {
+		found, err := filepath.Glob(filepath.Join(dir, ".monday.db.new-*"))
+		require.NoError(t, err)
+		return found
+	}
+	for attempt := 0; len(left()) == 0; attempt++ {
+		require.Less(t, attempt, 200, "backup is always faster than the kill")
+		cmd := d.command("backup", filepath.Join(dir, "monday.db"))
+		require.NoError(t, cmd.Start())
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		require.Eventually(t, func() bool { return len(left()) > 0 || len(ended) > 0 }, patience, 100*time.Microsecond)
+		_ = cmd.Process.Kill() // fails when it has ended
+		<-ended
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, "monday.db")))
+	}
+	draft := left()[0]
+	r, err := run(d.command("doctor"))
+	require.NoError(t, err)
+	require.Zero(t, r.code, "%s", r.stderr)
+	assert.Contains(t, string(r.stdout), "warning  "+draft+": was left half made by a backup or restore that was killed")
+	d.must(t, nil, "backup", filepath.Join(t.TempDir(), "tuesday.db"))
+	assert.Empty(t, names(t, dir))
+}

@@ -19,7 +19,8 @@ const (
 	copyPauses = 10 * time.Millisecond
 )
 
-// Backup implements keystore.Backuper. The file is a store itself, with mode 0600; Restore puts it in a store's place.
+// Backup implements keystore.Backuper. The file is a store itself, with mode 0600; Restore puts it in a store's place. Backup first
+// removes what backups and restores of this store have left that were killed: see DeadDrafts.
 func (s *Store) Backup(ctx context.Context, path string) error {
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -28,9 +29,15 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	if err := checkVacant(opBackup, path); err != nil {
 		return err
 	}
+	s.removeDrafts()
 	draft := draftOf(path)
+	noted, err := noteDraft(s.locks, draft)
+	if err != nil {
+		return fail(ctx, opBackup, path, err)
+	}
+	defer noted()
 	defer removeDraft(draft)
-	err := s.copyTo(ctx, draft)
+	err = s.copyTo(ctx, draft)
 	if err == nil {
 		err = verifyFile(ctx, draft)
 	}

@@ -94,13 +94,23 @@ func lockInstance(dir string) (id string, f *os.File, err error) {
 	return id, f, os.Rename(draft, lockPath(dir, id))
 }
 
+// birthOf looks at a file, and returns its time of birth, or zero where the file system does not keep that.
+func birthOf(f *os.File) (st unix.Statx_t, born unix.StatxTimestamp, err error) {
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME|unix.STATX_MTIME, &st); err != nil {
+		return st, born, fmt.Errorf("look at lock file: %w", err)
+	}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		born = st.Btime
+	}
+	return st, born, nil
+}
+
 // identityOf makes the second half of an id from what no copy of the file and no other start of the system shares.
 func identityOf(f *os.File) (string, error) {
-	var st unix.Statx_t
-	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME|unix.STATX_MTIME, &st); err != nil {
-		return "", fmt.Errorf("look at lock file: %w", err)
+	st, born, err := birthOf(f)
+	if err != nil {
+		return "", err
 	}
-	born := st.Btime
 	if st.Mask&unix.STATX_BTIME == 0 {
 		born = st.Mtime // nobody writes to the file
 	}

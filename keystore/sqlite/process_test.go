@@ -36,6 +36,8 @@ var children = map[string]func(path string) error{
 	"hold":         withStore(childHold),
 	"idle":         func(string) error { return waitForParent() },
 	"unprivileged": childUnprivileged,
+	"backup":       withStore(childBackup),
+	"restore":      childRestore,
 	"fullbackup":   childFullBackup,
 	"fullrestore":  childFullRestore,
 }

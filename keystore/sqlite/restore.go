@@ -48,6 +48,21 @@ func Restore(ctx context.Context, backup, path string) (*Restored, error) {
 	}
 	draft := draftOf(path)
 	locks := draft + ".locks" // the store's own are for those who open the finished one
+	kept := filepath.Join(filepath.Dir(path), locksName)
+	published := false
+	defer func() {
+		if !published {
+			_ = os.Remove(kept) // if it is empty; who opens a store makes it
+		}
+	}()
+	if err := makeLocksDir(kept); err != nil {
+		return nil, fail(ctx, opRestore, path, err)
+	}
+	noted, err := noteDraft(kept, draft)
+	if err != nil {
+		return nil, fail(ctx, opRestore, path, err)
+	}
+	defer noted()
 	defer func() {
 		removeDraft(draft)
 		_ = os.RemoveAll(locks) // what cannot be removed does no harm
@@ -63,14 +78,12 @@ func Restore(ctx context.Context, backup, path string) (*Restored, error) {
 		err = seal(draft)
 	}
 	if err == nil {
-		err = makeLocksDir(filepath.Join(filepath.Dir(path), locksName))
-	}
-	if err == nil {
 		err = publish(opRestore, draft, path)
 	}
 	if err != nil {
 		return nil, fail(ctx, opRestore, path, err)
 	}
+	published = true
 	return done, nil
 }
 

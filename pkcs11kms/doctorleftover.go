@@ -1,0 +1,21 @@
+package pkcs11kms
+
+import (
+	"fmt"
+
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+)
+
+// examineLeftovers names what backups and restores have left half made that were killed.
+func (d *doctor) examineLeftovers() {
+	if d.cfg.StorePath == "" {
+		return
+	}
+	files, err := sqlite.DeadDrafts(d.cfg.StorePath)
+	if err != nil {
+		d.fail("store", d.cfg.StorePath, fmt.Errorf("looking for what killed backups have left: %w", err))
+	}
+	for _, file := range files {
+		d.advise("store", file, StatusWarning, "was left half made by a backup or restore that was killed", "the next backup removes it: pkcs11kms backup FILE")
+	}
+}
