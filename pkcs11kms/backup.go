@@ -33,7 +33,11 @@ func RestoreStateDir(ctx context.Context, dir, backup string) (done []string, er
 		return nil, err
 	}
 	if _, err := os.Lstat(filepath.Join(dir, configFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, &SetupError{Problem: fmt.Sprintf("state directory %q has no %s, and restore puts only the store in its place", dir, configFile),
+		what := "has no " + configFile
+		if _, err := os.Lstat(dir); err != nil {
+			what = "does not exist"
+		}
+		return nil, &SetupError{Problem: fmt.Sprintf("state directory %q %s, and restore puts only the store in its place", dir, what),
 			Advice: "make the directory with mode 0700, and put back what was backed up beside the store: config.yaml and,\n" +
 				"for a SoftHSM token, softhsm2.conf, pin and tokens"}
 	}

@@ -252,6 +252,11 @@ func checkPrivate(path string, info fs.FileInfo) error {
 		return &SetupError{Problem: fmt.Sprintf("%q belongs to the user with the id %d, this process runs as %d", path, owner, os.Geteuid()),
 			Advice: "run the command as the owner of the state directory, for example by sudo -u"}
 	}
+	if info.IsDir() && info.Mode()&fs.ModeSetgid != 0 && info.Mode().Perm()&0o070 != 0 {
+		return &SetupError{Problem: fmt.Sprintf("%q is open to its group (mode %#o), as the root of a container's volume with fsGroup is", path, info.Mode().Perm()),
+			Advice: "name a directory below it, which init makes with mode 0700, and set fsGroupChangePolicy: OnRootMismatch,\n" +
+				"so that it stays closed; elsewhere, close this one: chmod go-rwx " + shellWord(path)}
+	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return &SetupError{Problem: fmt.Sprintf("%q is open to other users (mode %#o)", path, info.Mode().Perm()),
 			Advice: "close it: chmod go-rwx " + shellWord(path) + "\nand ask yourself who may have used it meanwhile: whoever may use the state directory is root"}

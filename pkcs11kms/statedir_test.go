@@ -353,3 +353,30 @@ func listing(t *testing.T, dir string) (paths []string) {
 	}))
 	return paths
 }
+
+// TestVolumeOfAContainer: fsGroup opens the root of a volume to its group, and a secret's file belongs to root and the group. A
+// directory below the root works, with such a PIN file; the root itself is refused.
+func TestVolumeOfAContainer(t *testing.T) {
+	volume := t.TempDir()
+	require.NoError(t, os.Chmod(volume, os.ModeSetgid|0o770))
+	tok := softhsm.NewToken(t)
+	secret := filepath.Join(volume, "pin")
+	require.NoError(t, os.WriteFile(secret, []byte(tok.PIN()), 0o600))
+	for _, mode := range []os.FileMode{0o660, 0o444, 0o604} {
+		require.NoError(t, os.Chmod(secret, mode))
+		require.ErrorContains(t, Init(t.Context(), InitOptions{Dir: filepath.Join(volume, "other"), Token: tok.URI(secret)}), "PIN file", "%v", mode)
+	}
+	for _, mode := range []os.FileMode{0o440, 0o640, 0o400, 0o600} {
+		require.NoError(t, os.Chmod(secret, mode))
+		dir := filepath.Join(volume, "kms", mode.String())
+		require.NoError(t, Init(t.Context(), InitOptions{Dir: dir, Token: tok.URI(secret)}), "%v", mode)
+		cfg, err := LoadConfig(dir)
+		require.NoError(t, err)
+		mustCreate(t, openClient(t, cfg), types.KeySpecHmac256)
+	}
+	_, err := LoadConfig(volume)
+	var setup *SetupError
+	require.ErrorAs(t, err, &setup)
+	require.ErrorContains(t, err, "fsGroup")
+	require.Contains(t, setup.Hint(), "OnRootMismatch")
+}

@@ -32,6 +32,8 @@ const exitCodesHelp = `Exit codes:
   2  wrong usage
   3  the environment: no token, wrong PIN, unusable state directory, no server at the endpoint,
      a response that cannot be shown
+  130  ended by Ctrl-C or SIGTERM before it was done (serve, which ends so, has 0)
+  141  nobody read the output to its end
 `
 
 // usageError is a command line that cannot be meant.

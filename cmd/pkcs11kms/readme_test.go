@@ -96,3 +96,26 @@ func TestJWTDocument(t *testing.T) {
 		assert.Equal(t, times, strings.Count(string(out), text), "%s in\n%s", text, out)
 	}
 }
+
+// TestBackupDocument runs the commands by which docs/backup.md backs a SoftHSM state directory up and puts it in place again, under
+// the usual umask: nobody else may read what holds the PIN and the keys.
+func TestBackupDocument(t *testing.T) {
+	document, err := os.ReadFile("../../docs/backup.md")
+	require.NoError(t, err)
+	find := func(pattern string) string {
+		match := regexp.MustCompile(pattern).FindSubmatch(document)
+		require.NotNil(t, match, pattern)
+		return string(match[1])
+	}
+	pack, unpack := find(`(?m)^    (\(umask .*tar .*\))$`), find("`(\\(umask [^`]*tar [^`]*-x[^`]*\\))`")
+	p := newProgram(t)
+	script := "set -e\numask 022\nmkdir backup\npkcs11kms backup backup/kms.db\n" + strings.NewReplacer("STATE_DIR", "kms", "/backup/state-2026-11-23.tar", "backup/state.tar").Replace(pack) +
+		"\nmv kms lost\n" + strings.NewReplacer("STATE_DIR", "kms", "FILE", "backup/state.tar").Replace(unpack) +
+		"\npkcs11kms restore backup/kms.db\npkcs11kms doctor\n"
+	out, err := p.command("sh", "-c", script).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	info, err := os.Stat(filepath.Join(p.dir, "backup", "state.tar"))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode())
+	p.must("describe-key", "--key-id", p.key)
+}
