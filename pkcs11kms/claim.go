@@ -138,7 +138,8 @@ func checkEmpty(dir string, died bool) error {
 			return &SetupError{Problem: fmt.Sprintf("%q is a state directory already", dir), Advice: "use it, or choose another --state-dir"}
 		case name == claimFile, died && madeByInit(name):
 		default:
-			return &SetupError{Problem: fmt.Sprintf("directory %q is not empty: it holds %q", dir, name), Advice: "choose a new directory by --state-dir"}
+			return &SetupError{Problem: fmt.Sprintf("directory %q is not empty: it holds %q", dir, name),
+				Advice: "choose a new directory by --state-dir"}
 		}
 	}
 	return nil
@@ -172,7 +173,8 @@ func checkUnused(ctx context.Context, dir string) error {
 }
 
 func usedError(dir string, cause error) error {
-	return &SetupError{fmt.Sprintf("%q has no %s, but was used", dir, configFile), "put its " + configFile + " back, or choose another --state-dir", cause}
+	return &SetupError{fmt.Sprintf("%q has no %s, but was used", dir, configFile),
+		"put its " + configFile + " back, or choose another --state-dir", cause}
 }
 
 // clear removes what Init made, except the claim.

@@ -16,6 +16,7 @@ func (d *doctor) examineLeftovers() {
 		d.fail("store", d.cfg.StorePath, fmt.Errorf("looking for what killed backups have left: %w", err))
 	}
 	for _, file := range files {
-		d.advise("store", file, StatusWarning, "was left half made by a backup or restore that was killed", "the next backup removes it: pkcs11kms backup FILE")
+		d.advise("store", file, StatusWarning, "was left half made by a backup or restore that was killed",
+			"the next backup removes it: pkcs11kms backup FILE")
 	}
 }

@@ -12,7 +12,8 @@ import (
 func (a *app) retireRegion(ctx context.Context, name string, agreed bool) error {
 	if !agreed && !isTerminal(a.stdin) {
 		return &usageError{err: errors.New("--retire-region asks first, and the standard input is no terminal to answer at"),
-			hint: "look at what the store holds: pkcs11kms doctor\nand retire the region unasked: pkcs11kms doctor --retire-region " + shellQuote(name) + " --yes"}
+			hint: "look at what the store holds: pkcs11kms doctor\n" +
+				"and retire the region unasked: pkcs11kms doctor --retire-region " + shellQuote(name) + " --yes"}
 	}
 	cfg, err := a.oneShotConfig()
 	if err != nil {
@@ -24,8 +25,9 @@ func (a *app) retireRegion(ctx context.Context, name string, agreed bool) error 
 		if agreed {
 			return true, nil
 		}
-		return confirm(ctx, a.stdin, a.stderr, fmt.Sprintf("Its %s cannot be used without the token %q, serial %s. Set them aside, and %s with them?",
-			counted(region.Keys, "key"), region.Label, region.Serial, region.Name))
+		question := fmt.Sprintf("Its %s cannot be used without the token %q, serial %s. Set them aside, and %s with them?",
+			counted(region.Keys, "key"), region.Label, region.Serial, region.Name)
+		return confirm(ctx, a.stdin, a.stderr, question)
 	})
 	if err != nil {
 		return err
