@@ -84,6 +84,9 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 
 func (b *Bridge) openRegions(ctx context.Context) error {
 	for name := range b.cfg.Regions {
+		if b.cfg.OnlyRegion != "" && name != b.cfg.OnlyRegion {
+			continue
+		}
 		t, err := openToken(ctx, b.cfg, b.store, name)
 		if err != nil {
 			return fmt.Errorf("opening the token of region %s: %w", name, err)

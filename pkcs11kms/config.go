@@ -30,6 +30,8 @@ type Config struct {
 	DefaultRegion string
 	// Regions maps the name of each region to its token. At least one.
 	Regions map[string]Region
+	// OnlyRegion opens the token of this region alone; the keys of the others are not there. It must be one of Regions. Default: all.
+	OnlyRegion string
 
 	// Store holds the metadata. The caller keeps it and closes it after the Bridge. Excludes StorePath.
 	Store keystore.Store
@@ -89,6 +91,9 @@ func (cfg Config) complete() (Config, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.OnlyRegion != "" {
+		cfg.DefaultRegion = cfg.OnlyRegion
+	}
 	if len(cfg.Regions) == 1 && cfg.DefaultRegion == "" {
 		for name := range cfg.Regions {
 			cfg.DefaultRegion = name
@@ -126,6 +131,9 @@ func (cfg Config) check() error {
 		if region.Token == "" {
 			return fmt.Errorf("region %s has no token", name)
 		}
+	}
+	if _, ok := cfg.Regions[cfg.OnlyRegion]; !ok && cfg.OnlyRegion != "" {
+		return fmt.Errorf("the only region %q is not among the configured ones", cfg.OnlyRegion)
 	}
 	if _, ok := cfg.Regions[cfg.DefaultRegion]; !ok {
 		return fmt.Errorf("the default region %q is not among the configured ones", cfg.DefaultRegion)

@@ -170,7 +170,7 @@ func compare(id string, ours, theirs crossMAC) pkcs11kms.Check {
 // ownMACs makes the MACs by the API. It opens the one region: to be wrong about another one's PIN is not its business.
 func ownMACs(ctx context.Context, cfg pkcs11kms.Config, region string, ids []string, keys []crossKey) (macs []crossMAC, err error) {
 	cfg.DefaultRegion = region
-	cfg.Regions = map[string]pkcs11kms.Region{region: cfg.Regions[region]}
+	cfg.OnlyRegion = region
 	client, err := pkcs11kms.New(ctx, cfg)
 	if err != nil {
 		return nil, err

@@ -27,8 +27,9 @@ func (a *app) doctorCommand() *cobra.Command {
 			"finishes keys that a process left half made, unless opening the state directory has done so. It never destroys\n" +
 			"an object that no key has: such objects are of other applications, or of keys newer than a restored backup.\n" +
 			"--destroy-object destroys one of them in place of the examination, after asking.\n\n" +
-			"--retire-region, in place of the examination and after asking, sets the keys of a region aside whose HSM is gone\n" +
-			"for good, so that config.yaml need not name it. Nothing is destroyed: put back there with its token it works again.\n\n" +
+			"--retire-region, in place of the examination and after asking, sets the keys of a region aside whose HSM is\n" +
+			"gone for good, so that config.yaml need not name it. Nothing is destroyed: put back there with its token it\n" +
+			"works again.\n\n" +
 			"With --crosscheck another PKCS#11 library, in a process of its own, makes a MAC with every enabled key, which\n" +
 			"must be equal to the one of this program. For that the state directory is opened as for any other command,\n" +
 			"which may remove keys that a process left half made.",

@@ -124,7 +124,6 @@ var situations = map[string]struct{ before, line string }{
 		"pkcs11kms init --token \"$TOKEN&pin-source=file:$PWD/wrong\" --region eu-west-1 --state-dir \"$PWD/it's\""},
 	"a wrong PIN":                             {"export PKCS11KMS_PIN=12345", "pkcs11kms describe-key --state-dir kms --region us-east-1 --key-id $KEY"},
 	"the same in doctor":                      {"export PKCS11KMS_PIN=12345", "pkcs11kms doctor --crosscheck --state-dir kms"},
-	"the account was edited":                  {"sed -i s/000000000000/111122223333/ kms/config.yaml", "pkcs11kms list-keys --state-dir kms"},
 	"the directory is open":                   {"chmod 755 kms", "pkcs11kms list-keys --state-dir kms"},
 	"nobody is asked":                         {"", "pkcs11kms doctor --state-dir kms --destroy-object 0a1b </dev/null"},
 	"the object is a key's":                   {"", "pkcs11kms doctor --state-dir kms --yes --destroy-object $CKAID"},
