@@ -49,10 +49,11 @@ func Restore(ctx context.Context, backup, path string) (*Restored, error) {
 	draft := draftOf(path)
 	locks := draft + ".locks" // the store's own are for those who open the finished one
 	kept := filepath.Join(filepath.Dir(path), locksName)
+	_, missing := os.Lstat(kept)
 	published := false
 	defer func() {
-		if !published {
-			_ = os.Remove(kept) // if it is empty; who opens a store makes it
+		if missing != nil && !published {
+			_ = os.Remove(kept) // if it is empty still
 		}
 	}()
 	if err := makeLocksDir(kept); err != nil {
