@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
@@ -29,11 +30,14 @@ func TestKeyIsNotPrinted(t *testing.T) {
 	require.NoError(t, err)
 	log.Write(text)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
-		fmt.Fprintf(&log, verb+" "+verb+" "+verb+"\n", key, &key, holder)
+		shown := fmt.Sprintf(verb+" "+verb+" "+verb+"\n", key, &key, holder)
+		assert.Equal(t, 3, strings.Count(shown, "[signing key]"), "%s: %s", verb, shown)
+		log.WriteString(shown)
 	}
+	assert.NotContains(t, log.String(), string(key[:4]))
 	assert.NotContains(t, log.String(), fmt.Sprintf("%x", key[:4]))
 	assert.NotContains(t, log.String(), fmt.Sprintf("%X", key[:4]))
 	assert.NotContains(t, log.String(), fmt.Sprintf("%d %d", key[0], key[1]))
 	assert.NotContains(t, log.String(), fmt.Sprintf("%d,%d", key[0], key[1]))
-	assert.Contains(t, log.String(), "[signing key]")
+	assert.Equal(t, 5+3*8, strings.Count(log.String(), "[signing key]"), "wherever the key would stand")
 }
