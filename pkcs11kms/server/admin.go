@@ -11,7 +11,7 @@ import (
 
 // Admin answers what the operator's tools ask, apart from the API: /healthz (the process answers), /readyz (store and
 // tokens answer) and /metrics (Prometheus). It tells nothing of keys but their number, and asks for no credentials: keep
-// it off the network.
+// it off the network. Requests that a web page can have caused are refused.
 func (s *Server) Admin() http.Handler {
 	ready := newReadiness(s.bridge.Health, s.log)
 	mux := http.NewServeMux()
@@ -24,7 +24,7 @@ func (s *Server) Admin() http.Handler {
 		plain(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
-	return mux
+	return guardAdmin(mux)
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

@@ -41,12 +41,15 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange)
 	if err != nil {
 		return nil, nil, err
 	}
-	body, err := s.readBody(ctx, r)
+	body, err := s.readBody(r, x)
 	if err != nil {
 		return nil, nil, err
 	}
 	who, err := begun.Finish(body)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := x.conn.admit(); err != nil {
 		return nil, nil, err
 	}
 	x.accessKey, x.caller = who.accessKey, who.caller.ARN()

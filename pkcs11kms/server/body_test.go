@@ -3,7 +3,6 @@ package server
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -66,13 +65,13 @@ func TestTooLargeBodyIsNotRead(t *testing.T) {
 func TestBodyShorterThanAnnounced(t *testing.T) {
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{}")))
 	require.NoError(t, err)
-	_, err = bodyReader().readBody(t.Context(), r)
+	_, err = bodyReader().readBody(r, &exchange{})
 	require.ErrorIs(t, err, errShortBody)
 	require.Equal(t, answer{400, "SerializationException", errShortBody.Message}, answerTo(err))
 }
 
-// bodyReader is a server that can do nothing but read a body at a time.
-func bodyReader() *Server { return &Server{largeBodies: make(chan struct{}, 1)} }
+// bodyReader is a server that can do nothing but read bodies.
+func bodyReader() *Server { return &Server{bodies: newBodies()} }
 
 // Whoever does not sign is refused before a byte of the body is read.
 func TestBodyOfAStrangerIsNotRead(t *testing.T) {
@@ -88,26 +87,6 @@ func TestBodyOfAStrangerIsNotRead(t *testing.T) {
 	require.True(t, res.Close, "and the connection is not kept")
 }
 
-// Large bodies take turns, and whoever waits can give up.
-func TestLargeBodiesTakeTurns(t *testing.T) {
-	s := bodyReader()
-	s.largeBodies <- struct{}{}
-	large, err := http.NewRequest(http.MethodPost, "/", bytes.NewReader(make([]byte, firstBody+1)))
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err = s.readBody(ctx, large)
-	require.ErrorIs(t, err, errShortBody)
-	small, err := http.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
-	require.NoError(t, err)
-	_, err = s.readBody(ctx, small)
-	require.NoError(t, err, "small ones do not wait")
-	<-s.largeBodies
-	_, err = s.readBody(t.Context(), large)
-	require.NoError(t, err)
-	require.Empty(t, s.largeBodies)
-}
-
 // Bodies of every size around the first buffer arrive whole.
 func TestBodySizes(t *testing.T) {
 	for _, n := range []int{0, 1, firstBody - 1, firstBody, firstBody + 1, firstBody + bytes.MinRead, 3*firstBody + 7, maxBody} {
@@ -121,7 +100,7 @@ func TestBodySizes(t *testing.T) {
 			if r.Body == nil {
 				r.Body = http.NoBody
 			}
-			got, err := bodyReader().readBody(t.Context(), r)
+			got, err := bodyReader().readBody(r, &exchange{})
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(want, got), "%d bytes, chunked %v", n, chunked)
 		}

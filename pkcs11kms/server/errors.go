@@ -24,7 +24,12 @@ var (
 		Message: "The request body is larger than 1048576 bytes."}
 	errShortBody = &smithy.GenericAPIError{Code: "SerializationException", Fault: smithy.FaultClient,
 		Message: "The request body ended before its announced length, or came too slowly."}
-	errTimeout = &types.DependencyTimeoutException{Message: aws.String("The operation did not end in time.")}
+	// errManyBodies says that the memory for large bodies was wanted by others.
+	errManyBodies = throttled("Too many large requests are being received from your address. Try again later.")
+	// errNoConnection says that a request's connection was closed to make room, or that there is no room for it. Nothing was
+	// done.
+	errNoConnection = throttled("Too many connections have requests under way. Try again later.")
+	errTimeout      = &types.DependencyTimeoutException{Message: aws.String("The operation did not end in time.")}
 )
 
 // errPanic is answered with the fixed text for whatever is unexpected.
@@ -32,6 +37,10 @@ var errPanic = errors.New("handling the request panicked")
 
 // statusClientGone is for the log: there is nobody to read it.
 const statusClientGone = 499
+
+func throttled(message string) *smithy.GenericAPIError {
+	return &smithy.GenericAPIError{Code: "ThrottlingException", Message: message, Fault: smithy.FaultClient}
+}
 
 func serialization(err error) error {
 	return &smithy.GenericAPIError{Code: "SerializationException", Message: err.Error(), Fault: smithy.FaultClient}

@@ -1,22 +1,18 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/net/netutil"
 )
 
 // limits are for slow clients.
@@ -29,6 +25,9 @@ type limits struct {
 
 // defaultLimits are what a well-meant request of at most maxBody needs, many times over.
 var defaultLimits = limits{header: 5 * time.Second, read: 15 * time.Second, write: 5 * time.Second, idle: 2 * time.Minute}
+
+// defaultAdminLimits are for pages that are asked for without a body, one on a connection.
+var defaultAdminLimits = limits{header: 2 * time.Second, read: 2 * time.Second, write: 5 * time.Second, idle: time.Second}
 
 const maxHeader = 64 << 10
 
@@ -65,9 +64,9 @@ func (s *Server) Run(ctx context.Context, l Listen) error {
 	if err != nil {
 		return err
 	}
-	api = netutil.LimitListener(api, maxConnections())
-	servers := []*http.Server{s.httpServer(s, l.Certificate)}
-	listeners := []net.Listener{api}
+	allotted := s.allotted()
+	servers := []*http.Server{s.httpServer(s, l.Certificate, s.limits)}
+	gates := []*gate{newGate(api, allotted.api, s.newGateNotes(listenerAPI))}
 	var adminAddr net.Addr
 	if l.Admin != "" {
 		admin, err := l.listen(l.Admin, false)
@@ -79,12 +78,16 @@ func (s *Server) Run(ctx context.Context, l Listen) error {
 		if IsLocal(l.Admin) {
 			certificate = nil
 		}
-		servers = append(servers, s.httpServer(s.Admin(), certificate))
-		listeners = append(listeners, admin)
+		server := s.httpServer(s.Admin(), certificate, s.adminLimits)
+		server.SetKeepAlivesEnabled(false) // whoever asks has proved nothing, so no place is kept for another question
+		servers = append(servers, server)
+		gates = append(gates, newGate(admin, allotted.admin, s.newGateNotes(listenerAdmin)))
 	}
 	failed := make(chan error, len(servers))
 	for i, server := range servers {
-		go func() { failed <- serve(server, listeners[i]) }()
+		s.gates.add(gates[i])
+		defer s.gates.remove(gates[i])
+		go func() { failed <- serve(server, gates[i]) }()
 	}
 	if l.Ready != nil {
 		l.Ready(api.Addr(), adminAddr)
@@ -130,18 +133,6 @@ func (l Listen) listen(address string, plaintext bool) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("%w: %s", ErrPlaintext, listener.Addr()), listener.Close())
 	}
 	return listener, nil
-}
-
-// spareDescriptors are those that are not for connections of the API: the store, the token, the log and the admin pages
-// must go on working when strangers hold all the connections that they can get.
-const spareDescriptors = 256
-
-func maxConnections() int {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<20 {
-		return 1 << 20
-	}
-	return max(int(limit.Cur)-spareDescriptors, int(limit.Cur)/2)
 }
 
 // network keeps an IPv4 address to IPv4: Go listens on 0.0.0.0 for IPv6 as well.
@@ -193,15 +184,18 @@ func removeStale(path string) error {
 	return fmt.Errorf("looking whether another process listens on %q: %w", path, err)
 }
 
-func (s *Server) httpServer(handler http.Handler, certificate *Certificate) *http.Server {
+func (s *Server) httpServer(handler http.Handler, certificate *Certificate, limits limits) *http.Server {
 	server := &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: s.limits.header,
-		ReadTimeout:       s.limits.read,
-		WriteTimeout:      s.limits.read + s.timeout + s.limits.write, // net/http counts from the end of the headers
-		IdleTimeout:       s.limits.idle,
+		ConnContext:       withConnection,
+		ReadHeaderTimeout: limits.header,
+		ReadTimeout:       limits.read,
+		WriteTimeout:      limits.read + s.timeout + limits.write, // net/http counts from the end of the headers
+		IdleTimeout:       limits.idle,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          log.New(transportLog{s.log}, "", 0),
+		ErrorLog:          log.New(s.transport, "", 0),
+
+		DisableGeneralOptionsHandler: true, // it answers past log and metrics
 	}
 	if certificate != nil {
 		server.TLSConfig = certificate.config()
@@ -244,17 +238,4 @@ func stop(ctx context.Context, l Listen, servers []*http.Server, failed <-chan e
 		err = errors.Join(err, <-failed)
 	}
 	return err
-}
-
-// transportLog takes what net/http has to say: what clients do wrong on the transport, and, which matters, that no more
-// connections can be accepted.
-type transportLog struct{ log *slog.Logger }
-
-func (t transportLog) Write(p []byte) (int, error) {
-	level := slog.LevelDebug
-	if bytes.Contains(p, []byte("Accept error")) {
-		level = slog.LevelError
-	}
-	t.log.Log(context.Background(), level, strings.TrimSpace(string(p)))
-	return len(p), nil
 }

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -49,11 +47,14 @@ type Server struct {
 	log      *slog.Logger
 	timeout  time.Duration
 	verifier *sigv4.Verifier[identity]
-	limits   limits
 	metrics  *metrics
 
-	largeBodies chan struct{} // holds a place for each large body that is being read
+	limits, adminLimits limits
+	allotted            func() allotment // how many connections the listeners may have
+	gates               *gates
+	bodies              bodies
 
+	transport  *transportLog
 	strangers  *rate.Limiter // of log lines about requests that nobody is known to have sent
 	suppressed atomic.Int64  // lines that it kept back since the last one
 }
@@ -69,8 +70,12 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 	if o.CallTimeout == 0 {
 		o.CallTimeout = 10 * time.Second
 	}
-	s := &Server{bridge: bridge, log: o.Logger, timeout: o.CallTimeout, limits: defaultLimits, metrics: newMetrics(bridge), strangers: newLimiter(),
-		largeBodies: make(chan struct{}, maxLargeBodies)}
+	s := &Server{
+		bridge: bridge, log: o.Logger, timeout: o.CallTimeout, metrics: newMetrics(bridge), strangers: newLimiter(),
+		limits: defaultLimits, adminLimits: defaultAdminLimits, transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
+	}
+	s.allotted = s.allot
+	s.metrics.registry.MustRegister(s.gates)
 	s.verifier = s.newVerifier(o)
 	return s
 }
@@ -79,7 +84,8 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 // operation's own checks.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	x := exchange{id: uuid.NewString(), op: "unknown", control: http.NewResponseController(w)}
+	x := exchange{id: uuid.NewString(), op: "unknown", control: http.NewResponseController(w), conn: connectionIn(r.Context())}
+	defer x.conn.release()
 	body, err := s.safely(r, &x)
 	status := http.StatusOK
 	header := w.Header()
@@ -95,8 +101,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := time.Since(began)
 	s.metrics.observe(x.op, x.code, took)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	if x.accessKey == "" {
-		header.Set("Connection", "close") // a stranger's connection is not kept waiting for more
+	if x.accessKey == "" || len(r.TransferEncoding) > 0 {
+		// A stranger's connection is not kept waiting for more. One with a body in chunks is not kept either: whether it had a
+		// Content-Length too, which a proxy may have believed, net/http does not tell (RFC 9112 section 6.1).
+		header.Set("Connection", "close")
 	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // whether the client still listens is its own business
@@ -115,6 +123,7 @@ type exchange struct {
 	caller    string
 
 	control *http.ResponseController
+	conn    *connection // nil where the server did not accept it itself
 }
 
 // safely answers a request whose handling panics as an internal error: net/http would drop the connection, and the panic
@@ -171,32 +180,4 @@ func operationOf(r *http.Request, x *exchange) (handler, error) {
 	}
 	x.op = name
 	return run, nil
-}
-
-// firstBody is what a body gets before any of it has come. Most are smaller.
-const firstBody = 8 << 10
-
-// maxLargeBodies bounds how many bodies over firstBody are in memory at once.
-const maxLargeBodies = 64
-
-// readBody reads at most maxBody bytes. The memory grows with what comes, so that announcing a body costs the server
-// nothing; large ones take turns.
-func (s *Server) readBody(ctx context.Context, r *http.Request) ([]byte, error) {
-	if r.ContentLength < 0 || r.ContentLength > firstBody {
-		select {
-		case s.largeBodies <- struct{}{}:
-			defer func() { <-s.largeBodies }()
-		case <-ctx.Done():
-			return nil, errShortBody
-		}
-	}
-	var body bytes.Buffer
-	body.Grow(min(max(int(r.ContentLength), 0), firstBody) + bytes.MinRead)
-	if _, err := body.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
-		return nil, errShortBody
-	}
-	if body.Len() > maxBody {
-		return nil, errTooLarge
-	}
-	return body.Bytes(), nil
 }
