@@ -113,5 +113,5 @@ func TestOptionsRegion(t *testing.T) {
 	_, err := c.DescribeKey(t.Context(), in, func(o *kms.Options) { o.Region = testRegion })
 	require.NoError(t, err)
 	_, err = c.DescribeKey(t.Context(), in, func(o *kms.Options) { o.Region = "eu-central-1" })
-	requireAPIError(t, err, "ValidationException", "Region eu-central-1 is not configured.")
+	requireAPIError(t, err, "ValidationException", "Region eu-central-1 is not configured. Configured: us-west-2.")
 }

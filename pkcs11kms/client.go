@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
@@ -79,7 +82,8 @@ func (c *Client) with(optFns []func(*kms.Options)) (*Client, error) {
 	}
 	other, err := c.bridge.Client(opts.Region)
 	if err != nil {
-		return nil, validationError(fmt.Sprintf("Region %s is not configured.", opts.Region))
+		return nil, validationError(fmt.Sprintf("Region %s is not configured. Configured: %s.", opts.Region,
+			strings.Join(slices.Sorted(maps.Keys(c.bridge.regions)), ", ")))
 	}
 	return other.As(c.caller), nil
 }

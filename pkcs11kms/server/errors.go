@@ -13,7 +13,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
-// This file is the only one that makes the __type of an answer.
+// This file is the only one that makes the __type of an answer. What clients of other services read is in misdirected.go.
 
 // The refusals that are the server's own.
 var (
@@ -59,7 +59,10 @@ type answer struct {
 func answerTo(err error) answer {
 	var auth *sigv4.Error
 	var api smithy.APIError
+	var other *misdirected
 	switch {
+	case errors.As(err, &other):
+		return answer{http.StatusBadRequest, other.code, other.message}
 	case errors.As(err, &auth):
 		return answer{http.StatusBadRequest, auth.Code, auth.Message}
 	case errors.Is(err, errTooLarge):

@@ -36,6 +36,10 @@ func (s *Server) record(r *http.Request, x *exchange, status int, took time.Dura
 		level = slog.LevelWarn
 		attrs = append(attrs, slog.String("reason", auth.Message))
 	}
+	var other *misdirected
+	if errors.As(err, &other) {
+		attrs = append(attrs, slog.String("reason", other.message))
+	}
 	if status >= http.StatusInternalServerError {
 		level = slog.LevelError
 		attrs = append(attrs, slog.String("cause", causes(err)))

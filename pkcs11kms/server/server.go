@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -95,6 +96,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		a := answerTo(err)
 		status, body = a.status, a.body()
+		var m *misdirected
+		if errors.As(err, &m) {
+			var form string
+			body, form = m.body(x.id)
+			header.Set("Content-Type", form)
+		}
 		x.code = a.code
 		header.Set("X-Amzn-Errortype", a.code)
 	}
@@ -142,6 +149,9 @@ func (s *Server) safely(r *http.Request, x *exchange) (body []byte, err error) {
 
 func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 	run, err := operationOf(r, x)
+	if errors.Is(err, errUnknownOperation) {
+		return nil, misdirect(r)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -142,7 +142,7 @@ var requestRefusals = []refusal{
 	{name: "scope date that is none", change: resign("/20250102/", "/2025010x/"),
 		code: incomplete, message: "Date in Credential scope must be YYYYMMDD."},
 	{name: "wrong region", sign: func(_ *http.Request, s *signing) { s.region = "us-west-2" },
-		code: invalid, message: "Credential should be scoped to a valid region. "},
+		code: invalid, message: "Credential should be scoped to a valid region. This endpoint answers for eu-central-1, us-east-1. "},
 	{name: "wrong service", sign: func(_ *http.Request, s *signing) { s.service = "s3" },
 		code: invalid, message: "Credential should be scoped to correct service: 'kms'. "},
 	{name: "wrong terminator", sign: func(_ *http.Request, s *signing) { s.terminator = "aws5_request" },
@@ -151,7 +151,7 @@ var requestRefusals = []refusal{
 		message: "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: " +
 			"'20250101' != '20250102', from '20250102T120000Z'."},
 	{name: "wrong region and service", sign: func(_ *http.Request, s *signing) { s.region, s.service = "", "KMS" },
-		code: invalid, message: "Credential should be scoped to a valid region. " +
+		code: invalid, message: "Credential should be scoped to a valid region. This endpoint answers for eu-central-1, us-east-1. " +
 			"Credential should be scoped to correct service: 'kms'. "},
 	{name: "unsigned host", sign: names("content-type;x-amz-date;x-amz-target"),
 		code: invalid, message: "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."},
