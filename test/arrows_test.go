@@ -25,8 +25,8 @@ const module = "github.com/pkcs11kms/bridge"
 // layers are the packages of the architecture from the bottom up. A package imports only packages of layers below its own,
 // not even its tests import from above, and among those below only what arrows names.
 var layers = [][]string{
-	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/keyid",
-		"pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson"},
+	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/fairshare",
+		"pkcs11kms/internal/keyid", "pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson"},
 	{"keystore/sqlite", "keystore/etcd", "keystore/keystoretest", "test/contest", "pkcs11kms/internal/token"},
 	{"pkcs11kms"},
 	{"pkcs11kms/server", "pkcs11kms/console"},
@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 	"pkcs11kms/policy":              {},
 	"pkcs11kms/audit":               {},
 	"pkcs11kms/internal/awsjson":    {},
+	"pkcs11kms/internal/fairshare":  {},
 	"pkcs11kms/internal/keyid":      {},
 	"pkcs11kms/internal/sigv4":      {},
 	"pkcs11kms/internal/pubkey":     {},
@@ -54,7 +55,8 @@ var arrows = map[string][]string{
 	"pkcs11kms/internal/token":      {"pkcs11kms/internal/pubkey"},
 	"pkcs11kms": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/keyid",
 		"pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson", "pkcs11kms/internal/token"},
-	"pkcs11kms/server":  {"keystore", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/sigv4"},
+	"pkcs11kms/server": {"keystore", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/fairshare",
+		"pkcs11kms/internal/keyid", "pkcs11kms/internal/sigv4"},
 	"pkcs11kms/console": {"pkcs11kms"},
 	"pkcs11kms/jwt":     {"pkcs11kms/internal/pubkey", "pkcs11kms/internal/strictjson"}, // and no token: consumers need no cgo
 	"pkcs11kms/kmstest": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms", "pkcs11kms/server"},

@@ -30,7 +30,17 @@ func (a *app) newLog(format, level string) (*slog.Logger, error) {
 	case logText:
 		return slog.New(slog.NewTextHandler(a.stderr, options)), nil
 	case logJSON:
+		options.ReplaceAttr = durationsWithUnits
 		return slog.New(slog.NewJSONHandler(a.stderr, options)), nil
 	}
 	return nil, usagef("argument --log-format: %q is not one of %s", format, strings.Join(logFormats, ", "))
+}
+
+// durationsWithUnits writes durations as in the text form, such as 1.5ms: in JSON they would be numbers of nanoseconds, which
+// nobody can see.
+func durationsWithUnits(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }

@@ -41,6 +41,7 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange)
 	if err != nil {
 		return nil, nil, err
 	}
+	x.claimed = begun.Claimed().accessKey
 	body, err := s.readBody(r, x)
 	if err != nil {
 		return nil, nil, err

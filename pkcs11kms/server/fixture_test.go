@@ -234,6 +234,12 @@ func (l *logBuffer) String() string {
 	return l.buf.String()
 }
 
+func (l *logBuffer) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Reset()
+}
+
 // requests returns the lines about requests.
 func (l *logBuffer) requests() []string {
 	var lines []string

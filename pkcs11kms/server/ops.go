@@ -10,8 +10,8 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/awsjson"
 )
 
-// handler decodes the body, runs the operation and encodes its output.
-type handler func(ctx context.Context, c *pkcs11kms.Client, body []byte) ([]byte, error)
+// handler decodes the body, notes what it is about, runs the operation and encodes its output.
+type handler func(ctx context.Context, c *pkcs11kms.Client, body []byte, about *subject) ([]byte, error)
 
 // operations are what the server answers. An operation is added by one line here and its method of Client.
 var operations = map[string]handler{
@@ -72,17 +72,22 @@ func init() {
 	}
 }
 
-func refuse(context.Context, *pkcs11kms.Client, []byte) ([]byte, error) { return nil, errNotSupported }
+func refuse(context.Context, *pkcs11kms.Client, []byte, *subject) ([]byte, error) {
+	return nil, errNotSupported
+}
 
 // op fits a method of Client to the wire.
 func op[In, Out any](call func(*pkcs11kms.Client, context.Context, *In, ...func(*kms.Options)) (*Out, error)) handler {
 	silent := !hasMembers(reflect.TypeFor[Out]())
-	return func(ctx context.Context, c *pkcs11kms.Client, body []byte) ([]byte, error) {
+	names := subjectOf(reflect.TypeFor[In]())
+	return func(ctx context.Context, c *pkcs11kms.Client, body []byte, about *subject) ([]byte, error) {
 		var in In
 		if err := awsjson.Decode(body, &in); err != nil {
 			return nil, serialization(err)
 		}
+		names.read(&in, about)
 		out, err := call(c, ctx, &in)
+		about.made(out)
 		if err != nil || silent {
 			return nil, err // operations without an output answer with an empty body
 		}

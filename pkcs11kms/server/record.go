@@ -14,19 +14,22 @@ import (
 // strangersPerSecond bounds the log lines about requests whose sender is not known: anybody can cause them.
 const strangersPerSecond = 5
 
-// record writes the one line of a request. It holds no member of the request: messages and MACs are
-// secrets, and key ids stand in the answer of whoever may know them.
+// record writes the one line of a request. Of the request's members it holds the key or alias that was asked for and
+// nothing else: messages and MACs are secrets. An access key that is not proved is called claimed.
 func (s *Server) record(r *http.Request, x *exchange, status int, took time.Duration, err error) {
 	level := slog.LevelInfo
-	attrs := []slog.Attr{
+	attrs := append(make([]slog.Attr, 0, 12), // room for all that follow
 		slog.String("request_id", x.id),
 		slog.String("operation", x.op),
 		slog.Int("status", status),
 		slog.Duration("took", took),
 		slog.String("remote", r.RemoteAddr),
-	}
+	)
 	if x.accessKey != "" {
 		attrs = append(attrs, slog.String("access_key", x.accessKey), slog.String("caller", x.caller))
+		attrs = x.about.appendTo(attrs)
+	} else if x.claimed != "" {
+		attrs = append(attrs, slog.String("claimed_access_key", x.claimed))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", x.code))

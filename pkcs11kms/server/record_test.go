@@ -16,10 +16,11 @@ import (
 )
 
 type logLine struct {
-	Level, Msg, Operation, Remote, Caller, Error, Reason, Cause string
+	Level, Msg, Operation, Remote, Caller, Error, Reason, Cause, Key, Alias string
 
 	RequestID  string `json:"request_id"`
 	AccessKey  string `json:"access_key"`
+	Claimed    string `json:"claimed_access_key"`
 	Status     int
 	Took       int64
 	Suppressed int
@@ -166,4 +167,70 @@ func TestLogHoldsNoSecrets(t *testing.T) {
 		}
 	}
 	require.False(t, strings.Contains(log, signature), "the log holds a signature")
+}
+
+// The line of a request says which key or alias was asked for, in whatever member and form, and which was made.
+func TestLogNamesTheKey(t *testing.T) {
+	f := newFixture(t, nil)
+	r := f.run(t, Listen{})
+	key := f.mustCreate(t, types.KeySpecHmac256)
+	id, other := *key.KeyId, "12345678-0000-4000-8000-000000000000"
+	mac := func(keyID string) string {
+		return `{"KeyId":"` + keyID + `","MacAlgorithm":"HMAC_SHA_256","Message":"AAAA"}`
+	}
+	aliasARN := "arn:aws:kms:" + testRegion + ":" + testAccount + ":alias/a/b"
+	for i, tc := range []struct{ operation, body, key, alias string }{
+		{"CreateAlias", `{"AliasName":"alias/a/b","TargetKeyId":"` + id + `"}`, id, "alias/a/b"},
+		{"GenerateMac", mac(id), id, ""},
+		{"GenerateMac", mac(*key.Arn), id, ""},
+		{"GenerateMac", mac("alias/a/b"), "alias/a/b", ""},
+		{"GenerateMac", mac(aliasARN), "alias/a/b", ""},
+		{"GenerateMac", mac(other), other, ""},    // does not exist
+		{"GenerateMac", mac("a message"), "", ""}, // can be anything
+		{"GenerateMac", mac("alias/a message"), "", ""},
+		{"GenerateMac", mac("alias/" + strings.Repeat("x", 251)), "", ""},
+		{"GenerateMac", mac(id) + "]", "", ""},
+		{"DeleteAlias", `{"AliasName":"alias/a/b"}`, "", "alias/a/b"},
+		{"ListKeys", `{}`, "", ""},
+		{"ReplicateKey", `{"KeyId":"` + id + `"}`, "", ""},
+	} {
+		got := f.send(t, f.request(t, r.url, tc.operation, tc.body))
+		line := f.lines(t, i+1)[i]
+		require.Equal(t, []string{tc.key, tc.alias}, []string{line.Key, line.Alias}, "%s %s: %s", tc.operation, tc.body, got.body)
+	}
+	f.log.clear()
+	got := f.send(t, f.request(t, r.url, "CreateKey", `{"KeySpec":"HMAC_256","KeyUsage":"GENERATE_VERIFY_MAC"}`))
+	line := f.lines(t, 1)[0]
+	require.Len(t, line.Key, len(id))
+	require.Contains(t, got.body, `"KeyId":"`+line.Key+`"`)
+	require.Equal(t, 400, f.send(t, f.request(t, r.url, "CreateKey", "{}")).StatusCode)
+	require.Empty(t, f.lines(t, 2)[1].Key)
+}
+
+// A wrong signature is logged with the access key that it claims, under another name than that of a proved one. An access key
+// id that does not exist is not logged: it may be a secret in the wrong place.
+func TestLogNamesTheClaimedAccessKey(t *testing.T) {
+	f := newFixture(t, nil)
+	r := f.run(t, Listen{})
+	sent := 0
+	send := func(how signing) {
+		req := f.request(t, r.url, "GenerateMac", `{"KeyId":"`+knownID+`"}`)
+		req.Header.Del("Authorization")
+		f.sign(t, req, `{"KeyId":"`+knownID+`"}`, how)
+		require.Equal(t, 400, f.send(t, req).StatusCode)
+		sent++
+		f.lines(t, sent) // a line may come after its answer
+	}
+	send(signing{secret: "wrong"})
+	send(signing{id: "AKIAUNKNOWNUNKNOWN00"})
+	send(signing{region: "eu-west-9"})
+	lines := f.lines(t, 3)
+	require.Equal(t, f.key.ID, lines[0].Claimed)
+	for _, line := range lines {
+		require.Empty(t, line.AccessKey)
+		require.Empty(t, line.Caller)
+		require.Empty(t, line.Key, "what strangers ask for is not read")
+	}
+	require.Empty(t, lines[1].Claimed+lines[2].Claimed)
+	require.NotContains(t, f.log.String(), "AKIAUNKNOWNUNKNOWN00")
 }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,35 +102,6 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 	require.Equal(t, 0, <-status)
 	require.ErrorContains(t, <-ended, "requests under way were cut off after 1ms")
 	close(release)
-}
-
-// Clients that are slow with their headers, or with their body, or say nothing at all, lose their connection.
-func TestSlowClientsAreCutOff(t *testing.T) {
-	f := newFixture(t, nil)
-	f.limits.header, f.limits.read, f.limits.idle = 500*time.Millisecond, time.Second, 500*time.Millisecond
-	r := f.run(t, Listen{})
-	const head = "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: TrentService.ListKeys\r\nContent-Length: 1000\r\n"
-	signed, err := httputil.DumpRequestOut(f.request(t, r.url, "ListKeys", "{"+strings.Repeat(" ", 999)), false)
-	require.NoError(t, err)
-	for name, tc := range map[string]struct{ sent, answer string }{
-		"silent":         {"", ""},
-		"half a header":  {head, ""},
-		"half a body":    {string(signed) + "{", "came too slowly"},
-		"idle afterward": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "UnknownOperationException"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			conn := dial(t, r)
-			fmt.Fprint(conn, tc.sent)
-			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
-			got, err := io.ReadAll(conn) // until the server closes
-			require.NoError(t, err)
-			require.Contains(t, string(got), tc.answer)
-			if tc.answer == "" {
-				require.Empty(t, got)
-			}
-		})
-	}
 }
 
 func TestHeadersTooLarge(t *testing.T) {

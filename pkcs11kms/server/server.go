@@ -126,8 +126,10 @@ type exchange struct {
 	id        string // also sent as x-amzn-RequestId
 	op        string // of the table, or "unknown"
 	code      string // of the error; empty for success
-	accessKey string
+	accessKey string // of whoever is proved to have sent it
+	claimed   string // the access key that it names and that exists; proved by nothing
 	caller    string
+	about     subject
 
 	control *http.ResponseController
 	conn    *connection // nil where the server did not accept it itself
@@ -172,7 +174,7 @@ func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 		// Not every http.ResponseWriter has a deadline; those that have none do not need another.
 		_ = x.control.SetWriteDeadline(time.Now().Add(patience + s.limits.write))
 	}
-	return run(ctx, client, body)
+	return run(ctx, client, body, &x.about)
 }
 
 func operationOf(r *http.Request, x *exchange) (handler, error) {

@@ -86,6 +86,9 @@ func (v *Verifier[Identity]) Begin(ctx context.Context, r *http.Request) (*Begun
 	return b, nil
 }
 
+// Claimed is whoever the request says has sent it: an identity that exists, and proves nothing. It is for logs.
+func (b *Begun[Identity]) Claimed() Identity { return b.identity }
+
 // Finish returns the sender if the signature is right for the body. It may be called once.
 func (b *Begun[Identity]) Finish(body []byte) (Identity, error) {
 	var nobody Identity
