@@ -17,14 +17,16 @@ import (
 )
 
 // The binaries under test are built once in a run: the real one, one that can be told by envCrashAt to kill itself at a
-// step of CreateKey, and this test binary, whose roles can be told so too. All have the race detector.
+// step of CreateKey, and this test binary, whose roles can be told so too. All have the race detector, but for the one that
+// is as users have it.
 var (
-	realBinary     = sync.OnceValues(func() (string, error) { return build("pkcs11kms", command, "build") })
+	realBinary     = sync.OnceValues(func() (string, error) { return build("pkcs11kms", command, "build", "-race") })
+	usersBinary    = sync.OnceValues(func() (string, error) { return build("pkcs11kms-users", command, "build") })
 	crashingBinary = sync.OnceValues(func() (string, error) {
-		return build("pkcs11kms-crashing", command, "build", "-tags", "crashtest")
+		return build("pkcs11kms-crashing", command, "build", "-race", "-tags", "crashtest")
 	})
 	crashingRoles = sync.OnceValues(func() (string, error) {
-		return build("roles-crashing", "./test", "test", "-c", "-tags", "crashtest")
+		return build("roles-crashing", "./test", "test", "-race", "-c", "-tags", "crashtest")
 	})
 )
 
@@ -52,7 +54,7 @@ func build(name, pkg, verb string, flags ...string) (string, error) {
 	}
 	built = true
 	file := filepath.Join(dir, name)
-	args := append([]string{verb, "-race", "-buildvcs=false", "-ldflags", "-X main.release=" + testRelease, "-o", file}, flags...)
+	args := append([]string{verb, "-buildvcs=false", "-ldflags", "-X main.release=" + testRelease, "-o", file}, flags...)
 	cmd := exec.Command("go", append(args, pkg)...)
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -20,7 +20,8 @@ func guardAdmin(pages http.Handler) http.Handler {
 		case r.Header.Get("Origin") != "":
 			plain(w, http.StatusForbidden, "refused: the request comes from a web page (it has an Origin header)")
 		case !namesThisServer(r):
-			plain(w, http.StatusForbidden, "refused: ask by the server's IP address or as localhost, since any web page can have another name resolve to it")
+			plain(w, http.StatusForbidden, "refused: ask by the server's IP address or as localhost, since a web page can have any other "+
+				"name resolve to it")
 		default:
 			pages.ServeHTTP(w, r)
 		}

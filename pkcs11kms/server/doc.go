@@ -5,11 +5,17 @@
 //	err := s.Run(ctx, server.Listen{API: "127.0.0.1:4599", Admin: "127.0.0.1:4600"})
 //
 // A Server is an http.Handler too, for programs that have an HTTP server of their own; Admin is the handler of health and
-// metrics. Such a program sets the limits for slow clients itself.
+// metrics. Such a program sets the limits for slow clients, and for connections, itself.
 //
 // The operations stand in one table (ops.go); an operation is added by one line there and its method of Client. All
 // errors pass one place (errors.go). The server knows no PKCS#11, and the core knows no HTTP: a request is turned into a
 // call of the Client of whoever signed it, so everything that holds for library calls holds here.
+//
+// # Connections
+//
+// Run counts the connections of both listeners (gate.go), so that descriptors are left for store, token and log. What there is
+// for those who have proved nothing, connections and memory for bodies, is shared by their addresses (internal/fairshare):
+// nobody can keep it from others. docs/server.md has the numbers.
 //
 // # Order of checks
 //
@@ -25,7 +31,8 @@
 //
 // # The log
 //
-// One line for each request, with the access key and never with a member of the request. Lines about requests that nobody
+// One line for each request, with the access key and the key or alias that was asked for, and never with another member of
+// the request. Lines about requests that nobody
 // is known to have sent are limited to a few a second; the next one says how many were suppressed. Metrics count all. A
 // client that has gone before its answer is RequestCanceled with the status 499, which nobody receives.
 package server

@@ -213,7 +213,8 @@ func TestPlacesAreNotLost(t *testing.T) {
 	wg.Wait()
 	require.Eventually(t, func() bool {
 		series := scrape(t, f, r)
-		return series[`pkcs11kms_connections{listener="api",state="unproved"}`] == 0 && series[`pkcs11kms_connections{listener="api",state="proved"}`] == 0
+		return series[`pkcs11kms_connections{listener="api",state="unproved"}`] == 0 &&
+			series[`pkcs11kms_connections{listener="api",state="proved"}`] == 0
 	}, patience, time.Millisecond)
 	require.Equal(t, 200, f.send(t, list).StatusCode)
 }

@@ -51,7 +51,8 @@ func TestFailedHandshakesAreLogged(t *testing.T) {
 	r := f.runTLS(t)
 	fail := func() string {
 		conn := dial(t, r)
-		require.Error(t, tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake())
+		old := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+		require.Error(t, tls.Client(conn, old).Handshake())
 		return conn.LocalAddr().String()
 	}
 	remote := fail()

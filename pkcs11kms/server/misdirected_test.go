@@ -20,29 +20,41 @@ func TestOtherServicesAreNamed(t *testing.T) {
 	const (
 		begin = `This endpoint answers AWS KMS only: `
 		form  = "application/x-www-form-urlencoded"
-		query = `<ErrorResponse><Error><Type>Sender</Type><Code>InvalidAction</Code><Message>{{message}}</Message></Error><RequestId>{{uuid}}</RequestId></ErrorResponse>`
-		ec2   = `<Response><Errors><Error><Code>InvalidAction</Code><Message>{{message}}</Message></Error></Errors><RequestID>{{uuid}}</RequestID></Response>`
-		s3    = `<Error><Code>InvalidAction</Code><Message>{{message}}</Message><RequestId>{{uuid}}</RequestId></Error>`
+		error = `<Code>InvalidAction</Code><Message>{{message}}</Message>`
+		query = `<ErrorResponse><Error><Type>Sender</Type>` + error + `</Error><RequestId>{{uuid}}</RequestId></ErrorResponse>`
+		ec2   = `<Response><Errors><Error>` + error + `</Error></Errors><RequestID>{{uuid}}</RequestID></Response>`
+		s3    = `<Error>` + error + `<RequestId>{{uuid}}</RequestId></Error>`
 		json  = `{"__type":"UnknownOperationException","message":"{{message}}"}`
 	)
 	for name, tc := range map[string]struct {
 		method, path, contentType, target, body, service string
 		answer, message                                  string
 	}{
-		"STS":                 {"POST", "/", form + "; charset=utf-8", "", "Action=GetCallerIdentity&Version=2011-06-15", "sts", query, "GetCallerIdentity of sts is not here."},
-		"form with more":      {"POST", "/", form, "", "Version=2010-05-08&Action=CreateUser&UserName=" + strings.Repeat("x", 3*firstBody), "iam", query, "CreateUser of iam is not here."},
+		"STS": {"POST", "/", form + "; charset=utf-8", "", "Action=GetCallerIdentity&Version=2011-06-15", "sts",
+			query, "GetCallerIdentity of sts is not here."},
+		"form with more": {"POST", "/", form, "", "Version=2010-05-08&Action=CreateUser&UserName=" + strings.Repeat("x", 3*firstBody), "iam",
+			query, "CreateUser of iam is not here."},
 		"form, not signed":    {"POST", "/", form, "", "Action=ListUsers", "", query, "ListUsers is not here."},
 		"form without action": {"POST", "/", form, "", "%zz", "sts", query, "this action of sts is not here."},
-		"form, markup":        {"POST", "/", form, "", url.Values{"Action": {"<a>&"}}.Encode(), "s<t>s", query, "this action is not here."},
-		"query string":        {"GET", "/?Action=ListQueues&Version=2012-11-05", "", "", "", "sqs", query, "ListQueues of sqs is not here."},
-		"EC2":                 {"POST", "/", form, "", "Action=DescribeRegions&Version=2016-11-15", "ec2", ec2, "DescribeRegions of ec2 is not here."},
-		"S3":                  {"GET", "/", "", "", "", "s3", s3, "GET / of s3 is not here."},
-		"S3 bucket":           {"PUT", "/bucket/key", "", "", "text", "s3", s3, "PUT /bucket/key of s3 is not here. Its path is /."},
-		"Route 53":            {"GET", "/2013-04-01/hostedzone", "", "", "", "route53", query, "GET /2013-04-01/hostedzone of route53 is not here. Its path is /."},
-		"Lambda":              {"GET", "/2015-03-31/functions/", "", "", "", "lambda", json, "GET /2015-03-31/functions/ of lambda is not here. Its path is /."},
-		"DynamoDB":            {"POST", "/", "application/x-amz-json-1.0", "DynamoDB_20120810.ListTables", "{}", "dynamodb", json, "DynamoDB_20120810.ListTables of dynamodb is not here."},
-		"KMS elsewhere":       {"POST", "/kms", contentType, targetPrefix + "ListKeys", "{}", "kms", json, "POST /kms is not here. Its path is /."},
-		"odd path":            {"POST", "/%22%3C", contentType, targetPrefix + "ListKeys", "{}", "kms", json, "POST this path is not here. Its path is /."},
+		"form, markup": {"POST", "/", form, "", url.Values{"Action": {"<a>&"}}.Encode(), "s<t>s",
+			query, "this action is not here."},
+		"query string": {"GET", "/?Action=ListQueues&Version=2012-11-05", "", "", "", "sqs",
+			query, "ListQueues of sqs is not here."},
+		"EC2": {"POST", "/", form, "", "Action=DescribeRegions&Version=2016-11-15", "ec2",
+			ec2, "DescribeRegions of ec2 is not here."},
+		"S3": {"GET", "/", "", "", "", "s3", s3, "GET / of s3 is not here."},
+		"S3 bucket": {"PUT", "/bucket/key", "", "", "text", "s3",
+			s3, "PUT /bucket/key of s3 is not here. Its path is /."},
+		"Route 53": {"GET", "/2013-04-01/hostedzone", "", "", "", "route53",
+			query, "GET /2013-04-01/hostedzone of route53 is not here. Its path is /."},
+		"Lambda": {"GET", "/2015-03-31/functions/", "", "", "", "lambda",
+			json, "GET /2015-03-31/functions/ of lambda is not here. Its path is /."},
+		"DynamoDB": {"POST", "/", "application/x-amz-json-1.0", "DynamoDB_20120810.ListTables", "{}", "dynamodb",
+			json, "DynamoDB_20120810.ListTables of dynamodb is not here."},
+		"KMS elsewhere": {"POST", "/kms", contentType, targetPrefix + "ListKeys", "{}", "kms",
+			json, "POST /kms is not here. Its path is /."},
+		"odd path": {"POST", "/%22%3C", contentType, targetPrefix + "ListKeys", "{}", "kms",
+			json, "POST this path is not here. Its path is /."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			req, err := http.NewRequest(tc.method, r.url+tc.path, strings.NewReader(tc.body))

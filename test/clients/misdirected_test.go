@@ -14,22 +14,26 @@ import (
 func TestOtherServices(t *testing.T) {
 	srv := kmstest.NewServer(t)
 	to := targetOf(srv)
-	for arguments, want := range map[string]string{
-		"sts get-caller-identity":          "(InvalidAction) when calling the GetCallerIdentity operation: This endpoint answers AWS KMS only: GetCallerIdentity of sts is not here.",
-		"iam list-users":                   "(InvalidAction) when calling the ListUsers operation: This endpoint answers AWS KMS only: ListUsers of iam is not here.",
-		"ec2 describe-regions":             "(InvalidAction) when calling the DescribeRegions operation: This endpoint answers AWS KMS only: DescribeRegions of ec2 is not here.",
-		"s3api list-buckets":               "(InvalidAction) when calling the ListBuckets operation: This endpoint answers AWS KMS only: GET / of s3 is not here.",
-		"route53 list-hosted-zones":        "(InvalidAction) when calling the ListHostedZones operation: This endpoint answers AWS KMS only: GET /2013-04-01/hostedzone of route53 is not here.",
-		"lambda list-functions":            "(UnknownOperationException) when calling the ListFunctions operation: This endpoint answers AWS KMS only: GET /2015-03-31/functions/ of lambda is not here.",
-		"dynamodb list-tables":             "(UnknownOperationException) when calling the ListTables operation: This endpoint answers AWS KMS only: DynamoDB_20120810.ListTables of dynamodb is not here.",
-		"kms list-keys --region nowhere-9": "(InvalidSignatureException) when calling the ListKeys operation: Credential should be scoped to a valid region. This endpoint answers for " + srv.Region + ".",
+	const only = "This endpoint answers AWS KMS only: "
+	for arguments, want := range map[string]struct{ code, operation, message string }{
+		"sts get-caller-identity":   {"InvalidAction", "GetCallerIdentity", only + "GetCallerIdentity of sts is not here."},
+		"iam list-users":            {"InvalidAction", "ListUsers", only + "ListUsers of iam is not here."},
+		"ec2 describe-regions":      {"InvalidAction", "DescribeRegions", only + "DescribeRegions of ec2 is not here."},
+		"s3api list-buckets":        {"InvalidAction", "ListBuckets", only + "GET / of s3 is not here."},
+		"route53 list-hosted-zones": {"InvalidAction", "ListHostedZones", only + "GET /2013-04-01/hostedzone of route53 is not here."},
+		"lambda list-functions": {"UnknownOperationException", "ListFunctions",
+			only + "GET /2015-03-31/functions/ of lambda is not here."},
+		"dynamodb list-tables": {"UnknownOperationException", "ListTables",
+			only + "DynamoDB_20120810.ListTables of dynamodb is not here."},
+		"kms list-keys --region nowhere-9": {"InvalidSignatureException", "ListKeys",
+			"Credential should be scoped to a valid region. This endpoint answers for " + srv.Region + "."},
 	} {
 		t.Run(arguments, func(t *testing.T) {
 			t.Parallel()
 			env := environment(t, "AWS_ACCESS_KEY_ID="+to.AccessKey, "AWS_SECRET_ACCESS_KEY="+to.Secret, "AWS_REGION="+srv.Region)
 			out, err := process(t, env, awsCLI.find(t), append(strings.Fields(arguments), "--endpoint-url", srv.URL)...).CombinedOutput()
 			require.Error(t, err)
-			require.Contains(t, string(out), want)
+			require.Contains(t, string(out), "("+want.code+") when calling the "+want.operation+" operation: "+want.message)
 		})
 	}
 }

@@ -123,11 +123,13 @@ func (v *Verifier[Identity]) checkTime(c *Claim) error {
 }
 
 // checkScope reports everything that is wrong with the credential scope at once, as AWS does, without repeating the
-// client's words. Which regions are right, AWS need not say: its endpoints have the region in their name. The blanks after full stops are AWS's.
+// client's words. Which regions are right, AWS need not say: its endpoints have the region in their name. The
+// blanks after full stops are AWS's.
 func (v *Verifier[Identity]) checkScope(c *Claim) error {
 	var wrong string
 	if !slices.Contains(v.Regions, c.Region) {
-		wrong += "Credential should be scoped to a valid region. This endpoint answers for " + strings.Join(slices.Sorted(slices.Values(v.Regions)), ", ") + ". "
+		regions := slices.Sorted(slices.Values(v.Regions))
+		wrong += "Credential should be scoped to a valid region. This endpoint answers for " + strings.Join(regions, ", ") + ". "
 	}
 	if c.Service != v.Service {
 		wrong += "Credential should be scoped to correct service: '" + v.Service + "'. "
