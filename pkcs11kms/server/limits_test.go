@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -119,21 +121,15 @@ func TestSlowOperationIsAnswered(t *testing.T) {
 
 // A client that does not take its answers loses its connection when the time to write one is over.
 func TestAnswersThatAreNotTakenAreCutOff(t *testing.T) {
-	f := newFixture(t, func(_ *pkcs11kms.Config, o *Options) { o.CallTimeout = 500 * time.Millisecond })
-	f.limits = limits{header: time.Hour, read: 500 * time.Millisecond, write: time.Millisecond, idle: time.Hour}
+	f := newFixture(t, func(_ *pkcs11kms.Config, o *Options) { o.CallTimeout = 2 * time.Second })
+	f.limits = limits{header: time.Hour, read: 2 * time.Second, write: time.Millisecond, idle: time.Hour}
 	r := f.run(t, Listen{})
-	policy := f.largePolicy(t, r)
-	require.Equal(t, 200, f.send(t, policy).StatusCode)
-	f.client.CloseIdleConnections()
-	keys, err := f.library(t).ListKeys(t.Context(), nil)
+	key := f.mustCreate(t, types.KeySpecHmac256)
+	policy := ownerPolicy + strings.Repeat(" ", 29<<10)
+	_, err := f.library(t).PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyId, Policy: &policy})
 	require.NoError(t, err)
-	body := `{"KeyId":"` + *keys.Keys[0].KeyId + `","PolicyName":"default"}`
-	answer := f.send(t, f.request(t, r.url, "GetKeyPolicy", body))
-	require.Greater(t, len(answer.body), 29<<10)
-	f.client.CloseIdleConnections()
-	proved := func() float64 { return scrape(t, f, r)[`pkcs11kms_connections{listener="api",state="proved"}`] }
-	require.Eventually(t, func() bool { return proved() == 0 }, patience, time.Millisecond)
 
+	body := `{"KeyId":"` + *key.KeyId + `","PolicyName":"default"}`
 	text, err := httputil.DumpRequestOut(f.request(t, r.url, "GetKeyPolicy", body), true)
 	require.NoError(t, err)
 	conn := dial(t, r)
@@ -148,7 +144,9 @@ func TestAnswersThatAreNotTakenAreCutOff(t *testing.T) {
 		written <- nil
 	}()
 	require.Error(t, <-written)
-	require.Eventually(t, func() bool { return proved() == 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return scrape(t, f, r)[`pkcs11kms_connections{listener="api",state="proved"}`] == 0
+	}, patience, time.Millisecond)
 }
 
 // Whoever has not signed rightly loses the connection with the answer, whoever has keeps it; nothing else decides.

@@ -33,11 +33,14 @@ func (f *fixture) slowBody(t *testing.T, r *running, sent int) net.Conn {
 	return conn
 }
 
+// ownerPolicy is what a key's owner may set.
+const ownerPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + testAccount +
+	`"},"Action":"kms:*","Resource":"*"}]}`
+
 // largePolicy is the request of a key's owner, of 29 KB.
 func (f *fixture) largePolicy(t *testing.T, r *running) *http.Request {
 	key := f.mustCreate(t, types.KeySpecHmac256)
-	policy := `{\"Version\":\"2012-10-17\",\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":{\"AWS\":\"` + testAccount +
-		`\"},\"Action\":\"kms:*\",\"Resource\":\"*\"}]` + strings.Repeat(" ", 29<<10) + `}`
+	policy := strings.ReplaceAll(ownerPolicy, `"`, `\"`) + strings.Repeat(" ", 29<<10)
 	return f.request(t, r.url, "PutKeyPolicy", `{"KeyId":"`+*key.KeyId+`","Policy":"`+policy+`"}`)
 }
 
