@@ -1,5 +1,5 @@
 # make run and make test do all set-up themselves; everything else expects that they ran once.
-.PHONY: build run check test bench fuzz soak mutants tools clean
+.PHONY: build run check test bench fuzz soak flood mutants tools clean
 
 GO ?= go
 STATE_DIR ?= .pkcs11kms-dev
@@ -51,6 +51,12 @@ bench: tools
 SOAK ?= 10m
 soak: tools
 	PKCS11KMS_SOAK=$(SOAK) $(GO) test -run Soak -timeout 0 -v ./pkcs11kms/server
+
+# More connections to both listeners than the server has places, in TLS handshakes too; the server is a process of its own
+# with the descriptors of docs/pkcs11kms.service and must be at full service within a second afterwards.
+FLOOD ?= 30s
+flood: tools
+	PKCS11KMS_FLOOD=$(FLOOD) $(GO) test -run Flood -timeout 0 -v ./test
 
 FUZZTIME ?= 30s
 fuzz:

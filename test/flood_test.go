@@ -93,7 +93,7 @@ func outlast(t *testing.T, d *stateDir, s *floodedServer, duration time.Duration
 	}
 	everything := append([]func(context.Context) error{s.probe("/healthz"), s.probe("/readyz")}, repeat(32, client(false, 1))...)
 	require.NoError(t, all(everything), "before the flood")
-	f := s.flood(key.AccessKeyId)
+	f := s.flood(t, key.AccessKeyId)
 	over := time.After(duration)
 	done := make(chan struct{})
 	var asking sync.WaitGroup

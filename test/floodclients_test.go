@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // flood is what attackers do until it is over: each opens connections as fast as it can and keeps the last ones open, so that
@@ -28,6 +29,7 @@ type flood struct {
 	server   *floodedServer
 	over     chan struct{}
 	workers  sync.WaitGroup
+	held     int    // connections that each attacker keeps open
 	accessID string // of an access key whose secret the attackers do not know
 
 	api, admin atomic.Int64 // connections opened
@@ -35,11 +37,14 @@ type flood struct {
 
 const (
 	floodWorkers = 8   // on each listener
-	floodHeld    = 700 // connections that each keeps open
+	floodHeld    = 700 // connections that each keeps open at most
 )
 
-func (s *floodedServer) flood(accessID string) *flood {
-	f := &flood{server: s, over: make(chan struct{}), accessID: accessID}
+func (s *floodedServer) flood(t *testing.T, accessID string) *flood {
+	// This process needs descriptors too: at most half of them are for attacks.
+	var limit syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	f := &flood{server: s, over: make(chan struct{}), accessID: accessID, held: min(floodHeld, int(limit.Cur)/2/(2*floodWorkers))}
 	for worker := range floodWorkers {
 		f.workers.Go(func() { f.attack("tcp", s.api, worker, &f.api, f.onAPI) })
 		network := "tcp"
@@ -58,7 +63,7 @@ func (f *flood) stop() {
 }
 
 func (f *flood) attack(network, address string, worker int, opened *atomic.Int64, say func(net.Conn, int)) {
-	held := make([]net.Conn, floodHeld)
+	held := make([]net.Conn, f.held)
 	defer func() {
 		for _, conn := range held {
 			drop(conn)
@@ -80,7 +85,7 @@ func (f *flood) attack(network, address string, worker int, opened *atomic.Int64
 		}
 		opened.Add(1)
 		say(conn, i)
-		slot := &held[i%floodHeld]
+		slot := &held[i%f.held]
 		drop(*slot)
 		*slot = conn
 	}
