@@ -158,6 +158,33 @@ func TestAdminConnectionsMakeRoom(t *testing.T) {
 	}
 }
 
+// An admin page that takes long is answered, whatever comes meanwhile, and more than there are places for are refused.
+func TestAdminRequestsUnderWayAreNotCutOff(t *testing.T) {
+	f, hold := blockable(t)
+	r := f.limited(t, gateLimits{waiting: 5, admitted: 5}, gateLimits{waiting: 3, admitted: 2})
+	entered, release := hold()
+	scrape := func() <-chan int {
+		req, err := http.NewRequest(http.MethodGet, r.admin+"/metrics", nil)
+		require.NoError(t, err)
+		return f.sendLater(req)
+	}
+	first, second := scrape(), scrape()
+	<-entered // the first; the other waits for it
+	require.Eventually(t, func() bool {
+		return f.get(t, r.admin+"/healthz").StatusCode == http.StatusServiceUnavailable
+	}, patience, time.Millisecond)
+	for range 20 {
+		conn, err := net.Dial("tcp", r.adminAddr.String())
+		require.NoError(t, err)
+		defer conn.Close()
+	}
+	require.Equal(t, http.StatusServiceUnavailable, f.get(t, r.admin+"/healthz").StatusCode)
+	close(release)
+	require.Equal(t, 200, <-first)
+	require.Equal(t, 200, <-second)
+	require.Eventually(t, func() bool { return f.get(t, r.admin+"/healthz").StatusCode == 200 }, patience, time.Millisecond)
+}
+
 // Silent clients of the admin listener lose their connections soon, by its own limits.
 func TestAdminLimitsAreShort(t *testing.T) {
 	require.Equal(t, limits{header: 2 * time.Second, read: 2 * time.Second, write: 5 * time.Second, idle: time.Second}, defaultAdminLimits)

@@ -95,7 +95,6 @@ func TestSlowOperationIsAnswered(t *testing.T) {
 		"CreateKey": {2 * time.Second, `{"KeySpec":"HMAC_256","KeyUsage":"GENERATE_VERIFY_MAC"}`}, // and a minute longer
 	} {
 		t.Run(operation, func(t *testing.T) {
-			t.Parallel()
 			store := &held{entered: make(chan struct{}, 100), release: make(chan struct{})}
 			f := newFixture(t, func(cfg *pkcs11kms.Config, o *Options) {
 				store.Store = cfg.Store
