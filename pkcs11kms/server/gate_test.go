@@ -147,6 +147,7 @@ func TestAdminConnectionsMakeRoom(t *testing.T) {
 		}
 		for range 5 { // more than are answered at once
 			conn := connect()
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
 			fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
 			text, err := io.ReadAll(conn) // until the server closes
 			require.NoError(t, err)
