@@ -241,6 +241,15 @@ func TestTokenThatComesLate(t *testing.T) {
 	assert.Equal(t, 1, f.count("C_Login"))
 }
 
+// SoftHSM answers C_Login with CKR_GENERAL_ERROR while another process rewrites the token: that passes.
+func TestLoginThatFailsForAMoment(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	f.fail("C_Login", 1, pkcs11.CKR_GENERAL_ERROR)
+	require.NoError(t, open(t, cfg).Healthy(t.Context()))
+	assert.Equal(t, 2, f.count("C_Login"))
+}
+
 func TestOpenEndsWithItsContext(t *testing.T) {
 	cfg, _ := newConfig(t)
 	f := newFaulty(&cfg)

@@ -63,11 +63,12 @@ func TestYubiHSMTakesShortIDs(t *testing.T) {
 	assert.Equal(t, 2, tok.Capabilities().IDBytes)
 	_, err = tok.GenerateHMACKey(t.Context(), token.SHA256, randomBytes(t, 16), "label")
 	assert.ErrorContains(t, err, "16 bytes")
-	for range 2 {
+	opened := f.count("C_OpenSession")
+	for range 3 {
 		_, err = tok.GenerateHMACKey(t.Context(), token.SHA256, id, "label")
 		assert.ErrorIs(t, err, token.ErrKeyExists)
-		assert.Equal(t, 1, tok.Stats().Open, "the session is kept")
 	}
+	assert.Equal(t, opened+1, f.count("C_OpenSession"), "the session is kept")
 	_, err = tok.GenerateHMACKey(t.Context(), token.SHA256, []byte{0x12, 0x35}, "label")
 	assert.Error(t, err, "SoftHSM wants a length")
 	assert.NotErrorIs(t, err, token.ErrKeyExists)
