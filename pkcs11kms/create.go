@@ -175,8 +175,8 @@ func supportedSpec(name types.KeySpec, usage types.KeyUsageType) (*keySpec, erro
 		return nil, unsupported("KeyUsage %s is not supported. Use SIGN_VERIFY for KeySpec %s.", usage, name)
 	}
 	var names []string
-	for _, spec := range slices.Concat(macSpecs, signSpecs) {
-		names = append(names, string(spec.spec))
+	for _, made := range KeySpecs() {
+		names = append(names, string(made))
 	}
 	return nil, unsupported("KeySpec %s is not supported. Use one of %s.", name, strings.Join(names, ", "))
 }

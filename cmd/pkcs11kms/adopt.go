@@ -61,7 +61,7 @@ func (a *app) adopt(ctx context.Context, bridge *pkcs11kms.Bridge, o pkcs11kms.A
 		return &operationError{"AdoptKey", err}
 	}
 	for _, weakness := range weaknesses {
-		fmt.Fprintf(a.stderr, "warning: the adopted object is %s\n", weakness)
+		fmt.Fprintf(a.stderr, "warning: the adopted object is %s\n", oneLine(weakness))
 	}
 	return keyChange("adopting", aws.ToString(key.KeyId)).shown(a.print("AdoptKey", newDocument(&kms.CreateKeyOutput{KeyMetadata: key})))
 }

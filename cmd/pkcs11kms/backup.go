@@ -65,7 +65,7 @@ func (a *app) restoreCommand() *cobra.Command {
 func indented(lines []string) string {
 	var b strings.Builder
 	for _, line := range lines {
-		fmt.Fprintf(&b, "  %s\n", line)
+		fmt.Fprintf(&b, "  %s\n", oneLine(line))
 	}
 	return b.String()
 }

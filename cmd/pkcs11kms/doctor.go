@@ -169,7 +169,7 @@ func (a *app) printReport(report *pkcs11kms.Report, asJSON bool) error {
 	if err := enc.Encode(report); err != nil {
 		return err
 	}
-	return a.write(text.Bytes())
+	return a.write(visibleJSON(text.Bytes()))
 }
 
 // describe writes the report for people: the checks of an area under its name, hints below what is wrong.
@@ -204,11 +204,11 @@ func counted(n int, noun string) string {
 }
 
 func describeCheck(b *strings.Builder, check pkcs11kms.Check) {
-	fmt.Fprintf(b, "  %-8s %s: %s\n", check.Status, check.Subject, check.Text)
+	fmt.Fprintf(b, "  %-8s %s: %s\n", check.Status, oneLine(check.Subject), oneLine(check.Text))
 	if check.Hint == "" {
 		return
 	}
 	for line := range strings.Lines(check.Hint) {
-		fmt.Fprintf(b, "           hint: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(b, "           hint: %s\n", oneLine(strings.TrimSuffix(line, "\n")))
 	}
 }

@@ -21,15 +21,18 @@ var (
 	envPIN          = variable{"PKCS11KMS_PIN", "", "the user PIN, in place of pin-source; only where there is one region"}
 	envModule       = variable{softhsm.EnvModule, "", "the SoftHSM module, when it is in no usual place (init --softhsm)"}
 	envSoftHSM      = variable{softhsm.EnvConfig, "", "SoftHSM's configuration, for a token that init --softhsm did not make"}
-	envAccessKey    = variable{"AWS_ACCESS_KEY_ID", "", "the access key, for --endpoint-url"}
+	envKMSEndpoint  = variable{"AWS_ENDPOINT_URL_KMS", "--endpoint-url", "the server to ask, where no state directory is given"}
+	envEndpoint     = variable{"AWS_ENDPOINT_URL", "--endpoint-url", "the same for all AWS services; or endpoint_url of the profile"}
+	envAccessKey    = variable{"AWS_ACCESS_KEY_ID", "", "the access key, for a server"}
 	envSecret       = variable{"AWS_SECRET_ACCESS_KEY", "", "its secret"}
 	envSessionToken = variable{"AWS_SESSION_TOKEN", "", "must not be set: a pkcs11kms server has no temporary credentials"}
 	envProfile      = variable{"AWS_PROFILE", "", "the profile of the AWS configuration, in place of an access key"}
-	envRegion       = variable{"AWS_REGION", "--region", "the region, for --endpoint-url"}
-	envCABundle     = variable{"AWS_CA_BUNDLE", "", "certificates (PEM) of the authorities to trust, for --endpoint-url"}
-	allVariables    = []variable{envStateDir, envPIN, envModule, envSoftHSM, envAccessKey, envSecret, envSessionToken, envProfile, envRegion, envCABundle}
-	childSecrets    = []variable{envPIN, envSecret, envSessionToken} // never handed to a child process
-	noEnvironment   = "-"
+	envRegion       = variable{"AWS_REGION", "--region", "the region, for a server"}
+	envCABundle     = variable{"AWS_CA_BUNDLE", "", "certificates (PEM) of the authorities to trust, for a server"}
+	allVariables    = []variable{envStateDir, envPIN, envModule, envSoftHSM, envKMSEndpoint, envEndpoint, envAccessKey, envSecret,
+		envSessionToken, envProfile, envRegion, envCABundle}
+	childSecrets  = []variable{envPIN, envSecret, envSessionToken} // never handed to a child process
+	noEnvironment = "-"
 )
 
 func (v variable) value() string { return os.Getenv(v.name) }
@@ -43,7 +46,7 @@ func environmentHelp() string {
 		if flag == "" {
 			flag = noEnvironment
 		}
-		fmt.Fprintf(&b, "  %-21s %-12s %s\n", v.name, flag, v.use)
+		fmt.Fprintf(&b, "  %-21s %-14s %s\n", v.name, flag, v.use)
 	}
 	return b.String()
 }

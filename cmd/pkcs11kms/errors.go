@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
-	"strconv"
-	"strings"
 	"syscall"
-	"unicode/utf8"
 
 	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
@@ -134,7 +130,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	case refusedToken(err):
 		// Even when it was an error of the API that told so.
 	case errors.As(err, &api):
-		return a.reportAPI(err, api)
+		return a.reportAPI(cmd, err, api)
 	}
 	a.warn(err)
 	a.printHint(a.stderr, err)
@@ -144,33 +140,14 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	return exitEnvironment
 }
 
-var lineEnds = regexp.MustCompile(`\s*\n\s*`)
-
 // warn prints an error on one line, which is how scripts and logs want it.
 func (a *app) warn(err error) {
 	fmt.Fprintf(a.stderr, "pkcs11kms: %s\n", oneLine(err.Error()))
 }
 
-// oneLine joins the lines of a text and escapes what a terminal would obey, as %q does: a server or a file may have
-// written it.
-func oneLine(text string) string {
-	var b strings.Builder
-	text = lineEnds.ReplaceAllString(text, " ")
-	for len(text) > 0 {
-		r, size := utf8.DecodeRuneInString(text)
-		char := text[:size]
-		if !strconv.IsPrint(r) || r == utf8.RuneError && size == 1 {
-			char = strings.Trim(strconv.Quote(char), `"`)
-		}
-		b.WriteString(char)
-		text = text[size:]
-	}
-	return b.String()
-}
-
 // reportAPI prints an error of the API. The cause behind a fault of the service is for whoever operates the token, and
 // here that is the same person.
-func (a *app) reportAPI(err error, api smithy.APIError) int {
+func (a *app) reportAPI(cmd *cobra.Command, err error, api smithy.APIError) int {
 	name := "unknown"
 	var op *operationError
 	if errors.As(err, &op) {
@@ -179,7 +156,7 @@ func (a *app) reportAPI(err error, api smithy.APIError) int {
 	fmt.Fprintf(a.stderr, "An error occurred (%s) when calling the %s operation: %s\n",
 		oneLine(api.ErrorCode()), name, oneLine(api.ErrorMessage()))
 	if api.ErrorFault() != smithy.FaultServer {
-		a.printHint(a.stderr, err)
+		a.printHint(a.stderr, advised(cmd, err, api))
 		return exitRefused
 	}
 	for _, cause := range causes(err) {

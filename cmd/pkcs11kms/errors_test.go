@@ -41,7 +41,8 @@ func TestReport(t *testing.T) {
 		{"refused", &operationError{"DescribeKey", refused}, 1,
 			"An error occurred (NotFoundException) when calling the DescribeKey operation: Invalid keyId 'x'\n"},
 		{"refused without a message", &operationError{"VerifyMac", &types.KMSInvalidMacException{}}, 1,
-			"An error occurred (KMSInvalidMacException) when calling the VerifyMac operation: \n"},
+			"An error occurred (KMSInvalidMacException) when calling the VerifyMac operation: \n" +
+				"hint: the MAC is not the one of this message by this key and algorithm; both are read as base64: give files by fileb://PATH\n"},
 		{"refused with a cause", &operationError{"GenerateMac", caused(throttled, errors.New("detail"))}, 1,
 			"An error occurred (ThrottlingException) when calling the GenerateMac operation: Slow down.\n"},
 		{"fault of the service", &operationError{"GenerateMac", caused(internal, fmt.Errorf("signing: %w", errToken))}, 3,

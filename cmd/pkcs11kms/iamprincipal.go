@@ -95,7 +95,7 @@ func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
 		in.text(&trust, "assume-role-policy-document", "who may assume the role: kept, without effect")
 		in.text(&description, "description", "what the role is for")
 	}
-	in.iamTags(&options.Tags, "tags", "tags: Key=NAME,Value=TEXT ..., or JSON")
+	in.iamTags(&options.Tags, "tags", iamTagsUsage)
 	cmd.RunE = a.iamOperation(k.text.Replace("Create{Kind}"), in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
 		options.Path, options.TrustPolicy, options.Description = aws.ToString(path), aws.ToString(trust), aws.ToString(description)
 		p, err := bridge.CreatePrincipal(ctx, name(), options)

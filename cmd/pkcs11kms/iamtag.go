@@ -15,7 +15,7 @@ func (a *app) tagPrincipalCommand(k iamKind) *cobra.Command {
 		"tag-{kind} --{kind}-name {name} --tags Key=Stage,Value=test Key=Team,Value=id")
 	name := k.named(in, "tags")
 	var tags []keystore.Tag
-	in.iamTags(&tags, "tags", "tags: Key=NAME,Value=TEXT ..., or JSON (required)")
+	in.iamTags(&tags, "tags", iamTagsUsage+" (required)")
 	return k.act(a, cmd, in, "Tag{Kind}", "tagging", name, func(ctx context.Context, bridge *pkcs11kms.Bridge) error {
 		return bridge.TagPrincipal(ctx, name(), tags)
 	})

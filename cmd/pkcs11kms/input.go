@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -60,16 +61,26 @@ func (in *input) blob(target *[]byte, flag, usage string) {
 // enum is a member with a set of values, which the shell can complete but the service checks.
 func enum[T ~string](in *input, target *T, flag, usage string, values []T) {
 	raw := in.cmd.Flags().String(flag, "", usage)
-	var names []string
-	for _, value := range values {
-		names = append(names, string(value))
-	}
-	must(in.cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)))
+	must(in.cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(namesOf(values), cobra.ShellCompDirectiveNoFileComp)))
 	in.add(flag, func() error {
 		value, err := loadText(*raw)
 		*target = T(value)
 		return err
 	})
+}
+
+// namesOf returns the texts of the values of an enum.
+func namesOf[T ~string](values []T) (names []string) {
+	for _, value := range values {
+		names = append(names, string(value))
+	}
+	return names
+}
+
+// inFront moves the values that can be used here before the rest of the API's.
+func inFront[T ~string](first []T, all []T) []T {
+	rest := slices.DeleteFunc(slices.Clone(all), func(value T) bool { return slices.Contains(first, value) })
+	return append(slices.Clone(first), rest...)
 }
 
 // boolean is a pair of flags, --flag and --no-flag.
@@ -110,6 +121,7 @@ func (in *input) list(target *[]string, flag, usage string) {
 // tags is a list of tags in the aws CLI's shorthand or as JSON.
 func (in *input) tags(target *[]types.Tag, flag, usage string) {
 	raw := in.cmd.Flags().StringArray(flag, nil, usage)
+	in.cmd.Long += structureHelp(flag)
 	in.add(flag, func() (err error) {
 		*target, err = parseTags(*raw)
 		return err
@@ -119,6 +131,7 @@ func (in *input) tags(target *[]types.Tag, flag, usage string) {
 // iamTags is tags for the operations of AWS IAM, whose members have other names.
 func (in *input) iamTags(target *[]keystore.Tag, flag, usage string) {
 	raw := in.cmd.Flags().StringArray(flag, nil, usage)
+	in.cmd.Long += structureHelp(flag)
 	in.add(flag, func() (err error) {
 		*target, err = parseIAMTags(*raw)
 		return err
@@ -128,6 +141,7 @@ func (in *input) iamTags(target *[]keystore.Tag, flag, usage string) {
 // recipient is the structure of that name, in the aws CLI's shorthand or as JSON.
 func (in *input) recipient(target **types.RecipientInfo, flag, usage string) {
 	raw := in.cmd.Flags().String(flag, "", usage)
+	in.cmd.Long += structureHelp(flag)
 	in.add(flag, func() (err error) {
 		*target, err = parseRecipient(*raw)
 		return err

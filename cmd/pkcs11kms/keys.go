@@ -2,14 +2,21 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
 
-const keyIDUsage = "the key id or the key ARN (required)"
+// What --key-id takes: advice reads of it whether that may be an alias.
+const (
+	keyIDUsage    = "the key id or the key ARN (required)"
+	anyKeyIDUsage = "the key id, key ARN, alias name (alias/...) or alias ARN (required)"
+)
 
 func keyChange(doing, keyID string) change {
 	return change{fmt.Sprintf("%s key %q", doing, keyID), "to see it: pkcs11kms describe-key --key-id " + shellQuote(keyID)}
@@ -23,9 +30,11 @@ func (a *app) createKeyCommand() *cobra.Command {
 		"pkcs11kms create-key --key-spec HMAC_512 --key-usage GENERATE_VERIFY_MAC --query KeyMetadata.KeyId --output text",
 		"pkcs11kms create-key --key-spec RSA_2048 --key-usage SIGN_VERIFY")
 	var req kms.CreateKeyInput
+	made := pkcs11kms.KeySpecs()
 	in := newInput(cmd)
-	enum(in, &req.KeySpec, "key-spec", "HMAC_224, HMAC_256, HMAC_384 or HMAC_512; for signing RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521, ECC_SECG_P256K1 or ECC_NIST_EDWARDS25519", types.KeySpec("").Values())
-	enum(in, &req.KeyUsage, "key-usage", "GENERATE_VERIFY_MAC for an HMAC key, SIGN_VERIFY for a key pair", types.KeyUsageType("").Values())
+	enum(in, &req.KeySpec, "key-spec", strings.Join(namesOf(made), ", "), inFront(made, types.KeySpec("").Values()))
+	enum(in, &req.KeyUsage, "key-usage", "GENERATE_VERIFY_MAC for an HMAC key, SIGN_VERIFY for a key pair",
+		inFront([]types.KeyUsageType{types.KeyUsageTypeGenerateVerifyMac, types.KeyUsageTypeSignVerify}, types.KeyUsageType("").Values()))
 	in.text(&req.Description, "description", "a text of up to 8192 characters")
 	//lint:ignore SA1019 the aws CLI has the flag, and the service takes either
 	enum(in, &req.CustomerMasterKeySpec, "customer-master-key-spec", "the older name of --key-spec", types.CustomerMasterKeySpec("").Values())
@@ -33,7 +42,7 @@ func (a *app) createKeyCommand() *cobra.Command {
 	in.text(&req.Policy, "policy", "the key policy, as JSON or file://PATH")
 	in.boolean(func(on bool) { req.BypassPolicyLockoutSafetyCheck = on }, "bypass-policy-lockout-safety-check",
 		"allow a policy that locks its author out")
-	in.tags(&req.Tags, "tags", "tags: TagKey=NAME,TagValue=TEXT ..., or JSON")
+	in.tags(&req.Tags, "tags", tagsUsage)
 	in.boolean(func(on bool) { req.MultiRegion = aws.Bool(on) }, "multi-region", "make a multi-Region primary key")
 	in.text(&req.CustomKeyStoreId, "custom-key-store-id", "a custom key store")
 	in.text(&req.XksKeyId, "xks-key-id", "a key of an external key store")
@@ -53,7 +62,7 @@ func (a *app) describeKeyCommand() *cobra.Command {
 		"pkcs11kms describe-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --query KeyMetadata.KeyState --output text")
 	var req kms.DescribeKeyInput
 	in := newInput(cmd)
-	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.text(&req.KeyId, "key-id", anyKeyIDUsage)
 	in.list(&req.GrantTokens, "grant-tokens", "grant tokens")
 	in.require("key-id")
 	cmd.RunE = answering(a, in, "DescribeKey", api.DescribeKey, &req)

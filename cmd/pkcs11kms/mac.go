@@ -21,7 +21,7 @@ func (a *app) generateMacCommand() *cobra.Command {
 	var req kms.GenerateMacInput
 	in := newInput(cmd)
 	in.blob(&req.Message, "message", messageUsage)
-	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.text(&req.KeyId, "key-id", anyKeyIDUsage)
 	enum(in, &req.MacAlgorithm, "mac-algorithm", macAlgorithmUsage, types.MacAlgorithmSpec("").Values())
 	in.list(&req.GrantTokens, "grant-tokens", "grant tokens")
 	in.boolean(func(on bool) { req.DryRun = aws.Bool(on) }, "dry-run", dryRunUsage)
@@ -37,7 +37,7 @@ func (a *app) verifyMacCommand() *cobra.Command {
 	var req kms.VerifyMacInput
 	in := newInput(cmd)
 	in.blob(&req.Message, "message", messageUsage)
-	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.text(&req.KeyId, "key-id", anyKeyIDUsage)
 	enum(in, &req.MacAlgorithm, "mac-algorithm", macAlgorithmUsage, types.MacAlgorithmSpec("").Values())
 	in.blob(&req.Mac, "mac", "the HMAC to verify: base64, or fileb://PATH (required)")
 	in.list(&req.GrantTokens, "grant-tokens", "grant tokens")

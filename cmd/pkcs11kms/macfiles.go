@@ -42,7 +42,7 @@ func (a *app) macCommand() *cobra.Command {
 	var keyID *string
 	m := macker{app: a}
 	in := newInput(cmd)
-	in.text(&keyID, "key-id", keyIDUsage)
+	in.text(&keyID, "key-id", anyKeyIDUsage)
 	enum(in, &m.algorithm, "mac-algorithm", macAlgorithmUsage, types.MacAlgorithmSpec("").Values())
 	in.require("key-id", "mac-algorithm")
 	check := cmd.Flags().BoolP("check", "c", false, "read lines of MACs from the FILEs and check them")
@@ -78,7 +78,11 @@ func (m *macker) printAll(ctx context.Context, files []string) error {
 			unread = true
 			continue
 		}
-		if err := m.app.write([]byte(formatMACLine(tag, name))); err != nil {
+		line := formatMACLine
+		if isTerminal(m.app.stdout) {
+			line = displayMACLine
+		}
+		if err := m.app.write([]byte(line(tag, name))); err != nil {
 			return err
 		}
 	}

@@ -30,13 +30,16 @@ func formatMACLine(tag []byte, name string) string {
 	return mark + hex.EncodeToString(tag) + "  " + name + "\n"
 }
 
-// displayName is the name as a report of --check shows it.
+// displayName is the name as it is shown to people: a checksum file that others wrote, or a directory, may hold any.
 func displayName(name string) string {
 	if strings.ContainsAny(name, specialRunes) {
-		return `\` + escapeName.Replace(name)
+		return `\` + visible(escapeName.Replace(name))
 	}
-	return name
+	return visible(name)
 }
+
+// displayMACLine is formatMACLine for a terminal. Where the name does not show, no program could read the line back.
+func displayMACLine(tag []byte, name string) string { return visibleLines(formatMACLine(tag, name)) }
 
 // parseMACLine reads a line, without its end, whose MAC has the given length in bytes. A line that formatMACLine would
 // not have written in this or the binary form (" *" before the name) is none.

@@ -22,15 +22,18 @@ func (a *app) print(operation string, d *document) error {
 	var buf bytes.Buffer
 	switch a.output {
 	case "text":
-		writeText(&buf, d.root, "", nil)
+		writeText(&buf, visibleTree(d.root), "", nil)
 	case "table":
-		writeTable(&buf, operation, d.root, terminalWidth(a.stdout))
+		writeTable(&buf, operation, visibleTree(d.root), terminalWidth(a.stdout))
 	default:
 		// An operation without output prints nothing, but an empty list is one.
 		if m, ok := d.root.(map[string]any); !ok || len(m) > 0 || d.json {
 			d.writeJSON(&buf, d.root, "\n")
 			buf.WriteByte('\n')
 		}
+	}
+	if a.output == "json" {
+		return a.write(visibleJSON(buf.Bytes()))
 	}
 	return a.write(buf.Bytes())
 }
@@ -44,6 +47,7 @@ func (a *app) printJSON(title string, text []byte) error {
 	return a.print(title, d)
 }
 
+// write writes what is visible already.
 func (a *app) write(text []byte) error {
 	if len(text) == 0 {
 		return nil // an output that takes nothing is none that fails
@@ -54,9 +58,9 @@ func (a *app) write(text []byte) error {
 	return nil
 }
 
-// printf writes a line or more for people.
+// printf writes a line or more for people. What others may have set of it must be on one line already.
 func (a *app) printf(format string, args ...any) error {
-	return a.write(fmt.Appendf(nil, format, args...))
+	return a.write([]byte(visibleLines(fmt.Sprintf(format, args...))))
 }
 
 // writeJSON writes a value with four blanks of indentation a level; lineEnd is the line end with the current one.

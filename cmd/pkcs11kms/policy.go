@@ -166,11 +166,11 @@ func (a *app) lint(name string, findings []policy.Finding) error {
 	refused := false
 	for _, f := range findings {
 		refused = refused || f.Severity == policy.Error
-		path := f.Path
-		if path != "" {
-			path += ": "
+		path := ""
+		if f.Path != "" {
+			path = visible(f.Path) + ": "
 		}
-		if err := a.printf("%s:%d: %s: %s%s\n", name, f.Line, f.Severity, path, f.Text); err != nil {
+		if err := a.printf("%s:%d: %s: %s%s\n", visible(name), f.Line, f.Severity, path, oneLine(f.Text)); err != nil {
 			return err
 		}
 	}

@@ -13,7 +13,7 @@ func (a *app) generateRandomCommand() *cobra.Command {
 	in := newInput(cmd)
 	in.number(&req.NumberOfBytes, "number-of-bytes", "1 to 1024")
 	in.text(&req.CustomKeyStoreId, "custom-key-store-id", "a custom key store")
-	in.recipient(&req.Recipient, "recipient", "an attested recipient: KeyEncryptionAlgorithm=NAME,AttestationDocument=BLOB, or JSON")
+	in.recipient(&req.Recipient, "recipient", recipientUsage)
 	cmd.RunE = answering(a, in, "GenerateRandom", api.GenerateRandom, &req)
 	return cmd
 }

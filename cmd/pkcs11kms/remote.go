@@ -20,17 +20,8 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-func checkEndpoint(text string) error {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
-		return usagef("argument --endpoint-url: %q is no URL of the form http://HOST:PORT", text)
-	}
-	return nil
-}
-
-// remoteClient returns the client of the server that --endpoint-url names. Credentials and region are the ones that the
-// AWS SDK finds in environment and profiles.
-func (a *app) remoteClient(ctx context.Context) (*kms.Client, error) {
+// awsConfig reads what the AWS SDK finds in environment and profiles.
+func (a *app) awsConfig(ctx context.Context) (aws.Config, error) {
 	options := []func(*config.LoadOptions) error{
 		// The role of an EC2 instance is of no use here, and where there is none the question takes seconds.
 		config.WithEC2IMDSClientEnableState(imds.ClientDisabled),
@@ -39,12 +30,17 @@ func (a *app) remoteClient(ctx context.Context) (*kms.Client, error) {
 		options = append(options, config.WithRegion(a.region))
 	}
 	if a.debug {
-		options = append(options, config.WithLogger(logging.NewStandardLogger(a.stderr)), config.WithClientLogMode(aws.LogRetries))
+		options = append(options, config.WithLogger(logging.NewStandardLogger(visibleLog(a.stderr))), config.WithClientLogMode(aws.LogRetries))
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
-		return nil, &environmentError{fmt.Errorf("reading the AWS configuration: %w", err), "correct it, or choose another profile by export AWS_PROFILE=NAME"}
+		return aws.Config{}, &environmentError{fmt.Errorf("reading the AWS configuration: %w", err), "correct it, or choose another profile by export AWS_PROFILE=NAME"}
 	}
+	return cfg, nil
+}
+
+// remoteClient returns the client of the server at a.endpoint.
+func (a *app) remoteClient(ctx context.Context, cfg aws.Config) (*kms.Client, error) {
 	if cfg.Region == "" {
 		return nil, &usageError{err: errors.New("no region is given"), hint: "name the server's by --region, or by export AWS_REGION=us-east-1"}
 	}

@@ -122,7 +122,7 @@ func (a *app) rootCommand() *cobra.Command {
 func (a *app) globalFlags(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.stateDir, "state-dir", "", "the state directory that init made (or "+envStateDir.name+")")
-	flags.StringVar(&a.endpoint, "endpoint-url", "", "ask the server at this URL, with the AWS credentials of environment or profile")
+	flags.StringVar(&a.endpoint, "endpoint-url", "", "ask the server at this URL (or "+envKMSEndpoint.name+" where no state directory is given), with the AWS credentials of environment or profile")
 	flags.StringVar(&a.region, "region", "", "the region (default: that of the state directory, or with --endpoint-url of the AWS configuration)")
 	flags.StringVar(&a.output, "output", "json", "the form of the response: json, text or table")
 	flags.StringVar(&a.query, "query", "", "a JMESPath expression that picks from the response")
@@ -191,20 +191,7 @@ func (a *app) checkFit(cmd *cobra.Command) error {
 	case given("state-dir"):
 		return usagef("--state-dir does not go with --endpoint-url: either the directory is used or the server asked")
 	}
-	return checkEndpoint(a.endpoint)
-}
-
-// directory returns the state directory that the flag or the environment names.
-func (a *app) directory() (string, error) {
-	if a.stateDir != "" {
-		return a.stateDir, nil
-	}
-	if dir := envStateDir.value(); dir != "" {
-		return dir, nil
-	}
-	return "", &usageError{err: errors.New("no state directory is given"),
-		hint: "name it by --state-dir DIR, or by export " + envStateDir.name + "=DIR\n" +
-			"make a new one by pkcs11kms init --softhsm --state-dir DIR"}
+	return checkEndpoint("argument --endpoint-url", a.endpoint)
 }
 
 // config reads the state directory and applies the flags and the environment.
@@ -268,18 +255,6 @@ func pinFromEnvironment() func(context.Context) (string, error) {
 		return nil
 	}
 	return func(context.Context) (string, error) { return envPIN.value(), nil }
-}
-
-// withClient gives use the client of the server that --endpoint-url names, or else of the state directory.
-func (a *app) withClient(ctx context.Context, use func(api) error) error {
-	if a.endpoint == "" {
-		return a.withToken(ctx, func(client *pkcs11kms.Client) error { return use(client) })
-	}
-	client, err := a.remoteClient(ctx)
-	if err != nil {
-		return err
-	}
-	return a.remoteError(use(client))
 }
 
 // withToken opens the state directory for the time that use takes.

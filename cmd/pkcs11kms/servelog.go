@@ -31,7 +31,7 @@ func (a *app) newLog(format, level string) (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(a.stderr, options)), nil
 	case logJSON:
 		options.ReplaceAttr = durationsWithUnits
-		return slog.New(slog.NewJSONHandler(a.stderr, options)), nil
+		return slog.New(slog.NewJSONHandler(visibleJSONLog(a.stderr), options)), nil
 	}
 	return nil, usagef("argument --log-format: %q is not one of %s", format, strings.Join(logFormats, ", "))
 }

@@ -23,7 +23,7 @@ func (a *app) signCommand() *cobra.Command {
 			"    --message \"$(openssl dgst -sha256 -binary msg | base64)\" --query Signature --output text")
 	var req kms.SignInput
 	in := newInput(cmd)
-	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.text(&req.KeyId, "key-id", anyKeyIDUsage)
 	in.blob(&req.Message, "message", signedMessageUsage)
 	enum(in, &req.MessageType, "message-type", messageTypeUsage, types.MessageType("").Values())
 	in.list(&req.GrantTokens, "grant-tokens", "grant tokens")
@@ -42,7 +42,7 @@ func (a *app) verifyCommand() *cobra.Command {
 			"    --message fileb://msg --signature fileb://msg.sig")
 	var req kms.VerifyInput
 	in := newInput(cmd)
-	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.text(&req.KeyId, "key-id", anyKeyIDUsage)
 	in.blob(&req.Message, "message", signedMessageUsage)
 	enum(in, &req.MessageType, "message-type", messageTypeUsage, types.MessageType("").Values())
 	in.blob(&req.Signature, "signature", "the signature to verify: base64, or fileb://PATH (required)")
@@ -62,7 +62,7 @@ func (a *app) getPublicKeyCommand() *cobra.Command {
 		"pkcs11kms get-public-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --query PublicKey --output text | base64 -d | openssl pkey -pubin -inform DER")
 	var req kms.GetPublicKeyInput
 	in := newInput(cmd)
-	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.text(&req.KeyId, "key-id", anyKeyIDUsage)
 	in.list(&req.GrantTokens, "grant-tokens", "grant tokens")
 	in.require("key-id")
 	cmd.RunE = answering(a, in, "GetPublicKey", api.GetPublicKey, &req)

@@ -21,7 +21,7 @@ func (a *app) tagResourceCommand() *cobra.Command {
 	var req kms.TagResourceInput
 	in := newInput(cmd)
 	in.text(&req.KeyId, "key-id", keyIDUsage)
-	in.tags(&req.Tags, "tags", "tags: TagKey=NAME,TagValue=TEXT ..., or JSON (required)")
+	in.tags(&req.Tags, "tags", tagsUsage+" (required)")
 	in.require("key-id", "tags")
 	cmd.RunE = changing(a, in, "TagResource", api.TagResource, &req, func(*kms.TagResourceOutput) change {
 		return tagChange("tagging", req.KeyId)

@@ -8,14 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-
-	"github.com/pkcs11kms/bridge/keystore"
 )
 
 const (
@@ -38,7 +34,16 @@ func (e *valueError) Hint() string  { return e.hint }
 
 func prefixed(what string, err error) error { return fmt.Errorf("%s: %w", what, err) }
 
+// readFile reads the file that a value names by file:// or fileb://. As with the aws CLI ~/ is the home directory, which
+// the shell does not put there behind the slashes.
 func readFile(path string) ([]byte, error) {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return nil, err
+		}
+		path = filepath.Join(home, rest)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -51,8 +56,8 @@ func readFile(path string) ([]byte, error) {
 func loadText(value string) (string, error) {
 	path, ok := strings.CutPrefix(value, textFile)
 	if !ok {
-		if _, binary := strings.CutPrefix(value, blobFile); binary {
-			return "", &valueError{errors.New("takes text"), "name a text file by " + textFile + "PATH"}
+		if path, binary := strings.CutPrefix(value, blobFile); binary {
+			return "", &valueError{errors.New("takes text"), "the text of a file: " + shellQuote(textFile+path)}
 		}
 		return value, nil
 	}
@@ -71,20 +76,32 @@ func loadBlob(value string) ([]byte, error) {
 	if path, ok := strings.CutPrefix(value, blobFile); ok {
 		return readFile(path)
 	}
-	text := value
+	text, file := value, ""
 	if path, ok := strings.CutPrefix(value, textFile); ok {
 		content, err := readFile(path)
 		if err != nil {
 			return nil, err
 		}
-		text = string(content)
+		text, file = string(content), path
 	}
 	blob, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil {
 		// The decoder's error names an offset only, but of a secret even that is nobody's business.
-		return nil, &valueError{errors.New("is not base64"), "give the bytes of a file by " + blobFile + "PATH, or encode them: printf %s TEXT | base64"}
+		return nil, &valueError{errors.New("is not base64"), blobHint(value, file)}
 	}
 	return blob, nil
+}
+
+// blobHint tells how to give bytes that were given in a way that stands for base64. It shows a value only when that names
+// a file.
+func blobHint(value, file string) string {
+	if file != "" {
+		return textFile + " is for a file with base64 in it; the bytes of the file as they are: " + shellQuote(blobFile+file)
+	}
+	if info, err := os.Stat(value); err == nil && info.Mode().IsRegular() {
+		return "the bytes of the file: " + shellQuote(blobFile+value)
+	}
+	return "give the bytes of a file by " + blobFile + "PATH, or encode them: printf %s TEXT | base64"
 }
 
 // listFlags take several values in a row, as the aws CLI's do.
@@ -136,99 +153,6 @@ func parseList(raw []string) ([]string, error) {
 	}
 	list := []string{}
 	return list, decodeStrict(values[0], &list)
-}
-
-func parseTags(raw []string) ([]types.Tag, error) { return parseStructs(raw, parseTag) }
-
-// parseStructs returns the values of a list flag, each in the shorthand or all of them as JSON.
-func parseStructs[T any](raw []string, shorthand func(string) (T, error)) ([]T, error) {
-	values, isJSON, err := loadAll(raw)
-	if err != nil {
-		return nil, err
-	}
-	list := []T{}
-	if isJSON {
-		return list, decodeStrict(values[0], &list)
-	}
-	for _, value := range values {
-		item, err := shorthand(value)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, item)
-	}
-	return list, nil
-}
-
-// parseTag reads the shorthand TagKey=a,TagValue=b.
-func parseTag(text string) (types.Tag, error) {
-	members, ok := parseShorthand(text, "TagKey", "TagValue")
-	if !ok {
-		return types.Tag{}, malformedTag(text, "TagKey=NAME,TagValue=TEXT")
-	}
-	return types.Tag{TagKey: members["TagKey"], TagValue: members["TagValue"]}, nil
-}
-
-func malformedTag(text, want string) error {
-	return &valueError{fmt.Errorf("malformed tag %q", text), "write " + want + ", or JSON when a comma is part of a value"}
-}
-
-// iamTagInput is a tag as the operations of AWS IAM have it.
-type iamTagInput struct{ Key, Value *string }
-
-// parseIAMTags reads the shorthand Key=a,Value=b, or JSON. Both members must be there.
-func parseIAMTags(raw []string) ([]keystore.Tag, error) {
-	const want = "Key=NAME,Value=TEXT"
-	given, err := parseStructs(raw, func(text string) (iamTagInput, error) {
-		members, ok := parseShorthand(text, "Key", "Value")
-		if !ok {
-			return iamTagInput{}, malformedTag(text, want)
-		}
-		return iamTagInput{members["Key"], members["Value"]}, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	tags := []keystore.Tag{}
-	for _, tag := range given {
-		if tag.Key == nil || tag.Value == nil {
-			return nil, malformedTag("Key="+aws.ToString(tag.Key), want)
-		}
-		tags = append(tags, keystore.Tag{Key: *tag.Key, Value: *tag.Value})
-	}
-	return tags, nil
-}
-
-// parseShorthand reads NAME=VALUE,NAME=VALUE with each of the names at most once.
-func parseShorthand(text string, names ...string) (map[string]*string, bool) {
-	members := map[string]*string{}
-	for part := range strings.SplitSeq(text, ",") {
-		name, value, ok := strings.Cut(part, "=")
-		if !ok || members[name] != nil || !slices.Contains(names, name) {
-			return nil, false
-		}
-		members[name] = &value
-	}
-	return members, true
-}
-
-// parseRecipient reads the shorthand KeyEncryptionAlgorithm=a,AttestationDocument=b, or JSON; the document is base64.
-func parseRecipient(text string) (*types.RecipientInfo, error) {
-	values, isJSON, err := loadAll([]string{text})
-	if err != nil {
-		return nil, err
-	}
-	var recipient types.RecipientInfo
-	if isJSON {
-		return &recipient, decodeStrict(values[0], &recipient)
-	}
-	members, ok := parseShorthand(values[0], "KeyEncryptionAlgorithm", "AttestationDocument")
-	if !ok {
-		return nil, &valueError{errors.New("malformed recipient"), "write KeyEncryptionAlgorithm=NAME,AttestationDocument=BLOB, or JSON"}
-	}
-	recipient.KeyEncryptionAlgorithm = types.KeyEncryptionMechanism(aws.ToString(members["KeyEncryptionAlgorithm"]))
-	recipient.AttestationDocument, err = loadBlob(aws.ToString(members["AttestationDocument"]))
-	return &recipient, err
 }
 
 // decodeStrict reads one JSON document with known members only.

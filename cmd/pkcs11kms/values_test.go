@@ -99,12 +99,28 @@ func TestTags(t *testing.T) {
 		{[]string{` [{"TagKey":"a,b","TagValue":"c"}]`}, []types.Tag{tag("a,b", "c")}},
 		{[]string{"file://" + tempFile(t, `[{"TagKey":"a","TagValue":"b"}]`)}, []types.Tag{tag("a", "b")}},
 		{[]string{"[]"}, []types.Tag{}},
+		{[]string{`TagKey=a,TagValue="c, d"`}, []types.Tag{tag("a", "c, d")}},
+		{[]string{`TagKey='a "b"',TagValue=c\,d`}, []types.Tag{tag(`a "b"`, "c,d")}},
+		{[]string{`TagValue="it\"s",TagKey="C:\"`}, []types.Tag{tag(`C:\`, `it"s`)}},
+		{[]string{`TagKey="C:\",TagValue="a"`}, nil}, // as with the aws CLI
+		{[]string{"TagKey = a , TagValue = b "}, []types.Tag{tag("a", "b")}},
+		{[]string{"TagKey=a,TagValue@=file://" + tempFile(t, "b, c")}, []types.Tag{tag("a", "b, c")}},
+		{[]string{"TagKey=a,TagValue=file://b"}, []types.Tag{tag("a", "file://b")}},
+		{[]string{"file://" + tempFile(t, `TagKey=a,TagValue="b, c"`)}, []types.Tag{tag("a", "b, c")}},
+		{[]string{`{"TagKey":"a","TagValue":"b"}`}, []types.Tag{tag("a", "b")}},
+		{[]string{`{"TagKey":"a","TagValue":"b"}`, `TagKey=c,TagValue={`, ` {"TagKey":"e"}`}, nil},
+		{[]string{`{"TagKey":"a","TagValue":"b"}`, `TagKey=c,TagValue=d`}, []types.Tag{tag("a", "b"), tag("c", "d")}},
 	} {
 		got, err := parseTags(tc.raw)
+		if tc.want == nil {
+			assert.Error(t, err, "%q", tc.raw)
+			continue
+		}
 		require.NoError(t, err, "%q", tc.raw)
 		assert.Equal(t, tc.want, got)
 	}
-	for _, raw := range []string{"", "a", "TagKey=a,TagValue=b,TagKey=c", "Key=a,Value=b", `{"TagKey":"a"}`, `[{"Key":"a"}]`, `[]x`, "[", "file:///nonexistent"} {
+	for _, raw := range []string{"", "a", "TagKey=a,TagValue=b,TagKey=c", "Key=a,Value=b", "TagKey=a,TagValue=b,c", "TagKey=a,TagValue={b=c}", "TagKey=a,TagValue=[b]",
+		`TagKey="a`, "TagKey=a,TagValue@=file:///nonexistent", `{"Key":"a"}`, `{"TagKey":"a"}x`, `[{"Key":"a"}]`, `[]x`, "[", "file:///nonexistent"} {
 		_, err := parseTags([]string{raw})
 		assert.Error(t, err, raw)
 	}
@@ -205,12 +221,15 @@ func TestRecipients(t *testing.T) {
 		"KeyEncryptionAlgorithm=RSAES_OAEP_SHA_256,AttestationDocument=AAAA",
 		"AttestationDocument=AAAA,KeyEncryptionAlgorithm=RSAES_OAEP_SHA_256",
 		`{"KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256", "AttestationDocument": "AAAA"}`,
+		`KeyEncryptionAlgorithm="RSAES_OAEP_SHA_256",AttestationDocument='AAAA'`,
+		"KeyEncryptionAlgorithm=RSAES_OAEP_SHA_256,AttestationDocument@=fileb://" + tempFile(t, "\x00\x00\x00"),
+		"file://" + tempFile(t, "KeyEncryptionAlgorithm=RSAES_OAEP_SHA_256,AttestationDocument=AAAA"),
 	} {
 		got, err := parseRecipient(text)
 		require.NoError(t, err, text)
 		assert.Equal(t, want, *got, text)
 	}
-	for _, text := range []string{"", "AAAA", "Algorithm=x", "AttestationDocument=!", "AttestationDocument=AAAA,AttestationDocument=AAAA", `{"Other": 1}`,
+	for _, text := range []string{"", "AAAA", "Algorithm=x", "AttestationDocument=!", "AttestationDocument=AAAA,AttestationDocument=AAAA", "AttestationDocument=AAAA,AAAA", `{"Other": 1}`,
 		"file:///no/such/file"} {
 		_, err := parseRecipient(text)
 		assert.Error(t, err, text)
@@ -219,7 +238,7 @@ func TestRecipients(t *testing.T) {
 
 func TestTagsOfIAM(t *testing.T) {
 	want := []keystore.Tag{{Key: "a", Value: "b=c"}, {Key: "d", Value: ""}}
-	for _, raw := range [][]string{{"Key=a,Value=b=c", "Value=,Key=d"}, {`[{"Key": "a", "Value": "b=c"}, {"Value": "", "Key": "d"}]`}} {
+	for _, raw := range [][]string{{"Key=a,Value=b=c", "Value=,Key=d"}, {`Key="a",Value='b=c'`, `{"Value": "", "Key": "d"}`}, {`[{"Key": "a", "Value": "b=c"}, {"Value": "", "Key": "d"}]`}} {
 		got, err := parseIAMTags(raw)
 		require.NoError(t, err)
 		assert.Equal(t, want, got)

@@ -13,11 +13,11 @@ var (
 	errNoUTF8   = errors.New("no UTF-8") // encoding/json would put a replacement character there
 	errNoJSON   = errors.New("no JSON")
 	errNoObject = errors.New("no JSON object")
-	errTwice    = errors.New("a member stands twice in an object")
+	errTwice    = errors.New("JSON with a member twice in one object")
 )
 
 // Check tells what keeps a document from being exactly one JSON value in UTF-8 whose objects, at any depth, have no member
-// twice. The error never holds a part of the document.
+// twice. The error never holds a part of the document. Like all errors here it completes "the document is ...".
 func Check(doc []byte) error {
 	switch {
 	case !utf8.Valid(doc):
@@ -52,9 +52,9 @@ func Decode(doc []byte, target any) error {
 	if err := dec.Decode(target); err != nil {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) {
-			return fmt.Errorf("member %q is of the wrong type", wrong.Field) // err holds the value
+			return fmt.Errorf("a JSON object whose member %q is of the wrong type", wrong.Field) // err holds the value
 		}
-		return errors.New("a member has a form that is not expected") // as does the error of a type that reads itself
+		return errors.New("a JSON object with a member of an unexpected form") // as does the error of a type that reads itself
 	}
 	return nil
 }

@@ -48,10 +48,10 @@ func TestDecode(t *testing.T) {
 	err := strictjson.Decode([]byte(`{"alg":"secret"}`), &struct {
 		Alg int `json:"alg"`
 	}{})
-	require.EqualError(t, err, `member "alg" is of the wrong type`)
+	require.EqualError(t, err, `a JSON object whose member "alg" is of the wrong type`)
 	require.NoError(t, strictjson.Decode([]byte(`{"alg":"x"}`), &header))
 	for _, target := range []any{&struct{ Alg time.Time }{}, &struct{ Alg json.Number }{}, &struct{ Alg netip.Addr }{}} {
-		require.EqualError(t, strictjson.Decode([]byte(`{"alg":"secret"}`), target), "a member has a form that is not expected")
+		require.EqualError(t, strictjson.Decode([]byte(`{"alg":"secret"}`), target), "a JSON object with a member of an unexpected form")
 	}
 }
 

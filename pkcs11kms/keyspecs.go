@@ -1,0 +1,15 @@
+package pkcs11kms
+
+import (
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+)
+
+// KeySpecs returns the key specs of which CreateKey makes keys, those of HMAC keys first. A token may lack some of them.
+func KeySpecs() (names []types.KeySpec) {
+	for _, spec := range slices.Concat(macSpecs, signSpecs) {
+		names = append(names, spec.spec)
+	}
+	return names
+}
