@@ -24,6 +24,8 @@ type AccessKey struct {
 	Secret  string
 	Status  keystore.AccessKeyStatus
 	Created time.Time
+
+	LastUsed AccessKeyLastUsed // set by ListAccessKeys alone
 }
 
 // The access keys that an owner may have. Those of users and roles are AWS IAM's number. The root's only bound a list to
@@ -124,15 +126,29 @@ func (b *Bridge) admitAccessKey(ctx context.Context, name PrincipalName, owner k
 		}
 		return nil
 	}
-	have, err := b.ListAccessKeys(ctx, name)
+	have, err := b.accessKeysOf(ctx, name)
 	if err == nil && len(have) >= maxRootAccessKeys {
 		err = quotaExceeded("AccessKeysPerUser", maxRootAccessKeys)
 	}
 	return err
 }
 
-// ListAccessKeys returns the access keys of a user or role, or of the account's root, ordered by id, without their secrets.
+// ListAccessKeys returns the access keys of a user or role, or of the account's root, ordered by id, without their secrets and
+// with their last uses.
 func (b *Bridge) ListAccessKeys(ctx context.Context, name PrincipalName) ([]AccessKey, error) {
+	keys, err := b.accessKeysOf(ctx, name)
+	for i := range keys {
+		if err == nil {
+			keys[i].LastUsed, err = b.lastUse(ctx, keys[i].ID)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return keys, nil
+}
+
+func (b *Bridge) accessKeysOf(ctx context.Context, name PrincipalName) ([]AccessKey, error) {
 	owner, err := b.keyOwner(ctx, name)
 	if err != nil {
 		return nil, err

@@ -40,7 +40,8 @@ func TestAccessKeyLife(t *testing.T) {
 	}
 	list, err := b.ListAccessKeys(t.Context(), PrincipalName{})
 	require.NoError(t, err)
-	require.Equal(t, []AccessKey{{ID: made.ID, Status: keystore.AccessKeyActive, Created: made.Created}}, list)
+	require.Equal(t, []AccessKey{{ID: made.ID, Status: keystore.AccessKeyActive, Created: made.Created,
+		LastUsed: AccessKeyLastUsed{ServiceName: "N/A", Region: "N/A"}}}, list)
 
 	require.ErrorContains(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyDeleted), "enum value set: [Active, Inactive]")
 	require.NoError(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyInactive))

@@ -10,13 +10,14 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // Bridge owns what the Clients of one process share: the store, the tokens, the caches and the two goroutines that
 // keep them honest (a poller that confirms the caches, a janitor that removes keys left half made by processes that
-// died). Any number of processes may work on one store and its tokens at the same time. A Bridge is safe for
+// died), and one that writes when access keys were last used. Any number of processes may work on one store and its tokens at the same time. A Bridge is safe for
 // concurrent use.
 type Bridge struct {
 	cfg     Config
@@ -24,6 +25,7 @@ type Bridge struct {
 	store   keystore.Store
 	regions map[string]*region // never changed after Open
 	cache   *cache
+	uses    *lastuse.Recorder
 	working *working
 	unshare func()    // ends the use of working
 	opened  time.Time // by cfg.Now, with its monotonic reading
@@ -74,11 +76,13 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 		return nil, errors.Join(err, b.Close())
 	}
 	b.cache = newCache(b)
+	b.uses = b.newUses()
 	b.working, b.unshare = shareWorking(b.store.Instance())
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
 	b.tasks.Go(func() { b.cache.poll(running) })
 	b.tasks.Go(func() { b.tidy(running) })
+	b.tasks.Go(func() { b.keepUses(running) })
 	return b, nil
 }
 

@@ -41,6 +41,7 @@ var advisers = map[string]func(refusal) string{
 	"MalformedPolicyDocumentException": advisePolicy,
 	"MalformedPolicyDocument":          advisePolicy,
 	"KMSInvalidMacException":           adviseMAC,
+	"AccessDenied":                     adviseAccessKey,
 	"KMSInvalidSignatureException": func(refusal) string {
 		return "the signature is not the one of this message by this key and algorithm; --message-type must be that of the signing"
 	},
@@ -107,6 +108,14 @@ func adviseValues(r refusal) string {
 		}
 	}
 	return adviseNewKey(r)
+}
+
+// adviseAccessKey is for an access key that there is not, which AWS IAM answers as if somebody else's.
+func adviseAccessKey(r refusal) string {
+	if len(r.given("access-key-id")) == 0 {
+		return ""
+	}
+	return "no access key has this id, or it was deleted; those of a user or role: pkcs11kms iam list-access-keys --user-name NAME"
 }
 
 // adviseNewKey is for create-key without the two flags that a key here cannot do without, or with a spec that is not made.

@@ -26,7 +26,7 @@ func (a *app) iamCommand() *cobra.Command {
 		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
 		&cobra.Group{ID: groupAdmin, Title: "Access keys:"})
-	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.updateAccessKeyCommand(), a.deleteAccessKeyCommand())
+	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.getAccessKeyLastUsedCommand(), a.updateAccessKeyCommand(), a.deleteAccessKeyCommand())
 	for _, k := range []iamKind{userKind, roleKind} {
 		cmd.AddCommand(a.createPrincipalCommand(k), a.getPrincipalCommand(k), a.listPrincipalsCommand(k), a.deletePrincipalCommand(k),
 			a.putPrincipalPolicyCommand(k), a.getPrincipalPolicyCommand(k), a.listPrincipalPoliciesCommand(k), a.deletePrincipalPolicyCommand(k),

@@ -17,6 +17,19 @@ type accessKey struct {
 	Status             keystore.AccessKeyStatus
 	SecretAccessKey    string // absent in a list
 	CreateDate         string
+	AccessKeyLastUsed  *accessKeyLastUsed // in a list; ours
+}
+
+type accessKeyLastUsed struct {
+	LastUsedDate, ServiceName, Region string
+}
+
+func lastUsedOf(used pkcs11kms.AccessKeyLastUsed) *accessKeyLastUsed {
+	out := &accessKeyLastUsed{ServiceName: used.ServiceName, Region: used.Region}
+	if !used.LastUsedDate.IsZero() {
+		out.LastUsedDate = iamTime(used.LastUsedDate)
+	}
+	return out
 }
 
 func accessKeyOf(key pkcs11kms.AccessKey) accessKey {
@@ -70,7 +83,7 @@ func (a *app) createAccessKeyCommand() *cobra.Command {
 
 func (a *app) listAccessKeysCommand() *cobra.Command {
 	cmd := verb(groupAdmin, "list-access-keys [--user-name NAME | --role-name NAME]", "List the access keys of a user, a role or the root",
-		"Prints the access keys without their secrets.",
+		"Prints the access keys without their secrets, each with its last use as get-access-key-last-used shows it.",
 		"pkcs11kms iam list-access-keys",
 		"pkcs11kms iam list-access-keys --user-name Alice",
 		"pkcs11kms iam list-access-keys --query AccessKeyMetadata[].AccessKeyId --output text")
@@ -80,9 +93,36 @@ func (a *app) listAccessKeysCommand() *cobra.Command {
 		keys, err := bridge.ListAccessKeys(ctx, of())
 		list := []accessKey{}
 		for _, key := range keys {
-			list = append(list, accessKeyOf(key))
+			shown := accessKeyOf(key)
+			shown.AccessKeyLastUsed = lastUsedOf(key.LastUsed)
+			list = append(list, shown)
 		}
 		return &struct{ AccessKeyMetadata []accessKey }{list}, change{}, err
+	})
+	return cmd
+}
+
+// lastUsedResponse is the response about one access key. The account's root has no UserName; RoleName is ours.
+type lastUsedResponse struct {
+	UserName, RoleName string
+	AccessKeyLastUsed  *accessKeyLastUsed
+}
+
+func (a *app) getAccessKeyLastUsedCommand() *cobra.Command {
+	cmd := verb(groupAdmin, "get-access-key-last-used --access-key-id ID", "Show when an access key was last used",
+		"A use is a request to a server that was signed with the access key, whatever became of the request. A server\n"+
+			"writes down the uses every five minutes and when it is stopped, so what is shown may be up to six minutes\n"+
+			"older than the last use. Without a LastUsedDate the access key was never used since this is written down.",
+		"pkcs11kms iam get-access-key-last-used --access-key-id AKIAIOSFODNN7EXAMPLE",
+		"pkcs11kms iam get-access-key-last-used --access-key-id AKIAIOSFODNN7EXAMPLE --query AccessKeyLastUsed.LastUsedDate --output text")
+	var id *string
+	in := newInput(cmd)
+	in.text(&id, "access-key-id", accessKeyIDUsage)
+	in.require("access-key-id")
+	cmd.RunE = a.iamOperation("GetAccessKeyLastUsed", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+		owner, used, err := bridge.GetAccessKeyLastUsed(ctx, *id)
+		key := accessKeyOf(pkcs11kms.AccessKey{Owner: owner})
+		return &lastUsedResponse{key.UserName, key.RoleName, lastUsedOf(used)}, change{}, err
 	})
 	return cmd
 }

@@ -54,6 +54,7 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange)
 		return nil, nil, err
 	}
 	x.accessKey, x.caller = who.accessKey, who.caller.ARN()
+	s.bridge.AccessKeyUsed(who.accessKey, who.region)
 	client, err := s.bridge.Client(who.region)
 	if err != nil {
 		return nil, nil, err
