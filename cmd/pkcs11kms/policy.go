@@ -133,7 +133,11 @@ func (a *app) policyLintCommand() *cobra.Command {
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		text, err := a.readDocument(args[0])
 		if err != nil {
-			return &environmentError{fmt.Errorf("reading the document: %w", err), ""}
+			hint := ""
+			if path, ok := strings.CutPrefix(args[0], textFile); ok {
+				hint = "FILE is a path: pkcs11kms policy lint " + shellQuote(path)
+			}
+			return &environmentError{fmt.Errorf("reading the document: %w", err), hint}
 		}
 		kind := policy.KeyPolicy
 		if *identity {
