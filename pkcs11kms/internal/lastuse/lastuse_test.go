@@ -32,9 +32,17 @@ var began = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 // counting is a store that counts its commits; before runs before each, and its error is the commit's.
 type counting struct {
 	keystore.Store
-	mu      sync.Mutex // guards commits
+	mu      sync.Mutex // guards commits and reads
 	commits int
+	reads   int
 	before  func() error
+}
+
+func (c *counting) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
+	c.mu.Lock()
+	c.reads++
+	c.mu.Unlock()
+	return c.Store.Get(ctx, ref)
 }
 
 func (c *counting) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
@@ -120,9 +128,11 @@ func TestWritingIsSeldom(t *testing.T) {
 	}
 	p.write(t, minute)
 	assert.Equal(t, 2, p.store.count())
+	reads := p.store.reads
 	p.write(t, minute)
 	p.write(t, 0)
 	assert.Equal(t, 2, p.store.count(), "nothing new")
+	assert.Equal(t, reads, p.store.reads, "which is known without a look at the store")
 
 	p.Note(id, region)
 	p.write(t, minute)
