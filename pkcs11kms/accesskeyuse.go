@@ -29,7 +29,8 @@ const noneUsed = "N/A"
 func (b *Bridge) GetAccessKeyLastUsed(ctx context.Context, id string) (PrincipalName, AccessKeyLastUsed, error) {
 	record, _, err := b.readAccessKey(ctx, PrincipalName{}, id)
 	if api, ok := errors.AsType[smithy.APIError](err); ok && api.ErrorCode() == noSuchEntity {
-		err = iamError("AccessDenied", "User: %s is not authorized to perform: iam:GetAccessKeyLastUsed on resource: access key %s", b.Root().ARN(), id)
+		err = iamError("AccessDenied", "User: %s is not authorized to perform: iam:GetAccessKeyLastUsed on resource: access key %s",
+			b.Root().ARN(), id)
 	}
 	if err != nil {
 		return PrincipalName{}, AccessKeyLastUsed{}, err

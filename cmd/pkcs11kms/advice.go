@@ -127,7 +127,8 @@ func adviseNewKey(r refusal) string {
 	made := namesOf(pkcs11kms.KeySpecs())
 	switch {
 	case len(specs) == 0 || len(r.given("key-usage")) == 0:
-		return "name both: --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC, or for signatures --key-spec ECC_NIST_P256 --key-usage SIGN_VERIFY"
+		return "name both: --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC, or for signatures " +
+			"--key-spec ECC_NIST_P256 --key-usage SIGN_VERIFY"
 	case !slices.Contains(made, specs[0]) && strings.Contains(r.text, "enum value set"):
 		return "of these, keys can be made here of " + strings.Join(made, ", ")
 	}

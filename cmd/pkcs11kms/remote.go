@@ -34,7 +34,8 @@ func (a *app) awsConfig(ctx context.Context) (aws.Config, error) {
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
-		return aws.Config{}, &environmentError{fmt.Errorf("reading the AWS configuration: %w", err), "correct it, or choose another profile by export AWS_PROFILE=NAME"}
+		return aws.Config{}, &environmentError{fmt.Errorf("reading the AWS configuration: %w", err),
+			"correct it, or choose another profile by export AWS_PROFILE=NAME"}
 	}
 	return cfg, nil
 }

@@ -122,7 +122,8 @@ func (a *app) rootCommand() *cobra.Command {
 func (a *app) globalFlags(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.stateDir, "state-dir", "", "the state directory that init made (or "+envStateDir.name+")")
-	flags.StringVar(&a.endpoint, "endpoint-url", "", "ask the server at this URL (or "+envKMSEndpoint.name+" where no state directory is given), with the AWS credentials of environment or profile")
+	flags.StringVar(&a.endpoint, "endpoint-url", "", "ask the server at this URL (or "+envKMSEndpoint.name+" where no state directory is given), "+
+		"with the AWS credentials of environment or profile")
 	flags.StringVar(&a.region, "region", "", "the region (default: that of the state directory, or with --endpoint-url of the AWS configuration)")
 	flags.StringVar(&a.output, "output", "json", "the form of the response: json, text or table")
 	flags.StringVar(&a.query, "query", "", "a JMESPath expression that picks from the response")

@@ -59,7 +59,8 @@ func parseStructure[T any](text, want string, shorthand func(members) (T, error)
 	if err == nil || hintOf(err) != "" {
 		return item, err
 	}
-	return item, &valueError{fmt.Errorf("is not of the form %s: %w", want, err), "a value with a comma is quoted: 'NAME=\"a, b\"'; or write JSON"}
+	return item, &valueError{fmt.Errorf("is not of the form %s: %w", want, err),
+		"a value with a comma is quoted: 'NAME=\"a, b\"'; or write JSON"}
 }
 
 // members are those of a structure in the shorthand.
