@@ -61,7 +61,7 @@ func TestAccessEndsInARunningServer(t *testing.T) {
 			cmd.Env = append(cmd.Env, "AWS_ACCESS_KEY_ID="+credentials[0], "AWS_SECRET_ACCESS_KEY="+credentials[1], "AWS_SESSION_TOKEN=", "PKCS11KMS_STATE_DIR=")
 			out, _ := cmd.CombinedOutput() // what it says is what counts
 			return strings.Contains(string(out), want)
-		}, time.Minute, 50*time.Millisecond, want)
+		}, patience, 50*time.Millisecond, want)
 	}
 	answers(`"Mac":`)
 	iam("delete-role-policy", "--policy-name", "tokens")

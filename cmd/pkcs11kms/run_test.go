@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen; nothing is measured by it.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 // program is the command in a state directory of its own.
 type program struct {
