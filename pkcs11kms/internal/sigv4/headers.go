@@ -119,15 +119,21 @@ func (s *signedHeaders) append(dst []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// appendCollapsed appends a value without space around it and with runs of spaces inside it as one.
+// appendCollapsed appends a value without white space around it and with runs of it inside as one space, as botocore and most
+// signers have it: a tab is white space.
 func appendCollapsed(dst []byte, value string) []byte {
-	value = strings.Trim(value, " \t")
+	value = strings.Trim(value, blanks)
+	if strings.IndexByte(value, '\t') < 0 && !strings.Contains(value, "  ") {
+		return append(dst, value...)
+	}
 	for {
-		i := strings.Index(value, "  ")
+		i := strings.IndexAny(value, blanks)
 		if i < 0 {
 			return append(dst, value...)
 		}
-		dst = append(dst, value[:i+1]...)
-		value = strings.TrimLeft(value[i:], " ")
+		dst = append(append(dst, value[:i]...), ' ')
+		value = strings.TrimLeft(value[i:], blanks)
 	}
 }
+
+const blanks = " \t"

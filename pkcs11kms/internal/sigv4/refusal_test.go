@@ -249,6 +249,9 @@ func TestHandSigned(t *testing.T) {
 		{name: "query", sign: query("b=%7e&a=+&a=%2f&c", "a=%2B&a=%2F&b=~&c=")},
 		{name: "blanks in a header", sign: header("X-Custom", "a b", "host;x-amz-date;x-amz-target;x-custom"),
 			change: set("X-Custom", " \ta   b ")},
+		{name: "tab in a header", sign: header("X-Custom", "a b", "host;x-amz-date;x-amz-target;x-custom"), change: set("X-Custom", "a\tb")},
+		{name: "tabs among blanks", sign: header("X-Custom", "a b c d", "host;x-amz-date;x-amz-target;x-custom"),
+			change: set("X-Custom", "\t a \t b\t\tc\t d \t")},
 		{name: "path above the root", change: func(r *http.Request) { r.RequestURI = "/../.././" }},
 		{name: "other region", sign: func(_ *http.Request, s *signing) { s.region = "eu-central-1" }},
 		{name: "without blanks", change: func(r *http.Request) {
