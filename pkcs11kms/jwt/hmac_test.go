@@ -129,6 +129,7 @@ func TestRefusedForms(t *testing.T) {
 		`{"alg":"HS256","kid":"x",` + id + `}`:                    gojwt.ErrTokenMalformed,
 		`{"alg":"HS256",` + id + `}{}`:                            gojwt.ErrTokenMalformed,
 		`["HS256"]`:                                               gojwt.ErrTokenMalformed,
+		`{"alg":"HS256",` + id + `,"x":"\ud83d"}`:                 gojwt.ErrTokenMalformed,
 		"{\"alg\":\"HS256\"," + id + ",\"x\":\"\xff\"}":           gojwt.ErrTokenMalformed,
 		`{"alg":"HS256",` + id + `,"crit":["exp"]}`:               gojwt.ErrTokenUnverifiable,
 		`{"alg":"HS256",` + id + `,"crit":null}`:                  gojwt.ErrTokenUnverifiable,
@@ -148,6 +149,7 @@ func TestRefusedForms(t *testing.T) {
 	}
 	header := `{"alg":"HS256",` + id + `}`
 	for _, payload := range []string{``, `[]`, `null`, `{"a":1,"a":1}`, `{"a":{"b":1,"b":1}}`, `{} x`, "{\"a\":\"\xff\"}",
+		`{"sub":"\ud800"}`, `{"a":["\udc00\ud800"]}`, `{"\ud83d":1}`,
 		`{"exp":0}`, `{"exp":null}`, `{"exp":"9999999999"}`, `{"exp":1e400}`, `{"exp":-1}`, `{"exp":1e300}`, `{"nbf":"0"}`, `{"nbf":null}`, `{"iat":{}}`,
 		`{"sub":"alice","SUB":"mallory"}`, `{"sub":"alice","\u017fub":"mallory"}`, `{"EXP":9999999999,"exp":1}`} {
 		requireInvalid(t, v.Verify(t.Context(), f.resign(key, header, payload), nil), gojwt.ErrTokenMalformed)

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -13,17 +15,21 @@ var (
 	errNoUTF8   = errors.New("no UTF-8") // encoding/json would put a replacement character there
 	errNoJSON   = errors.New("no JSON")
 	errNoObject = errors.New("no JSON object")
+	errHalf     = errors.New("JSON with half a surrogate pair in a string") // as it would there
 	errTwice    = errors.New("JSON with a member twice in one object")
 )
 
-// Check tells what keeps a document from being exactly one JSON value in UTF-8 whose objects, at any depth, have no member
-// twice. The error never holds a part of the document. Like all errors here it completes "the document is ...".
+// Check tells what keeps a document from being exactly one JSON value in UTF-8 whose strings are of whole characters and whose
+// objects, at any depth, have no member twice. The error never holds a part of the document. Like all errors here it completes
+// "the document is ...".
 func Check(doc []byte) error {
 	switch {
 	case !utf8.Valid(doc):
 		return errNoUTF8
 	case !json.Valid(doc):
 		return errNoJSON
+	case loneSurrogate(doc):
+		return errHalf
 	case duplicateNames(doc):
 		return errTwice
 	}
@@ -57,6 +63,39 @@ func Decode(doc []byte, target any) error {
 		return errors.New("a JSON object with a member of an unexpected form") // as does the error of a type that reads itself
 	}
 	return nil
+}
+
+// loneSurrogate tells whether a string of a valid JSON document has an escape that is half a character: "\ud800".
+func loneSurrogate(doc []byte) bool {
+	for {
+		i := bytes.IndexByte(doc, '\\') // which stands in strings only
+		if i < 0 {
+			return false
+		}
+		doc = doc[i:]
+		unit, ok := codeUnit(doc)
+		switch {
+		case !ok:
+			doc = doc[2:]
+		case !utf16.IsSurrogate(unit):
+			doc = doc[6:]
+		default:
+			low, _ := codeUnit(doc[6:])
+			if utf16.DecodeRune(unit, low) == utf8.RuneError {
+				return true
+			}
+			doc = doc[12:]
+		}
+	}
+}
+
+// codeUnit reads the UTF-16 code unit of a \uXXXX that b begins with.
+func codeUnit(b []byte) (rune, bool) {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
+	}
+	unit, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	return rune(unit), err == nil
 }
 
 // duplicateNames tells whether an object of a valid JSON document has a member twice: encoding/json would take the

@@ -1,10 +1,12 @@
 package strictjson_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/netip"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -14,6 +16,7 @@ import (
 func TestObject(t *testing.T) {
 	for _, doc := range []string{
 		`{}`, " {\"a\":1,\n\"b\":[1,{\"a\":2},{\"a\":3}],\"c\":{\"a\":\"a\",\"b\":\"a\"}} ", `{"a":"a","b":"b"}`, `{"a":1e999,"b":2}`,
+		`{"a":"\ud83d\ude00\uD83D\uDE00","b\u00e9":"\\ud800 \\\\ud800 \u0000 \\"}`,
 	} {
 		require.NoError(t, strictjson.Object([]byte(doc)), doc)
 	}
@@ -27,6 +30,14 @@ func TestObject(t *testing.T) {
 		`"{}"`:                       "no JSON object",
 		`null`:                       "no JSON object",
 		"{\"a\":\"\xff\"}":           "no UTF-8",
+		`{"a":"\ud800"}`:             "half a surrogate pair",
+		`{"a":"x\uDFFFx"}`:           "half a surrogate pair",
+		`{"a":"\ude00\ud83d"}`:       "half a surrogate pair",
+		`{"a":"\ud83d\ud83d\ude00"}`: "half a surrogate pair",
+		`{"a":"\ud83d\u0041"}`:       "half a surrogate pair",
+		`{"a":"\ud83d\n\ude00"}`:     "half a surrogate pair",
+		`{"a":["\\\ud83d"]}`:         "half a surrogate pair",
+		`{"\ud83d":1}`:               "half a surrogate pair",
 		`{"a":1,"a":1}`:              "twice",
 		`{"a":1,"\u0061":1}`:         "twice",
 		`{"b":[{"a":{},"a":{}}]}`:    "twice",
@@ -66,4 +77,32 @@ func TestMembers(t *testing.T) {
 		_, err := strictjson.Members([]byte(doc))
 		require.ErrorContains(t, err, text, doc)
 	}
+}
+
+// FuzzCheck holds Check to what it promises: a document that passes means the same to every reader, so a second one that is
+// made of what encoding/json read passes as well and reads alike, without a character that stands for a broken one.
+func FuzzCheck(f *testing.F) {
+	for _, doc := range []string{`{"a":[1,{"b":null}],"c":"\ud83d\ude00"}`, `{"a":"\ud83d"}`, `{"a":1,"\u0061":2}`, `"\\ud800\ufffd"`, "\"\xff\"", `[1e999,-0.5E-3,true]`} {
+		f.Add([]byte(doc))
+	}
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		if strictjson.Check(doc) != nil {
+			return
+		}
+		read := func(doc []byte) (value any) {
+			dec := json.NewDecoder(bytes.NewReader(doc))
+			dec.UseNumber()
+			require.NoError(t, dec.Decode(&value))
+			return value
+		}
+		first := read(doc)
+		again, err := json.Marshal(first)
+		require.NoError(t, err)
+		require.NoError(t, strictjson.Check(again), "%s", again)
+		require.Equal(t, first, read(again))
+		if !bytes.ContainsRune(doc, utf8.RuneError) && !bytes.Contains(bytes.ToLower(doc), []byte(`\ufffd`)) {
+			require.NotContains(t, string(again), string(utf8.RuneError), "%s", doc)
+			require.NotContains(t, string(again), `\ufffd`, "%s", doc)
+		}
+	})
 }
