@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -47,14 +49,35 @@ func TestPrincipalLife(t *testing.T) {
 	}
 }
 
-// The case of a name counts when it is asked for: what is deleted is what was meant.
-func TestNamesAreAskedForAsTheyAre(t *testing.T) {
-	b := newClient(t).bridge
+// The case of a name counts when it is asked for: what is deleted, allowed or denied is what was meant.
+func TestPrincipalsAreFoundByTheirNamesAsTheyAre(t *testing.T) {
+	c := newClient(t)
+	b := c.bridge
 	mustCreatePrincipal(t, b, alice)
-	_, err := b.GetPrincipal(t.Context(), PrincipalName{alice.Type, "alice"})
-	requireAPIError(t, err, "NoSuchEntity", "The user with name alice cannot be found.")
-	_, err = b.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalRole, alice.Name})
+	other := PrincipalName{alice.Type, "alice"}
+	for what, call := range map[string]func() error{
+		"GetPrincipal":    func() error { _, err := b.GetPrincipal(t.Context(), other); return err },
+		"DeletePrincipal": func() error { return b.DeletePrincipal(t.Context(), other) },
+		"PutPrincipalPolicy": func() error {
+			return b.PutPrincipalPolicy(t.Context(), other, "all", allow("*", "kms:*"))
+		},
+		"TagPrincipal":    func() error { return b.TagPrincipal(t.Context(), other, nil) },
+		"CreateAccessKey": func() error { _, err := b.CreateAccessKey(t.Context(), other); return err },
+	} {
+		requireAPIError(t, call(), "NoSuchEntity", "The user with name alice cannot be found.")
+		_, err := b.GetPrincipal(t.Context(), alice)
+		require.NoError(t, err, what)
+	}
+	_, err := b.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalRole, alice.Name})
 	requireAPIError(t, err, "NoSuchEntity", "The role with name Alice cannot be found.")
+
+	arn := "arn:aws:iam::111122223333:user/alice"
+	_, err = b.Caller(t.Context(), arn)
+	requireAPIError(t, err, "NoSuchEntity", "The principal with ARN "+arn+" cannot be found.")
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	document := `{"Statement":[{"Effect":"Allow","Principal":{"AWS":"` + arn + `"},"Action":"kms:*","Resource":"*"}]}`
+	_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyId, Policy: &document})
+	requireAPIErrorLike(t, err, "MalformedPolicyDocumentException", invalidPrincipalsText+" Statement[0].Principal.AWS: invalid principal *user/alice*")
 }
 
 func TestListPrincipals(t *testing.T) {

@@ -1,10 +1,12 @@
 package pkcs11kms
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
@@ -48,12 +50,8 @@ func (c *Client) givenPolicy(ctx context.Context, text string, k *key, bypass bo
 		return "", limitExceeded(fmt.Sprintf("The policy document exceeds the maximum length of %d bytes.", quota))
 	}
 	given, err := policy.ParseKeyPolicy(text)
-	var refused *policy.SyntaxError
-	if errors.As(err, &refused) && refused.InvalidPrincipal {
-		return "", malformedPolicy(invalidPrincipalsText)
-	}
 	if err != nil {
-		return "", malformedPolicy(err.Error())
+		return "", refusedPolicy(err)
 	}
 	bound, err := c.bridge.bindPolicy(ctx, given)
 	if err != nil {
@@ -71,22 +69,41 @@ func (c *Client) givenPolicy(ctx context.Context, text string, k *key, bypass bo
 	return bound.Text(), err
 }
 
+// refusedPolicy is the answer to a document that cannot be a key policy. An invalid principal has the text of the real service,
+// and the place of it.
+func refusedPolicy(err error) error {
+	text := err.Error()
+	if refused, ok := errors.AsType[*policy.SyntaxError](err); ok && refused.InvalidPrincipal {
+		text = invalidPrincipalsText + " " + text
+	}
+	return malformedPolicy(text)
+}
+
+// LintKeyPolicy is policy.Lint for a key policy, and looks for the users and roles that it names: PutKeyPolicy refuses those that
+// there are not.
+func LintKeyPolicy(ctx context.Context, b *Bridge, text string) ([]policy.Finding, error) {
+	findings := policy.Lint(policy.KeyPolicy, text)
+	document, err := policy.ParseKeyPolicy(text)
+	if err != nil {
+		return findings, nil // which has the reason
+	}
+	_, unknown, err := b.principalsOf(ctx, document)
+	for _, refused := range unknown {
+		findings = append(findings, policy.Finding{Line: refused.Line, Path: refused.Path, Severity: policy.Error, Text: refused.Reason})
+	}
+	slices.SortStableFunc(findings, func(a, b policy.Finding) int { return cmp.Compare(a.Line, b.Line) })
+	return findings, err
+}
+
 // bindPolicy puts the unique ids of users and roles into the place of their ARNs. Principals that do not exist here are
 // refused; other accounts are taken, though none of theirs can call this service.
 func (b *Bridge) bindPolicy(ctx context.Context, given *policy.Document) (*policy.Document, error) {
-	ids := map[string]string{}
-	for _, name := range given.Principals() {
-		if name == "*" || accountPattern.MatchString(name) || b.isAccountRoot(name) {
-			continue
-		}
-		id, ok, err := b.principalID(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			return nil, malformedPolicy(invalidPrincipalsText)
-		}
-		ids[name] = id
+	ids, unknown, err := b.principalsOf(ctx, given)
+	if err != nil {
+		return nil, err
+	}
+	if len(unknown) > 0 {
+		return nil, refusedPolicy(unknown[0])
 	}
 	return policy.ParseKeyPolicy(given.MapPrincipals(func(name string) string {
 		if id, ok := ids[name]; ok {
@@ -94,6 +111,27 @@ func (b *Bridge) bindPolicy(ctx context.Context, given *policy.Document) (*polic
 		}
 		return name
 	}))
+}
+
+// principalsOf returns the unique ids of the users and roles that a document names, and the refusals of those that there are
+// not, in the order of the document.
+func (b *Bridge) principalsOf(ctx context.Context, given *policy.Document) (ids map[string]string, unknown []*policy.SyntaxError, err error) {
+	ids = map[string]string{}
+	for _, name := range given.Principals() {
+		if name == "*" || accountPattern.MatchString(name) || b.isAccountRoot(name) {
+			continue
+		}
+		id, ok, err := b.principalID(ctx, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !ok {
+			unknown = append(unknown, given.PrincipalError(name, "no user or role of this account has it"))
+			continue
+		}
+		ids[name] = id
+	}
+	return ids, unknown, nil
 }
 
 // principalID returns the unique id of a user or role, given its ARN or that id.

@@ -118,8 +118,8 @@ func simulationOf(principal, action string, v pkcs11kms.Verdict) *simulation {
 func (a *app) policyLintCommand() *cobra.Command {
 	cmd := verb(groupPolicies, "lint [--identity] FILE", "Find mistakes in a policy document",
 		"Reads a policy document from a file, or from standard input for -, and prints what the service would refuse\n"+
-			"and what is legal but probably not meant, one line each: FILE:LINE: SEVERITY: PATH: TEXT. No state directory is\n"+
-			"needed, so whether principals exist is not looked at. The exit code is 1 when the document would be refused.",
+			"and what is legal but probably not meant, one line each: FILE:LINE: SEVERITY: PATH: TEXT. Where a state\n"+
+			"directory is named, principals that do not exist in it are found as well. The exit code is 1 when the document would be refused.",
 		"pkcs11kms policy lint policy.json",
 		"pkcs11kms policy lint --identity generate-mac.json")
 	identity := cmd.Flags().Bool("identity", false, "the document is a policy of a user or role, and no key policy")
@@ -139,13 +139,28 @@ func (a *app) policyLintCommand() *cobra.Command {
 			}
 			return &environmentError{fmt.Errorf("reading the document: %w", err), hint}
 		}
-		kind := policy.KeyPolicy
-		if *identity {
-			kind = policy.IdentityPolicy
+		findings, err := a.findings(cmd.Context(), *identity, text)
+		if err != nil {
+			return err
 		}
-		return a.lint(args[0], policy.Lint(kind, text))
+		return a.lint(args[0], findings)
 	}
 	return cmd
+}
+
+// findings looks for the principals of a key policy where a state directory is named, which lint can do without.
+func (a *app) findings(ctx context.Context, identity bool, text string) (findings []policy.Finding, err error) {
+	if identity {
+		return policy.Lint(policy.IdentityPolicy, text), nil
+	}
+	if _, err := a.directory(); err != nil {
+		return policy.Lint(policy.KeyPolicy, text), nil
+	}
+	err = a.withBridge(ctx, func(bridge *pkcs11kms.Bridge) (err error) {
+		findings, err = pkcs11kms.LintKeyPolicy(ctx, bridge, text)
+		return err
+	})
+	return findings, err
 }
 
 func (a *app) readDocument(name string) (string, error) {

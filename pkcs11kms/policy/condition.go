@@ -83,8 +83,8 @@ func (c *compiler) conditions(n *node, path string, s *statement) error {
 		return nil
 	}
 	path += ".Condition"
-	if block.kind != anObject || len(block.items) == 0 {
-		return c.errorf(block, path, "want an object with an operator")
+	if block.kind != anObject {
+		return c.errorf(block, path, "want an object, not %s", block.kind)
 	}
 	for i := range block.names {
 		name, keys := &block.names[i], &block.items[i]
@@ -103,8 +103,11 @@ const maxPathKey = 64 // bytes of a condition key in the path of an error
 
 // keys compiles what stands under one operator.
 func (c *compiler) keys(n *node, path string, op operator, s *statement) error {
-	if n.kind != anObject || len(n.items) == 0 {
-		return c.errorf(n, path, "want an object with a condition key")
+	if n.kind != anObject {
+		return c.errorf(n, path, "want an object, not %s", n.kind)
+	}
+	if len(n.items) == 0 && op.set == forAny {
+		s.never = true // none of no values fits; without ForAnyValue all of no keys do
 	}
 	seen := map[string]bool{}
 	for i := range n.names {

@@ -105,12 +105,16 @@ func (h *hit) decision(reason Reason, otherwise bool) Decision {
 	return Decision{Reason: reason, Policy: h.policy, Statement: h.statement, Sid: h.sid, Otherwise: otherwise}
 }
 
+// retiring tells whether the action is one that key policies can only forbid.
+func (e *evaluation) retiring() bool { return strings.EqualFold(e.request.Action, retireGrant) }
+
 // withoutDeny decides as if there were no denying statement.
 func (e *evaluation) withoutDeny(p *Policies, identity, key *hits) Decision {
 	who := &e.request.Principal
 	own := who.Account == e.request.Account
 	byIdentity := who.Root || identity.allow.found
-	fromKey := key.allow // what the key policy contributes when the identity allows as well
+	asked := p.Key != nil && !e.retiring() // whether the key policy has a say in what is allowed
+	fromKey := key.allow                   // what the key policy contributes when the identity allows as well
 	if !fromKey.found {
 		fromKey = key.delegated
 	}
@@ -119,9 +123,9 @@ func (e *evaluation) withoutDeny(p *Policies, identity, key *hits) Decision {
 		return key.allow.allowed(AllowedByKeyPolicy)
 	case !byIdentity:
 		return Decision{Reason: NoIdentityAllow, Statement: -1}
-	case p.Key == nil && !own, p.Key != nil && !fromKey.found:
+	case !asked && !own, asked && !fromKey.found:
 		return Decision{Reason: NoKeyPolicyAllow, Statement: -1}
-	case who.Root && p.Key == nil:
+	case who.Root && !asked:
 		return Decision{Allowed: true, Reason: AllowedRoot, Statement: -1}
 	case who.Root:
 		return fromKey.allowed(AllowedRoot)
@@ -156,11 +160,10 @@ func (e *evaluation) keyHits(d *Document) hits {
 	if d == nil {
 		return h
 	}
-	retire := strings.EqualFold(e.request.Action, retireGrant)
 	for i := range d.statements {
 		s := &d.statements[i]
 		how := s.principals.names(&e.request.Principal)
-		if how == notNamed || s.allow && retire {
+		if how == notNamed || s.allow && e.retiring() {
 			continue
 		}
 		into := &h.deny

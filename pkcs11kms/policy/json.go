@@ -164,11 +164,13 @@ func position(text string, at int) (line, column int) {
 const excerptBytes = 40
 
 // excerpt quotes the beginning of what somebody wrote, for an error.
-func excerpt(s string) string {
-	if len(s) <= excerptBytes {
+func excerpt(s string) string { return excerptOf(s, excerptBytes) }
+
+func excerptOf(s string, most int) string {
+	if len(s) <= most {
 		return fmt.Sprintf("%q", s)
 	}
-	return fmt.Sprintf("%q...", beginning(s, excerptBytes))
+	return fmt.Sprintf("%q...", beginning(s, most))
 }
 
 // beginning returns at most n bytes of whole characters.

@@ -74,10 +74,7 @@ func (l *linter) document(root *node) {
 	list := root.member("Statement")
 	keeper := false // somebody may change the policy
 	for i := range l.doc.statements {
-		p := place{&list.list()[i], "Statement", &l.doc.statements[i]}
-		if list.kind == aList {
-			p.path = fmt.Sprintf("Statement[%d]", i)
-		}
+		p := place{&list.list()[i], itemPath(list, "Statement", i), &l.doc.statements[i]}
 		l.actions(p)
 		l.conditions(p)
 		l.variables(root, p)

@@ -37,9 +37,19 @@ func (l *linter) conditions(p place) {
 	if block == nil {
 		return
 	}
+	if len(block.names) == 0 {
+		l.warn(block, p.path+".Condition", "an empty Condition is none: the statement holds without one")
+	}
 	for i := range block.names {
 		op, _ := parseOperator(block.names[i].text)
 		path := p.path + ".Condition." + block.names[i].text
+		switch {
+		case len(block.items[i].names) > 0:
+		case op.set == forAny:
+			l.warn(&block.names[i], path, "without a condition key this never holds: the statement has no effect")
+		default:
+			l.warn(&block.names[i], path, "without a condition key this is no condition")
+		}
 		for j := range block.items[i].names {
 			name, values := &block.items[i].names[j], &block.items[i].items[j]
 			l.operands(op, values, path+"."+beginning(name.text, maxPathKey))

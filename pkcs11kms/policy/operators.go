@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"strconv"
 	"strings"
 )
 
@@ -99,10 +98,7 @@ func (c *compiler) values(n *node, path string, literal shape, f func(item *node
 		return c.errorf(n, path, "an empty list")
 	}
 	for i := range items {
-		item, itemPath := &items[i], path
-		if n.kind == aList {
-			itemPath += "[" + strconv.Itoa(i) + "]"
-		}
+		item, itemPath := &items[i], itemPath(n, path, i)
 		if item.kind != aString && item.kind != literal {
 			return c.errorf(item, itemPath, "want a string, not %s", item.kind)
 		}

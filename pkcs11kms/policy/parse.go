@@ -39,17 +39,14 @@ func compile(kind Kind, text string, root *node) (*Document, error) {
 	}
 	d := &Document{kind: kind, text: text}
 	for i, n := range list.list() {
-		path := "Statement"
-		if list.kind == aList {
-			path = fmt.Sprintf("Statement[%d]", i)
-		}
+		path := itemPath(list, "Statement", i)
 		s, err := c.statement(&n, path)
 		if err != nil {
 			return nil, err
 		}
 		s.steps = stepsPerByte * min(n.end-n.start, maxPaid)
 		d.statements = append(d.statements, s)
-		d.spans = append(d.spans, principalSpans(&n)...)
+		d.spans = append(d.spans, principalSpans(&n, path)...)
 	}
 	return d, nil
 }
@@ -182,10 +179,7 @@ func (c *compiler) each(n *node, path string, f func(*node, string) error) error
 		return c.errorf(n, path, "an empty list")
 	}
 	for i, item := range n.list() {
-		itemPath := path
-		if n.kind == aList {
-			itemPath = fmt.Sprintf("%s[%d]", path, i)
-		}
+		itemPath := itemPath(n, path, i)
 		if item.kind != aString {
 			return c.errorf(&item, itemPath, "want a string, not %s", item.kind)
 		}
@@ -194,6 +188,14 @@ func (c *compiler) each(n *node, path string, f func(*node, string) error) error
 		}
 	}
 	return nil
+}
+
+// itemPath is the path of an element of a list, or of the value that stands for a list of one.
+func itemPath(n *node, path string, i int) string {
+	if n.kind != aList {
+		return path
+	}
+	return fmt.Sprintf("%s[%d]", path, i)
 }
 
 // object refuses what is no object and what has a member of another name.

@@ -102,8 +102,15 @@ func (c *compiler) principals(n *node, path string, s *statement) error {
 
 func (c *compiler) invalidPrincipal(n *node, path string) error {
 	line, column := position(c.text, n.start)
-	return &SyntaxError{Path: path, Reason: "invalid principal " + excerpt(n.text), Line: line, Column: column, InvalidPrincipal: true}
+	return &SyntaxError{Path: path, Reason: invalidPrincipal(n.text), Line: line, Column: column, InvalidPrincipal: true}
 }
+
+// invalidPrincipal names a principal in full, as far as its name is one that could be found.
+func invalidPrincipal(value string) string {
+	return "invalid principal " + excerptOf(value, maxPrincipalBytes)
+}
+
+const maxPrincipalBytes = 160
 
 // The forms of a principal. Groups, organizations and wildcards inside an ARN are none. A unique id is what the text of
 // a saved policy shows for an identity that is gone.
@@ -142,9 +149,10 @@ type span struct {
 	value      string
 	start, end int  // of the JSON string with its quotes
 	plain      bool // the string "*" in the place of the object
+	path       string
 }
 
-func principalSpans(statement *node) []span {
+func principalSpans(statement *node, path string) []span {
 	var spans []span
 	for _, name := range []string{"Principal", "NotPrincipal"} {
 		n := statement.member(name)
@@ -152,10 +160,10 @@ func principalSpans(statement *node) []span {
 			continue
 		}
 		if n.kind == aString {
-			spans = append(spans, span{n.text, n.start, n.end, true})
+			spans = append(spans, span{n.text, n.start, n.end, true, path + "." + name})
 		} else if aws := n.member("AWS"); aws != nil {
-			for _, item := range aws.list() {
-				spans = append(spans, span{item.text, item.start, item.end, false})
+			for i, item := range aws.list() {
+				spans = append(spans, span{item.text, item.start, item.end, false, itemPath(aws, path+"."+name+".AWS", i)})
 			}
 		}
 	}
@@ -174,6 +182,17 @@ func (d *Document) Principals() []string {
 		}
 	}
 	return values
+}
+
+// PrincipalError is the refusal of one of Principals that the caller found to be invalid. It names the first place of it.
+func (d *Document) PrincipalError(value, reason string) *SyntaxError {
+	i := slices.IndexFunc(d.spans, func(s span) bool { return s.value == value })
+	if i < 0 {
+		return &SyntaxError{Reason: reason, Line: 1, Column: 1, InvalidPrincipal: true}
+	}
+	line, column := position(d.text, d.spans[i].start)
+	return &SyntaxError{Path: d.spans[i].path, Reason: invalidPrincipal(value) + ": " + reason, Line: line, Column: column,
+		InvalidPrincipal: true}
 }
 
 // MapPrincipals returns the text with each value of Principal.AWS and NotPrincipal.AWS replaced by what f makes of it.

@@ -10,11 +10,15 @@ type statement struct {
 	resources   []template
 	notResource bool
 	conditions  []condition
-	steps       int // that an evaluation of it may take
+	never       bool // there is a condition that nothing can fulfil
+	steps       int  // that an evaluation of it may take
 }
 
 // matches tells whether the statement speaks about the request, whoever makes it.
 func (s *statement) matches(e *evaluation) verdict {
+	if s.never {
+		return no
+	}
 	v := s.matchesAction(e)
 	if v != no {
 		v = v.and(s.matchesResource(e))

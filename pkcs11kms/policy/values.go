@@ -14,39 +14,43 @@ import (
 // maxAtom is longer than any date or address, in bytes.
 const maxAtom = 64
 
-// orderTest compares values that have an order: numbers and dates.
-type orderTest[T any] struct {
-	want    order
-	values  []T
-	parse   func(string) (T, bool)
-	compare func(a, b T) int
+// ordered is a type of values that have an order: numbers and dates. A test holds values and no functions, so that two
+// documents can be compared.
+type ordered[T any] interface {
+	parse(s string) (T, bool)
+	compare(other T) int
+}
+
+type orderTest[T ordered[T]] struct {
+	want   order
+	values []T
 }
 
 func (t *orderTest[T]) fits(e *evaluation, value string) verdict {
-	got, ok := t.parse(value)
+	var kind T
+	got, ok := kind.parse(value)
 	if !ok {
 		return unknown
 	}
-	return anyOf(e, t.values, func(want *T) verdict { return verdictOf(t.want.has(t.compare(got, *want))) })
+	return anyOf(e, t.values, func(want *T) verdict { return verdictOf(t.want.has(got.compare(*want))) })
 }
 
 func compileNumeric(want order) compileValues {
-	return compileOrder(orderTest[float64]{want: want, parse: parseNumber, compare: cmp.Compare[float64]},
-		"is no number of at most 15 digits")
+	return compileOrder[number](want, "is no number of at most 15 digits")
 }
 
 func compileDate(want order) compileValues {
-	return compileOrder(orderTest[time.Time]{want: want, parse: parseDate, compare: time.Time.Compare},
-		"is no date such as 2026-01-31T12:00:00Z and no seconds since 1970")
+	return compileOrder[moment](want, "is no date such as 2026-01-31T12:00:00Z and no seconds since 1970")
 }
 
 // compileOrder takes the values as strings or as JSON numbers.
-func compileOrder[T any](t orderTest[T], complaint string) compileValues {
+func compileOrder[T ordered[T]](want order, complaint string) compileValues {
 	return func(c *compiler, n *node, path string, cond *condition) error {
-		t := t // each condition has values of its own
-		cond.test = &t
+		t := &orderTest[T]{want: want}
+		cond.test = t
 		return c.values(n, path, aNumber, func(item *node, path string) error {
-			value, ok := t.parse(item.text)
+			var kind T
+			value, ok := kind.parse(item.text)
 			if !ok {
 				return c.errorf(item, path, "%s %s", excerpt(item.text), complaint)
 			}
@@ -56,36 +60,44 @@ func compileOrder[T any](t orderTest[T], complaint string) compileValues {
 	}
 }
 
+type number float64
+
+func (n number) compare(other number) int { return cmp.Compare(n, other) }
+
 // numberPattern: integers and decimals of at most 15 digits, which a float64 tells apart exactly.
 var numberPattern = regexp.MustCompile(`^-?[0-9]{1,15}(\.[0-9]{1,15})?$`)
 
-func parseNumber(s string) (float64, bool) {
+func (number) parse(s string) (number, bool) {
 	if len(s) > 17 || !numberPattern.MatchString(s) { // sign, point and 15 digits
 		return 0, false
 	}
 	f, err := strconv.ParseFloat(s, 64)
-	return f, err == nil
+	return number(f), err == nil
 }
+
+type moment struct{ time.Time }
+
+func (m moment) compare(other moment) int { return m.Compare(other.Time) }
 
 // epochPattern: from 1973 on. Eight digits might be a day, four a year.
 var epochPattern = regexp.MustCompile(`^[0-9]{9,12}$`)
 
-// parseDate reads the forms of ISO 8601 that have no second reading, or seconds since 1970. A time without a zone is no
+// parse reads the forms of ISO 8601 that have no second reading, or seconds since 1970. A time without a zone is no
 // moment.
-func parseDate(s string) (time.Time, bool) {
+func (moment) parse(s string) (moment, bool) {
 	if len(s) > maxAtom {
-		return time.Time{}, false
+		return moment{}, false
 	}
 	if epochPattern.MatchString(s) {
 		seconds, err := strconv.ParseInt(s, 10, 64)
-		return time.Unix(seconds, 0), err == nil
+		return moment{time.Unix(seconds, 0)}, err == nil
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", time.DateOnly} {
 		if t, err := time.Parse(layout, s); err == nil {
-			return t, true
+			return moment{t}, true
 		}
 	}
-	return time.Time{}, false
+	return moment{}, false
 }
 
 // literalTest compares texts that have one form only: true and false, and strict base64.

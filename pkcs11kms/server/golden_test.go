@@ -235,7 +235,8 @@ func (g *golden) requireAnswer(t *testing.T, got reply) {
 func pattern(text string) string {
 	text = regexp.QuoteMeta(text)
 	for name, expression := range map[string]string{
-		"uuid": `[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`, "marker": `[A-Za-z0-9_-]+`, "base64": `[A-Za-z0-9+/]{43}=`, "enum": `[A-Z0-9_]+(, [A-Z0-9_]+)*`,
+		"uuid":   `[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`,
+		"marker": `[A-Za-z0-9_-]+`, "base64": `[A-Za-z0-9+/]{43}=`, "enum": `[A-Z0-9_]+(, [A-Z0-9_]+)*`, "words": `\w+(, \w+)*`,
 	} {
 		text = strings.ReplaceAll(text, regexp.QuoteMeta("{{"+name+"}}"), expression)
 	}
