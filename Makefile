@@ -1,5 +1,5 @@
 # make run and make test do all set-up themselves; everything else expects that they ran once.
-.PHONY: build run check test bench fuzz soak flood mutants tools clean
+.PHONY: build run check test bench fuzz soak flood mutants ansible tools clean
 
 GO ?= go
 STATE_DIR ?= .pkcs11kms-dev
@@ -57,6 +57,11 @@ soak: tools
 FLOOD ?= 30s
 flood: tools
 	PKCS11KMS_FLOOD=$(FLOOD) $(GO) test -run Flood -timeout 0 -v ./test
+
+# Ansible's module for keys, against a server. Its Debian package is large.
+ansible: build
+	sh softhsm/install.sh $(call missing,command -v ansible-playbook,ansible) $(call missing,/usr/bin/python3 -c 'import boto3',python3-boto3)
+	sh test/clients/ansible.sh bin/pkcs11kms
 
 FUZZTIME ?= 30s
 fuzz:
