@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -209,9 +210,9 @@ var accessKeyIDPattern = regexp.MustCompile(`^\w+$`)
 
 // readAccessKey reads an access key that is not deleted, of that owner unless it is the zero PrincipalName.
 func (b *Bridge) readAccessKey(ctx context.Context, owner PrincipalName, id string) (record keystore.AccessKey, version uint64, err error) {
-	var v violations
-	v.text("accessKeyId", &id, 16, 128, accessKeyIDPattern)
-	if err := v.iamErr(); err != nil {
+	var v form.Violations
+	v.Text("accessKeyId", id, 16, 128, accessKeyIDPattern)
+	if err := iamInvalid(v); err != nil {
 		return keystore.AccessKey{}, 0, err
 	}
 	var o keyOwner

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
@@ -40,16 +39,6 @@ func decodeAlias(rec keystore.Record) (*aliasRecord, error) {
 	return &aliasRecord{record: record, version: rec.Version}, err
 }
 
-var aliasPattern = regexp.MustCompile(`^[a-zA-Z0-9:/_-]+$`)
-
-func (v *violations) aliasName(name *string) {
-	if name == nil {
-		v.add("null", "aliasName", "not be null")
-		return
-	}
-	v.text("aliasName", name, 1, 256, aliasPattern)
-}
-
 // checkAliasName applies what the real service asks of a name beyond the pattern of its model.
 func checkAliasName(name string) error {
 	rest, ok := strings.CutPrefix(name, keyid.AliasPrefix)
@@ -72,14 +61,6 @@ func (c *Client) checkTarget(target *string) error {
 	return nil
 }
 
-func (v *violations) targetKeyID(id *string) {
-	if id == nil {
-		v.add("null", "targetKeyId", "not be null")
-		return
-	}
-	v.text("targetKeyId", id, 1, 2048, nil)
-}
-
 // CreateAlias gives a key another name, beginning with alias/. It can be used at once wherever a KeyId may be an alias.
 func (c *Client) CreateAlias(ctx context.Context, in *kms.CreateAliasInput, optFns ...func(*kms.Options)) (*kms.CreateAliasOutput, error) {
 	c, in, err := begin(c, in, optFns)
@@ -96,12 +77,6 @@ func (c *Client) CreateAlias(ctx context.Context, in *kms.CreateAliasInput, optF
 }
 
 func (c *Client) checkAliasInput(name, target *string) error {
-	var v violations
-	v.aliasName(name)
-	v.targetKeyID(target)
-	if err := v.err(); err != nil {
-		return err
-	}
 	if err := checkAliasName(*name); err != nil {
 		return err
 	}
@@ -207,11 +182,6 @@ func (c *Client) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput, optF
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.aliasName(in.AliasName)
-	if err := v.err(); err != nil {
-		return nil, err
-	}
 	if err := checkAliasName(*in.AliasName); err != nil {
 		return nil, err
 	}
@@ -259,12 +229,6 @@ func (c *Client) deleteAlias(ctx context.Context, name string, w witness) error 
 func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optFns ...func(*kms.Options)) (*kms.ListAliasesOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.page(in.Limit, in.Marker)
-	v.text("keyId", in.KeyId, 1, 2048, nil)
-	if err := v.err(); err != nil {
 		return nil, err
 	}
 	out := &kms.ListAliasesOutput{Aliases: []types.AliasListEntry{}}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
 // Client answers the operations of AWS KMS for one region in the name of one Caller. Its methods have the signatures
@@ -88,13 +90,17 @@ func (c *Client) with(optFns []func(*kms.Options)) (*Client, error) {
 	return other.As(c.caller), nil
 }
 
-// begin is the first step of every operation: the SDK's option functions, and no input for an empty one.
+// begin is the first step of every operation: the SDK's option functions, no input for an empty one, and the constraints of
+// the API model.
 func begin[In any](c *Client, in *In, optFns []func(*kms.Options)) (*Client, *In, error) {
 	c, err := c.with(optFns)
+	if err != nil {
+		return nil, nil, err
+	}
 	if in == nil {
 		in = new(In)
 	}
-	return c, in, err
+	return c, in, form.Check(in).Err()
 }
 
 // outcome is the last step of an operation: no output beside an error.

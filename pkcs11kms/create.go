@@ -106,19 +106,6 @@ func givenCreate(in *kms.CreateKeyInput) map[string][]string {
 
 // checkCreateKey checks the form of each member, then the rules between members.
 func checkCreateKey(in *kms.CreateKeyInput) error {
-	var v violations
-	v.hidden("policy", in.Policy, 1, policyModelLimit, policyPattern)
-	v.text("description", in.Description, 0, 8192, nil)
-	enum(&v, "keyUsage", in.KeyUsage, in.KeyUsage.Values())
-	enum(&v, "customerMasterKeySpec", in.CustomerMasterKeySpec, in.CustomerMasterKeySpec.Values())
-	enum(&v, "keySpec", in.KeySpec, in.KeySpec.Values())
-	enum(&v, "origin", in.Origin, in.Origin.Values())
-	v.text("customKeyStoreId", in.CustomKeyStoreId, 1, 64, nil)
-	v.tags(in.Tags)
-	v.text("xksKeyId", in.XksKeyId, 1, 128, nil)
-	if err := v.err(); err != nil {
-		return err
-	}
 	if in.KeySpec != "" && in.CustomerMasterKeySpec != "" {
 		return validationError("You cannot specify KeySpec and CustomerMasterKeySpec in the same request. " +
 			"CustomerMasterKeySpec is deprecated.")

@@ -43,12 +43,6 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDel
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.keyID(in.KeyId)
-	v.number("pendingWindowInDays", in.PendingWindowInDays, 1, 365)
-	if err := v.err(); err != nil {
-		return nil, err
-	}
 	days := int32(defaultPendingWindow)
 	if in.PendingWindowInDays != nil {
 		days = *in.PendingWindowInDays
@@ -80,11 +74,6 @@ func givenWindow(days int32) map[string][]string {
 func (c *Client) CancelKeyDeletion(ctx context.Context, in *kms.CancelKeyDeletionInput, optFns ...func(*kms.Options)) (*kms.CancelKeyDeletionOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.keyID(in.KeyId)
-	if err := v.err(); err != nil {
 		return nil, err
 	}
 	var out *kms.CancelKeyDeletionOutput

@@ -32,7 +32,11 @@ func minimal(keyID string) func(reflect.Value) {
 		"MacAlgorithm": types.MacAlgorithmSpecHmacSha256, "SigningAlgorithm": types.SigningAlgorithmSpecEcdsaSha256,
 		"Signature": []byte("s"), "KeyUsage": types.KeyUsageTypeGenerateVerifyMac,
 		"Description": ptr("d"), "Tags": []types.Tag{{TagKey: ptr("k"), TagValue: ptr("v")}}, "TagKeys": []string{"k"},
-		"NumberOfBytes": ptrTo(int32(8)),
+		"NumberOfBytes": ptrTo(int32(8)), "GrantId": ptr("g"), "RetiringPrincipal": ptr("arn:aws:iam::111122223333:role/r"),
+		"Plaintext": []byte("p"), "PublicKey": []byte("p"), "ImportToken": []byte("t"), "EncryptedKeyMaterial": []byte("m"),
+		"SharedSecretCiphertextBlob": []byte("c"), "KeyPairSpec": types.DataKeyPairSpecRsa2048,
+		"KeyAgreementAlgorithm": types.KeyAgreementAlgorithmSpecEcdh, "EncapsulationAlgorithm": types.EncapsulationAlgorithmSpecMlKem,
+		"WrappingAlgorithm": types.AlgorithmSpecRsaesOaepSha256, "WrappingKeySpec": types.WrappingKeySpecRsa2048,
 	}
 	return func(in reflect.Value) {
 		for name, value := range values {
@@ -70,7 +74,7 @@ func fillAll(op, keyID string, c *Client) func(reflect.Value) {
 
 // namesKey tells whether an operation is decided on a key.
 func namesKey(op string) bool {
-	return !slices.Contains([]string{"CreateKey", "ListKeys", "ListAliases", "GenerateRandom", "DeleteAlias"}, op)
+	return !slices.Contains([]string{"CreateKey", "ListKeys", "ListAliases", "GenerateRandom", "DeleteAlias", "ListRetirableGrants"}, op)
 }
 
 func TestNobodyIsDeniedEverything(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
 // The operations of AWS IAM on users and roles. The state directory is their permission: no caller is asked for.
@@ -73,9 +74,9 @@ func (n PrincipalName) check() error {
 }
 
 func checkName(member, name string, most int) error {
-	var v violations
-	v.text(member, &name, 1, most, nil)
-	if err := v.iamErr(); err != nil {
+	var v form.Violations
+	v.Text(member, name, 1, most, nil)
+	if err := iamInvalid(v); err != nil {
 		return err
 	}
 	if !namePattern.MatchString(name) {
@@ -85,14 +86,14 @@ func checkName(member, name string, most int) error {
 }
 
 func (o PrincipalOptions) check(t keystore.PrincipalType) error {
-	var v violations
-	v.text("path", &o.Path, 1, 512, nil)
-	v.hidden("description", &o.Description, 0, 1000, descriptionPattern)
+	var v form.Violations
+	v.Text("path", o.Path, 1, 512, nil)
+	v.Hidden("description", o.Description, 0, 1000, descriptionPattern)
 	if o.TrustPolicy != "" {
-		v.hidden("assumeRolePolicyDocument", &o.TrustPolicy, 1, policyModelLimit, policyPattern)
+		v.Hidden("assumeRolePolicyDocument", o.TrustPolicy, 1, policyModelLimit, policyPattern)
 	}
-	v.iamTags(o.Tags)
-	if err := v.iamErr(); err != nil {
+	iamTags(&v, o.Tags)
+	if err := iamInvalid(v); err != nil {
 		return err
 	}
 	if !pathPattern.MatchString(o.Path) {
@@ -235,9 +236,9 @@ func (b *Bridge) GetPrincipal(ctx context.Context, name PrincipalName) (Principa
 // ListPrincipals returns the users or the roles whose path begins with pathPrefix, ordered by name. The empty prefix means
 // all of them.
 func (b *Bridge) ListPrincipals(ctx context.Context, t keystore.PrincipalType, pathPrefix string) ([]Principal, error) {
-	var v violations
-	v.text("pathPrefix", &pathPrefix, 0, 512, nil)
-	if err := v.iamErr(); err != nil {
+	var v form.Violations
+	v.Text("pathPrefix", pathPrefix, 0, 512, nil)
+	if err := iamInvalid(v); err != nil {
 		return nil, err
 	}
 	if pathPrefix != "" && !pathPrefixPattern.MatchString(pathPrefix) {

@@ -6,6 +6,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
 // The error codes of AWS IAM, which are others than those of AWS KMS for the same things.
@@ -21,6 +22,14 @@ const (
 
 func iamError(code, format string, args ...any) error {
 	return &smithy.GenericAPIError{Code: code, Message: fmt.Sprintf(format, args...), Fault: smithy.FaultClient}
+}
+
+// iamInvalid is the answer to an input of which the form is wrong, or nil.
+func iamInvalid(v form.Violations) error {
+	if len(v) == 0 {
+		return nil
+	}
+	return iamError(iamValidation, "%s", v)
 }
 
 func noSuchPrincipal(name PrincipalName) error {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
@@ -27,9 +28,9 @@ func checkInlineName(name string) error { return checkName("policyName", name, 1
 // 2,048 characters, a role's 10,240, blanks not counted (LimitExceeded). It counts at once in this process, within a second
 // in every other.
 func (b *Bridge) PutPrincipalPolicy(ctx context.Context, name PrincipalName, policyName, document string) error {
-	var v violations
-	v.hidden("policyDocument", &document, 1, policyModelLimit, policyPattern)
-	if err := v.iamErr(); err != nil {
+	var v form.Violations
+	v.Hidden("policyDocument", document, 1, policyModelLimit, policyPattern)
+	if err := iamInvalid(v); err != nil {
 		return err
 	}
 	if err := checkInlineName(policyName); err != nil {

@@ -8,22 +8,23 @@ import (
 	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
 const maxPrincipalTags = 50
 
 var (
-	iamTagKeyPattern   = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]+$`)
-	iamTagValuePattern = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
+	iamTagKeyPattern   = regexp.MustCompile(`^` + tagCharacters + `+$`)
+	iamTagValuePattern = tagPattern
 )
 
 // iamTags checks the form of a list of tags by the rules of AWS IAM, which are tighter than those of AWS KMS.
-func (v *violations) iamTags(tags []keystore.Tag) {
-	v.lengthOf("", "tags", len(tags), 0, maxPrincipalTags)
+func iamTags(v *form.Violations, tags []keystore.Tag) {
+	v.Length("tags", len(tags), 0, maxPrincipalTags)
 	for i, tag := range tags {
 		path := fmt.Sprintf("tags.%d.member.", i+1)
-		v.text(path+"key", &tag.Key, 1, 128, iamTagKeyPattern)
-		v.text(path+"value", &tag.Value, 0, 256, iamTagValuePattern)
+		v.Text(path+"key", tag.Key, 1, 128, iamTagKeyPattern)
+		v.Text(path+"value", tag.Value, 0, 256, iamTagValuePattern)
 	}
 }
 
@@ -50,9 +51,9 @@ func withPrincipalTags(t keystore.PrincipalType, have, add []keystore.Tag) ([]ke
 
 // TagPrincipal adds tags to a user or role, or gives those that it has another value.
 func (b *Bridge) TagPrincipal(ctx context.Context, name PrincipalName, tags []keystore.Tag) error {
-	var v violations
-	v.iamTags(tags)
-	if err := v.iamErr(); err != nil {
+	var v form.Violations
+	iamTags(&v, tags)
+	if err := iamInvalid(v); err != nil {
 		return err
 	}
 	return b.changePrincipal(ctx, name, func(record *keystore.Principal) (err error) {
@@ -63,12 +64,12 @@ func (b *Bridge) TagPrincipal(ctx context.Context, name PrincipalName, tags []ke
 
 // UntagPrincipal removes tags by their keys, in whatever case. Those that there are not are ignored.
 func (b *Bridge) UntagPrincipal(ctx context.Context, name PrincipalName, keys []string) error {
-	var v violations
-	v.lengthOf("", "tagKeys", len(keys), 0, maxPrincipalTags)
+	var v form.Violations
+	v.Length("tagKeys", len(keys), 0, maxPrincipalTags)
 	for i := range keys {
-		v.text(fmt.Sprintf("tagKeys.%d.member", i+1), &keys[i], 1, 128, iamTagKeyPattern)
+		v.Text(fmt.Sprintf("tagKeys.%d.member", i+1), keys[i], 1, 128, iamTagKeyPattern)
 	}
-	if err := v.iamErr(); err != nil {
+	if err := iamInvalid(v); err != nil {
 		return err
 	}
 	return b.changePrincipal(ctx, name, func(record *keystore.Principal) error {

@@ -27,12 +27,6 @@ func (c *Client) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, optF
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.keyID(in.KeyId)
-	v.grantTokens(in.GrantTokens)
-	if err := v.err(); err != nil {
-		return nil, err
-	}
 	var out *kms.DescribeKeyOutput
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens}
 	err = c.guard(ctx, &opDescribeKey, req, func(_ context.Context, k *key) error {
@@ -47,11 +41,6 @@ func (c *Client) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, optF
 func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...func(*kms.Options)) (*kms.ListKeysOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.page(in.Limit, in.Marker)
-	if err := v.err(); err != nil {
 		return nil, err
 	}
 	out := &kms.ListKeysOutput{Keys: []types.KeyListEntry{}}
@@ -97,11 +86,6 @@ func (c *Client) DisableKey(ctx context.Context, in *kms.DisableKeyInput, optFns
 }
 
 func (c *Client) setState(ctx context.Context, op *operation, keyID *string, state keystore.KeyState) error {
-	var v violations
-	v.keyID(keyID)
-	if err := v.err(); err != nil {
-		return err
-	}
 	return c.change(ctx, op, request{keyID: keyID}, func(record *keystore.Key) error {
 		record.State = state
 		return nil
@@ -124,15 +108,6 @@ func (c *Client) change(ctx context.Context, op *operation, req request, edit fu
 func (c *Client) UpdateKeyDescription(ctx context.Context, in *kms.UpdateKeyDescriptionInput, optFns ...func(*kms.Options)) (*kms.UpdateKeyDescriptionOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.keyID(in.KeyId)
-	if in.Description == nil {
-		v.add("null", "description", "not be null")
-	}
-	v.text("description", in.Description, 0, 8192, nil)
-	if err := v.err(); err != nil {
 		return nil, err
 	}
 	err = c.change(ctx, &opUpdateKeyDescription, request{keyID: in.KeyId}, func(record *keystore.Key) error {

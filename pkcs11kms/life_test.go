@@ -229,3 +229,33 @@ func TestRates(t *testing.T) {
 	clk.Advance(200 * time.Millisecond)
 	mustCreate(t, c, types.KeySpecHmac256)
 }
+
+// A new tag is made of the characters that AWS documents for tags; what a key got before that rule was held stays readable, and
+// can be removed.
+func TestTagsAreMadeOfTheirCharacters(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	const text = "A tag has a character that tags may not have. Use letters, digits, blanks and + - = . _ : / @"
+	for _, bad := range []string{"\x00", "a\x1b[31m", "a\nb", "a\tb", "*", "a*", "a,b", "(", "\"", "\\", "é\u0301", "\u200b", "\u202e", "\U0001f600", "a\r"} {
+		requireAPIError(t, tagWith(t, c, key.KeyId, bad, "v"), "TagException", text)
+		requireAPIError(t, tagWith(t, c, key.KeyId, "k", bad), "TagException", text)
+		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac,
+			Tags: []types.Tag{{TagKey: ptr("k"), TagValue: &bad}}})
+		requireAPIError(t, err, "TagException", text)
+	}
+	require.Empty(t, tagsOf(t, c, key.KeyId))
+	for _, good := range []string{"Team 1", "a+b-c=d.e_f:g/h@i", "Übung", "部門", "٣", " "} {
+		require.NoError(t, tagWith(t, c, key.KeyId, good, good))
+	}
+
+	record, version := storedKey(t, c, key.KeyId)
+	record.Tags = []keystore.Tag{{Key: "esc\x1b", Value: "*"}, {Key: "k", Value: "v"}}
+	_, err := c.bridge.cache.commit(t.Context(), record.Put(version))
+	require.NoError(t, err)
+	require.Equal(t, []string{"esc\x1b=*", "k=v"}, tagsOf(t, c, key.KeyId))
+	require.NoError(t, tagWith(t, c, key.KeyId, "k", "w"))
+	require.Equal(t, []string{"esc\x1b=*", "k=w"}, tagsOf(t, c, key.KeyId))
+	_, err = c.UntagResource(t.Context(), &kms.UntagResourceInput{KeyId: key.KeyId, TagKeys: []string{"esc\x1b"}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"k=w"}, tagsOf(t, c, key.KeyId))
+}

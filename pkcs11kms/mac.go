@@ -22,12 +22,6 @@ func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optF
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.macMembers(in.Message, in.KeyId, in.MacAlgorithm)
-	v.grantTokens(in.GrantTokens)
-	if err := v.err(); err != nil {
-		return nil, err
-	}
 	var out *kms.GenerateMacOutput
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}
 	err = c.guard(ctx, &opGenerateMac, req, func(ctx context.Context, k *key) error {
@@ -49,13 +43,6 @@ func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optF
 func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns ...func(*kms.Options)) (*kms.VerifyMacOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.macMembers(in.Message, in.KeyId, in.MacAlgorithm)
-	v.blob("mac", in.Mac, 1, 6144)
-	v.grantTokens(in.GrantTokens)
-	if err := v.err(); err != nil {
 		return nil, err
 	}
 	var out *kms.VerifyMacOutput

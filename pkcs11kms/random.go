@@ -14,12 +14,6 @@ func (c *Client) GenerateRandom(ctx context.Context, in *kms.GenerateRandomInput
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.number("numberOfBytes", in.NumberOfBytes, 1, 1024)
-	v.text("customKeyStoreId", in.CustomKeyStoreId, 1, 64, nil)
-	if err := v.err(); err != nil {
-		return nil, err
-	}
 	if in.NumberOfBytes == nil {
 		return nil, validationError("NumberOfBytes is required.")
 	}

@@ -2,14 +2,17 @@ package pkcs11kms
 
 import (
 	"context"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
-// The operations in this file exist for kinds of keys that this service does not make. They find the key and check its
-// state, and then refuse it as the real service refuses an HMAC key or a signing key.
+// The operations in this file exist for kinds of keys that this service does not make. They check the form of the whole input,
+// find the key, check its state, and then refuse it as the real service refuses an HMAC key or a signing key.
 
 var (
 	opEncrypt                             = refusedUsage("Encrypt", types.KeyUsageTypeEncryptDecrypt)
@@ -38,19 +41,9 @@ func refusedUsage(name string, usage types.KeyUsageType) operation {
 }
 
 // refuse runs an operation that ends in a refusal whatever the key is.
-func refuse[Out any](ctx context.Context, c *Client, optFns []func(*kms.Options), op *operation, keyID *string, grantTokens []string, because func(*key) error) (*Out, error) {
-	c, err := c.with(optFns)
-	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.keyID(keyID)
-	v.grantTokens(grantTokens)
-	if err := v.err(); err != nil {
-		return nil, err
-	}
-	err = c.guard(ctx, op, request{keyID: keyID, grantTokens: grantTokens}, func(_ context.Context, k *key) error { return because(k) })
-	return nil, err
+func refuse[Out any](ctx context.Context, c *Client, op *operation, keyID *string, grantTokens []string, because func(*key) error) (*Out, error) {
+	req := request{keyID: keyID, grantTokens: grantTokens}
+	return nil, c.guard(ctx, op, req, func(_ context.Context, k *key) error { return because(k) })
 }
 
 // otherKind refuses a key that has the right usage after all: a record that a newer version of the program wrote.
@@ -64,132 +57,160 @@ func notExternal(k *key) error {
 	return unsupported("%s origin is %s which is not valid for this operation.", k.arn, k.record.Origin)
 }
 
+// checkCiphertext holds what the model leaves to the operation: without the modifier there must be a ciphertext.
+func checkCiphertext(ciphertext []byte, modifiers []types.DryRunModifierType) error {
+	var v form.Violations
+	if ciphertext == nil && !slices.Contains(modifiers, types.DryRunModifierTypeIgnoreCiphertext) {
+		v.Null("ciphertextBlob")
+	}
+	return v.Err()
+}
+
 // Encrypt refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) Encrypt(ctx context.Context, in *kms.EncryptInput, optFns ...func(*kms.Options)) (*kms.EncryptOutput, error) {
-	if in == nil {
-		in = &kms.EncryptInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.EncryptOutput](ctx, c, optFns, &opEncrypt, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.EncryptOutput](ctx, c, &opEncrypt, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // ReEncrypt refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) ReEncrypt(ctx context.Context, in *kms.ReEncryptInput, optFns ...func(*kms.Options)) (*kms.ReEncryptOutput, error) {
-	if in == nil {
-		in = &kms.ReEncryptInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.ReEncryptOutput](ctx, c, optFns, &opReEncrypt, in.DestinationKeyId, in.GrantTokens, otherKind)
+	if err := checkCiphertext(in.CiphertextBlob, in.DryRunModifiers); err != nil {
+		return nil, err
+	}
+	return refuse[kms.ReEncryptOutput](ctx, c, &opReEncrypt, in.DestinationKeyId, in.GrantTokens, otherKind)
 }
 
 // GenerateDataKey refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKey(ctx context.Context, in *kms.GenerateDataKeyInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyOutput, error) {
-	if in == nil {
-		in = &kms.GenerateDataKeyInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.GenerateDataKeyOutput](ctx, c, optFns, &opGenerateDataKey, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.GenerateDataKeyOutput](ctx, c, &opGenerateDataKey, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // GenerateDataKeyWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, in *kms.GenerateDataKeyWithoutPlaintextInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyWithoutPlaintextOutput, error) {
-	if in == nil {
-		in = &kms.GenerateDataKeyWithoutPlaintextInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, optFns, &opGenerateDataKeyWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, &opGenerateDataKeyWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // GenerateDataKeyPair refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKeyPair(ctx context.Context, in *kms.GenerateDataKeyPairInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyPairOutput, error) {
-	if in == nil {
-		in = &kms.GenerateDataKeyPairInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, optFns, &opGenerateDataKeyPair, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, &opGenerateDataKeyPair, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // GenerateDataKeyPairWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *kms.GenerateDataKeyPairWithoutPlaintextInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyPairWithoutPlaintextOutput, error) {
-	if in == nil {
-		in = &kms.GenerateDataKeyPairWithoutPlaintextInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, optFns, &opGenerateDataKeyPairWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, &opGenerateDataKeyPairWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // DeriveSharedSecret refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) DeriveSharedSecret(ctx context.Context, in *kms.DeriveSharedSecretInput, optFns ...func(*kms.Options)) (*kms.DeriveSharedSecretOutput, error) {
-	if in == nil {
-		in = &kms.DeriveSharedSecretInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.DeriveSharedSecretOutput](ctx, c, optFns, &opDeriveSharedSecret, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.DeriveSharedSecretOutput](ctx, c, &opDeriveSharedSecret, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // Encapsulate refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) Encapsulate(ctx context.Context, in *kms.EncapsulateInput, optFns ...func(*kms.Options)) (*kms.EncapsulateOutput, error) {
-	if in == nil {
-		in = &kms.EncapsulateInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.EncapsulateOutput](ctx, c, optFns, &opEncapsulate, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.EncapsulateOutput](ctx, c, &opEncapsulate, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // Decapsulate refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) Decapsulate(ctx context.Context, in *kms.DecapsulateInput, optFns ...func(*kms.Options)) (*kms.DecapsulateOutput, error) {
-	if in == nil {
-		in = &kms.DecapsulateInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.DecapsulateOutput](ctx, c, optFns, &opDecapsulate, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.DecapsulateOutput](ctx, c, &opDecapsulate, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // EnableKeyRotation refuses every key of this service with UnsupportedOperationException.
 func (c *Client) EnableKeyRotation(ctx context.Context, in *kms.EnableKeyRotationInput, optFns ...func(*kms.Options)) (*kms.EnableKeyRotationOutput, error) {
-	if in == nil {
-		in = &kms.EnableKeyRotationInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.EnableKeyRotationOutput](ctx, c, optFns, &opEnableKeyRotation, in.KeyId, nil, noSuchKind)
+	return refuse[kms.EnableKeyRotationOutput](ctx, c, &opEnableKeyRotation, in.KeyId, nil, noSuchKind)
 }
 
 // DisableKeyRotation refuses every key of this service with UnsupportedOperationException.
 func (c *Client) DisableKeyRotation(ctx context.Context, in *kms.DisableKeyRotationInput, optFns ...func(*kms.Options)) (*kms.DisableKeyRotationOutput, error) {
-	if in == nil {
-		in = &kms.DisableKeyRotationInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.DisableKeyRotationOutput](ctx, c, optFns, &opDisableKeyRotation, in.KeyId, nil, noSuchKind)
+	return refuse[kms.DisableKeyRotationOutput](ctx, c, &opDisableKeyRotation, in.KeyId, nil, noSuchKind)
 }
 
 // RotateKeyOnDemand refuses every key of this service with UnsupportedOperationException.
 func (c *Client) RotateKeyOnDemand(ctx context.Context, in *kms.RotateKeyOnDemandInput, optFns ...func(*kms.Options)) (*kms.RotateKeyOnDemandOutput, error) {
-	if in == nil {
-		in = &kms.RotateKeyOnDemandInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, optFns, &opRotateKeyOnDemand, in.KeyId, nil, noSuchKind)
+	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, &opRotateKeyOnDemand, in.KeyId, nil, noSuchKind)
 }
 
 // ListKeyRotations refuses every key of this service with UnsupportedOperationException.
 func (c *Client) ListKeyRotations(ctx context.Context, in *kms.ListKeyRotationsInput, optFns ...func(*kms.Options)) (*kms.ListKeyRotationsOutput, error) {
-	if in == nil {
-		in = &kms.ListKeyRotationsInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.ListKeyRotationsOutput](ctx, c, optFns, &opListKeyRotations, in.KeyId, nil, noSuchKind)
+	return refuse[kms.ListKeyRotationsOutput](ctx, c, &opListKeyRotations, in.KeyId, nil, noSuchKind)
 }
 
 // GetParametersForImport refuses every key that the token made with UnsupportedOperationException.
 func (c *Client) GetParametersForImport(ctx context.Context, in *kms.GetParametersForImportInput, optFns ...func(*kms.Options)) (*kms.GetParametersForImportOutput, error) {
-	if in == nil {
-		in = &kms.GetParametersForImportInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.GetParametersForImportOutput](ctx, c, optFns, &opGetParametersForImport, in.KeyId, nil, notExternal)
+	return refuse[kms.GetParametersForImportOutput](ctx, c, &opGetParametersForImport, in.KeyId, nil, notExternal)
 }
 
 // ImportKeyMaterial refuses every key that the token made with UnsupportedOperationException.
 func (c *Client) ImportKeyMaterial(ctx context.Context, in *kms.ImportKeyMaterialInput, optFns ...func(*kms.Options)) (*kms.ImportKeyMaterialOutput, error) {
-	if in == nil {
-		in = &kms.ImportKeyMaterialInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.ImportKeyMaterialOutput](ctx, c, optFns, &opImportKeyMaterial, in.KeyId, nil, notExternal)
+	return refuse[kms.ImportKeyMaterialOutput](ctx, c, &opImportKeyMaterial, in.KeyId, nil, notExternal)
 }
 
 // DeleteImportedKeyMaterial refuses every key that the token made with UnsupportedOperationException.
 func (c *Client) DeleteImportedKeyMaterial(ctx context.Context, in *kms.DeleteImportedKeyMaterialInput, optFns ...func(*kms.Options)) (*kms.DeleteImportedKeyMaterialOutput, error) {
-	if in == nil {
-		in = &kms.DeleteImportedKeyMaterialInput{}
+	c, in, err := begin(c, in, optFns)
+	if err != nil {
+		return nil, err
 	}
-	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, optFns, &opDeleteImportedKeyMaterial, in.KeyId, nil, notExternal)
+	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, &opDeleteImportedKeyMaterial, in.KeyId, nil, notExternal)
 }
 
 // Decrypt refuses every ciphertext: this service never made one. Without a KeyId, as for a symmetric key, no key is looked
@@ -199,29 +220,20 @@ func (c *Client) Decrypt(ctx context.Context, in *kms.DecryptInput, optFns ...fu
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.blob("ciphertextBlob", in.CiphertextBlob, 1, 6144)
-	v.text("keyId", in.KeyId, 1, 2048, nil)
-	v.grantTokens(in.GrantTokens)
-	if err := v.err(); err != nil {
+	if err := checkCiphertext(in.CiphertextBlob, in.DryRunModifiers); err != nil {
 		return nil, err
 	}
 	foreign := func() error { return &types.InvalidCiphertextException{} }
 	if in.KeyId == nil {
 		return nil, c.guardAccount(ctx, &opDecrypt, request{}, func(context.Context, witness) error { return foreign() })
 	}
-	return refuse[kms.DecryptOutput](ctx, c, nil, &opDecrypt, in.KeyId, in.GrantTokens, func(*key) error { return foreign() })
+	return refuse[kms.DecryptOutput](ctx, c, &opDecrypt, in.KeyId, in.GrantTokens, func(*key) error { return foreign() })
 }
 
 // GetKeyRotationStatus tells that the key does not rotate: HMAC keys and signing keys never do.
 func (c *Client) GetKeyRotationStatus(ctx context.Context, in *kms.GetKeyRotationStatusInput, optFns ...func(*kms.Options)) (*kms.GetKeyRotationStatusOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.keyID(in.KeyId)
-	if err := v.err(); err != nil {
 		return nil, err
 	}
 	out := &kms.GetKeyRotationStatusOutput{}

@@ -30,12 +30,6 @@ func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*km
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.signMembers(in.Message, in.KeyId, in.SigningAlgorithm, in.MessageType)
-	v.grantTokens(in.GrantTokens)
-	if err := v.err(); err != nil {
-		return nil, err
-	}
 	if err := checkMessage(in.SigningAlgorithm, in.MessageType, in.Message); err != nil {
 		return nil, err
 	}
@@ -72,13 +66,6 @@ func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
 func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func(*kms.Options)) (*kms.VerifyOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.signMembers(in.Message, in.KeyId, in.SigningAlgorithm, in.MessageType)
-	v.blob("signature", in.Signature, 1, 6144)
-	v.grantTokens(in.GrantTokens)
-	if err := v.err(); err != nil {
 		return nil, err
 	}
 	if err := checkMessage(in.SigningAlgorithm, in.MessageType, in.Message); err != nil {
@@ -119,12 +106,6 @@ func (c *Client) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, op
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.keyID(in.KeyId)
-	v.grantTokens(in.GrantTokens)
-	if err := v.err(); err != nil {
-		return nil, err
-	}
 	var out *kms.GetPublicKeyOutput
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens}
 	err = c.guard(ctx, &opGetPublicKey, req, func(_ context.Context, k *key) error {
@@ -142,13 +123,6 @@ func (c *Client) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, op
 		return nil
 	})
 	return outcome(out, err)
-}
-
-func (v *violations) signMembers(message []byte, keyID *string, algorithm types.SigningAlgorithmSpec, kind types.MessageType) {
-	v.blob("message", message, 1, 4096)
-	v.keyID(keyID)
-	enum(v, "messageType", kind, kind.Values())
-	requiredEnum(v, "signingAlgorithm", algorithm, algorithm.Values())
 }
 
 // messageType returns the type with its default.

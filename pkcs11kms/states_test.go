@@ -89,7 +89,7 @@ func answerOf(t *testing.T, c *Client, op, keyID string) string {
 	return api.ErrorCode() + ": " + api.ErrorMessage()
 }
 
-var namesNoKey = map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true, "DeleteAlias": true}
+var namesNoKey = map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true, "DeleteAlias": true, "ListRetirableGrants": true}
 
 // cell is a row of the state table: the answer in each state.
 type cell struct{ enabled, disabled, pending string }
@@ -99,6 +99,7 @@ type cell struct{ enabled, disabled, pending string }
 func stateTable(usage types.KeyUsageType) map[string]cell {
 	const ok, off, pend, notPend = "ok", "DisabledException: %ARN% is disabled.", "KMSInvalidStateException: %ARN% is pending deletion.",
 		"KMSInvalidStateException: %ARN% is not pending deletion."
+	const noGrant = "NotFoundException: Grant ID g not found"
 	table := map[string]cell{
 		"GenerateMac":          {ok, off, pend},
 		"VerifyMac":            {"KMSInvalidMacException: ", off, pend},
@@ -121,6 +122,9 @@ func stateTable(usage types.KeyUsageType) map[string]cell {
 		"DisableKey":           {ok, ok, pend},
 		"ScheduleKeyDeletion":  {ok, ok, pend},
 		"CancelKeyDeletion":    {notPend, notPend, ok},
+		"ListGrants":           {ok, ok, ok},
+		"RetireGrant":          {noGrant, noGrant, noGrant},
+		"RevokeGrant":          {noGrant, noGrant, noGrant},
 	}
 	for op, answer := range refusals(usage, "%ARN%") {
 		table[op] = cell{answer, off, pend}

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -35,10 +37,8 @@ type MACStream struct {
 // when its key is disabled. Tokens whose module is known to crash in multi-part operations answer
 // UnsupportedOperationException.
 func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAlgorithmSpec) (*MACStream, error) {
-	var v violations
-	v.keyID(&keyID)
-	requiredEnum(&v, "macAlgorithm", algorithm, algorithm.Values())
-	if err := v.err(); err != nil {
+	asked := kms.GenerateMacInput{KeyId: &keyID, MacAlgorithm: algorithm, Message: []byte{0}} // one that there is
+	if err := form.Check(&asked).Err(); err != nil {
 		return nil, err
 	}
 	s := &MACStream{client: c, ctx: ctx, req: request{keyID: &keyID, algorithm: algorithm}}

@@ -2,7 +2,7 @@ package pkcs11kms
 
 import (
 	"context"
-	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -19,19 +19,20 @@ var (
 	opListResourceTags = operation{name: "ListResourceTags"}
 )
 
-// tags checks the form of a list of tags.
-func (v *violations) tags(tags []types.Tag) {
-	for i, tag := range tags {
-		path := fmt.Sprintf("tags.%d.member.", i+1)
-		if tag.TagKey == nil {
-			v.add("null", path+"tagKey", "not be null")
-		}
-		v.text(path+"tagKey", tag.TagKey, 1, 128, nil)
-		if tag.TagValue == nil {
-			v.add("null", path+"tagValue", "not be null")
-		}
-		v.text(path+"tagValue", tag.TagValue, 0, 256, nil)
+// tagCharacters are what the tags of keys, users and roles are made of (general rules of AWS for tags).
+const tagCharacters = `[\p{L}\p{Z}\p{N}_.:/=+\-@]`
+
+var tagPattern = regexp.MustCompile(`^` + tagCharacters + `*$`)
+
+// checkTag applies what the real service asks of a new tag beyond the API model. Tags that a key has already are left alone.
+func checkTag(tag types.Tag) error {
+	if reservedTag(*tag.TagKey) {
+		return tagError("Tags beginning with aws: are reserved")
 	}
+	if !tagPattern.MatchString(*tag.TagKey) || !tagPattern.MatchString(*tag.TagValue) {
+		return tagError("A tag has a character that tags may not have. Use letters, digits, blanks and + - = . _ : / @")
+	}
+	return nil
 }
 
 // withTags returns the tags of a key after some were added or given another value, ordered by key.
@@ -46,8 +47,8 @@ func withTags(have []keystore.Tag, add []types.Tag, most int) ([]keystore.Tag, e
 			return nil, tagError("Duplicate tag keys")
 		}
 		seen[*tag.TagKey] = true
-		if reservedTag(*tag.TagKey) {
-			return nil, tagError("Tags beginning with aws: are reserved")
+		if err := checkTag(tag); err != nil {
+			return nil, err
 		}
 		all = slices.DeleteFunc(all, func(t keystore.Tag) bool { return t.Key == *tag.TagKey })
 		all = append(all, keystore.Tag{Key: *tag.TagKey, Value: *tag.TagValue})
@@ -71,15 +72,6 @@ func (c *Client) TagResource(ctx context.Context, in *kms.TagResourceInput, optF
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.keyID(in.KeyId)
-	if in.Tags == nil {
-		v.add("null", "tags", "not be null")
-	}
-	v.tags(in.Tags)
-	if err := v.err(); err != nil {
-		return nil, err
-	}
 	err = c.change(ctx, &opTagResource, request{keyID: in.KeyId, given: givenTags(in.Tags)}, func(record *keystore.Key) error {
 		var err error
 		record.Tags, err = withTags(record.Tags, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
@@ -92,17 +84,6 @@ func (c *Client) TagResource(ctx context.Context, in *kms.TagResourceInput, optF
 func (c *Client) UntagResource(ctx context.Context, in *kms.UntagResourceInput, optFns ...func(*kms.Options)) (*kms.UntagResourceOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.keyID(in.KeyId)
-	if in.TagKeys == nil {
-		v.add("null", "tagKeys", "not be null")
-	}
-	for i := range in.TagKeys {
-		v.text(fmt.Sprintf("tagKeys.%d.member", i+1), &in.TagKeys[i], 1, 128, nil)
-	}
-	if err := v.err(); err != nil {
 		return nil, err
 	}
 	err = c.change(ctx, &opUntagResource, request{keyID: in.KeyId, given: map[string][]string{"aws:tagkeys": in.TagKeys}}, func(record *keystore.Key) error {
@@ -119,12 +100,6 @@ func (c *Client) UntagResource(ctx context.Context, in *kms.UntagResourceInput, 
 func (c *Client) ListResourceTags(ctx context.Context, in *kms.ListResourceTagsInput, optFns ...func(*kms.Options)) (*kms.ListResourceTagsOutput, error) {
 	c, in, err := begin(c, in, optFns)
 	if err != nil {
-		return nil, err
-	}
-	var v violations
-	v.keyID(in.KeyId)
-	v.page(in.Limit, in.Marker)
-	if err := v.err(); err != nil {
 		return nil, err
 	}
 	out := &kms.ListResourceTagsOutput{Tags: []types.Tag{}}

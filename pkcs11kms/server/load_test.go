@@ -92,7 +92,7 @@ func (f *fixture) bad(t *testing.T, url string) []exchangeKind {
 		{f.request(t, url, "VerifyMac", "{"+members+`,"Mac":"AAAA"}`), 400, `{"__type":"KMSInvalidMacException"}`},
 		{f.request(t, url, "GenerateMac", "{"+members), 400, "SerializationException"},
 		{f.request(t, url, "DescribeKey", `{"KeyId":"none"}`), 400, "NotFoundException"},
-		{f.request(t, url, "ReplicateKey", "{}"), 400, "UnsupportedOperationException"},
+		{f.request(t, url, "ReplicateKey", wellFormed(t, "ReplicateKey")), 400, "UnsupportedOperationException"},
 		{f.request(t, url, "Nothing", "{}"), 400, "UnknownOperationException"},
 		{unsigned, 400, "MissingAuthenticationTokenException"},
 		{stranger, 400, "UnrecognizedClientException"},

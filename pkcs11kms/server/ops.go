@@ -2,12 +2,15 @@ package server
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"reflect"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/awsjson"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
 // handler decodes the body, notes what it is about, runs the operation and encodes its output.
@@ -42,12 +45,16 @@ var operations = map[string]handler{
 	"GetPublicKey":                        op((*pkcs11kms.Client).GetPublicKey),
 	"ImportKeyMaterial":                   op((*pkcs11kms.Client).ImportKeyMaterial),
 	"ListAliases":                         op((*pkcs11kms.Client).ListAliases),
+	"ListGrants":                          op((*pkcs11kms.Client).ListGrants),
 	"ListKeyPolicies":                     op((*pkcs11kms.Client).ListKeyPolicies),
 	"ListKeyRotations":                    op((*pkcs11kms.Client).ListKeyRotations),
 	"ListKeys":                            op((*pkcs11kms.Client).ListKeys),
 	"ListResourceTags":                    op((*pkcs11kms.Client).ListResourceTags),
+	"ListRetirableGrants":                 op((*pkcs11kms.Client).ListRetirableGrants),
 	"PutKeyPolicy":                        op((*pkcs11kms.Client).PutKeyPolicy),
 	"ReEncrypt":                           op((*pkcs11kms.Client).ReEncrypt),
+	"RetireGrant":                         op((*pkcs11kms.Client).RetireGrant),
+	"RevokeGrant":                         op((*pkcs11kms.Client).RevokeGrant),
 	"RotateKeyOnDemand":                   op((*pkcs11kms.Client).RotateKeyOnDemand),
 	"ScheduleKeyDeletion":                 op((*pkcs11kms.Client).ScheduleKeyDeletion),
 	"Sign":                                op((*pkcs11kms.Client).Sign),
@@ -61,19 +68,50 @@ var operations = map[string]handler{
 
 // refused are the other operations of the API model. They are known, so that a client learns that this service does not
 // do them, and not that it asked wrongly.
-var refused = []string{
-	"ConnectCustomKeyStore", "CreateCustomKeyStore", "CreateGrant", "DeleteCustomKeyStore", "DescribeCustomKeyStores", "DisconnectCustomKeyStore", "GetKeyLastUsage",
-	"ListGrants", "ListRetirableGrants", "ReplicateKey", "RetireGrant", "RevokeGrant", "UpdateCustomKeyStore", "UpdatePrimaryRegion",
+var refused = map[string]handler{
+	"ConnectCustomKeyStore":    refuse[kms.ConnectCustomKeyStoreInput],
+	"CreateCustomKeyStore":     refuse[kms.CreateCustomKeyStoreInput],
+	"CreateGrant":              refuse[kms.CreateGrantInput],
+	"DeleteCustomKeyStore":     refuse[kms.DeleteCustomKeyStoreInput],
+	"DescribeCustomKeyStores":  refuse[kms.DescribeCustomKeyStoresInput],
+	"DisconnectCustomKeyStore": refuse[kms.DisconnectCustomKeyStoreInput],
+	"GetKeyLastUsage":          refuse[kms.GetKeyLastUsageInput],
+	"ReplicateKey":             refuse[kms.ReplicateKeyInput],
+	"UpdateCustomKeyStore":     refuse[kms.UpdateCustomKeyStoreInput],
+	"UpdatePrimaryRegion":      refuse[kms.UpdatePrimaryRegionInput],
 }
 
-func init() {
-	for _, name := range refused {
-		operations[name] = refuse
+func init() { maps.Copy(operations, refused) }
+
+// refuse answers that the service does not do an operation, to those whose input is in order.
+func refuse[In any](_ context.Context, _ *pkcs11kms.Client, body []byte, about *subject) ([]byte, error) {
+	in, err := decode[In](body)
+	if in != nil {
+		subjectOf(reflect.TypeFor[In]()).read(in, about)
 	}
+	if err == nil {
+		err = form.Check(in).Err()
+	}
+	if err == nil {
+		err = errNotSupported
+	}
+	return nil, err
 }
 
-func refuse(context.Context, *pkcs11kms.Client, []byte, *subject) ([]byte, error) {
-	return nil, errNotSupported
+// decode reads an input. What the SDK's struct cannot show, an enumeration's empty string, is refused here; the rest of the
+// input is returned beside that refusal.
+func decode[In any](body []byte) (*In, error) {
+	in := new(In)
+	err := awsjson.Decode(body, in)
+	if empty, ok := errors.AsType[*awsjson.EmptyEnumError](err); ok {
+		if err := form.Check(in, empty.Members...).Err(); err != nil {
+			return in, err
+		}
+	}
+	if err != nil {
+		return nil, serialization(err)
+	}
+	return in, nil
 }
 
 // op fits a method of Client to the wire.
@@ -81,12 +119,14 @@ func op[In, Out any](call func(*pkcs11kms.Client, context.Context, *In, ...func(
 	silent := !hasMembers(reflect.TypeFor[Out]())
 	names := subjectOf(reflect.TypeFor[In]())
 	return func(ctx context.Context, c *pkcs11kms.Client, body []byte, about *subject) ([]byte, error) {
-		var in In
-		if err := awsjson.Decode(body, &in); err != nil {
-			return nil, serialization(err)
+		in, err := decode[In](body)
+		if in != nil {
+			names.read(in, about)
 		}
-		names.read(&in, about)
-		out, err := call(c, ctx, &in)
+		if err != nil {
+			return nil, err
+		}
+		out, err := call(c, ctx, in)
 		about.made(out)
 		if err != nil || silent {
 			return nil, err // operations without an output answer with an empty body

@@ -61,7 +61,7 @@ func TestLogLines(t *testing.T) {
 		{Level: "INFO", Operation: "DescribeKey", Status: 400, Error: "ValidationException", RequestID: ask("DescribeKey", "{}", nil)},
 		{Level: "INFO", Operation: "DescribeKey", Status: 400, Error: "SerializationException", RequestID: ask("DescribeKey", "[", nil)},
 		{Level: "INFO", Operation: "ReplicateKey", Status: 400, Error: "UnsupportedOperationException",
-			RequestID: ask("ReplicateKey", "{}", nil)},
+			RequestID: ask("ReplicateKey", wellFormed(t, "ReplicateKey"), nil)},
 		{Level: "INFO", Operation: "unknown", Status: 400, Error: "UnknownOperationException", RequestID: ask("No\"such", "{}", nil)},
 		{Level: "WARN", Operation: "ListKeys", Status: 400, Error: "MissingAuthenticationTokenException", Reason: "Missing Authentication Token",
 			RequestID: ask("ListKeys", "{}", func(r *http.Request) { r.Header.Del("Authorization") })},

@@ -8,7 +8,8 @@ import (
 
 // Decode reads a request body into the struct that into points to, normally an input of the SDK's kms package with
 // every member unset; the package comment has the rules. Nothing in the struct refers to body afterwards. An error in
-// the body is a [*SerializationError]; the struct then holds part of the body and must be thrown away.
+// the body is a [*SerializationError]; the struct then holds part of the body and must be thrown away. A body that is right but
+// says more than the struct can hold is an [*EmptyEnumError]; the struct then holds the rest of it.
 func Decode(body []byte, into any) error {
 	c, v, err := target(into)
 	if err != nil {
@@ -26,6 +27,9 @@ func Decode(body []byte, into any) error {
 	}
 	if s.next(); s.pos < len(body) {
 		return s.fail(trailingData)
+	}
+	if len(s.emptyEnums) > 0 {
+		return &EmptyEnumError{Members: s.emptyEnums}
 	}
 	return nil
 }

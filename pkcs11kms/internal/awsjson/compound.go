@@ -4,6 +4,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // structCodec is the plan of a structure.
@@ -13,7 +14,7 @@ func (c *structCodec) decode(s *scanner, v reflect.Value) error {
 	if err := s.open('{', wantObject); err != nil {
 		return err
 	}
-	expected := 0
+	expected, above := 0, len(s.emptyEnums)
 	for first := true; ; first = false {
 		more, err := s.more(first, '}')
 		if err != nil || !more {
@@ -27,6 +28,7 @@ func (c *structCodec) decode(s *scanner, v reflect.Value) error {
 		if m == nil {
 			err = s.skip()
 		} else {
+			s.forget(above, m.name) // of members with one name the last one wins
 			err = m.decode(s, v.Field(m.index))
 		}
 		if err != nil {
@@ -53,7 +55,30 @@ func (m *member) decode(s *scanner, v reflect.Value) error {
 		v.SetZero()
 		return nil
 	}
-	return under(m.name, m.codec.decode(s, v))
+	above := len(s.emptyEnums)
+	if err := m.codec.decode(s, v); err != nil {
+		return under(m.name, err)
+	}
+	if m.enum && v.Len() == 0 {
+		s.emptyEnums = append(s.emptyEnums, m.name)
+		return nil
+	}
+	for i := above; i < len(s.emptyEnums); i++ {
+		s.emptyEnums[i] = m.name + "." + s.emptyEnums[i]
+	}
+	return nil
+}
+
+// forget takes back what was noted of a member of the structure that is being read; above are the notes of those above it.
+func (s *scanner) forget(above int, name string) {
+	if len(s.emptyEnums) == above {
+		return
+	}
+	kept := slices.DeleteFunc(s.emptyEnums[above:], func(path string) bool {
+		first, _, _ := strings.Cut(path, ".")
+		return first == name
+	})
+	s.emptyEnums = s.emptyEnums[:above+len(kept)]
 }
 
 func (c *structCodec) append(dst []byte, v reflect.Value) []byte {

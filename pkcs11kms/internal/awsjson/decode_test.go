@@ -81,6 +81,9 @@ type everything struct {
 	Tags    []types.Tag
 	Context map[string]string
 	Nested  *types.GrantConstraints
+
+	Recipient *types.RecipientInfo
+	Modifiers []types.DryRunModifierType
 }
 
 func TestDecodeAccepts(t *testing.T) {
@@ -110,7 +113,7 @@ func TestDecodeAccepts(t *testing.T) {
 			everything{Context: map[string]string{"b": "3"}}},
 		{"last structure wins whole", `{"Nested":{"SourceArn":"a"},"Nested":{}}`,
 			everything{Nested: &types.GrantConstraints{}}},
-		{"empty values", `{"Blob":"","Names":[],"Tags":[],"Context":{},"Nested":{},"KeyId":"","Spec":""}`, everything{
+		{"empty values", `{"Blob":"","Names":[],"Tags":[],"Context":{},"Nested":{},"KeyId":""}`, everything{
 			Blob: []byte{}, Names: []string{}, Tags: []types.Tag{}, Context: map[string]string{},
 			Nested: &types.GrantConstraints{}, KeyId: aws.String(""),
 		}},
@@ -139,6 +142,45 @@ func TestDecodeAccepts(t *testing.T) {
 			assert.Equal(t, c.want, got)
 		})
 	}
+}
+
+// An enumeration's empty string is a value, which the SDK's structs cannot hold: it is told, by the path of the member.
+func TestEmptyStringOfAnEnumerationIsTold(t *testing.T) {
+	for body, want := range map[string][]string{
+		`{"Spec":""}`:                                 {"Spec"},
+		`{"Sp\u0065c":""}`:                            {"Spec"},
+		`{"Spec":"HMAC_256","Spec":""}`:               {"Spec"},
+		`{"Spec":"","Spec":""}`:                       {"Spec"},
+		`{"Spec":"","Spec":"HMAC_256"}`:               nil,
+		`{"Spec":"","Spec":null}`:                     nil,
+		`{"spec":"","X":{"Spec":""}}`:                 nil,
+		`{"KeyId":"","Blob":"","Names":[""]}`:         nil,
+		`{"Modifiers":[""]}`:                          nil, // an element of a list is what it is
+		`{"Recipient":{"KeyEncryptionAlgorithm":""}}`: {"Recipient.KeyEncryptionAlgorithm"},
+		`{"Spec":"","Recipient":{"KeyEncryptionAlgorithm":""},"KeyId":"a"}`: {"Spec", "Recipient.KeyEncryptionAlgorithm"},
+		`{"Recipient":{"KeyEncryptionAlgorithm":""},"Recipient":{}}`:        nil,
+		`{"Recipient":{"KeyEncryptionAlgorithm":""},"Recipient":null}`:      nil,
+		`{"Recipient":{"KeyEncryptionAlgorithm":""},"Spec":"","Spec":"x"}`:  {"Recipient.KeyEncryptionAlgorithm"},
+	} {
+		t.Run(body, func(t *testing.T) {
+			var got everything
+			err := awsjson.Decode([]byte(body), &got)
+			if want == nil {
+				require.NoError(t, err)
+				return
+			}
+			var empty *awsjson.EmptyEnumError
+			require.ErrorAs(t, err, &empty)
+			assert.Equal(t, want, empty.Members)
+			assert.Contains(t, err.Error(), want[0])
+		})
+	}
+	var got everything
+	var empty *awsjson.EmptyEnumError
+	require.ErrorAs(t, awsjson.Decode([]byte(`{"Spec":"","KeyId":"a"}`), &got), &empty)
+	assert.Equal(t, everything{KeyId: aws.String("a")}, got, "the rest is there")
+	var bad *awsjson.SerializationError
+	require.ErrorAs(t, awsjson.Decode([]byte(`{"Spec":""} x`), &got), &bad, "a body that is none is that first")
 }
 
 func nested(depth int) string { return strings.Repeat("[", depth) + strings.Repeat("]", depth) }

@@ -19,7 +19,7 @@
 //   - Objects and lists nest at most [MaxDepth] deep, unknown members included.
 //
 // Time and memory are proportional to the length of the body, which the caller limits. An enumeration's value may be
-// any string; "" cannot be told from an absent one, as the SDK's structs have one value for both.
+// any string. "" is one, too: as the SDK's structs cannot tell it from an absent one, Decode returns an error that names it.
 //
 // A struct type is inspected on its first use only; its plan is kept for the life of the process. All functions are
 // safe for concurrent use.

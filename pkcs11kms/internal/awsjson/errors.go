@@ -1,6 +1,9 @@
 package awsjson
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 // What can be wrong with a body. The texts go to clients and logs, so none of them quotes the input.
 const (
@@ -43,6 +46,17 @@ func (e *SerializationError) Error() string {
 		return "decode body: " + e.Reason
 	}
 	return "decode " + e.Member + ": " + e.Reason
+}
+
+// EmptyEnumError says that a well-formed body gives an enumeration the empty string as its value, which the SDK's structs hold
+// as no value at all. The real service refuses it like every other string that is none of the enumeration's.
+type EmptyEnumError struct {
+	Members []string // paths by the model's names, such as Recipient.KeyEncryptionAlgorithm
+}
+
+// Error names the members.
+func (e *EmptyEnumError) Error() string {
+	return "decode: empty string in " + strings.Join(e.Members, ", ")
 }
 
 // under puts a member's name in front of the path that err carries. nil stays nil.

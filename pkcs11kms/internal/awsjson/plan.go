@@ -25,6 +25,7 @@ type member struct {
 	key   string // the name as Encode writes it, with quotes and colon
 	index int
 	codec codec
+	enum  bool // an enumeration, of which "" cannot be told from absent
 }
 
 // plans maps the reflect.Type of a struct to its *structCodec. Two goroutines may make the same plan at once, and
@@ -61,7 +62,8 @@ func planStruct(t reflect.Type, depth int) (*structCodec, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
-		c.members = append(c.members, member{name: f.Name, key: `"` + f.Name + `":`, index: i, codec: fc})
+		text, _ := fc.(stringCodec)
+		c.members = append(c.members, member{name: f.Name, key: `"` + f.Name + `":`, index: i, codec: fc, enum: text.known != nil})
 	}
 	return c, c.sort(recordedOrder[t])
 }

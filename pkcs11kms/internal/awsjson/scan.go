@@ -8,6 +8,8 @@ type scanner struct {
 	data  []byte
 	pos   int
 	depth int
+
+	emptyEnums []string // paths of such members, below the structure that is being read
 }
 
 func (s *scanner) fail(reason string) error {

@@ -1,0 +1,104 @@
+package pkcs11kms
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/require"
+)
+
+// grants shows the members of the operations on grants. What picks some of the grants of a list that is always empty can show
+// itself by its form alone.
+func (r *memberRig) grants() map[string]map[string]func(*testing.T) {
+	type shown = map[string]func(*testing.T)
+	list := func(change func(*kms.ListGrantsInput)) func(*testing.T) error {
+		return func(t *testing.T) error {
+			in := &kms.ListGrantsInput{KeyId: r.key.KeyId}
+			change(in)
+			out, err := r.c.ListGrants(t.Context(), in)
+			if err == nil {
+				require.Equal(t, &kms.ListGrantsOutput{Grants: []types.GrantListEntry{}}, out)
+			}
+			return err
+		}
+	}
+	retirable := func(in kms.ListRetirableGrantsInput) func(*testing.T) error {
+		return func(t *testing.T) error {
+			out, err := r.c.ListRetirableGrants(t.Context(), &in)
+			if err == nil {
+				require.Equal(t, &kms.ListRetirableGrantsOutput{Grants: []types.GrantListEntry{}}, out)
+			}
+			return err
+		}
+	}
+	retire := func(in kms.RetireGrantInput) func(*testing.T) error {
+		return func(t *testing.T) error { _, err := r.c.RetireGrant(t.Context(), &in); return err }
+	}
+	revoke := func(in kms.RevokeGrantInput) func(*testing.T) error {
+		return func(t *testing.T) error { _, err := r.c.RevokeGrant(t.Context(), &in); return err }
+	}
+	invalid := func(call func(*testing.T) error, where string) func(*testing.T) {
+		return func(t *testing.T) {
+			require.ErrorContains(t, call(t), "ValidationException: 1 validation error detected: Value")
+			require.ErrorContains(t, call(t), "at '"+where+"'")
+		}
+	}
+	someone, service := ptr("arn:aws:iam::111122223333:role/someone"), ptr("rds.amazonaws.com")
+	return map[string]map[string]func(*testing.T){
+		"ListGrants": shown{
+			"KeyId":            fails[*types.NotFoundException](list(func(in *kms.ListGrantsInput) { in.KeyId = ptr(unknownID) })),
+			"GrantId":          invalid(list(func(in *kms.ListGrantsInput) { in.GrantId = ptr(strings.Repeat("g", 129)) }), "grantId"),
+			"GranteePrincipal": invalid(list(func(in *kms.ListGrantsInput) { in.GranteePrincipal = ptr("a b") }), "granteePrincipal"),
+			"GranteeServicePrincipal": invalid(list(func(in *kms.ListGrantsInput) { in.GranteeServicePrincipal = ptr("rds") }),
+				"granteeServicePrincipal"),
+			"Limit": func(t *testing.T) {
+				invalid(list(func(in *kms.ListGrantsInput) { in.Limit = aws.Int32(0) }), "limit")(t)
+				require.NoError(t, list(func(in *kms.ListGrantsInput) {
+					in.Limit, in.GrantId, in.GranteePrincipal, in.GranteeServicePrincipal = aws.Int32(1000), ptr("g"), someone, service
+				})(t))
+			},
+			"Marker": fails[*types.InvalidMarkerException](list(func(in *kms.ListGrantsInput) { in.Marker = ptr("x") })),
+		},
+		"ListRetirableGrants": shown{
+			"Limit":  invalid(retirable(kms.ListRetirableGrantsInput{RetiringPrincipal: someone, Limit: aws.Int32(1001)}), "limit"),
+			"Marker": fails[*types.InvalidMarkerException](retirable(kms.ListRetirableGrantsInput{RetiringPrincipal: someone, Marker: ptr("x")})),
+			"RetiringPrincipal": func(t *testing.T) {
+				require.NoError(t, retirable(kms.ListRetirableGrantsInput{RetiringPrincipal: someone})(t))
+				invalid(retirable(kms.ListRetirableGrantsInput{}), "retiringPrincipal")(t)
+			},
+			"RetiringServicePrincipal": func(t *testing.T) {
+				require.NoError(t, retirable(kms.ListRetirableGrantsInput{RetiringServicePrincipal: service})(t))
+				both := retirable(kms.ListRetirableGrantsInput{RetiringPrincipal: someone, RetiringServicePrincipal: service})
+				requireAPIError(t, both(t), "ValidationException", "Specify either RetiringPrincipal or RetiringServicePrincipal, not both.")
+			},
+		},
+		"RetireGrant": shown{
+			"GrantToken": fails[*types.InvalidGrantTokenException](retire(kms.RetireGrantInput{GrantToken: ptr("t"), KeyId: r.key.KeyId, GrantId: ptr("g")})),
+			"KeyId": func(t *testing.T) {
+				err := retire(kms.RetireGrantInput{KeyId: ptr(unknownID), GrantId: ptr("g")})(t)
+				requireAPIError(t, err, "NotFoundException", "Key '"+arnOf(unknownID)+"' does not exist")
+				requireAPIError(t, retire(kms.RetireGrantInput{GrantId: ptr("g")})(t), "ValidationException", "Specify either GrantToken, or KeyId and GrantId.")
+			},
+			"GrantId": func(t *testing.T) {
+				err := retire(kms.RetireGrantInput{KeyId: r.key.Arn, GrantId: ptr("g")})(t)
+				requireAPIError(t, err, "NotFoundException", "Grant ID g not found")
+				requireAPIError(t, retire(kms.RetireGrantInput{KeyId: r.key.Arn})(t), "ValidationException", "Specify either GrantToken, or KeyId and GrantId.")
+			},
+			"DryRun": fails[*types.NotFoundException](retire(kms.RetireGrantInput{KeyId: r.key.Arn, GrantId: ptr("g"), DryRun: aws.Bool(true)})),
+		},
+		"RevokeGrant": shown{
+			"KeyId": func(t *testing.T) {
+				err := revoke(kms.RevokeGrantInput{KeyId: ptr(unknownID), GrantId: ptr("g")})(t)
+				requireAPIError(t, err, "NotFoundException", "Key '"+arnOf(unknownID)+"' does not exist")
+			},
+			"GrantId": func(t *testing.T) {
+				requireAPIError(t, revoke(kms.RevokeGrantInput{KeyId: r.key.KeyId, GrantId: ptr("g")})(t), "NotFoundException", "Grant ID g not found")
+				invalid(revoke(kms.RevokeGrantInput{KeyId: r.key.KeyId}), "grantId")(t)
+			},
+			"DryRun": fails[*types.NotFoundException](revoke(kms.RevokeGrantInput{KeyId: r.key.KeyId, GrantId: ptr("g"), DryRun: aws.Bool(true)})),
+		},
+	}
+}
