@@ -102,3 +102,20 @@ func (r *memberRig) grants() map[string]map[string]func(*testing.T) {
 		},
 	}
 }
+
+// What a grant token is worth is told to those only who may retire grants.
+func TestRetireGrantByTokenAsksForItsPermission(t *testing.T) {
+	c := newClient(t)
+	retire := func(who *Client) error {
+		_, err := who.RetireGrant(t.Context(), &kms.RetireGrantInput{GrantToken: ptr("token")})
+		return err
+	}
+	nobody, err := c.bridge.Client("")
+	require.NoError(t, err)
+	require.ErrorContains(t, retire(nobody), "AccessDeniedException: User: anonymous is not authorized to perform: kms:RetireGrant on resource: *")
+	other := as(t, c, userName("other"), allow("*", "kms:RevokeGrant"))
+	require.ErrorContains(t, retire(other), "AccessDeniedException")
+	allowed := as(t, c, userName("allowed"), allow("*", "kms:RetireGrant"))
+	requireAPIError(t, retire(allowed), "InvalidGrantTokenException", "The grant token is not valid.")
+	requireAPIError(t, retire(c), "InvalidGrantTokenException", "The grant token is not valid.")
+}
