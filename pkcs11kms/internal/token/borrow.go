@@ -9,16 +9,24 @@ import (
 )
 
 // do runs an operation on a session of the pool. If the session or the device fails under it, the device is asked whether
-// it is there, and an operation that may be repeated is repeated once on a fresh session.
+// it is there, and an operation that may be repeated is repeated once on a fresh session; and once more if the module had
+// lost sight of the token's objects and has found them again.
 func (t *Token) do(ctx context.Context, o *operation) error {
+	generation := t.generation.Load()
 	err := t.with(ctx, o)
-	if !looksLost(err) {
+	if looksLost(err) && !errors.Is(err, ErrGone) {
+		gone := t.examine(ctx, err)
+		switch {
+		case gone != nil:
+			err = gone
+		case !o.once:
+			err = t.with(ctx, o)
+		}
+	}
+	if !t.mayRegain(err) {
 		return err
 	}
-	if gone := t.examine(ctx, err); gone != nil {
-		return gone
-	}
-	if o.once {
+	if err := t.regain(ctx, generation, o, err); err != nil {
 		return err
 	}
 	return t.with(ctx, o)
@@ -64,7 +72,7 @@ func (t *Token) giveBack(s *session, err error) {
 	if errors.As(err, &hung) {
 		return // its goroutine gives the place back when the call does
 	}
-	if keepsSession(err) && s.open && t.pool.give(s) {
+	if keepsSession(err) && s.open && t.pool.give(s, err == nil) {
 		return
 	}
 	s.end(true)

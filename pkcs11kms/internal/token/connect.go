@@ -22,10 +22,10 @@ const restartLimit = time.Second
 // SoftHSM rewrites the token's file at each login. A process that reads it in that moment sees no token, a token without a
 // user PIN, or gets CKR_GENERAL_ERROR from C_Login before its PIN is looked at; it goes on to see that until its module is
 // initialised again. So does a network module whose server was not up yet.
-func (t *Token) connect(ctx context.Context, cfg Config, uri URI) error {
+func (t *Token) connect(ctx context.Context) error {
 	begin := time.Now()
 	for attempt := 0; ; attempt++ {
-		err := t.attach(ctx, cfg, uri)
+		err := t.attach(ctx)
 		if err == nil || !t.mayPass(err) || attempt == len(restartPauses) || time.Since(begin) > restartLimit {
 			return err
 		}
@@ -33,7 +33,7 @@ func (t *Token) connect(ctx context.Context, cfg Config, uri URI) error {
 		if stopped := pause(ctx, restartPauses[attempt]); stopped != nil {
 			return fmt.Errorf("looking for the token: %w", stopped)
 		}
-		restarted, restartErr := t.loaded.restart(t.c)
+		restarted, restartErr := t.restartModule()
 		if restartErr != nil {
 			return restartErr
 		}
@@ -42,6 +42,14 @@ func (t *Token) connect(ctx context.Context, cfg Config, uri URI) error {
 		}
 		t.log.Debug("trying again to open the token", "after", err)
 	}
+}
+
+// restartModule finalizes and initialises the module if nobody else uses it.
+func (t *Token) restartModule() (restarted bool, err error) {
+	if restarted, err = t.loaded.restart(t.c); restarted {
+		t.epoch.Store(t.loaded.epoch.Load())
+	}
+	return restarted, err
 }
 
 // mayPass reports whether an error may be one of the moment. A refused PIN never is. CKR_GENERAL_ERROR is believed to be
@@ -69,30 +77,41 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// attach finds the token, logs in on the session that stays open, and probes.
-func (t *Token) attach(ctx context.Context, cfg Config, uri URI) error {
-	f, err := findToken(t.c, t.loaded.path, uri, cfg.Serial)
+// attach finds the token and logs in on the session that stays open. At Open it probes as well; later it wants the token
+// that it has found then.
+func (t *Token) attach(ctx context.Context) error {
+	serial := t.cfg.Serial
+	if t.opened {
+		serial = t.info.Serial
+	}
+	f, err := findToken(t.c, t.loaded.path, t.uri, serial)
 	if err != nil {
 		return err
 	}
-	t.epoch = t.loaded.epoch.Load()
+	t.epoch.Store(t.loaded.epoch.Load())
 	t.slot = f.slot
+	if t.opened {
+		return t.login(ctx, f)
+	}
 	t.quirk = quirkOf(trim(f.info.ManufacturerID), trim(f.info.Model))
 	t.lockFile = softHSMConf(t.loaded.conf)
 	t.describe(f)
-	size := poolSize(cfg.MaxSessions, f.info)
+	size := poolSize(t.cfg.MaxSessions, f.info)
 	t.pool = newPool(size, func() *session { return &session{token: t, place: t.pool} })
 	t.streams = newSemaphore(max(1, size/4))
-	key := refusalKey{module: t.loaded.id, serial: f.serial()}
-	pins := pinSourceOf(uri, cfg.PIN)
-	err = t.keeper.session.run(&operation{run: func(s *session, _ []byte) error {
-		return login(ctx, t.c, s.handle, f, key, pins, cfg.TryLowPIN)
-	}}, nil)
-	if err != nil {
+	if err := t.login(ctx, f); err != nil {
 		return err
 	}
 	t.caps = t.probe()
 	return nil
+}
+
+func (t *Token) login(ctx context.Context, f found) error {
+	key := refusalKey{module: t.loaded.id, serial: f.serial()}
+	pins := pinSourceOf(t.uri, t.cfg.PIN)
+	return t.keeper.session.run(&operation{run: func(s *session, _ []byte) error {
+		return login(ctx, t.c, s.handle, f, key, pins, t.cfg.TryLowPIN)
+	}}, nil)
 }
 
 func (t *Token) describe(f found) {

@@ -105,6 +105,8 @@ func (t *Token) make(ctx context.Context, o *operation, n *named, create func(*s
 		return err
 	}
 	o.undo = func(s *session) { s.unmake(made, n.id) }
+	t.making.Add(1)
+	defer t.making.Add(-1)
 	return t.change(ctx, o)
 }
 

@@ -62,6 +62,10 @@ type loadedModule struct {
 	// changing is the turn to change objects, which the Tokens of the process take before they compete with other processes.
 	changing semaphore
 
+	// restarting is held alone while the module is finalized and initialised anew, and shared to close a session, which
+	// happens on goroutines that nobody waits for.
+	restarting sync.RWMutex
+
 	// The holder of busy guards the rest.
 	refs      int
 	hostOwned bool        // somebody else had called C_Initialize, so C_Finalize is theirs
@@ -236,6 +240,8 @@ func (m *loadedModule) restart(c module) (bool, error) {
 	if m.hostOwned || m.refs != 1 {
 		return false, nil
 	}
+	m.restarting.Lock()
+	defer m.restarting.Unlock()
 	if err := m.finalize(c); err != nil {
 		return false, err
 	}

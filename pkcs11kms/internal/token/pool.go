@@ -19,14 +19,16 @@ type pool struct {
 	max  int // what the configuration and the token allow
 	idle chan struct{}
 
-	mu       sync.Mutex // guards the rest; never held during a C call
-	limit    int        // max, or less for a while when the token ran out of sessions
-	shrunk   time.Time  // when limit was lowered
-	taken    int        // places in use, those in hung calls included
-	lost     int        // places in hung calls
-	free     []*session // not in use, open
-	waiters  []*waiter  // those who wait for a place, oldest first
-	closed   error      // what acquire returns since close; nil while the pool is open
+	mu       sync.Mutex    // guards the rest; never held during a C call
+	limit    int           // max, or less for a while when the token ran out of sessions
+	shrunk   time.Time     // when limit was lowered
+	taken    int           // places in use, those in hung calls included
+	lost     int           // places in hung calls
+	free     []*session    // not in use, open
+	waiters  []*waiter     // those who wait for a place, oldest first
+	closed   error         // what acquire returns since close; nil while the pool is open
+	quiet    chan struct{} // while the pool is held: closed when no place is taken any more
+	served   uint64        // sessions that came back from a call that succeeded
 	newEmpty func() *session
 }
 
@@ -51,7 +53,7 @@ func (p *pool) acquire(ctx context.Context, wait time.Duration) (*session, error
 		p.limit = p.max
 		p.serve() // those who wait come first
 	}
-	if p.taken < p.limit { // then nobody waits
+	if p.mayLend() { // then nobody waits
 		p.taken++
 		s := p.popFree()
 		p.mu.Unlock()
@@ -104,11 +106,17 @@ func (p *pool) popFree() *session {
 	return p.newEmpty()
 }
 
-// give takes a session back that can be used again. It reports false if the pool is closed: then the session must be
-// closed and its place vacated.
-func (p *pool) give(s *session) bool {
+// mayLend reports whether there is a place. The caller holds mu.
+func (p *pool) mayLend() bool { return p.taken < p.limit && p.closed == nil && p.quiet == nil }
+
+// give takes a session back that can be used again; succeeded tells of its call. It reports false if the pool is closed:
+// then the session must be closed and its place vacated.
+func (p *pool) give(s *session, succeeded bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if succeeded {
+		p.served++
+	}
 	if p.closed != nil {
 		return false
 	}
@@ -128,14 +136,20 @@ func (p *pool) vacate() {
 func (p *pool) freePlace() {
 	p.taken--
 	p.serve()
-	if p.closed != nil && p.taken == 0 {
-		p.signalIdle()
+	if p.taken > 0 {
+		return
+	}
+	if p.closed != nil {
+		closeOnce(p.idle)
+	}
+	if p.quiet != nil {
+		closeOnce(p.quiet)
 	}
 }
 
 // serve hands the places that there are to those who wait, so that nobody waits while there is one. The caller holds mu.
 func (p *pool) serve() {
-	for len(p.waiters) > 0 && p.taken < p.limit {
+	for len(p.waiters) > 0 && p.mayLend() {
 		w := p.waiters[0]
 		p.waiters = p.waiters[1:]
 		p.taken++
@@ -143,12 +157,38 @@ func (p *pool) serve() {
 	}
 }
 
-func (p *pool) signalIdle() {
+// closeOnce closes a channel unless it is closed. The caller keeps others from doing the same.
+func closeOnce(c chan struct{}) {
 	select {
-	case <-p.idle:
+	case <-c:
 	default:
-		close(p.idle)
+		close(c)
 	}
+}
+
+// hold lends no session any more until resume: whoever asks waits. The channel is closed when no place is taken any more.
+func (p *pool) hold() (quiet <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.quiet = make(chan struct{})
+	if p.taken == 0 {
+		close(p.quiet)
+	}
+	return p.quiet
+}
+
+func (p *pool) resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.quiet = nil
+	p.serve()
+}
+
+// successes counts the calls that succeeded and left their session whole.
+func (p *pool) successes() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.served
 }
 
 // hang counts a place as lost until its call comes back; vacateHung takes the place back, unhang takes back the count alone.
@@ -205,7 +245,7 @@ func (p *pool) close(err error) []*session {
 	}
 	p.waiters = nil
 	if p.taken == 0 {
-		p.signalIdle()
+		closeOnce(p.idle)
 	}
 	dropped := p.free
 	p.free = nil

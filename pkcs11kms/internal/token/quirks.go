@@ -13,6 +13,7 @@ type quirk struct {
 	model        string // prefix of CK_TOKEN_INFO.model; empty for every model
 
 	lockChanges bool          // processes that change objects at once miss each other's; see change.go
+	losesSight  bool          // objects whose files could not be read once are lost to the process; see sight.go
 	noStream    bool          // C_SignFinal crashes the process
 	idBytes     int           // the longest CKA_ID, if it is under 16
 	noValueLen  bool          // CKA_VALUE_LEN is refused; the key type says the length
@@ -21,8 +22,8 @@ type quirk struct {
 }
 
 var quirks = []quirk{
-	// Measured with SoftHSM 2.6.1; the figures stand in change.go.
-	{manufacturer: "SoftHSM", lockChanges: true},
+	// Measured with SoftHSM 2.6.1; the figures stand in change.go and sight.go.
+	{manufacturer: "SoftHSM", lockChanges: true, losesSight: true},
 	// Measured with opencryptoki 3.8.1: asking C_SignFinal for the length of the MAC, as miekg/pkcs11 does, is a segmentation
 	// fault in the library. All its tokens name IBM as manufacturer and share that library.
 	{manufacturer: "IBM", noStream: true},

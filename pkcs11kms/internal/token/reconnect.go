@@ -23,27 +23,40 @@ func (k keeper) release() { k.busy.release() }
 // errFinalized is the cause when the module was initialised anew under an open Token.
 var errFinalized = errors.New("another part of the process has finalized the PKCS#11 module")
 
-// lostCause returns ErrGone with its cause once the device is lost, and nil before.
-func (t *Token) lostCause() error {
-	if gone := t.gone.Load(); gone != nil {
-		return *gone
-	}
-	if t.loaded.epoch.Load() != t.epoch {
-		return t.lose(errFinalized)
-	}
-	return nil
+// loss is why the device cannot be used.
+type loss struct {
+	err     error // ErrGone with its cause
+	passing bool  // regain may end it
 }
 
-// lose declares the device lost: the generation rises, so that no handle is used any more, and nobody gets a session.
+// lostCause returns ErrGone with its cause while the device is lost, and nil otherwise.
+func (t *Token) lostCause() error {
+	// Twice, since another goroutine may have been initialising the module anew between the first two looks.
+	for range 2 {
+		if gone := t.gone.Load(); gone != nil {
+			return gone.err
+		}
+		if t.loaded.epoch.Load() == t.epoch.Load() {
+			return nil
+		}
+	}
+	return t.lose(errFinalized)
+}
+
+// lose declares the device lost for good: the generation rises, so that no handle is used any more, and nobody gets a
+// session.
 func (t *Token) lose(cause error) error {
-	gone := fmt.Errorf("%w: %w", ErrGone, cause)
-	if !t.gone.CompareAndSwap(nil, &gone) {
-		return *t.gone.Load()
+	gone := &loss{err: fmt.Errorf("%w: %w", ErrGone, cause)}
+	if !t.gone.CompareAndSwap(nil, gone) {
+		if other := t.gone.Load(); other != nil {
+			return other.err
+		}
+		return gone.err // it was passing, and has passed
 	}
 	t.generation.Add(1)
 	t.log.Error("the token is lost", "cause", cause)
-	t.retire(t.pool.close(gone))
-	return gone
+	t.retire(t.pool.close(gone.err))
+	return gone.err
 }
 
 // looksLost reports whether err may mean that the device, or only a session, is lost.
@@ -56,36 +69,21 @@ func looksLost(err error) bool {
 // error was the session's; the sessions that lie idle are then dropped, since they are likely to be of the same age and
 // fate. Otherwise it returns ErrGone with the cause, or what kept it from asking.
 func (t *Token) examine(ctx context.Context, cause error) error {
-	err := t.ask(ctx)
+	err := t.ask(ctx, nil)
 	if err == nil {
 		t.log.Warn("a session of the token failed; the token itself answers", "error", cause)
 		t.retire(t.pool.dropFree())
 		return nil
 	}
-	if looksLost(err) {
+	if looksLost(err) && !errors.Is(err, ErrGone) {
 		return t.lose(cause)
 	}
 	return err
 }
 
-// Healthy makes a round trip to the token, on the session that stays open: it does not wait for the pool, so it tells a
-// lost or hanging device from a busy one. If the device is lost, it returns ErrGone.
-func (t *Token) Healthy(ctx context.Context) error {
-	if t.closing.Err() != nil {
-		return ErrClosed
-	}
-	if err := t.lostCause(); err != nil {
-		return err
-	}
-	err := t.ask(ctx)
-	if looksLost(err) {
-		return t.lose(err)
-	}
-	return err
-}
-
-// ask makes the round trip. If only the keeper's session is broken, another takes its place.
-func (t *Token) ask(ctx context.Context) error {
+// ask makes a round trip to the device on the session that stays open, and then runs try there, unless it is nil. It
+// returns the error of the round trip alone. If only the keeper's session is broken, another takes its place.
+func (t *Token) ask(ctx context.Context, try func(*session)) error {
 	if err := t.keeper.busy.takeWithin(ctx, t.timeout); err != nil {
 		return err
 	}
@@ -93,25 +91,37 @@ func (t *Token) ask(ctx context.Context) error {
 		t.keeper.release()
 		return ErrClosed
 	}
-	err := t.keeper.session.call(ctx, &operation{name: "C_GetSessionInfo", run: func(s *session, _ []byte) error {
-		err := t.roundTrip(s)
-		var e *Error
-		if !errors.As(err, &e) || !e.SessionLost() {
+	err := t.lostCause()
+	if err == nil {
+		err = t.keeper.session.call(ctx, &operation{name: "C_GetSessionInfo", run: func(s *session, _ []byte) error {
+			err := t.roundTrip(s)
+			if e, ok := errors.AsType[*Error](err); ok && e.SessionLost() {
+				err = s.renew()
+			}
+			if err == nil && try != nil {
+				try(s)
+			}
 			return err
-		}
-		fresh := &session{token: t}
-		if err := fresh.run(&operation{run: func(s *session, _ []byte) error { return t.roundTrip(s) }}, nil); err != nil {
-			fresh.close()
-			return err
-		}
-		s.handle = fresh.handle
-		return nil
-	}}, t.timeout)
-	var hung *HungError
-	if !errors.As(err, &hung) {
+		}}, t.timeout)
+	}
+	if _, hung := errors.AsType[*HungError](err); !hung {
 		t.keeper.release()
 	}
 	return err
+}
+
+// renew puts another session in the place of a broken one.
+func (s *session) renew() error {
+	fresh := &session{token: s.token}
+	if err := fresh.run(&operation{run: func(s *session, _ []byte) error { return s.token.roundTrip(s) }}, nil); err != nil {
+		fresh.close()
+		return err
+	}
+	if err := s.token.c.CloseSession(s.handle); err != nil { // after the other is open: the last one ends the login
+		s.token.log.Debug("closing a broken session", "error", wrapRV("C_CloseSession", err))
+	}
+	s.handle, s.epoch = fresh.handle, fresh.epoch
+	return nil
 }
 
 // roundTrip checks that the session is logged in, and asks for random bytes, which few modules can answer without their device.

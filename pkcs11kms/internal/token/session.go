@@ -16,6 +16,7 @@ type operation struct {
 	run   func(s *session, input []byte) error
 	undo  func(s *session) // called if run succeeded after its caller had gone; may be nil
 	once  bool             // must not be repeated when a session or the device has failed
+	often bool             // callers can run it at any rate, on a missing key too: see regain
 	// patience is how much longer than Config.CallTimeout it may take.
 	patience time.Duration
 	keep     func(s *session) // takes the session over after success, instead of giving it back; may be nil
@@ -34,7 +35,8 @@ type session struct {
 	token  *Token
 	place  *pool // where its place is; nil for the session that stays open, see keeper
 	handle pkcs11.SessionHandle
-	open   bool // opened lazily by the first operation, under that operation's deadline
+	epoch  uint64 // of the module, when the session was opened
+	open   bool   // opened lazily by the first operation, under that operation's deadline
 
 	// What follows serves calls that can be abandoned; it is made at the first of them.
 	work  chan *operation
@@ -162,19 +164,24 @@ func (s *session) run(o *operation, input []byte) error {
 		if err != nil {
 			return wrapRV("C_OpenSession", err)
 		}
-		s.handle, s.open = h, true
+		s.handle, s.open, s.epoch = h, true, s.token.loaded.epoch.Load()
 	}
 	return o.run(s, input)
 }
 
 // close closes the session at the token. The answer does not matter: a session that cannot be closed is gone already. On a
-// lost connection nothing is called: the handle could be another's session by now.
+// lost connection, and after the module was initialised anew, nothing is called: the handle could be another's session by now.
 func (s *session) close() {
 	if !s.open {
 		return
 	}
 	s.open = false
 	if s.token.lostCause() != nil {
+		return
+	}
+	s.token.loaded.restarting.RLock()
+	defer s.token.loaded.restarting.RUnlock()
+	if s.epoch != s.token.loaded.epoch.Load() {
 		return
 	}
 	if err := s.token.c.CloseSession(s.handle); err != nil {

@@ -102,7 +102,7 @@ func (t *Token) sign(ctx context.Context, p *Pair, a pubkey.Algorithm, input []b
 		return nil, ErrNoPrehash
 	}
 	var signature []byte
-	err := t.do(ctx, &operation{name: "C_Sign", input: input, run: func(s *session, input []byte) error {
+	err := t.do(ctx, &operation{name: "C_Sign", often: true, input: input, run: func(s *session, input []byte) error {
 		return s.withObject(&p.named, func(object pkcs11.ObjectHandle) error {
 			made, err := s.signPair(p.spec, object, a, input, digested)
 			if err == nil {

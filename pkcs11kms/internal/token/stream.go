@@ -70,7 +70,7 @@ func (t *Token) NewStream(ctx context.Context, k *Key) (*Stream, error) {
 // beginStream borrows a session until the stream's end. Like a MAC it is repeated once if the session was broken.
 func (t *Token) beginStream(ctx context.Context, k *Key) (*session, error) {
 	var borrowed *session
-	o := &operation{name: "C_SignInit", run: func(s *session, _ []byte) error { return s.signInit(k) }}
+	o := &operation{name: "C_SignInit", often: true, run: func(s *session, _ []byte) error { return s.signInit(k) }}
 	o.keep = func(s *session) { borrowed = s }
 	if err := t.do(ctx, o); err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func (st *streamState) giveBack(err error) {
 	var hung *HungError
 	switch {
 	case errors.As(err, &hung): // its goroutine gives the place back
-	case err == nil && st.token.pool.give(s):
+	case err == nil && st.token.pool.give(s, true):
 	default:
 		s.end(true)
 	}

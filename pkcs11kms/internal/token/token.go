@@ -43,10 +43,13 @@ type Config struct {
 // Token is a logged-in connection to one PKCS#11 token. It must be closed. All methods are safe for concurrent use.
 type Token struct {
 	log    *slog.Logger
+	cfg    Config // as it was given: the module may have to be initialised anew
+	uri    URI
 	loaded *loadedModule
-	c      module // the module as this Token calls it
-	epoch  uint64 // of loaded, at Open
-	slot   uint
+	c      module        // the module as this Token calls it
+	epoch  atomic.Uint64 // of loaded, when we connected
+	slot   uint          // changed while nobody uses a session
+	opened bool          // Open has succeeded
 	quirk  quirk
 	// lockFile is what a change of the token's objects locks, if the quirk says so.
 	lockFile   string
@@ -62,8 +65,10 @@ type Token struct {
 	streams semaphore // places for streams, a quarter of the pool
 	keeper  keeper    // the session that keeps the login
 
-	generation atomic.Uint64         // of the connection; handles of another generation are not valid
-	gone       atomic.Pointer[error] // set once the device is lost
+	generation atomic.Uint64        // of the connection; handles of another generation are not valid
+	gone       atomic.Pointer[loss] // while the device is lost, which may be for good
+	making     atomic.Int32         // how many keys are being made: that can take long
+	sight      sight                // guarded by keeper.busy
 
 	closing    context.Context // ends when Close begins
 	beginClose context.CancelFunc
@@ -132,11 +137,11 @@ func open(ctx context.Context, cfg Config) (*Token, error) {
 		return nil, err
 	}
 	defer loaded.unlock()
-	t := newToken(cfg, loaded)
+	t := newToken(cfg, uri, loaded)
 	if err := loaded.acquire(t.c, cfg.SoftHSMConf); err != nil {
 		return nil, err
 	}
-	if err := t.connect(ctx, cfg, uri); err != nil {
+	if err := t.connect(ctx); err != nil {
 		t.keeper.session.close()
 		if loaded.refs > 0 {
 			if releaseErr := loaded.release(t.c); releaseErr != nil {
@@ -145,6 +150,7 @@ func open(ctx context.Context, cfg Config) (*Token, error) {
 		}
 		return nil, err
 	}
+	t.opened = true
 	if loaded.hostOwned {
 		t.log.Warn("the application had initialised the PKCS#11 module, so it is never finalized here and a lost device cannot be reconnected",
 			"module", loaded.path)
@@ -152,8 +158,8 @@ func open(ctx context.Context, cfg Config) (*Token, error) {
 	return t, nil
 }
 
-func newToken(cfg Config, loaded *loadedModule) *Token {
-	t := &Token{log: cfg.Logger, loaded: loaded, c: loaded.ctx, timeout: cfg.CallTimeout}
+func newToken(cfg Config, uri URI, loaded *loadedModule) *Token {
+	t := &Token{log: cfg.Logger, cfg: cfg, uri: uri, loaded: loaded, c: loaded.ctx, timeout: cfg.CallTimeout}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
@@ -211,7 +217,7 @@ func (t *Token) disconnect() error {
 		return err
 	}
 	defer t.loaded.unlock()
-	if t.loaded.epoch.Load() != t.epoch {
+	if t.loaded.epoch.Load() != t.epoch.Load() {
 		return nil // the module was initialised anew since, so our reference is gone
 	}
 	return t.loaded.release(t.c)

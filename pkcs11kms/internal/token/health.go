@@ -1,0 +1,93 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+)
+
+// The health of a token is asked on the session that stays open and not on one of the pool, so that a token all of whose
+// sessions are in use is told from one that does not answer.
+
+// healthMessage is what a check signs; the result is thrown away.
+var healthMessage = []byte("pkcs11kms health check")
+
+// Healthy makes a round trip to the token. It returns ErrGone if the device is lost, and ErrBusy if the check itself did
+// not get its turn but the token answers others or is making a key.
+func (t *Token) Healthy(ctx context.Context) error { return t.check(ctx, nil) }
+
+// HealthyMAC is Healthy with a MAC by the key, as MAC makes it, whose errors it returns.
+func (t *Token) HealthyMAC(ctx context.Context, k *Key) error {
+	if err := t.owns(k); err != nil {
+		return err
+	}
+	return t.check(ctx, func(s *session) error {
+		_, err := s.mac(k, healthMessage)
+		return err
+	})
+}
+
+// HealthySignature is Healthy with a signature by the pair, as Sign makes it, whose errors it returns.
+func (t *Token) HealthySignature(ctx context.Context, p *Pair, a pubkey.Algorithm) error {
+	if err := t.ownsPair(p); err != nil {
+		return err
+	}
+	return t.check(ctx, func(s *session) error {
+		return s.withObject(&p.named, func(object pkcs11.ObjectHandle) error {
+			_, err := s.signPair(p.spec, object, a, healthMessage, false)
+			return err
+		})
+	})
+}
+
+// check makes a round trip and runs try; if the module has lost sight of the objects and finds them again, once more.
+func (t *Token) check(ctx context.Context, try func(*session) error) error {
+	if t.closing.Err() != nil {
+		return ErrClosed
+	}
+	generation, served := t.generation.Load(), t.pool.successes()
+	err := t.tryOnKeeper(ctx, try)
+	if t.mayRegain(err) {
+		if err = t.regain(ctx, generation, &operation{}, err); err == nil {
+			err = t.tryOnKeeper(ctx, try)
+		}
+	}
+	_, hung := errors.AsType[*HungError](err)
+	if !hung && !errors.Is(err, ErrBusy) {
+		return err
+	}
+	if t.making.Load() > 0 || t.pool.successes() != served {
+		return fmt.Errorf("%w: the check waits behind other calls, which are answered", ErrBusy)
+	}
+	if !hung {
+		err = newHungError("an earlier check") // ErrBusy would say that trying again is enough
+	}
+	return err
+}
+
+func (t *Token) tryOnKeeper(ctx context.Context, try func(*session) error) error {
+	tried := make(chan error, 1) // the call can go on after we have gone
+	tried <- nil
+	err := t.ask(ctx, func(s *session) {
+		if try == nil {
+			return
+		}
+		err := try(s)
+		if !keepsSession(err) { // an operation may have been left active
+			err = errors.Join(err, s.renew())
+		}
+		<-tried
+		tried <- err
+	})
+	if err == nil {
+		return <-tried
+	}
+	if looksLost(err) && !errors.Is(err, ErrGone) {
+		return t.lose(err)
+	}
+	return err
+}
