@@ -110,6 +110,9 @@ var (
 	ErrUndecided = errors.New("whether the instance is alive cannot be told here")
 	// ErrReplaced: the store that was opened is no longer the one at its place (file replaced or removed). Final.
 	ErrReplaced = errors.New("store was replaced while it was open")
+	// ErrBusy: others held the store all the while that a Commit waited for its turn. Nothing was changed; the same
+	// Commit may succeed later. The text names who holds it, where that can be known.
+	ErrBusy = errors.New("store is busy")
 	// ErrClosed: the store was used after Close.
 	ErrClosed = errors.New("store is closed")
 )
@@ -134,8 +137,9 @@ type Store interface {
 
 	// Commit applies all changes or none, and returns the version that every Put of the batch now has. The
 	// conditions of all changes are examined in one serialisable step with the effects, and before the unique
-	// indexes: of ErrConflict and ErrExists the first wins. What CheckChanges refuses is an error. When it returns without error the changes survive a crash of the
-	// process and of the machine.
+	// indexes: of ErrConflict and ErrExists the first wins. What CheckChanges refuses is an error. ErrBusy when the store
+	// is in use by others for a time that its package names. When it returns without error the changes survive a crash of
+	// the process and of the machine.
 	Commit(ctx context.Context, changes ...Change) (uint64, error)
 
 	// Watermark returns a number that differs from the one it returned before whenever any Commit, of this or any

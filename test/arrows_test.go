@@ -25,6 +25,7 @@ const module = "github.com/pkcs11kms/bridge"
 // layers are the packages of the architecture from the bottom up. A package imports only packages of layers below its own,
 // not even its tests import from above, and among those below only what arrows names.
 var layers = [][]string{
+	{"test/disk"},
 	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/fairshare",
 		"pkcs11kms/internal/form",
 		"pkcs11kms/internal/keyid", "pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson"},
@@ -45,6 +46,7 @@ var arrows = map[string][]string{
 	"keystore/etcd":                 {"keystore"},
 	"keystore/keystoretest":         {"keystore"},
 	"test/contest":                  {"keystore"},
+	"test/disk":                     {},
 	"softhsm":                       {},
 	"pkcs11kms/policy":              {},
 	"pkcs11kms/audit":               {},
@@ -82,7 +84,7 @@ var owners = map[string][]string{
 	"github.com/golang-jwt":       {"pkcs11kms/jwt"},
 	"github.com/spf13":            {"cmd/pkcs11kms"},
 	"net/http":                    {"pkcs11kms/internal/sigv4", "pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/kmstest", "cmd/pkcs11kms"},
-	"testing":                     {"keystore/keystoretest"},
+	"testing":                     {"keystore/keystoretest", "test/disk"},
 	"github.com/stretchr/testify": {"keystore/keystoretest"},
 }
 

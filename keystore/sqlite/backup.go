@@ -56,7 +56,7 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 // copyTo copies one moment of the store. The transaction holds that moment for all steps; without it every commit of
 // another connection would make the copy begin anew.
 func (s *Store) copyTo(ctx context.Context, draft string) (err error) {
-	db := reading(s.path, s.inPlace).open(1)
+	db := s.reading().open(1)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	conn, err := db.Conn(ctx)
 	if err != nil {

@@ -22,7 +22,7 @@ type writer struct {
 	version, next, put, remove, unindex, index *sql.Stmt
 }
 
-// busyLimit is how long a Commit waits for the write lock when its context sets no earlier end. Commits take
+// busyLimit is how long a Commit waits for its turn and the write lock when its context sets no earlier end. Commits take
 // milliseconds, so whoever holds the lock that long is stopped or hung.
 const busyLimit = 5 * time.Second
 
@@ -33,6 +33,9 @@ func (w *writer) open(ctx context.Context, s *Store) (err error) {
 		return err
 	}
 	if err := confirm(ctx, s.path, w.conn); err != nil {
+		return err
+	}
+	if err := s.checkMigration(ctx); err != nil {
 		return err
 	}
 	found, err := migrate(ctx, w.conn, schemaVersion)
@@ -101,11 +104,16 @@ func (s *Store) Commit(ctx context.Context, changes ...keystore.Change) (uint64,
 		return 0, err
 	}
 	defer s.leave()
-	if err := take(ctx, s.writer.turn, s.closing); err != nil {
-		return 0, fmt.Errorf("commit to store: %w", err)
+	if s.readOnly != nil {
+		return 0, s.readOnly
+	}
+	limit := time.NewTimer(busyLimit)
+	defer limit.Stop()
+	if err := take(ctx, s.writer.turn, s.closing, limit.C); err != nil {
+		return 0, s.failTurn(ctx, err)
 	}
 	defer func() { <-s.writer.turn }()
-	version, err := s.transact(ctx, changes)
+	version, err := s.transact(ctx, changes, limit.C)
 	switch {
 	case errors.Is(err, keystore.ErrConflict), errors.Is(err, keystore.ErrExists), errors.Is(err, keystore.ErrClosed):
 		return 0, err
@@ -115,8 +123,15 @@ func (s *Store) Commit(ctx context.Context, changes ...keystore.Change) (uint64,
 	return version, nil
 }
 
-// take waits for the turn that a channel of capacity 1 stands for.
-func take(ctx context.Context, turn chan<- struct{}, closing <-chan struct{}) error {
+func (s *Store) failTurn(ctx context.Context, err error) error {
+	if errors.Is(err, keystore.ErrBusy) {
+		return fail(ctx, "commit to", s.path, err)
+	}
+	return fmt.Errorf("commit to store: %w", err)
+}
+
+// take waits for the turn that a channel of capacity 1 stands for, until limit, unless that is nil.
+func take(ctx context.Context, turn chan<- struct{}, closing <-chan struct{}, limit <-chan time.Time) error {
 	select {
 	case turn <- struct{}{}:
 		return nil
@@ -124,13 +139,15 @@ func take(ctx context.Context, turn chan<- struct{}, closing <-chan struct{}) er
 		return ctx.Err()
 	case <-closing:
 		return keystore.ErrClosed
+	case <-limit:
+		return errTurn
 	}
 }
 
 // transact runs one transaction. The statements take microseconds and are not interrupted half-way: the context
 // counts while waiting for the lock, and once more before the commit.
-func (s *Store) transact(ctx context.Context, changes []keystore.Change) (version uint64, err error) {
-	if err := s.begin(ctx); err != nil {
+func (s *Store) transact(ctx context.Context, changes []keystore.Change, limit <-chan time.Time) (version uint64, err error) {
+	if err := s.begin(ctx, limit); err != nil {
 		return 0, err
 	}
 	done := false
@@ -158,9 +175,7 @@ func (s *Store) transact(ctx context.Context, changes []keystore.Change) (versio
 }
 
 // begin takes the write lock, which serialises the writers of all processes.
-func (s *Store) begin(ctx context.Context) error {
-	limit := time.NewTimer(busyLimit)
-	defer limit.Stop()
+func (s *Store) begin(ctx context.Context, limit <-chan time.Time) error {
 	for {
 		_, err := s.writer.conn.ExecContext(context.WithoutCancel(ctx), "BEGIN IMMEDIATE")
 		var se sqlite3.Error
@@ -171,8 +186,8 @@ func (s *Store) begin(ctx context.Context) error {
 		pause := time.NewTimer(rand.N(time.Millisecond))
 		select {
 		case <-pause.C:
-		case <-limit.C:
-			return errBusy
+		case <-limit:
+			return s.busyError()
 		case <-s.closing:
 			return keystore.ErrClosed
 		case <-ctx.Done():

@@ -79,14 +79,17 @@ func writing(path string, same func() error) *connector {
 	return &connector{
 		uri:  fileURI(path, url.Values{"mode": {"rw"}, "_busy_timeout": {busyMillis}, "_synchronous": {"FULL"}}),
 		same: same,
-		pragmas: []string{
-			"PRAGMA foreign_keys = 1",
-			"PRAGMA trusted_schema = 0",  // functions in a schema that somebody prepared must not run
-			"PRAGMA cell_size_check = 1", // find damage on reading a page rather than on the next write
-			"PRAGMA fullfsync = 1",       // on macOS fsync alone does not reach the disk
-			"PRAGMA checkpoint_fullfsync = 1",
-		},
+		pragmas: append(safetyPragmas[:len(safetyPragmas):len(safetyPragmas)],
+			"PRAGMA fullfsync = 1", // on macOS fsync alone does not reach the disk
+			"PRAGMA checkpoint_fullfsync = 1"),
 	}
+}
+
+// safetyPragmas are for every connection.
+var safetyPragmas = []string{
+	"PRAGMA foreign_keys = 1",
+	"PRAGMA trusted_schema = 0",  // functions in a schema that somebody prepared must not run
+	"PRAGMA cell_size_check = 1", // find damage on reading a page rather than on the next write
 }
 
 // looking connects to a file of unknown origin: without locks, and without as much as looking at a journal, which

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+
+	"github.com/pkcs11kms/bridge/keystore"
 )
 
 // pageSize is that of every store: SQLite's default, set by Create lest another build have another one.
@@ -67,6 +69,13 @@ func checkHeader(ctx context.Context, path string) error {
 		return nil // its pages may be in the journal: who opens it with locks will see
 	case err != nil:
 		return err
+	}
+	return checkMarks(path, id, version)
+}
+
+// checkMarks refuses what is no store, or one that this program cannot read.
+func checkMarks(path string, id, version int64) error {
+	switch {
 	case id != applicationID:
 		return &Error{Op: "open", Path: path, Err: fmt.Errorf("%w: application id %#x", errNotAStore, uint32(id)),
 			hint: hintForeign}
@@ -128,14 +137,11 @@ func confirm(ctx context.Context, path string, conn *sql.Conn) error {
 		return err
 	}
 	version, err := queryInt(ctx, conn, "PRAGMA user_version")
-	switch {
-	case err != nil:
+	if err == nil {
+		err = checkMarks(path, id, version)
+	}
+	if err != nil {
 		return err
-	case id != applicationID:
-		return &Error{Op: "open", Path: path, Err: fmt.Errorf("%w: application id %#x", errNotAStore, uint32(id)),
-			hint: hintForeign}
-	case version > schemaVersion:
-		return &Error{Op: "open", Path: path, Err: newerError(version), hint: hintNewer}
 	}
 	var mode string
 	// Whoever edits a store by hand may have left it in another mode, in which readers would see writers' locks.
@@ -156,7 +162,7 @@ func checkpoint(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	if busy != 0 {
-		return errBusy
+		return fmt.Errorf("%w: other connections use the file", keystore.ErrBusy)
 	}
 	return nil
 }

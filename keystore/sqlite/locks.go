@@ -20,7 +20,8 @@ import (
 // locksName is the directory of the lock files beside the store.
 const locksName = "locks"
 
-// Every instance has a lock file named by its id, and holds an flock on it from before its first Commit until Close
+// Every instance has a lock file named by its id, with the version of the program's format in it (none in that of the first
+// format), and holds an flock on it from before its first Commit until Close
 // or the end of its process, however it ends: the kernel drops the lock with the last descriptor. Descriptors are
 // close-on-exec, so that no child keeps a dead instance alive.
 //
@@ -84,6 +85,9 @@ func lockInstance(dir string) (id string, f *os.File, err error) {
 		}
 	}()
 	if err = flock(f); err != nil {
+		return "", f, err
+	}
+	if _, err = fmt.Fprintln(f, schemaVersion); err != nil { // before the identity, which may be made of the time of this
 		return "", f, err
 	}
 	identity, err := identityOf(f)

@@ -15,7 +15,9 @@ var migrationFiles embed.FS
 // never changed, since there are files that have run it.
 var migrations = loadMigrations()
 
-// schemaVersion is the user_version that this program reads and writes.
+// schemaVersion is the user_version that this program reads and writes: the least version of the program that can read the
+// store. A step that changes no table is due when a record gets a field, or a value of one, that earlier programs do not
+// know: they must refuse to open the store, and not fail on one of its records.
 var schemaVersion = int64(len(migrations))
 
 func loadMigrations() []string {
@@ -34,6 +36,10 @@ func loadMigrations() []string {
 	}
 	return steps
 }
+
+// Version is the number of the newest format that this program reads and the one that it writes. Stores of earlier formats are
+// migrated when they are opened; those of later ones are refused.
+func Version() int { return int(schemaVersion) }
 
 // migrate brings the file to version want, one transaction for each step. It returns the version it found.
 func migrate(ctx context.Context, conn *sql.Conn, want int64) (found int64, err error) {

@@ -40,6 +40,8 @@ var children = map[string]func(path string) error{
 	"restore":      childRestore,
 	"fullbackup":   childFullBackup,
 	"fullrestore":  childFullRestore,
+	"holdlock":     childHoldWriteLock,
+	"watch":        withStore(childWatch),
 }
 
 func TestMain(m *testing.M) {

@@ -36,7 +36,7 @@ func (r *readStatements) queries() map[**sql.Stmt]string {
 
 // openReaders makes all connections at once: later the path may name another file.
 func (s *Store) openReaders(ctx context.Context) error {
-	s.readers = reading(s.path, s.inPlace).open(readerCount)
+	s.readers = s.reading().open(readerCount)
 	var conns []*sql.Conn
 	defer func() {
 		for _, conn := range conns {

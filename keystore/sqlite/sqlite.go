@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/pkcs11kms/bridge/keystore"
 )
@@ -42,6 +43,9 @@ type Store struct {
 	closeErr  error
 
 	final atomic.Pointer[error] // set once: why the store can be used no more
+
+	readOnly error // the answer of every Commit, when the file system is mounted read-only; see readonly.go
+	frozen   bool  // nobody had the store open then: nothing of it is in a journal
 
 	readers *sql.DB // read.go; its statements are safe for concurrent use
 	read    readStatements
@@ -108,7 +112,10 @@ func missingError(path string, err error) error {
 
 // start takes the instance's lock and makes all connections.
 func (s *Store) start(ctx context.Context) (err error) {
-	if s.instance, s.lock, err = lockInstance(s.locks); err != nil {
+	if s.instance, s.lock, err = lockInstance(s.locks); errors.Is(err, syscall.EROFS) {
+		return s.startReadOnly(ctx, err)
+	}
+	if err != nil {
 		return err
 	}
 	if err := s.writer.open(ctx, s); err != nil {
@@ -156,7 +163,7 @@ func (s *Store) inPlace() error {
 	info, err := os.Stat(s.path)
 	switch {
 	case err == nil && os.SameFile(info, s.found):
-		return nil
+		return s.stillFrozen()
 	case err == nil || errors.Is(err, fs.ErrNotExist):
 		return s.end(&Error{Op: "use", Path: s.path, Err: keystore.ErrReplaced,
 			hint: "The file was moved, removed or replaced. Restart the program to use what is there now."})

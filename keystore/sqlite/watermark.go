@@ -20,7 +20,7 @@ type watch struct {
 
 func (w *watch) open(ctx context.Context, s *Store) (err error) {
 	w.turn = make(chan struct{}, 1)
-	w.db = reading(s.path, s.inPlace).open(1)
+	w.db = s.reading().open(1)
 	if w.conn, err = w.db.Conn(ctx); err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (s *Store) Watermark(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	defer s.leave()
-	if err := take(ctx, s.watch.turn, s.closing); err != nil {
+	if err := take(ctx, s.watch.turn, s.closing, nil); err != nil {
 		return 0, fmt.Errorf("watch store: %w", err)
 	}
 	defer func() { <-s.watch.turn }()

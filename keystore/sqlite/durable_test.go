@@ -1,0 +1,37 @@
+package sqlite
+
+import (
+	"database/sql"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A Commit that returned is on the disk: every connection that writes to a store syncs the journal before it says so
+// (PRAGMA synchronous, 2 is FULL), and none writes otherwise. What a crash of the machine would show cannot be tried here.
+func TestEveryWriterIsSynchronous(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kms.db")
+	require.NoError(t, Create(path))
+	s, err := Open(t.Context(), path, Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	level, err := queryInt(t.Context(), s.writer.conn, "PRAGMA synchronous")
+	require.NoError(t, err)
+	require.EqualValues(t, 2, level)
+	draft, err := writing(path, nil).open(1).Conn(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, draft.Close()) })
+	level, err = queryInt(t.Context(), draft, "PRAGMA synchronous")
+	require.NoError(t, err)
+	require.EqualValues(t, 2, level, "as for the file that a backup or a restore makes")
+
+	for name, db := range map[string]*sql.DB{"readers": s.readers, "watch": s.watch.db} {
+		if name == "watch" {
+			_, err = s.watch.conn.ExecContext(t.Context(), "DELETE FROM record")
+		} else {
+			_, err = db.ExecContext(t.Context(), "DELETE FROM record")
+		}
+		require.ErrorContains(t, err, "readonly", name)
+	}
+}

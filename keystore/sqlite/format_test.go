@@ -1,0 +1,93 @@
+package sqlite_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+)
+
+// recordFormats writes down what records are made of: whatever changes here is unknown to the programs before.
+func recordFormats() string {
+	var b strings.Builder
+	for kind, record := range map[keystore.Kind]any{
+		keystore.KindKey: keystore.Key{}, keystore.KindRegion: keystore.Region{}, keystore.KindAlias: keystore.Alias{},
+		keystore.KindCounter: keystore.Counter{}, keystore.KindAccessKey: keystore.AccessKey{}, keystore.KindPrincipal: keystore.Principal{},
+	} {
+		writeFields(&b, string(kind), reflect.TypeOf(record))
+	}
+	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+	return strings.Join(sorted(lines), "\n") + "\n"
+}
+
+func writeFields(b *strings.Builder, name string, t reflect.Type) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if tag == "-" {
+			continue
+		}
+		fmt.Fprintf(b, "%s.%s %s\n", name, tag, f.Type.Kind())
+		if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
+			writeFields(b, name+"."+tag, f.Type.Elem())
+		}
+	}
+}
+
+// The store knows the least version of the program that reads it. A record of a new form needs a new number: a migration,
+// which may change no table, with its frozen store and its list beside the old ones.
+func TestNewRecordsNeedANewVersion(t *testing.T) {
+	path := filepath.Join("testdata", fmt.Sprintf("records-v%d.txt", sqlite.Version()))
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(want), recordFormats(), "see migrate.go: what is in a released list is never changed")
+}
+
+// An earlier version of the program that is running must not lose its store under it, and must not open a later one.
+func TestAStoreIsNotMigratedUnderAnOlderProgram(t *testing.T) {
+	script, err := os.ReadFile("testdata/v1.sql")
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "kms.db")
+	build(t, path, string(script))
+	// What an instance of the first version looks like: an empty lock file that is locked.
+	locks := filepath.Join(filepath.Dir(path), "locks")
+	require.NoError(t, os.Mkdir(locks, 0o700))
+	held, err := os.OpenFile(filepath.Join(locks, strings.Repeat("0123456789abcdef", 3)+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	require.NoError(t, err)
+	lock(t, held)
+
+	_, err = sqlite.Open(t.Context(), path, sqlite.Options{})
+	requireHint(t, err, "an older version of the program uses schema version 1")
+	requireHintText(t, err, "Stop that process first")
+	db := raw(t, path)
+	requireText(t, db, "PRAGMA user_version", "1")
+	require.NoError(t, db.Close())
+
+	require.NoError(t, held.Close())
+	s, beside := mustOpen(t, path), mustOpen(t, path)
+	for _, s := range []*sqlite.Store{s, beside} {
+		_, err = s.Commit(t.Context(), key(s.Instance()).Put(0))
+		require.NoError(t, err, "programs of one version do not disturb each other")
+	}
+	db = raw(t, path)
+	requireText(t, db, "PRAGMA user_version", fmt.Sprint(sqlite.Version()))
+}
+
+func TestALaterStoreIsRefusedAtOpen(t *testing.T) {
+	path := newPath(t)
+	db := raw(t, path)
+	mustExec(t, db, fmt.Sprintf("PRAGMA user_version = %d", sqlite.Version()+1))
+	require.NoError(t, db.Close())
+	before := snapshot(t, filepath.Dir(path))
+	_, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	requireHint(t, err, fmt.Sprintf("schema version %d is newer than version %d of this program", sqlite.Version()+1, sqlite.Version()))
+	assert.Equal(t, before, snapshot(t, filepath.Dir(path)))
+}

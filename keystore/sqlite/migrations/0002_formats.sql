@@ -1,0 +1,2 @@
+-- No table has changed. Since version 1 there are records that its program does not know: key pairs with their public key,
+-- adopted keys, users and roles, access keys with an owner. The number keeps it from opening the store.
