@@ -113,6 +113,10 @@ var (
 	// ErrBusy: others held the store all the while that a Commit waited for its turn. Nothing was changed; the same
 	// Commit may succeed later. The text names who holds it, where that can be known.
 	ErrBusy = errors.New("store is busy")
+	// ErrFull: the disk, or a quota, has no room for a change. Nothing was changed.
+	ErrFull = errors.New("store has no room")
+	// ErrReadOnly: the store can be read and not changed where it is.
+	ErrReadOnly = errors.New("store is read-only")
 	// ErrClosed: the store was used after Close.
 	ErrClosed = errors.New("store is closed")
 )
@@ -137,8 +141,8 @@ type Store interface {
 
 	// Commit applies all changes or none, and returns the version that every Put of the batch now has. The
 	// conditions of all changes are examined in one serialisable step with the effects, and before the unique
-	// indexes: of ErrConflict and ErrExists the first wins. What CheckChanges refuses is an error. ErrBusy when the store
-	// is in use by others for a time that its package names. When it returns without error the changes survive a crash of
+	// indexes: of ErrConflict and ErrExists the first wins. What CheckChanges refuses is an error. ErrBusy when others
+	// keep it from its turn for a time that its package names, ErrFull and ErrReadOnly when the disk takes no change. When it returns without error the changes survive a crash of
 	// the process and of the machine.
 	Commit(ctx context.Context, changes ...Change) (uint64, error)
 

@@ -292,11 +292,6 @@ func (b *Bridge) SigningKey(ctx context.Context, accessKeyID, date, region strin
 	return signing, caller, nil
 }
 
-// authenticationFailed is the answer when store or token fail before it is known who asks.
-func (b *Bridge) authenticationFailed(ctx context.Context, err error) error {
-	return (&Client{bridge: b}).answer(ctx, "authentication", "", err)
-}
-
 func (b *Bridge) decodeCredential(rec keystore.Record) (*credential, error) {
 	record, err := keystore.DecodeAccessKey(rec)
 	if err != nil {

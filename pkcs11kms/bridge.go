@@ -81,6 +81,7 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
 	b.tasks.Go(func() { b.cache.poll(running) })
+	b.tasks.Go(func() { b.cache.writes.watch(running) })
 	b.tasks.Go(func() { b.tidy(running) })
 	b.tasks.Go(func() { b.keepUses(running) })
 	return b, nil
@@ -153,20 +154,6 @@ func tokenConfig(cfg Config, name, serial string) token.Config {
 		TryLowPIN:   r.TryLowPIN,
 		Logger:      cfg.Logger,
 	}
-}
-
-// Health tells whether the store and every token answer: nil, or what is wrong.
-func (b *Bridge) Health(ctx context.Context) error {
-	var problems []error
-	if _, err := b.store.Get(ctx, keystore.RegionRef(b.cfg.DefaultRegion)); err != nil {
-		problems = append(problems, fmt.Errorf("store: %w", err))
-	}
-	for name, r := range b.regions {
-		if err := r.token.Healthy(ctx); err != nil {
-			problems = append(problems, fmt.Errorf("token of region %s: %w", name, err))
-		}
-	}
-	return errors.Join(problems...)
 }
 
 // Close ends the goroutines, lets calls that are under way finish within the call timeout, and closes tokens and

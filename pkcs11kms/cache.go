@@ -20,9 +20,10 @@ const (
 // only as of the last look at the store's change counter, and older than maxCacheAge it confirms first, or refuses.
 // Misses are not cached. It is safe for concurrent use; what it holds is shared and must not be changed.
 type cache struct {
-	store keystore.Store
-	log   *slog.Logger
-	now   func() time.Time
+	store  keystore.Store
+	log    *slog.Logger
+	now    func() time.Time
+	writes *writes
 
 	// confirming is a lock of one place for the look at the store, so that a caller can give up waiting for it.
 	confirming chan struct{}
@@ -35,13 +36,22 @@ type cache struct {
 }
 
 func newCache(b *Bridge) *cache {
-	return &cache{
+	c := &cache{
 		store:      b.store,
 		log:        b.log,
 		now:        b.cfg.Now,
 		confirming: make(chan struct{}, 1),
 		decoded:    map[keystore.Ref]any{},
 	}
+	c.writes = newWrites(b.store, b.log, c.lastMark)
+	return c
+}
+
+// lastMark returns the store's change counter at the last confirmation.
+func (c *cache) lastMark() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mark
 }
 
 // cachedRecord returns what decode makes of the record: from the cache, unless it must be fresh. A T that decode answers
@@ -147,7 +157,9 @@ func (c *cache) drop() {
 
 // commit changes the store and makes sure that this process sees its own change at once.
 func (c *cache) commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
+	begun := c.writes.now()
 	version, err := c.store.Commit(ctx, changes...)
+	c.writes.done(begun, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.epoch++

@@ -59,7 +59,7 @@ func (c *Client) Region() string { return c.region.name }
 // Caller returns the principal in whose name the Client acts.
 func (c *Client) Caller() Caller { return c.caller }
 
-// Health tells whether store and token answer: nil, or what is wrong.
+// Health is Bridge.Health.
 func (c *Client) Health(ctx context.Context) error { return c.bridge.Health(ctx) }
 
 // Close closes the Bridge when the Client was made by New; on every other Client it does nothing.

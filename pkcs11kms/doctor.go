@@ -106,8 +106,9 @@ func (d *doctor) fail(area, subject string, err error) {
 	d.advise(area, subject, StatusError, err.Error(), hint)
 }
 
-// Doctor examines store, tokens and keys, and changes nothing but what a log-in leaves in a token. It never fails: what
-// is wrong stands in the report. It reads the whole store and asks the token for every object.
+// Doctor examines store, tokens and keys. It changes nothing but what a log-in leaves in a token, and a record of the store
+// that is there to be written. It never fails: what is wrong stands in the report. It reads the whole store, asks the token
+// for every object, and makes a MAC or a signature with every key.
 func Doctor(ctx context.Context, cfg Config) *Report {
 	d := &doctor{}
 	d.report.Regions = []RegionReport{}
@@ -137,13 +138,18 @@ func (d *doctor) examineStore(ctx context.Context) (done func()) {
 			return done
 		}
 		d.store = store
-		done = func() { _ = store.Close() } // nothing was written that could be lost
+		done = func() { _ = store.Close() } // what was written is durable already
 	}
 	if err := d.store.Verify(ctx); err != nil {
 		d.fail("store", subject, err)
 		return done
 	}
 	d.add("store", subject, StatusOK, "every record and index entry is sound")
+	if err := tryWrite(ctx, d.store); err != nil {
+		d.fail("store", subject, fmt.Errorf("nothing can be changed: %w", err))
+	} else {
+		d.add("store", subject, StatusOK, "takes changes")
+	}
 	d.examineLeftovers()
 	d.examineHoldings(ctx)
 	d.examineConsistency(ctx)

@@ -93,7 +93,18 @@ func (d *doctor) examineKey(ctx context.Context, record keystore.Key, objects []
 	default:
 		d.examineOwn(record, objects[0], otherLength(spec, objects[0])...)
 	}
+	if spec != nil && len(objects) == 1 && !record.State.Unfinished() {
+		d.examineUse(ctx, record, t.HMACKey(spec.hash, record.CKAID), t)
+	}
 	return r
+}
+
+// examineUse makes a MAC: that there is an object, and what it says of itself, does not prove that it can be used.
+func (d *doctor) examineUse(ctx context.Context, record keystore.Key, k *token.Key, t *token.Token) {
+	if _, err := t.MAC(ctx, k, []byte("pkcs11kms doctor")); err != nil {
+		d.advise("key", record.ID, StatusError, fmt.Sprintf("makes no MAC: %v", err),
+			"if the token serves other keys, its object is damaged: restore the token from the HSM's backup")
+	}
 }
 
 // otherLength tells whether an object has the length that its key was made with.

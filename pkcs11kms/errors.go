@@ -130,6 +130,15 @@ func unavailable(arn string) error {
 	return &types.KeyUnavailableException{Message: aws.String(arn + " is unavailable.")}
 }
 
+// serviceUnavailable is the answer when the token fails before it is known who asks: it names nothing.
+func serviceUnavailable() error {
+	return &smithy.GenericAPIError{
+		Code:    "ServiceUnavailableException",
+		Message: "The service is temporarily unavailable. Try again.",
+		Fault:   smithy.FaultServer,
+	}
+}
+
 // ErrClosed says that a Client or a MACStream was used after its end: Close, Sum, or the end of its context.
 var ErrClosed = errors.New("client or stream is closed")
 
@@ -146,8 +155,17 @@ func (e *causedError) Unwrap() []error { return []error{e.api, e.cause} }
 // answer turns whatever an operation ended with into what its caller is told. Errors of the API pass; the end of the
 // caller's own context stays recognisable; the rest is logged with its cause and told with a fixed text.
 func (c *Client) answer(ctx context.Context, op, arn string, err error) error {
+	return c.answerLost(ctx, op, arn, unavailable(arn), err)
+}
+
+// authenticationFailed is the answer when store or token fail before it is known who asks.
+func (b *Bridge) authenticationFailed(ctx context.Context, err error) error {
+	return (&Client{bridge: b}).answerLost(ctx, opAuthentication, "", serviceUnavailable(), err)
+}
+
+// answerLost is answer, with lost for what a token that does not serve is answered with.
+func (c *Client) answerLost(ctx context.Context, op, arn string, lost, err error) error {
 	var api smithy.APIError
-	var hung *token.HungError
 	if err == nil || errors.As(err, &api) {
 		return err
 	}
@@ -158,16 +176,35 @@ func (c *Client) answer(ctx context.Context, op, arn string, err error) error {
 	switch {
 	case errors.Is(err, token.ErrBusy):
 		return &causedError{throttled(), err}
+	case errors.Is(err, keystore.ErrBusy):
+		c.log(ctx, op, arn, "the store is busy", err)
+		return &causedError{throttled(), err}
 	case ctx.Err() != nil:
 		return &smithy.CanceledError{Err: ctx.Err()}
-	case errors.Is(err, token.ErrGone), errors.Is(err, token.ErrKeyMissing), errors.As(err, &hung):
+	case tokenLost(err), tokenFailed(err) && (arn != "" || op == opAuthentication):
 		c.log(ctx, op, arn, "token does not serve the key", err)
-		return &causedError{unavailable(arn), err}
+		return &causedError{lost, err}
 	}
 	id := uuid.NewString()
 	c.log(ctx, op, arn, "internal error", err, slog.String("error_id", id))
 	text := "An internal error occurred. The log of the service has its cause under the id " + id + "."
 	return &causedError{&types.KMSInternalException{Message: aws.String(text)}, err}
+}
+
+// opAuthentication is what the log calls the making of a signing key.
+const opAuthentication = "authentication"
+
+// tokenLost reports whether the token does not answer, or has no such object.
+func tokenLost(err error) bool {
+	_, hung := errors.AsType[*token.HungError](err)
+	return hung || errors.Is(err, token.ErrGone) || errors.Is(err, token.ErrKeyMissing)
+}
+
+// tokenFailed reports whether the token's answer is an error of whatever kind. Where a key is used, its object is damaged
+// or the device is in trouble: both are the key's being unavailable.
+func tokenFailed(err error) bool {
+	_, answered := errors.AsType[*token.Error](err)
+	return answered || errors.Is(err, token.ErrKeyAmbiguous) || errors.Is(err, token.ErrKeyForeign) || errors.Is(err, token.ErrMalformed)
 }
 
 func (c *Client) log(ctx context.Context, op, arn, what string, err error, more ...slog.Attr) {

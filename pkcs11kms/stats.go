@@ -56,7 +56,7 @@ func (c *tokenErrorCounts) count(err error) {
 		c[2].Add(1)
 	case errors.As(err, &hung):
 		c[3].Add(1)
-	case errors.As(err, &other):
+	case errors.As(err, &other), errors.Is(err, token.ErrMalformed):
 		c[4].Add(1)
 	}
 }

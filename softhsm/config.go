@@ -3,6 +3,7 @@ package softhsm
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,11 +45,12 @@ func Setup(dir string) (*Config, error) {
 	if err := checkPath(c.TokenDir); err != nil {
 		return nil, err
 	}
-	if err := c.makeFiles(); err != nil {
-		return nil, fmt.Errorf("setting up SoftHSM in %q: %w", dir, err)
+	err = c.makeFiles()
+	if err == nil {
+		err = c.heal()
 	}
-	if err := c.heal(); err != nil {
-		return nil, fmt.Errorf("setting up SoftHSM in %q: %w", dir, err)
+	if err != nil {
+		return nil, withDiskHint(fmt.Errorf("setting up SoftHSM in %q: %w", dir, err), dir)
 	}
 	return c, nil
 }
@@ -59,7 +61,7 @@ func (c *Config) makeFiles() error {
 	}
 	// MkdirAll leaves an existing directory's mode alone, and SoftHSM makes its files under the process's umask: this
 	// directory is what keeps others out.
-	if err := os.Chmod(c.TokenDir, 0o700); err != nil {
+	if err := setMode(c.TokenDir, 0o700); err != nil {
 		return err
 	}
 	old, err := os.ReadFile(c.File)
@@ -67,9 +69,19 @@ func (c *Config) makeFiles() error {
 		return err
 	}
 	if err == nil && sameDir(readTokenDir(string(old)), c.TokenDir) {
-		return os.Chmod(c.File, 0o600)
+		return setMode(c.File, 0o600)
 	}
 	return writeAtomically(c.File, c.text())
+}
+
+// setMode leaves a file alone that has the mode already: it may be on a file system that is mounted read-only, where tokens
+// can be used all the same.
+func setMode(path string, mode fs.FileMode) error {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().Perm() == mode {
+		return nil
+	}
+	return os.Chmod(path, mode)
 }
 
 // sameDir tells whether two paths lead to one directory, as through a symbolic link.

@@ -2,7 +2,9 @@ package softhsm
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"syscall"
 )
 
 // ErrTokenExists is wrapped by the error of [Config.CreateToken] when the configuration already has a token of that
@@ -44,3 +46,15 @@ type hinted struct {
 func (e *hinted) Error() string { return e.err.Error() }
 func (e *hinted) Unwrap() error { return e.err }
 func (e *hinted) Hint() string  { return e.hint }
+
+// withDiskHint adds what to do about a disk that takes no changes.
+func withDiskHint(err error, dir string) error {
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return &hinted{err, fmt.Sprintf("the file system is mounted read-only (findmnt -T '%s') and something must be written there once:\n"+
+			"mount it read-write, run the command again, then mount it read-only as before", dir)}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &hinted{err, fmt.Sprintf("free space on the file system: df -h '%s'", dir)}
+	}
+	return err
+}

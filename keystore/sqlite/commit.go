@@ -22,8 +22,8 @@ type writer struct {
 	version, next, put, remove, unindex, index *sql.Stmt
 }
 
-// busyLimit is how long a Commit waits for its turn and the write lock when its context sets no earlier end. Commits take
-// milliseconds, so whoever holds the lock that long is stopped or hung.
+// busyLimit is how long a Commit waits for its turn in this process, and how long then for the write lock, when its context
+// sets no earlier end. Commits take milliseconds, so whoever holds the lock that long is stopped or hung.
 const busyLimit = 5 * time.Second
 
 func (w *writer) open(ctx context.Context, s *Store) (err error) {
@@ -113,7 +113,7 @@ func (s *Store) Commit(ctx context.Context, changes ...keystore.Change) (uint64,
 		return 0, s.failTurn(ctx, err)
 	}
 	defer func() { <-s.writer.turn }()
-	version, err := s.transact(ctx, changes, limit.C)
+	version, err := s.transact(ctx, changes)
 	switch {
 	case errors.Is(err, keystore.ErrConflict), errors.Is(err, keystore.ErrExists), errors.Is(err, keystore.ErrClosed):
 		return 0, err
@@ -136,6 +136,9 @@ func take(ctx context.Context, turn chan<- struct{}, closing <-chan struct{}, li
 	case turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
+		if limit != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("%w: %w", errTurn, ctx.Err())
+		}
 		return ctx.Err()
 	case <-closing:
 		return keystore.ErrClosed
@@ -146,8 +149,8 @@ func take(ctx context.Context, turn chan<- struct{}, closing <-chan struct{}, li
 
 // transact runs one transaction. The statements take microseconds and are not interrupted half-way: the context
 // counts while waiting for the lock, and once more before the commit.
-func (s *Store) transact(ctx context.Context, changes []keystore.Change, limit <-chan time.Time) (version uint64, err error) {
-	if err := s.begin(ctx, limit); err != nil {
+func (s *Store) transact(ctx context.Context, changes []keystore.Change) (version uint64, err error) {
+	if err := s.begin(ctx); err != nil {
 		return 0, err
 	}
 	done := false
@@ -175,7 +178,9 @@ func (s *Store) transact(ctx context.Context, changes []keystore.Change, limit <
 }
 
 // begin takes the write lock, which serialises the writers of all processes.
-func (s *Store) begin(ctx context.Context, limit <-chan time.Time) error {
+func (s *Store) begin(ctx context.Context) error {
+	limit := time.NewTimer(busyLimit)
+	defer limit.Stop()
 	for {
 		_, err := s.writer.conn.ExecContext(context.WithoutCancel(ctx), "BEGIN IMMEDIATE")
 		var se sqlite3.Error
@@ -186,11 +191,14 @@ func (s *Store) begin(ctx context.Context, limit <-chan time.Time) error {
 		pause := time.NewTimer(rand.N(time.Millisecond))
 		select {
 		case <-pause.C:
-		case <-limit:
+		case <-limit.C:
 			return s.busyError()
 		case <-s.closing:
 			return keystore.ErrClosed
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return fmt.Errorf("%w: %w", s.busyError(), ctx.Err())
+			}
 			return ctx.Err()
 		}
 	}

@@ -17,6 +17,13 @@
 // The file is in WAL mode with synchronous=FULL: a Commit that returned is on the disk. Nothing is ever repaired or
 // recreated silently: a file that is damaged, foreign, or of a newer version is an error and is left as it is.
 //
+// On a file system that is mounted read-only a store can be read; a Commit is keystore.ErrReadOnly.
+//
+// # Versions
+//
+// SQLite's user_version is the least version of the program that reads the store, see Version. Open migrates an earlier one,
+// unless a process of an earlier version has it open, and refuses a later one.
+//
 // # Errors
 //
 // What goes wrong outside the contract of keystore.Store is an *Error. Its Hint says what a person can do about it.

@@ -64,6 +64,8 @@ func fail(ctx context.Context, op, path string, err error) error {
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
+	case ctx.Err() != nil && errors.Is(err, keystore.ErrBusy):
+		return fmt.Errorf("%s store: %w", op, err) // which wraps the context's error
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s store: %w", op, ctx.Err())
 	}
@@ -76,7 +78,28 @@ func fail(ctx context.Context, op, path string, err error) error {
 	case se.Code == sqlite3.ErrBusy:
 		err = fmt.Errorf("%w: %w", keystore.ErrBusy, err)
 	}
+	if kind := kindOf(err); kind != nil {
+		err = fmt.Errorf("%w: %w", kind, err)
+	}
 	return &Error{Op: op, Path: path, Err: err, hint: hint}
+}
+
+// kindOf returns the sentinel of the contract for a disk that takes no changes, or nil.
+func kindOf(err error) error {
+	var se sqlite3.Error
+	errno := se.SystemErrno
+	if errors.As(err, &se) {
+		errno = se.SystemErrno
+	} else {
+		errors.As(err, &errno)
+	}
+	switch {
+	case se.Code == sqlite3.ErrFull, errno == syscall.ENOSPC, errno == syscall.EDQUOT, errno == syscall.EFBIG:
+		return keystore.ErrFull
+	case se.Code == sqlite3.ErrReadonly, errno == syscall.EROFS:
+		return keystore.ErrReadOnly
+	}
+	return nil
 }
 
 func hintFor(path string, err error) string {

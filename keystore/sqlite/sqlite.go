@@ -58,7 +58,8 @@ var _ keystore.Store = (*Store)(nil)
 // readerCount is enough to keep a few processors busy: a read takes tens of microseconds.
 const readerCount = 4
 
-// Open opens the store at path and migrates it when it is of an older version. It never creates one: see Create.
+// Open opens the store at path and migrates it when it is of an older version and no process of that is running. It never
+// creates one: see Create. On a file system that is mounted read-only it opens for reading.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	s := &Store{path: path, locks: o.LocksDir, logger: o.Logger, closing: make(chan struct{})}
 	if s.logger == nil {

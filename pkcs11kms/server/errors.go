@@ -69,6 +69,8 @@ func answerTo(err error) answer {
 		return answer{http.StatusRequestEntityTooLarge, errTooLarge.Code, errTooLarge.Message}
 	case errors.As(err, &api) && api.ErrorFault() != smithy.FaultServer:
 		return answer{http.StatusBadRequest, api.ErrorCode(), api.ErrorMessage()}
+	case errors.As(err, &api) && api.ErrorCode() == "ServiceUnavailableException":
+		return answer{http.StatusServiceUnavailable, api.ErrorCode(), api.ErrorMessage()}
 	case errors.As(err, &api):
 		return answer{http.StatusInternalServerError, api.ErrorCode(), api.ErrorMessage()}
 	case errors.Is(err, context.DeadlineExceeded):

@@ -14,6 +14,7 @@ type faultyStore struct {
 
 	mu     sync.Mutex
 	err    error  // the answer of Get and List
+	commit error  // the answer of Commit
 	before func() // of Get and List
 }
 
@@ -37,6 +38,22 @@ func (s *faultyStore) fault() error {
 		before()
 	}
 	return err
+}
+
+func (s *faultyStore) failCommits(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commit = err
+}
+
+func (s *faultyStore) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
+	s.mu.Lock()
+	err := s.commit
+	s.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return s.Store.Commit(ctx, changes...)
 }
 
 func (s *faultyStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -13,13 +14,15 @@ import (
 // metrics are what Prometheus is told. The labels come from fixed tables, so that no client can make new series.
 type metrics struct {
 	registry *prometheus.Registry
+	ready    *readiness
 	requests *prometheus.CounterVec
 	latency  *prometheus.HistogramVec
 }
 
-func newMetrics(bridge *pkcs11kms.Bridge) *metrics {
+func newMetrics(bridge *pkcs11kms.Bridge, log *slog.Logger) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
+		ready:    newReadiness(bridge.Health, log),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pkcs11kms_requests_total",
 			Help: "Requests by operation and result: the code of the error, or OK.",
@@ -30,7 +33,8 @@ func newMetrics(bridge *pkcs11kms.Bridge) *metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
 	}
-	m.registry.MustRegister(m.requests, m.latency, bridgeCollector{bridge, &keyCounts{counts: map[string]int{}}})
+	m.registry.MustRegister(m.requests, m.latency, bridgeCollector{bridge, &keyCounts{counts: map[string]int{}}},
+		readyCollector{m.ready, append([]string{"store"}, bridge.Regions()...)})
 	return m
 }
 

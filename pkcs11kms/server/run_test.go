@@ -222,12 +222,12 @@ func TestAdminOnUnixSocket(t *testing.T) {
 	info, err := os.Lstat(path)
 	require.NoError(t, err)
 	require.Equal(t, fs.ModeSocket|0o600, info.Mode())
-	require.Equal(t, "ok\n", getOnSocket(t, path, "/healthz"))
+	require.Equal(t, "ready\n", getOnSocket(t, path, "/healthz"))
 
 	err = f.Run(ended(), Listen{API: "127.0.0.1:0", Admin: "unix:" + path})
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
 	require.ErrorContains(t, err, "another process")
-	require.Equal(t, "ok\n", getOnSocket(t, path, "/healthz"), "the one that is alive stays")
+	require.Equal(t, "ready\n", getOnSocket(t, path, "/healthz"), "the one that is alive stays")
 	r.stop()
 	<-r.ended
 	require.NoFileExists(t, path)

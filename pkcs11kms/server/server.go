@@ -72,7 +72,7 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 		o.CallTimeout = 10 * time.Second
 	}
 	s := &Server{
-		bridge: bridge, log: o.Logger, timeout: o.CallTimeout, metrics: newMetrics(bridge), strangers: newLimiter(),
+		bridge: bridge, log: o.Logger, timeout: o.CallTimeout, metrics: newMetrics(bridge, o.Logger), strangers: newLimiter(),
 		limits: defaultLimits, adminLimits: defaultAdminLimits, transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
 	}
 	s.allotted = s.allot

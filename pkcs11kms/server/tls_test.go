@@ -121,7 +121,7 @@ func TestAdminWithTLS(t *testing.T) {
 	f.client = &http.Client{Transport: trust(t, cert)}
 	_, port, err := net.SplitHostPort(r.adminAddr.String())
 	require.NoError(t, err)
-	require.Equal(t, "ok\n", f.get(t, "https://127.0.0.1:"+port+"/healthz").body)
+	require.Equal(t, "ready\n", f.get(t, "https://127.0.0.1:"+port+"/healthz").body)
 	require.Equal(t, 400, f.get(t, "http://127.0.0.1:"+port+"/healthz").StatusCode)
 }
 

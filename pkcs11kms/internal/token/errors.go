@@ -23,6 +23,8 @@ var (
 	ErrKeyForeign = errors.New("the object in the token with the CKA_ID is not the one that was meant")
 	// ErrKeyExists says that a token which takes only short CKA_IDs has the CKA_ID already. Take another.
 	ErrKeyExists = errors.New("the token has the CKA_ID already")
+	// ErrMalformed says that the token's answer is not what the function promises, such as a MAC of another length.
+	ErrMalformed = errors.New("the token's answer is malformed")
 	// ErrClosed is returned by every method of a Token or Stream after Close.
 	ErrClosed = errors.New("token is closed")
 	// ErrStreamRefused is returned by NewStream on a module that is known to crash in multi-part operations.

@@ -101,7 +101,7 @@ func (s *session) signOnce(m []*pkcs11.Mechanism, object pkcs11.ObjectHandle, da
 // checkTag refuses a tag of a wrong length, which could otherwise come to be compared with another short one.
 func checkTag(h Hash, tag []byte) error {
 	if len(tag) != h.TagBytes() {
-		return fmt.Errorf("computing a MAC: the token answered with %d bytes instead of %d", len(tag), h.TagBytes())
+		return fmt.Errorf("computing a MAC: %w: %d bytes instead of %d", ErrMalformed, len(tag), h.TagBytes())
 	}
 	return nil
 }
@@ -115,7 +115,7 @@ func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
 	err := t.do(ctx, &operation{name: "C_GenerateRandom", run: func(s *session, _ []byte) error {
 		b, err := t.c.GenerateRandom(s.handle, n)
 		if err == nil && len(b) != n {
-			return fmt.Errorf("asking for %d random bytes: the token answered with %d", n, len(b))
+			return fmt.Errorf("asking for %d random bytes: %w: %d bytes", n, ErrMalformed, len(b))
 		}
 		if err == nil {
 			random = b

@@ -158,14 +158,18 @@ func (s *session) signature(spec pubkey.Spec, m []*pkcs11.Mechanism, object pkcs
 	case err != nil:
 		return nil, err
 	case spec.FieldBytes() > 0:
-		return pubkey.SignatureDER(spec, raw)
+		signature, err := pubkey.SignatureDER(spec, raw)
+		if err != nil {
+			err = fmt.Errorf("making a signature: %w: %w", ErrMalformed, err)
+		}
+		return signature, err
 	}
 	want := spec.RSABits() / 8
 	if spec.Edwards() {
 		want = ed25519SignatureSize
 	}
 	if len(raw) != want {
-		return nil, fmt.Errorf("making a signature: the token answered with %d bytes instead of %d", len(raw), want)
+		return nil, fmt.Errorf("making a signature: %w: %d bytes instead of %d", ErrMalformed, len(raw), want)
 	}
 	return raw, nil
 }
