@@ -134,9 +134,14 @@ func hintForErrno(path string, errno syscall.Errno) string {
 			"LimitNOFILE= of systemd)."
 	case syscall.ENAMETOOLONG:
 		return hintLongPath
+	case syscall.EFBIG:
+		return hintDisk
 	}
 	return ""
 }
+
+const hintDisk = "Look for a full quota, a file size limit (ulimit -f) or disk errors (dmesg). The store keeps what it\n" +
+	"held before; pkcs11kms doctor checks it."
 
 func hintForCode(path string, err sqlite3.Error) string {
 	if hint := hintForErrno(path, err.SystemErrno); hint != "" {
@@ -146,8 +151,7 @@ func hintForCode(path string, err sqlite3.Error) string {
 	case sqlite3.ErrFull:
 		return hintFull(path)
 	case sqlite3.ErrIoErr:
-		return "Look for a full quota, a file size limit (ulimit -f) or disk errors (dmesg). The store keeps what it\n" +
-			"held before; pkcs11kms doctor checks it."
+		return hintDisk
 	case sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrPerm:
 		return hintForFileSystem(path)
 	case sqlite3.ErrCorrupt, sqlite3.ErrNotADB:

@@ -244,7 +244,9 @@ func TestAnInstanceThatCannotBeMadeLeavesNothing(t *testing.T) {
 	full := storeOn(t, d)
 	free := d.Fill()
 	_, err = sqlite.Open(t.Context(), full, sqlite.Options{})
-	requireHintText(t, err, "Free space on the file system")
+	var hinted interface{ Hint() string }
+	require.ErrorAs(t, err, &hinted, "SQLite has no room for its files beside the store")
+	require.NotEmpty(t, hinted.Hint())
 	assert.Empty(t, names(t, filepath.Join(filepath.Dir(full), "locks")))
 	free()
 	mustOpen(t, full)

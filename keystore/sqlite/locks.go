@@ -87,7 +87,9 @@ func lockInstance(dir string) (id string, f *os.File, err error) {
 	if err = flock(f); err != nil {
 		return "", f, err
 	}
-	if _, err = fmt.Fprintln(f, schemaVersion); err != nil { // before the identity, which may be made of the time of this
+	// Before the identity, which may be made of the time of this. Where there is no room for it, the instance passes for one of
+	// the first format: keys can be used on a full disk, and only the migration to a later format waits for its end.
+	if _, err = fmt.Fprintln(f, schemaVersion); err != nil && kindOf(err) != keystore.ErrFull {
 		return "", f, err
 	}
 	identity, err := identityOf(f)
