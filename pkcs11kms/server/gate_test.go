@@ -148,7 +148,7 @@ func TestAdminConnectionsMakeRoom(t *testing.T) {
 		for range 5 { // more than are answered at once
 			conn := connect()
 			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
-			fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			fmt.Fprint(conn, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
 			text, err := io.ReadAll(conn) // until the server closes
 			require.NoError(t, err)
 			require.Contains(t, string(text), "200 OK")
@@ -172,18 +172,18 @@ func TestAdminRequestsUnderWayAreNotCutOff(t *testing.T) {
 	first, second := scrape(), scrape()
 	<-entered // the first; the other waits for it
 	require.Eventually(t, func() bool {
-		return f.get(t, r.admin+"/healthz").StatusCode == http.StatusServiceUnavailable
+		return f.get(t, r.admin+"/livez").StatusCode == http.StatusServiceUnavailable
 	}, patience, time.Millisecond)
 	for range 20 {
 		conn, err := net.Dial("tcp", r.adminAddr.String())
 		require.NoError(t, err)
 		defer conn.Close()
 	}
-	require.Equal(t, http.StatusServiceUnavailable, f.get(t, r.admin+"/healthz").StatusCode)
+	require.Equal(t, http.StatusServiceUnavailable, f.get(t, r.admin+"/livez").StatusCode)
 	close(release)
 	require.Equal(t, 200, <-first)
 	require.Equal(t, 200, <-second)
-	require.Eventually(t, func() bool { return f.get(t, r.admin+"/healthz").StatusCode == 200 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return f.get(t, r.admin+"/livez").StatusCode == 200 }, patience, time.Millisecond)
 }
 
 // Silent clients of the admin listener lose their connections soon, by its own limits.
@@ -193,7 +193,7 @@ func TestAdminLimitsAreShort(t *testing.T) {
 	f.limits = limits{header: time.Hour, read: time.Hour, write: time.Hour, idle: time.Hour}
 	f.adminLimits = limits{header: 10 * time.Millisecond, read: time.Hour, write: time.Hour, idle: time.Hour}
 	r := f.run(t, Listen{})
-	for _, sent := range []string{"", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"} {
+	for _, sent := range []string{"", "GET /livez HTTP/1.1\r\nHost: localhost\r\n"} {
 		conn, err := net.Dial("tcp", r.adminAddr.String())
 		require.NoError(t, err)
 		fmt.Fprint(conn, sent)
