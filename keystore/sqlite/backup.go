@@ -29,15 +29,17 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	if err := checkVacant(opBackup, path); err != nil {
 		return err
 	}
-	s.removeDrafts()
 	draft := draftOf(path)
-	noted, err := noteDraft(s.locks, draft)
-	if err != nil {
-		return fail(ctx, opBackup, path, err)
+	if s.readOnly == nil { // else nothing can be noted beside the store, nor removed
+		s.removeDrafts()
+		noted, err := noteDraft(s.locks, draft)
+		if err != nil {
+			return fail(ctx, opBackup, path, err)
+		}
+		defer noted()
 	}
-	defer noted()
 	defer removeDraft(draft)
-	err = s.copyTo(ctx, draft)
+	err := s.copyTo(ctx, draft)
 	if err == nil {
 		err = verifyFile(ctx, draft)
 	}
