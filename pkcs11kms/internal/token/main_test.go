@@ -30,6 +30,7 @@ var childParts = map[string]func() error{
 	"ownconf":   useOwnConfiguration,
 	"host":      useHostOwnedModule,
 	"shared":    shareModule,
+	"finalized": finalizeBehindTheBack,
 }
 
 func TestMain(m *testing.M) {

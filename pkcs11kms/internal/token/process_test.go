@@ -79,15 +79,28 @@ func shareModule() error {
 	}
 	err = errors.Join(one.Close(), expect(initialized(c), "the first Close has finalized the module of the second user"),
 		two.Healthy(context.Background()), two.Close(), expect(!initialized(c), "the module stays initialised after its last user"))
-	return errors.Join(err, finalizeBehindTheBack(c))
+	return err
 }
 
 // finalizeBehindTheBack lets another part of the process finalize the module under an open token. Handles count from one
 // again afterwards, so the old token must not use its own any more.
-func finalizeBehindTheBack(c *pkcs11.Ctx) error {
-	old, err := token.Open(context.Background(), childConfig())
+func finalizeBehindTheBack() error {
+	c, err := bareModule()
+	if err != nil {
+		return err
+	}
+	cfg := childConfig()
+	f := newFaulty(&cfg)
+	old, err := token.Open(context.Background(), cfg)
 	if err != nil {
 		return withHint(err)
+	}
+	key, err := old.GenerateHMACKey(context.Background(), token.SHA256, []byte("0123456789abcdef"), "test key")
+	if err != nil {
+		return err
+	}
+	if _, err := old.MAC(context.Background(), key, []byte("message")); err != nil { // so that a session lies idle
+		return err
 	}
 	if err := c.Finalize(); err != nil {
 		return err
@@ -96,11 +109,26 @@ func finalizeBehindTheBack(c *pkcs11.Ctx) error {
 	if err != nil {
 		return withHint(err)
 	}
-	_, oldErr := old.Random(context.Background(), 8)
+	used := func() (n int) {
+		for _, function := range []string{"C_SignInit", "C_GenerateRandom", "C_OpenSession", "C_CloseSession", "C_GetSessionInfo"} {
+			n += f.count(function)
+		}
+		return n
+	}
+	before := used()
+	_, macErr := old.MAC(context.Background(), key, []byte("message"))
+	_, randomErr := old.Random(context.Background(), 8)
 	return errors.Join(
-		expect(errors.Is(oldErr, token.ErrGone), "the old token answers %v", oldErr), old.Close(),
+		expect(errors.Is(macErr, token.ErrGone), "the old token answers %v", macErr),
+		expect(errors.Is(randomErr, token.ErrGone), "the old token answers %v", randomErr), old.Close(),
+		expect(used() == before, "the old token has used a session: its handle is another's by now"),
 		fresh.Healthy(context.Background()), fresh.Close(),
 		expect(!initialized(c), "the module stays initialised after its last user"))
+}
+
+func TestSessionsOfALostModuleAreNotUsed(t *testing.T) {
+	cfg, _ := newConfig(t)
+	runChild(t, child(t, "finalized", cfg))
 }
 
 func TestModuleEndsWithItsLastUser(t *testing.T) {
