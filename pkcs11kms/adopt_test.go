@@ -302,13 +302,14 @@ func TestDeletionOfAdoptedKeys(t *testing.T) {
 	}
 }
 
-// Whoever finishes the deletion of a key that was adopted to be kept leaves the object alone, too.
+// Whoever finishes the deletion of a key that was adopted to be kept leaves the object alone, too. Its label, which others can
+// change, does not matter: not even the one that an object of ours would have.
 func TestJanitorLeavesKeptObjectsAlone(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
 	record := keystore.Key{Region: testRegion, Account: testAccount, ID: unknownID, State: keystore.Deleting, Spec: "HMAC_256",
 		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: bytes.Repeat([]byte{9}, 16), Adopted: keystore.AdoptedKeep}
-	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, "theirs")
+	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
 	require.NoError(t, err)
 	dieOver(t, cfg.StorePath, record)
 	other := openClient(t, cfg)

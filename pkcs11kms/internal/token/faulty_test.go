@@ -45,6 +45,7 @@ type faulty struct {
 
 	mechanism uint                // of the last C_GenerateKey
 	template  []*pkcs11.Attribute // of the last C_GenerateKey
+	private   []*pkcs11.Attribute // of the private half of the last C_GenerateKeyPair
 }
 
 // newFaulty makes the token of a test go through a faulty.
@@ -209,6 +210,7 @@ func (f *faulty) GenerateKeyPair(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, 
 	}
 	f.mu.Lock()
 	noCurve := f.noCurve
+	f.private = private
 	f.mu.Unlock()
 	for _, attribute := range public {
 		if noCurve != nil && attribute.Type == pkcs11.CKA_EC_PARAMS && bytes.Equal(attribute.Value, noCurve) {

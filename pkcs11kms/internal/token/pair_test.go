@@ -161,6 +161,19 @@ func TestAttributesOfAPair(t *testing.T) {
 	}
 }
 
+// What a private key may not do is said, and not left to the token's default.
+func TestPairTemplateForbidsOtherUses(t *testing.T) {
+	tok, f := openFaulty(t)
+	for spec, uses := range map[pubkey.Spec][]uint{
+		pubkey.RSA2048: {pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP}, pubkey.P256: {pkcs11.CKA_DERIVE},
+	} {
+		newPair(t, tok, spec)
+		for _, use := range uses {
+			assert.Contains(t, f.private, pkcs11.NewAttribute(use, false), "%v %#x", spec, use)
+		}
+	}
+}
+
 func TestDestroyKeyPairIsExact(t *testing.T) {
 	tok := newToken(t)
 	pair, public := newPair(t, tok, pubkey.P256)

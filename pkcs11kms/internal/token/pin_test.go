@@ -68,6 +68,12 @@ func TestPINFileThatIsRefused(t *testing.T) {
 		e := requireRefused(t, withPINFile(cfg, tok, writePIN(t, tok.PIN(), 0)), token.PINSource, tok.PIN())
 		assert.ErrorIs(t, e, os.ErrPermission)
 	}
+	if os.Geteuid() == 0 {
+		path := writePIN(t, tok.PIN(), 0o600)
+		require.NoError(t, os.Chown(path, 12345, -1))
+		e := requireRefused(t, withPINFile(cfg, tok, path), token.PINSource, tok.PIN())
+		assert.Contains(t, e.Error(), "belongs to the user with the id 12345")
+	}
 	requireRefused(t, withPINFile(cfg, tok, ""), token.PINSource, tok.PIN())
 	assert.Zero(t, f.count("C_Login"))
 }
