@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -150,6 +151,44 @@ func TestPermissionsEndEverywhere(t *testing.T) {
 			clk.Advance(maxCacheAge + time.Millisecond) // the poller confirms by the clock that this test sets
 			_, err = generate(t.Context(), client, key.KeyId, []byte("m"))
 			require.ErrorContains(t, err, "AccessDeniedException")
+		})
+	}
+}
+
+// A change is not made for a caller from whom the permission is taken between the decision and the Commit.
+func TestPermissionThatEndsBeforeTheCommit(t *testing.T) {
+	first, second, store, _ := twoProcesses(t)
+	for name, change := range map[string]func(*Client, *string) error{
+		"ScheduleKeyDeletion": func(c *Client, id *string) error {
+			_, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: id})
+			return err
+		},
+		"CancelKeyDeletion": func(c *Client, id *string) error {
+			_, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: id})
+			return err
+		},
+		"DisableKey": func(c *Client, id *string) error { return toggle(t.Context(), c, id, false) },
+		"UpdateKeyDescription": func(c *Client, id *string) error {
+			_, err := c.UpdateKeyDescription(t.Context(), &kms.UpdateKeyDescriptionInput{KeyId: id, Description: ptr("theirs")})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := mustCreate(t, first, types.KeySpecHmac256)
+			if name == "CancelKeyDeletion" {
+				schedule(t, first, key.KeyId, 7)
+			}
+			before := describe(t, first, key.KeyId)
+			user := userName(name)
+			client := as(t, first, user, allow(*key.Arn, "kms:"+name))
+			var once sync.Once
+			store.hook(func([]keystore.Change) (err error) {
+				once.Do(func() { err = second.bridge.DeletePrincipalPolicy(t.Context(), user, "p0") })
+				return err
+			}, nil)
+			defer store.hook(nil, nil)
+			require.ErrorContains(t, change(client, key.KeyId), "AccessDeniedException")
+			require.Equal(t, before, describe(t, first, key.KeyId))
 		})
 	}
 }

@@ -49,6 +49,21 @@ func TestChangeByAnotherProcessIsSeen(t *testing.T) {
 	requireAPIError(t, err, "DisabledException", *key.Arn+" is disabled.")
 }
 
+// A store tells a change by another number, which need not be a greater one.
+func TestChangeIsSeenByAFallingWatermark(t *testing.T) {
+	first, second, store, clk := twoProcesses(t)
+	key := mustCreate(t, first, types.KeySpecHmac256)
+	store.falls.Store(true)
+	require.NoError(t, first.bridge.cache.confirm(t.Context()))
+	_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
+	require.NoError(t, err)
+	_, err = second.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: key.KeyId})
+	require.NoError(t, err)
+	clk.Advance(maxCacheAge + 1)
+	_, err = generate(t.Context(), first, key.KeyId, []byte("m"))
+	requireAPIError(t, err, "DisabledException", *key.Arn+" is disabled.")
+}
+
 // A cached key is served while its confirmation is at most a second old, and not a moment longer.
 func TestCacheServesForASecond(t *testing.T) {
 	first, second, store, clk := twoProcesses(t)

@@ -2,6 +2,7 @@ package pkcs11kms
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ type faultyStore struct {
 	path   string
 	stuck  atomic.Bool                   // Watermark does not answer
 	looks  atomic.Int64                  // calls of Watermark
+	falls  atomic.Bool                   // Watermark falls with every Commit instead of rising
 	mu     sync.Mutex                    // guards the hooks
 	got    func(keystore.Ref) error      // after a Get has read the store: an error is the answer
 	listed func()                        // after a Lookup has read the store
@@ -35,6 +37,9 @@ func (s *faultyStore) Watermark(ctx context.Context) (uint64, error) {
 	s.mu.Unlock()
 	if err == nil && looked != nil {
 		err = looked()
+	}
+	if s.falls.Load() {
+		mark = math.MaxUint64 - mark
 	}
 	return mark, err
 }

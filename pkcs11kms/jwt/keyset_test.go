@@ -120,6 +120,25 @@ func TestTokensOfOthers(t *testing.T) {
 	requireInvalid(t, v.Verify(t.Context(), text, nil), gojwt.ErrTokenSignatureInvalid)
 }
 
+// TestOneKeyListedForSeveralAlgs: it can be taken for no other key, so every entry of it serves.
+func TestOneKeyListedForSeveralAlgs(t *testing.T) {
+	p := newRSAPair(t, "rsa")
+	fixed := p.jwk
+	fixed.Alg = "RS256"
+	for _, keys := range [][]jwt.JWK{{p.jwk, fixed}, {fixed, p.jwk}} {
+		doc, err := json.Marshal(jwt.KeySet{Keys: keys})
+		require.NoError(t, err)
+		set, err := jwt.ParseKeySet(doc)
+		require.NoError(t, err)
+		require.Empty(t, set.Ignored)
+		v, err := jwt.NewVerifier(jwt.VerifierConfig{KeySet: set})
+		require.NoError(t, err)
+		for _, method := range p.methods {
+			require.NoError(t, v.Verify(t.Context(), p.token(t, method, gojwt.MapClaims{}), nil), method.Alg())
+		}
+	}
+}
+
 // TestFixedAlg: a key with an alg takes no other.
 func TestFixedAlg(t *testing.T) {
 	p := newRSAPair(t, "rsa")

@@ -25,9 +25,10 @@ type faulty struct {
 	limit  uint // answered as CK_TOKEN_INFO.ulMaxSessionCount, if set
 	// manufacturer and model are answered in CK_TOKEN_INFO, if set, so that another vendor's quirks apply.
 	manufacturer, model string
-	noSlots             bool // as a network module while its server is down
-	shortTag            bool // C_Sign and C_SignFinal leave out the last byte
-	refuse              uint // an attribute that C_GenerateKey answers with CKR_ATTRIBUTE_TYPE_INVALID
+	noSlots             bool          // as a network module while its server is down
+	badSlots            map[uint]bool // C_GetTokenInfo answers CKR_TOKEN_NOT_RECOGNIZED
+	shortTag            bool          // C_Sign and C_SignFinal leave out the last byte
+	refuse              uint          // an attribute that C_GenerateKey answers with CKR_ATTRIBUTE_TYPE_INVALID
 
 	barePoint   bool                             // CKA_EC_POINT comes without its OCTET STRING
 	values      map[uint]func([]byte) []byte     // change what C_GetAttributeValue tells of an attribute
@@ -149,6 +150,9 @@ func (f *faulty) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
 	info, err := f.Module.GetTokenInfo(slot)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.badSlots[slot] {
+		return pkcs11.TokenInfo{}, pkcs11.Error(pkcs11.CKR_TOKEN_NOT_RECOGNIZED)
+	}
 	info.Flags = info.Flags&^f.clear | f.flags
 	if f.limit != 0 {
 		info.MaxSessionCount = f.limit

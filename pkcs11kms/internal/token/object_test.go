@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 
 	"github.com/miekg/pkcs11"
@@ -266,4 +267,22 @@ func TestWhatAnObjectAllows(t *testing.T) {
 	own := token.Object{Class: pkcs11.CKO_SECRET_KEY, KeyType: pkcs11.CKK_SHA256_HMAC}
 	assert.True(t, own.HMACKey(token.SHA256))
 	assert.False(t, own.HMACKey(token.SHA512), "a type for one hash is not for another")
+}
+
+// An object that is destroyed while the list is made is left out of it, and the others are there.
+func TestObjectDestroyedMeanwhileIsLeftOut(t *testing.T) {
+	tok, f := openFaulty(t)
+	kept, gone := newKey(t, tok), newKey(t, tok)
+	var begun atomic.Bool
+	f.on("C_GetAttributeValue", func() error {
+		if begun.CompareAndSwap(false, true) {
+			return tok.DestroyKey(context.Background(), gone.ID(), "test key")
+		}
+		return nil
+	})
+	objects, err := tok.Objects(context.Background())
+	require.NoError(t, err)
+	require.True(t, begun.Load())
+	require.Len(t, objects, 1)
+	require.Equal(t, kept.ID(), objects[0].ID)
 }

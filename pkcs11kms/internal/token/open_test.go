@@ -105,6 +105,17 @@ func TestNoSuchToken(t *testing.T) {
 	assert.Zero(t, f.count("C_Login"))
 }
 
+// A card that is not recognised hides no other.
+func TestBadCardBesideTheToken(t *testing.T) {
+	cfg, _ := newConfig(t)
+	other := softhsm.NewToken(t)
+	slot := slotOf(t, pkcs11.New(open(t, cfg).Info().ModulePath), other.Label)
+	newFaulty(&cfg).badSlots = map[uint]bool{slot: true}
+	beside, err := token.Open(t.Context(), cfg)
+	require.NoError(t, err)
+	require.NoError(t, beside.Close())
+}
+
 func TestNoSuchTokenWhileTheModuleIsInUse(t *testing.T) {
 	cfg, tok := newConfig(t)
 	user := open(t, cfg)

@@ -174,6 +174,16 @@ func TestPairTemplateForbidsOtherUses(t *testing.T) {
 	}
 }
 
+// Of a pair of which another process destroys one half first, the other half is destroyed all the same.
+func TestHalfOfAPairIsDestroyedByAnotherMeanwhile(t *testing.T) {
+	tok, f := openFaulty(t)
+	pair, _ := newPair(t, tok, pubkey.P256)
+	f.fail("C_DestroyObject", 1, pkcs11.CKR_OBJECT_HANDLE_INVALID)
+	require.NoError(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"))
+	f.fail("C_DestroyObject", 1, pkcs11.CKR_OBJECT_HANDLE_INVALID)
+	require.ErrorIs(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"), token.ErrKeyMissing, "nothing was left to destroy")
+}
+
 func TestDestroyKeyPairIsExact(t *testing.T) {
 	tok := newToken(t)
 	pair, public := newPair(t, tok, pubkey.P256)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -226,6 +227,47 @@ func TestTheModuleIsNotRestartedUnderCalls(t *testing.T) {
 	free()
 	require.NoError(t, <-random)
 	require.NoError(t, <-mac)
+	assert.Equal(t, 1, f.count("C_Finalize"))
+}
+
+// The restart begins when the last call under way has ended, and those who waited for a session meanwhile get one after it,
+// also when nobody else comes.
+func TestARestartWaitsForCallsAndServesThoseWhoWait(t *testing.T) {
+	tok, f, dir := openWatched(t)
+	key := newKey(t, tok)
+	back := moveAway(t, dir)
+	require.ErrorIs(t, tok.HealthyMAC(t.Context(), key), token.ErrGone)
+	back()
+
+	reached, gate := make(chan struct{}), make(chan struct{})
+	var begun atomic.Bool
+	f.on("C_GenerateRandom", func() error {
+		if begun.CompareAndSwap(false, true) { // the first call alone
+			close(reached)
+			<-gate
+		}
+		return nil
+	})
+	underWay, checked, random := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	go func() { _, err := tok.Random(context.Background(), 8); underWay <- err }()
+	<-reached
+	go func() { checked <- tok.HealthyMAC(context.Background(), key) }()
+	ask := func() { _, err := tok.Random(context.Background(), 8); random <- err }
+	go ask()
+	require.Eventually(t, func() bool { // until the pool is held, answers come at once
+		select {
+		case err := <-random:
+			require.NoError(t, err)
+			go ask()
+		default:
+		}
+		return tok.Stats().Waiting == 1
+	}, patience, tick)
+	assert.Zero(t, f.count("C_Finalize"))
+	close(gate)
+	require.NoError(t, <-underWay)
+	require.NoError(t, <-random)
+	require.NoError(t, <-checked)
 	assert.Equal(t, 1, f.count("C_Finalize"))
 }
 

@@ -196,9 +196,10 @@ func TestStreamErrorEndsIt(t *testing.T) {
 }
 
 func TestHungStreamIsAnsweredInTime(t *testing.T) {
-	tok, f := openFaulty(t)
+	tok, f := openFaulty(t, sessions(4)) // of which one is for streams
+	key := newKey(t, tok)
 	ctx, cancel := context.WithCancel(context.Background())
-	st, err := tok.NewStream(ctx, newKey(t, tok))
+	st, err := tok.NewStream(ctx, key)
 	require.NoError(t, err)
 	reached, free := f.hang("C_SignUpdate")
 	defer free()
@@ -217,6 +218,9 @@ func TestHungStreamIsAnsweredInTime(t *testing.T) {
 	<-hung.Done()
 	assert.Zero(t, tok.Stats().InUse)
 	assert.NoError(t, st.Close())
+	next, err := tok.NewStream(context.Background(), key)
+	require.NoError(t, err, "the place among the streams is free again")
+	require.NoError(t, next.Close())
 }
 
 func TestStreamOfManyGoroutines(t *testing.T) {
