@@ -162,8 +162,9 @@ func TestServiceKeyIsWaitedFor(t *testing.T) {
 	version, err := maker.Commit(t.Context(), half.Put(0))
 	require.NoError(t, err)
 	var looks atomic.Int64
+	wanted := half.Ref()
 	store.onGet(func(ref keystore.Ref) error {
-		if ref == half.Ref() {
+		if ref == wanted {
 			looks.Add(1)
 		}
 		return nil

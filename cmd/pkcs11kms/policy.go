@@ -119,7 +119,8 @@ func (a *app) policyLintCommand() *cobra.Command {
 	cmd := verb(groupPolicies, "lint [--identity] FILE", "Find mistakes in a policy document",
 		"Reads a policy document from a file, or from standard input for -, and prints what the service would refuse\n"+
 			"and what is legal but probably not meant, one line each: FILE:LINE: SEVERITY: PATH: TEXT. Where a state\n"+
-			"directory is named, principals that do not exist in it are found as well. The exit code is 1 when the document would be refused.",
+			"directory is named, principals that do not exist in it are found as well. The exit code is 1 when the\n"+
+			"document would be refused.",
 		"pkcs11kms policy lint policy.json",
 		"pkcs11kms policy lint --identity generate-mac.json")
 	identity := cmd.Flags().Bool("identity", false, "the document is a policy of a user or role, and no key policy")

@@ -48,7 +48,7 @@ func TestServe(t *testing.T) {
 	assert.Equal(t, "READY=1", notices.next())
 	client := &http.Client{Timeout: patience}
 	defer client.CloseIdleConnections()
-	for path, want := range map[string]string{"/healthz": "ok\n", "/readyz": "ready\n"} {
+	for path, want := range map[string]string{"/livez": "ok\n", "/healthz": "ready\n", "/readyz": "ready\n"} {
 		status, body := get(t, client, d.admin+path)
 		assert.Equal(t, http.StatusOK, status, path)
 		assert.Equal(t, want, body, path)

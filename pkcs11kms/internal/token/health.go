@@ -14,7 +14,7 @@ import (
 // sessions are in use is told from one that does not answer.
 
 // healthMessage is what a check signs; the result is thrown away.
-var healthMessage = []byte("pkcs11kms health check")
+var healthMessage = []byte("a check of the health of this token")
 
 // Healthy makes a round trip to the token. It returns ErrGone if the device is lost, and ErrBusy if the check itself did
 // not get its turn but the token answers others or is making a key.
