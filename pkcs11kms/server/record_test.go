@@ -193,7 +193,7 @@ func TestLogNamesTheKey(t *testing.T) {
 		{"GenerateMac", mac(id) + "]", "", ""},
 		{"DeleteAlias", `{"AliasName":"alias/a/b"}`, "", "alias/a/b"},
 		{"ListKeys", `{}`, "", ""},
-		{"ReplicateKey", `{"KeyId":"` + id + `"}`, "", ""},
+		{"ReplicateKey", `{"KeyId":"` + id + `"}`, id, ""},
 	} {
 		got := f.send(t, f.request(t, r.url, tc.operation, tc.body))
 		line := f.lines(t, i+1)[i]
