@@ -175,7 +175,8 @@ func refusedByLimit(err error) bool {
 			return true
 		}
 	}
-	return false
+	// net/http has no exported error for a connection that ended before the request was written to it.
+	return strings.HasSuffix(err.Error(), "http: server closed idle connection")
 }
 
 // sdk returns a client of the AWS SDK that keeps its connection, or makes a new one for each request.
