@@ -86,6 +86,7 @@ func everyOperation(t *testing.T, library *pkcs11kms.Client, name string) []call
 		{operation: "GetKeyRotationStatus", input: of(members{})},
 	}
 	calls = append(calls, operationsOfOtherKinds(key, blob)...)
+	calls = append(calls, operationsOnGrants(key)...)
 	calls = append(calls, operationsNotDone(key)...)
 	return append(calls,
 		call{operation: "ScheduleKeyDeletion", input: of(members{"PendingWindowInDays": 7})},
@@ -112,8 +113,8 @@ func operationsOfOtherKinds(key, blob string) []call {
 		usage("GenerateDataKeyPair", members{"KeyPairSpec": "RSA_2048"}),
 		usage("GenerateDataKeyPairWithoutPlaintext", members{"KeyPairSpec": "RSA_2048"}),
 		usage("DeriveSharedSecret", members{"KeyAgreementAlgorithm": "ECDH", "PublicKey": blob}),
-		usage("Encapsulate", members{"EncapsulationAlgorithm": "ML_KEM_768"}),
-		usage("Decapsulate", members{"EncapsulationAlgorithm": "ML_KEM_768", "SharedSecretCiphertextBlob": blob}),
+		usage("Encapsulate", members{"EncapsulationAlgorithm": "ML_KEM"}),
+		usage("Decapsulate", members{"EncapsulationAlgorithm": "ML_KEM", "SharedSecretCiphertextBlob": blob}),
 		{"Decrypt", members{"CiphertextBlob": blob, "KeyId": key}, "InvalidCiphertextException", ""},
 		external("GetParametersForImport", members{"WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"}),
 		external("ImportKeyMaterial", members{"ImportToken": blob, "EncryptedKeyMaterial": blob}),
@@ -125,9 +126,20 @@ func operationsOfOtherKinds(key, blob string) []call {
 	return calls
 }
 
+// operationsOnGrants find none.
+func operationsOnGrants(key string) []call {
+	grant := members{"KeyId": key, "GrantId": "0123456789abcdef"}
+	return []call{
+		{operation: "ListGrants", input: members{"KeyId": key}},
+		{operation: "ListRetirableGrants", input: members{"RetiringPrincipal": "arn:aws:iam::000000000000:root"}},
+		{"RetireGrant", grant, "NotFoundException", "Grant ID 0123456789abcdef not found"},
+		{"RevokeGrant", grant, "NotFoundException", "Grant ID 0123456789abcdef not found"},
+	}
+}
+
 // operationsNotDone are those that the service does not have.
 func operationsNotDone(key string) (calls []call) {
-	const principal, store, grant = "arn:aws:iam::000000000000:root", "cks-1234567890abcdef0", "0123456789abcdef"
+	const principal, store = "arn:aws:iam::000000000000:root", "cks-1234567890abcdef0"
 	for operation, input := range map[string]members{
 		"ConnectCustomKeyStore":    {"CustomKeyStoreId": store},
 		"CreateCustomKeyStore":     {"CustomKeyStoreName": "store"},
@@ -136,11 +148,7 @@ func operationsNotDone(key string) (calls []call) {
 		"DescribeCustomKeyStores":  {},
 		"DisconnectCustomKeyStore": {"CustomKeyStoreId": store},
 		"GetKeyLastUsage":          {"KeyId": key},
-		"ListGrants":               {"KeyId": key},
-		"ListRetirableGrants":      {"RetiringPrincipal": principal},
 		"ReplicateKey":             {"KeyId": key, "ReplicaRegion": "eu-west-1"},
-		"RetireGrant":              {"KeyId": key, "GrantId": grant},
-		"RevokeGrant":              {"KeyId": key, "GrantId": grant},
 		"UpdateCustomKeyStore":     {"CustomKeyStoreId": store},
 		"UpdatePrimaryRegion":      {"KeyId": key, "PrimaryRegion": "eu-west-1"},
 	} {
