@@ -40,6 +40,10 @@ var callers = map[string]Principal{
 	"partner":     {Account: "444455556666", ARN: "arn:aws:iam::444455556666:role/Partner", ID: "AROAPARTNER000000001"},
 	"partnerroot": {Account: "444455556666", ARN: "arn:aws:iam::444455556666:root", ID: "444455556666", Root: true},
 	"nobody":      {},
+
+	"withoutaccount": {ARN: "arn:aws:iam::111122223333:role/JwtProducer", ID: "AROAPRODUCER00000001"},
+	"withoutarn":     {Account: "111122223333", ID: "AROAPRODUCER00000001"},
+	"withoutid":      {Account: "111122223333", ARN: "arn:aws:iam::111122223333:role/JwtProducer"},
 }
 
 // keys is a Context made of a map of lower-case names.

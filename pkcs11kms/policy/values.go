@@ -68,7 +68,8 @@ func (n number) compare(other number) int { return cmp.Compare(n, other) }
 var numberPattern = regexp.MustCompile(`^-?[0-9]{1,15}(\.[0-9]{1,15})?$`)
 
 func (number) parse(s string) (number, bool) {
-	if len(s) > 17 || !numberPattern.MatchString(s) { // sign, point and 15 digits
+	const maxNumber = 16 // bytes of a point and 15 digits, without the sign
+	if len(strings.TrimPrefix(s, "-")) > maxNumber || !numberPattern.MatchString(s) {
 		return 0, false
 	}
 	f, err := strconv.ParseFloat(s, 64)
