@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyid"
 )
 
@@ -44,11 +45,11 @@ func checkAliasName(name string) error {
 	rest, ok := strings.CutPrefix(name, keyid.AliasPrefix)
 	switch {
 	case !ok || rest == "":
-		return validationError(`Alias must start with the prefix "alias/". Please see https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`)
+		return apierr.Validation(`Alias must start with the prefix "alias/". Please see https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`)
 	case strings.HasPrefix(rest, "aws/"):
-		return notAuthorized()
+		return apierr.NotAuthorized()
 	case strings.Contains(rest, ":"):
-		return validationError(name + " contains invalid characters for an alias")
+		return apierr.Validation(name + " contains invalid characters for an alias")
 	}
 	return nil
 }
@@ -56,7 +57,7 @@ func checkAliasName(name string) error {
 // checkTarget refuses an alias in the place of a key.
 func (c *Client) checkTarget(target *string) error {
 	if id, err := c.parseKeyID(*target, true); err == nil && id.alias != "" {
-		return validationError("Aliases must refer to keys. Not aliases")
+		return apierr.Validation("Aliases must refer to keys. Not aliases")
 	}
 	return nil
 }
@@ -88,7 +89,7 @@ func (c *Client) createAlias(ctx context.Context, name string, k *key) error {
 	alias := keystore.Alias{Region: c.region.name, Account: c.caller.account, Name: name, Target: k.record.ID, Created: now, Updated: now}
 	_, err := c.bridge.store.Get(ctx, alias.Ref())
 	if err == nil {
-		return aliasExists(c.aliasARN(name))
+		return apierr.AliasExists(c.aliasARN(name))
 	}
 	if !errors.Is(err, keystore.ErrNotFound) {
 		return err
@@ -106,7 +107,7 @@ func (c *Client) countAlias(k *key, n int) (keystore.Change, error) {
 	record := k.record
 	record.Aliases += n
 	if limit := c.bridge.cfg.Quotas.AliasesPerKey; n > 0 && record.Aliases > limit {
-		return keystore.Change{}, limitExceeded(fmt.Sprintf("The key has reached its limit of %d aliases.", limit))
+		return keystore.Change{}, apierr.LimitExceeded(fmt.Sprintf("The key has reached its limit of %d aliases.", limit))
 	}
 	return record.Put(k.version), nil
 }
@@ -147,7 +148,7 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 			return err
 		}
 		if from.record.Usage != to.record.Usage || (from.mac == nil) != (to.mac == nil) {
-			return validationError(fmt.Sprintf("Alias %s can only be associated with a key of the same type and usage.", name))
+			return apierr.Validation(fmt.Sprintf("Alias %s can only be associated with a key of the same type and usage.", name))
 		}
 		if from.record.ID == to.record.ID {
 			same := keystore.Change{Op: keystore.Check, Ref: to.record.Ref(), Expect: to.version}
@@ -171,7 +172,7 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 func (c *Client) freshAlias(ctx context.Context, name string) (*aliasRecord, error) {
 	alias, err := cachedRecord(ctx, c.bridge.cache, keystore.AliasRef(c.region.name, c.caller.account, name), true, decodeAlias)
 	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, aliasNotFound(c.aliasARN(name))
+		return nil, apierr.AliasNotFound(c.aliasARN(name))
 	}
 	return alias, err
 }

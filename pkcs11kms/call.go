@@ -7,6 +7,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 // Every operation runs through guard, which holds the order of checks of the real service in one place: resolve the
@@ -39,11 +40,11 @@ func (rule stateRule) allows(k *key) error {
 	pending := k.record.State == keystore.PendingDeletion
 	switch {
 	case rule == pendingOnly && !pending:
-		return invalidState("%s is not pending deletion.", k.arn)
+		return apierr.InvalidState("%s is not pending deletion.", k.arn)
 	case (rule == enabledOnly || rule == notPending) && pending:
-		return invalidState("%s is pending deletion.", k.arn)
+		return apierr.InvalidState("%s is pending deletion.", k.arn)
 	case rule == enabledOnly && k.record.State != keystore.Enabled:
-		return disabled(k.arn)
+		return apierr.Disabled(k.arn)
 	}
 	return nil
 }
@@ -130,7 +131,7 @@ func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, e
 		return k, err
 	}
 	if len(req.grantTokens) > 0 {
-		return nil, invalidGrantToken() // this service makes no grants, so it never gave one out
+		return nil, apierr.InvalidGrantToken() // this service makes no grants, so it never gave one out
 	}
 	if err := op.states.allows(k); err != nil {
 		return k, err
@@ -141,16 +142,16 @@ func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, e
 // fits checks usage, then algorithm, as the real service does.
 func (k *key) fits(op *operation, req request) error {
 	if op.usage != "" && types.KeyUsageType(k.record.Usage) != op.usage {
-		return invalidKeyUsage("%s key usage is %s which is not valid for %s.", k.arn, k.record.Usage, op.name)
+		return apierr.InvalidKeyUsage("%s key usage is %s which is not valid for %s.", k.arn, k.record.Usage, op.name)
 	}
 	if req.algorithm != "" && (k.mac == nil || k.mac.algorithm != req.algorithm) {
-		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.record.Spec)
+		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.record.Spec)
 	}
 	if req.signing != "" && (k.signing == nil || !k.signing.signs(req.signing)) {
-		return invalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.record.Spec)
+		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.record.Spec)
 	}
 	if algorithm, ok := signingAlgorithm(req.signing); ok && !k.token.Makes(algorithm) {
-		return unsupported("The token makes no %s signatures. Use ED25519_SHA_512 with MessageType RAW.", req.signing)
+		return apierr.Unsupported("The token makes no %s signatures. Use ED25519_SHA_512 with MessageType RAW.", req.signing)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
@@ -84,7 +85,7 @@ func (c *Client) with(optFns []func(*kms.Options)) (*Client, error) {
 	}
 	other, err := c.bridge.Client(opts.Region)
 	if err != nil {
-		return nil, validationError(fmt.Sprintf("Region %s is not configured. Configured: %s.", opts.Region,
+		return nil, apierr.Validation(fmt.Sprintf("Region %s is not configured. Configured: %s.", opts.Region,
 			strings.Join(slices.Sorted(maps.Keys(c.bridge.regions)), ", ")))
 	}
 	return other.As(c.caller), nil

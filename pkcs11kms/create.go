@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -107,15 +108,15 @@ func givenCreate(in *kms.CreateKeyInput) map[string][]string {
 // checkCreateKey checks the form of each member, then the rules between members.
 func checkCreateKey(in *kms.CreateKeyInput) error {
 	if in.KeySpec != "" && in.CustomerMasterKeySpec != "" {
-		return validationError("You cannot specify KeySpec and CustomerMasterKeySpec in the same request. " +
+		return apierr.Validation("You cannot specify KeySpec and CustomerMasterKeySpec in the same request. " +
 			"CustomerMasterKeySpec is deprecated.")
 	}
 	spec := requestedSpec(in)
 	if in.KeyUsage == "" && spec != types.KeySpecSymmetricDefault {
-		return validationError("You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
+		return apierr.Validation("You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
 	}
 	if in.KeyUsage != "" && !slices.Contains(usagesOf(spec), in.KeyUsage) {
-		return validationError("KeyUsage " + string(in.KeyUsage) + " is not compatible with KeySpec " + string(spec))
+		return apierr.Validation("KeyUsage " + string(in.KeyUsage) + " is not compatible with KeySpec " + string(spec))
 	}
 	return nil
 }
@@ -134,11 +135,11 @@ func requestedSpec(in *kms.CreateKeyInput) types.KeySpec {
 func (c *Client) supported(in *kms.CreateKeyInput) (*keySpec, error) {
 	switch {
 	case in.CustomKeyStoreId != nil || in.XksKeyId != nil:
-		return nil, unsupported("Custom key stores are not supported.")
+		return nil, apierr.Unsupported("Custom key stores are not supported.")
 	case in.Origin != "" && in.Origin != types.OriginTypeAwsKms:
-		return nil, unsupported("Origin %s is not supported.", in.Origin)
+		return nil, apierr.Unsupported("Origin %s is not supported.", in.Origin)
 	case aws.ToBool(in.MultiRegion):
-		return nil, unsupported("Multi-Region keys are not supported.")
+		return nil, apierr.Unsupported("Multi-Region keys are not supported.")
 	}
 	spec, err := supportedSpec(requestedSpec(in), in.KeyUsage)
 	if err != nil {
@@ -159,17 +160,17 @@ func supportedSpec(name types.KeySpec, usage types.KeyUsageType) (*keySpec, erro
 		return spec, nil
 	}
 	if specIn(signSpecs, name) != nil {
-		return nil, unsupported("KeyUsage %s is not supported. Use SIGN_VERIFY for KeySpec %s.", usage, name)
+		return nil, apierr.Unsupported("KeyUsage %s is not supported. Use SIGN_VERIFY for KeySpec %s.", usage, name)
 	}
 	var names []string
 	for _, made := range KeySpecs() {
 		names = append(names, string(made))
 	}
-	return nil, unsupported("KeySpec %s is not supported. Use one of %s.", name, strings.Join(names, ", "))
+	return nil, apierr.Unsupported("KeySpec %s is not supported. Use one of %s.", name, strings.Join(names, ", "))
 }
 
 func gapError(spec *keySpec, gap error) error {
-	return &causedError{unsupported("KeySpec %s is not supported by the token: %v.", spec.spec, gap), gap}
+	return apierr.WithCause(apierr.Unsupported("KeySpec %s is not supported by the token: %v.", spec.spec, gap), gap)
 }
 
 // newKeyRecord begins the record of a key that is to be made in the region's token.

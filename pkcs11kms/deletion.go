@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 // A key that is scheduled for deletion stays as it is, unusable, until its date. Then the janitor of a long-lived process
@@ -48,7 +49,7 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDel
 		days = *in.PendingWindowInDays
 	}
 	if days < minPendingWindow || days > maxPendingWindow {
-		return nil, validationError(pendingWindowText)
+		return nil, apierr.Validation(pendingWindowText)
 	}
 	var out *kms.ScheduleKeyDeletionOutput
 	req := request{keyID: in.KeyId, given: givenWindow(days)}

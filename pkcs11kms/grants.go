@@ -6,6 +6,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
@@ -42,7 +43,7 @@ func (c *Client) ListRetirableGrants(ctx context.Context, in *kms.ListRetirableG
 		v.Null("retiringPrincipal")
 		return nil, v.Err()
 	case in.RetiringPrincipal != nil && in.RetiringServicePrincipal != nil:
-		return nil, validationError("Specify either RetiringPrincipal or RetiringServicePrincipal, not both.")
+		return nil, apierr.Validation("Specify either RetiringPrincipal or RetiringServicePrincipal, not both.")
 	}
 	err = c.guardAccount(ctx, &opListRetirableGrants, request{}, func(context.Context, witness) error { return noNextPage(in.Marker) })
 	return outcome(&kms.ListRetirableGrantsOutput{Grants: []types.GrantListEntry{}}, err)
@@ -51,7 +52,7 @@ func (c *Client) ListRetirableGrants(ctx context.Context, in *kms.ListRetirableG
 // noNextPage refuses every marker: what fits on one page has no next one, and no marker was ever given out.
 func noNextPage(marker *string) error {
 	if marker != nil {
-		return invalidMarker()
+		return apierr.InvalidMarker()
 	}
 	return nil
 }
@@ -64,9 +65,9 @@ func (c *Client) RetireGrant(ctx context.Context, in *kms.RetireGrantInput, optF
 	}
 	switch {
 	case in.GrantToken != nil:
-		return nil, c.guardAccount(ctx, &opRetireGrant, request{}, func(context.Context, witness) error { return invalidGrantToken() })
+		return nil, c.guardAccount(ctx, &opRetireGrant, request{}, func(context.Context, witness) error { return apierr.InvalidGrantToken() })
 	case in.KeyId == nil || in.GrantId == nil:
-		return nil, validationError("Specify either GrantToken, or KeyId and GrantId.")
+		return nil, apierr.Validation("Specify either GrantToken, or KeyId and GrantId.")
 	}
 	return nil, c.noGrant(ctx, &opRetireGrant, in.KeyId, in.GrantId)
 }
@@ -83,6 +84,6 @@ func (c *Client) RevokeGrant(ctx context.Context, in *kms.RevokeGrantInput, optF
 // noGrant is the answer about a grant of a key, to those who may ask about the key.
 func (c *Client) noGrant(ctx context.Context, op *operation, keyID, grantID *string) error {
 	return c.guard(ctx, op, request{keyID: keyID}, func(context.Context, *key) error {
-		return notFound("Grant ID %s not found", *grantID)
+		return apierr.NotFound("Grant ID %s not found", *grantID)
 	})
 }

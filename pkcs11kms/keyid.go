@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"errors"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyid"
 )
 
@@ -20,10 +21,10 @@ func (c *Client) parseKeyID(text string, aliases bool) (keyID, error) {
 	id, err := keyid.Parse(text, home, aliases)
 	var refused *keyid.Error
 	if errors.As(err, &refused) && refused.ARN {
-		return keyID{}, invalidArn("%s", refused.Text)
+		return keyID{}, apierr.InvalidArn("%s", refused.Text)
 	}
 	if err != nil {
-		return keyID{}, notFound("%v", err)
+		return keyID{}, apierr.NotFound("%v", err)
 	}
 	return keyID{region: id.Region, account: id.Account, id: id.Key, alias: id.Alias}, nil
 }

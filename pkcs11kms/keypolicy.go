@@ -6,6 +6,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 var (
@@ -18,7 +20,7 @@ const policyName = "default" // the only one that a key has
 
 func checkPolicyName(name *string) error {
 	if name != nil && *name != policyName {
-		return notFound("No such policy exists")
+		return apierr.NotFound("No such policy exists")
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 var (
@@ -26,7 +28,7 @@ func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optF
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}
 	err = c.guard(ctx, &opGenerateMac, req, func(ctx context.Context, k *key) error {
 		if aws.ToBool(in.DryRun) {
-			return dryRun()
+			return apierr.DryRun()
 		}
 		tag, err := k.token.MAC(ctx, k.object, in.Message)
 		if err != nil {
@@ -53,10 +55,10 @@ func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns .
 			return err
 		}
 		if subtle.ConstantTimeCompare(tag, in.Mac) != 1 {
-			return invalidMac()
+			return apierr.InvalidMac()
 		}
 		if aws.ToBool(in.DryRun) {
-			return dryRun()
+			return apierr.DryRun()
 		}
 		out = &kms.VerifyMacOutput{KeyId: aws.String(k.arn), MacValid: true, MacAlgorithm: in.MacAlgorithm}
 		return nil

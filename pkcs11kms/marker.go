@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 // marker is the place where a list goes on: after one ID of one operation's list. It holds no secret and grants
@@ -32,15 +34,15 @@ func (m marker) String() string {
 func parseMarker(text string, want marker) (marker, error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || len(raw) <= markerSum {
-		return marker{}, invalidMarker()
+		return marker{}, apierr.InvalidMarker()
 	}
 	sum := sha256.Sum256(raw[markerSum:])
 	var m marker
 	if subtle.ConstantTimeCompare(sum[:markerSum], raw[:markerSum]) != 1 || json.Unmarshal(raw[markerSum:], &m) != nil {
-		return marker{}, invalidMarker()
+		return marker{}, apierr.InvalidMarker()
 	}
 	if m.Op != want.Op || m.Region != want.Region || m.Account != want.Account || m.Filter != want.Filter || m.After == "" {
-		return marker{}, invalidMarker()
+		return marker{}, apierr.InvalidMarker()
 	}
 	return m, nil
 }

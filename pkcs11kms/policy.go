@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
@@ -47,7 +48,7 @@ const (
 // later, unless bypass says that it need not be.
 func (c *Client) givenPolicy(ctx context.Context, text string, k *key, bypass bool) (string, error) {
 	if quota := c.bridge.cfg.Quotas.PolicyBytes; len(text) > quota {
-		return "", limitExceeded(fmt.Sprintf("The policy document exceeds the maximum length of %d bytes.", quota))
+		return "", apierr.LimitExceeded(fmt.Sprintf("The policy document exceeds the maximum length of %d bytes.", quota))
 	}
 	given, err := policy.ParseKeyPolicy(text)
 	if err != nil {
@@ -64,7 +65,7 @@ func (c *Client) givenPolicy(ctx context.Context, text string, k *key, bypass bo
 	q := question{resource: k.arn, document: bound, about: conditions{req: &later, key: k, keyID: k.record.ID}}
 	d, err := c.decision(ctx, &opPutKeyPolicy, &q)
 	if err == nil && !d.Allowed {
-		err = malformedPolicy(lockoutText)
+		err = apierr.MalformedPolicy(lockoutText)
 	}
 	return bound.Text(), err
 }
@@ -76,7 +77,7 @@ func refusedPolicy(err error) error {
 	if refused, ok := errors.AsType[*policy.SyntaxError](err); ok && refused.InvalidPrincipal {
 		text = invalidPrincipalsText + " " + text
 	}
-	return malformedPolicy(text)
+	return apierr.MalformedPolicy(text)
 }
 
 // LintKeyPolicy is policy.Lint for a key policy, and looks for the users and roles that it names: PutKeyPolicy refuses those that

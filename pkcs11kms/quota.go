@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 // Quotas bound what one account may have and do. A zero field is the default of AWS KMS.
@@ -120,7 +121,7 @@ func (c *Client) allow(op *operation, k *key) error {
 		limiter, _ = c.bridge.throttle.limiters.LoadOrStore(name, rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond))))
 	}
 	if !limiter.(*rate.Limiter).AllowN(c.bridge.cfg.Now(), 1) {
-		return throttled()
+		return apierr.Throttled()
 	}
 	return nil
 }
@@ -137,7 +138,7 @@ func (b *Bridge) countKey(ctx context.Context, record keystore.Key, n int) ([]ke
 	}
 	counter.N += n
 	if limit := b.cfg.Quotas.Keys; n > 0 && counter.N > limit {
-		return nil, limitExceeded(fmt.Sprintf("The account has reached its limit of %d keys in the region.", limit))
+		return nil, apierr.LimitExceeded(fmt.Sprintf("The account has reached its limit of %d keys in the region.", limit))
 	}
 	return []keystore.Change{counter.Put(version)}, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 var opGenerateRandom = operation{name: "GenerateRandom", private: true}
@@ -15,15 +17,15 @@ func (c *Client) GenerateRandom(ctx context.Context, in *kms.GenerateRandomInput
 		return nil, err
 	}
 	if in.NumberOfBytes == nil {
-		return nil, validationError("NumberOfBytes is required.")
+		return nil, apierr.Validation("NumberOfBytes is required.")
 	}
 	out := &kms.GenerateRandomOutput{}
 	err = c.guardAccount(ctx, &opGenerateRandom, request{}, func(ctx context.Context, _ witness) error {
 		switch {
 		case in.CustomKeyStoreId != nil:
-			return unsupported("Custom key stores are not supported.")
+			return apierr.Unsupported("Custom key stores are not supported.")
 		case in.Recipient != nil:
-			return unsupported("Recipients are not supported.")
+			return apierr.Unsupported("Recipients are not supported.")
 		}
 		var err error
 		out.Plaintext, err = c.region.token.Random(ctx, int(*in.NumberOfBytes))

@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
@@ -48,13 +49,13 @@ func refuse[Out any](ctx context.Context, c *Client, op *operation, keyID *strin
 
 // otherKind refuses a key that has the right usage after all: a record that a newer version of the program wrote.
 func otherKind(k *key) error {
-	return unsupported("Keys with KeySpec %s are not supported.", k.record.Spec)
+	return apierr.Unsupported("Keys with KeySpec %s are not supported.", k.record.Spec)
 }
 
-func noSuchKind(*key) error { return unsupportedKind() }
+func noSuchKind(*key) error { return apierr.UnsupportedKind() }
 
 func notExternal(k *key) error {
-	return unsupported("%s origin is %s which is not valid for this operation.", k.arn, k.record.Origin)
+	return apierr.Unsupported("%s origin is %s which is not valid for this operation.", k.arn, k.record.Origin)
 }
 
 // checkCiphertext holds what the model leaves to the operation: without the modifier there must be a ciphertext.

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 // Whether a key is there is none of the business of a caller who may not use it. So a refusal is the same for a key that is
@@ -71,9 +72,9 @@ func (c *Client) heldSubject(ctx context.Context, name keyID) (subject, error) {
 
 // readSubject asks the store.
 func (c *Client) readSubject(ctx context.Context, name keyID) (subject, error) {
-	s := subject{name: name, id: name.id, missing: notFound("Key '%s' does not exist", c.arn(name))}
+	s := subject{name: name, id: name.id, missing: apierr.NotFound("Key '%s' does not exist", c.arn(name))}
 	if name.alias != "" {
-		s.missing = aliasNotFound(c.arn(name))
+		s.missing = apierr.AliasNotFound(c.arn(name))
 		alias, err := cachedRecord(ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias), true, decodeAlias)
 		switch {
 		case errors.Is(err, keystore.ErrNotFound):

@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -37,7 +38,7 @@ func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*km
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
 	err = c.guard(ctx, &opSign, req, func(ctx context.Context, k *key) error {
 		if aws.ToBool(in.DryRun) {
-			return dryRun()
+			return apierr.DryRun()
 		}
 		signature, err := k.sign(ctx, in)
 		if err != nil {
@@ -56,7 +57,7 @@ func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
 	}
 	signature, err := k.token.SignDigest(ctx, k.pair, algorithm, in.Message)
 	if errors.Is(err, token.ErrDigestRefused) {
-		return nil, &causedError{unsupported("The token cannot sign digests. Use MessageType RAW."), err}
+		return nil, apierr.WithCause(apierr.Unsupported("The token cannot sign digests. Use MessageType RAW."), err)
 	}
 	return signature, err
 }
@@ -78,7 +79,7 @@ func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func
 			return err
 		}
 		if aws.ToBool(in.DryRun) {
-			return dryRun()
+			return apierr.DryRun()
 		}
 		out = &kms.VerifyOutput{KeyId: aws.String(k.arn), SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}
 		return nil
@@ -94,7 +95,7 @@ func (k *key) verify(in *kms.VerifyInput) error {
 	}
 	err := verify(algorithm, in.Message, in.Signature)
 	if errors.Is(err, pubkey.ErrInvalid) {
-		return invalidSignature()
+		return apierr.InvalidSignature()
 	}
 	return err
 }
@@ -110,7 +111,7 @@ func (c *Client) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, op
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens}
 	err = c.guard(ctx, &opGetPublicKey, req, func(_ context.Context, k *key) error {
 		if k.public == nil {
-			return unsupportedKind()
+			return apierr.UnsupportedKind()
 		}
 		out = &kms.GetPublicKeyOutput{
 			KeyId:                 aws.String(k.arn),
@@ -150,9 +151,9 @@ func checkMessage(name types.SigningAlgorithmSpec, kind types.MessageType, messa
 	case !ok:
 		return nil
 	case kind == types.MessageTypeExternalMu, algorithm.OfMessage() && messageType(kind) != typeOf(algorithm):
-		return validationError("MessageType " + string(messageType(kind)) + " is not valid for algorithm " + string(name) + ".")
+		return apierr.Validation("MessageType " + string(messageType(kind)) + " is not valid for algorithm " + string(name) + ".")
 	case kind == types.MessageTypeDigest && len(message) != algorithm.Hash.Size():
-		return validationError("Digest is invalid length for algorithm " + string(name) + ".")
+		return apierr.Validation("Digest is invalid length for algorithm " + string(name) + ".")
 	}
 	return nil
 }

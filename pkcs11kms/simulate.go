@@ -7,6 +7,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
@@ -57,7 +58,7 @@ func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, err
 			q = found
 		}
 	case !op.private:
-		return Verdict{}, validationError(fmt.Sprintf("%s is decided on a key: name one", s.Action))
+		return Verdict{}, apierr.Validation(fmt.Sprintf("%s is decided on a key: name one", s.Action))
 	}
 	d, err := c.decision(ctx, op, &q)
 	return Verdict{d, q.resource}, c.answer(ctx, "SimulatePolicy", "", err)
@@ -67,7 +68,7 @@ func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, err
 func simulated(action string) (*operation, error) {
 	name, ok := strings.CutPrefix(action, "kms:")
 	if !ok || !policy.IsAction(action) {
-		return nil, validationError(fmt.Sprintf("%q is no action of AWS KMS, such as kms:GenerateMac", action))
+		return nil, apierr.Validation(fmt.Sprintf("%q is no action of AWS KMS, such as kms:GenerateMac", action))
 	}
 	return &operation{name: name, private: policy.IdentityOnly(action)}, nil
 }

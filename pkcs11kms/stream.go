@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -46,7 +47,7 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 		var err error
 		s.stream, err = k.token.NewStream(ctx, k.object)
 		if errors.Is(err, token.ErrStreamRefused) {
-			return &causedError{unsupported("The token cannot make a MAC over more than 4096 bytes."), err}
+			return apierr.WithCause(apierr.Unsupported("The token cannot make a MAC over more than 4096 bytes."), err)
 		}
 		s.arn, s.checked = k.arn, c.bridge.cfg.Now()
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 var (
@@ -27,10 +28,10 @@ var tagPattern = regexp.MustCompile(`^` + tagCharacters + `*$`)
 // checkTag applies what the real service asks of a new tag beyond the API model. Tags that a key has already are left alone.
 func checkTag(tag types.Tag) error {
 	if reservedTag(*tag.TagKey) {
-		return tagError("Tags beginning with aws: are reserved")
+		return apierr.Tag("Tags beginning with aws: are reserved")
 	}
 	if !tagPattern.MatchString(*tag.TagKey) || !tagPattern.MatchString(*tag.TagValue) {
-		return tagError("A tag has a character that tags may not have. Use letters, digits, blanks and + - = . _ : / @")
+		return apierr.Tag("A tag has a character that tags may not have. Use letters, digits, blanks and + - = . _ : / @")
 	}
 	return nil
 }
@@ -38,13 +39,13 @@ func checkTag(tag types.Tag) error {
 // withTags returns the tags of a key after some were added or given another value, ordered by key.
 func withTags(have []keystore.Tag, add []types.Tag, most int) ([]keystore.Tag, error) {
 	if len(add) > most {
-		return nil, tagError("Too many tags") // before anything takes time for them
+		return nil, apierr.Tag("Too many tags") // before anything takes time for them
 	}
 	seen := map[string]bool{}
 	all := slices.Clone(have)
 	for _, tag := range add {
 		if seen[*tag.TagKey] {
-			return nil, tagError("Duplicate tag keys")
+			return nil, apierr.Tag("Duplicate tag keys")
 		}
 		seen[*tag.TagKey] = true
 		if err := checkTag(tag); err != nil {
@@ -54,7 +55,7 @@ func withTags(have []keystore.Tag, add []types.Tag, most int) ([]keystore.Tag, e
 		all = append(all, keystore.Tag{Key: *tag.TagKey, Value: *tag.TagValue})
 	}
 	if len(all) > most {
-		return nil, tagError("Too many tags")
+		return nil, apierr.Tag("Too many tags")
 	}
 	slices.SortFunc(all, func(a, b keystore.Tag) int { return strings.Compare(a.Key, b.Key) })
 	return all, nil
