@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 func roleName(name string) PrincipalName {
@@ -148,7 +149,7 @@ func TestPermissionsEndEverywhere(t *testing.T) {
 			_, err := generate(t.Context(), client, key.KeyId, []byte("m"))
 			require.NoError(t, err)
 			end(t, name)
-			clk.Advance(maxCacheAge + time.Millisecond) // the poller confirms by the clock that this test sets
+			clk.Advance(records.MaxAge + time.Millisecond) // the poller confirms by the clock that this test sets
 			_, err = generate(t.Context(), client, key.KeyId, []byte("m"))
 			require.ErrorContains(t, err, "AccessDeniedException")
 		})
@@ -200,7 +201,7 @@ func TestPermissionsBeginAtOnce(t *testing.T) {
 	client := as(t, first, userName("late"))
 	_, err := generate(t.Context(), client, key.KeyId, []byte("m"))
 	require.Error(t, err)
-	require.NoError(t, first.bridge.cache.confirm(t.Context()))
+	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
 	store.stuck.Store(true) // what is cached stays so
 	waitForPoller(t, store)
 	putPolicy(t, second, key.KeyId, keyPolicy(grant("Allow", client.caller.arn, "kms:GenerateMac")))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -83,7 +84,7 @@ func (o keyOwner) counted(n int) []keystore.Change {
 // CreateAccessKey makes an active access key, with its secret, of a user or role, or of the account's root. LimitExceeded
 // beyond two; the root may have 1,000.
 func (b *Bridge) CreateAccessKey(ctx context.Context, owner PrincipalName) (made AccessKey, err error) {
-	err = retryConflicts(ctx, func() error {
+	err = records.RetryConflicts(ctx, func() error {
 		made, err = b.createAccessKey(ctx, owner)
 		return err
 	})
@@ -113,7 +114,7 @@ func (b *Bridge) createAccessKey(ctx context.Context, name PrincipalName) (Acces
 	if err != nil {
 		return AccessKey{}, err
 	}
-	if _, err := b.cache.commit(ctx, append(owner.counted(1), record.Put(0))...); err != nil {
+	if _, err := b.cache.Commit(ctx, append(owner.counted(1), record.Put(0))...); err != nil {
 		return AccessKey{}, err
 	}
 	return AccessKey{Owner: name, ID: record.ID, Secret: secret, Status: record.Status, Created: record.Created}, nil
@@ -187,7 +188,7 @@ func (b *Bridge) DeleteAccessKey(ctx context.Context, owner PrincipalName, id st
 }
 
 func (b *Bridge) changeAccessKey(ctx context.Context, owner PrincipalName, id string, status keystore.AccessKeyStatus) error {
-	return retryConflicts(ctx, func() error {
+	return records.RetryConflicts(ctx, func() error {
 		record, version, err := b.readAccessKey(ctx, owner, id)
 		if err != nil {
 			return err
@@ -201,7 +202,7 @@ func (b *Bridge) changeAccessKey(ctx context.Context, owner PrincipalName, id st
 			}
 			changes = append(changes, o.counted(-1)...)
 		}
-		_, err = b.cache.commit(ctx, changes...)
+		_, err = b.cache.Commit(ctx, changes...)
 		return err
 	})
 }
@@ -260,7 +261,7 @@ const maxScopes = 16
 // removed, are ErrUnknownAccessKey, and the token is not asked for them. Failures of store and token are errors of the API,
 // as operations return them. What it knows is cached as key records are: confirmed within the last second, or refused.
 func (b *Bridge) SigningKey(ctx context.Context, accessKeyID, date, region string) (sigv4.Key, Caller, error) {
-	cred, err := cachedRecord(ctx, b.cache, keystore.AccessKeyRef(accessKeyID), false, b.decodeCredential)
+	cred, err := records.CachedOrFresh(ctx, b.cache, keystore.AccessKeyRef(accessKeyID), b.decodeCredential)
 	var caller Caller
 	if err == nil {
 		caller, err = b.keyCaller(ctx, cred.record)

@@ -68,7 +68,7 @@ func (s useStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, e
 }
 
 func (s useStore) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
-	return s.b.cache.commit(ctx, changes...)
+	return s.b.cache.Commit(ctx, changes...)
 }
 
 // keepUses writes the noted uses until ctx ends.

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -57,7 +58,7 @@ func adopt(t *testing.T, c *Client, o AdoptOptions) (*types.KeyMetadata, []strin
 
 func keyCount(t *testing.T, c *Client) int {
 	t.Helper()
-	counter, _, err := readCounter(t.Context(), c.bridge.store, testRegion, testAccount, keystore.CounterKeys)
+	counter, _, err := records.ReadCounter(t.Context(), c.bridge.store, testRegion, testAccount, keystore.CounterKeys)
 	require.NoError(t, err)
 	return counter.N
 }

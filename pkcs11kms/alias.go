@@ -14,6 +14,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyid"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // Operations on aliases need the permission on the alias, which only the caller's own policies can give, and on each key
@@ -98,7 +99,7 @@ func (c *Client) createAlias(ctx context.Context, name string, k *key) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.bridge.cache.commit(ctx, k.witness.and(alias.Put(0), gained)...)
+	_, err = c.bridge.cache.Commit(ctx, k.witness.and(alias.Put(0), gained)...)
 	return err
 }
 
@@ -152,7 +153,7 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 		}
 		if from.record.ID == to.record.ID {
 			same := keystore.Change{Op: keystore.Check, Ref: to.record.Ref(), Expect: to.version}
-			_, err := c.bridge.cache.commit(ctx, to.witness.and(append(changes, same)...)...)
+			_, err := c.bridge.cache.Commit(ctx, to.witness.and(append(changes, same)...)...)
 			return err
 		}
 		lost, err := c.countAlias(from, -1)
@@ -165,12 +166,12 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.bridge.cache.commit(ctx, to.witness.and(append(changes, gained)...)...)
+	_, err = c.bridge.cache.Commit(ctx, to.witness.and(append(changes, gained)...)...)
 	return err
 }
 
 func (c *Client) freshAlias(ctx context.Context, name string) (*aliasRecord, error) {
-	alias, err := cachedRecord(ctx, c.bridge.cache, keystore.AliasRef(c.region.name, c.caller.account, name), true, decodeAlias)
+	alias, err := records.Fresh(ctx, c.bridge.cache, keystore.AliasRef(c.region.name, c.caller.account, name), decodeAlias)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, apierr.AliasNotFound(c.aliasARN(name))
 	}
@@ -190,16 +191,6 @@ func (c *Client) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput, optF
 		return c.deleteAlias(ctx, *in.AliasName, w)
 	})
 	return outcome(&kms.DeleteAliasOutput{}, err)
-}
-
-// retryConflicts repeats what lost a race, which must read anew each time, until ctx ends.
-func retryConflicts(ctx context.Context, try func() error) error {
-	for {
-		err := try()
-		if !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
-			return err
-		}
-	}
 }
 
 func (c *Client) deleteAlias(ctx context.Context, name string, w witness) error {
@@ -222,7 +213,7 @@ func (c *Client) deleteAlias(ctx context.Context, name string, w witness) error 
 	case !errors.Is(err, keystore.ErrNotFound):
 		return err
 	}
-	_, err = c.bridge.cache.commit(ctx, w.and(changes...)...)
+	_, err = c.bridge.cache.Commit(ctx, w.and(changes...)...)
 	return err
 }
 

@@ -5,14 +5,16 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // What documents promise stands here in their words: a test that takes its expectation from the constant holds nothing.
 func TestBoundsAreThoseOfTheDocuments(t *testing.T) {
 	for what, bound := range map[string][2]time.Duration{
-		"another process's change is seen (Client.DisableKey)":               {time.Second, maxCacheAge},
-		"the store is looked at":                                             {250 * time.Millisecond, pollInterval},
-		"a look at the store may take":                                       {2 * time.Second, confirmPatience},
+		"another process's change is seen (Client.DisableKey)":               {time.Second, records.MaxAge},
+		"the store is looked at":                                             {250 * time.Millisecond, records.PollInterval},
+		"a look at the store may take":                                       {2 * time.Second, records.ConfirmTimeout},
 		"a stream looks at its permission":                                   {500 * time.Millisecond, recheckInterval},
 		"a process must have lived before it destroys keys (docs/backup.md)": {10 * time.Minute, deletionUptime},
 		"the clocks of one machine are apart":                                {time.Minute, clockTolerance},

@@ -11,6 +11,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
@@ -24,7 +25,7 @@ type Bridge struct {
 	log     *slog.Logger
 	store   keystore.Store
 	regions map[string]*region // never changed after Open
-	cache   *cache
+	cache   *records.Cache
 	uses    *lastuse.Recorder
 	working *working
 	unshare func()    // ends the use of working
@@ -75,13 +76,13 @@ func Open(ctx context.Context, cfg Config) (*Bridge, error) {
 	if err := b.openRegions(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	b.cache = newCache(b)
+	b.cache = records.New(b.store, b.log, b.cfg.Now)
 	b.uses = b.newUses()
 	b.working, b.unshare = shareWorking(b.store.Instance())
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
-	b.tasks.Go(func() { b.cache.poll(running) })
-	b.tasks.Go(func() { b.cache.writes.watch(running) })
+	b.tasks.Go(func() { b.cache.Poll(running) })
+	b.tasks.Go(func() { b.cache.WatchWrites(running) })
 	b.tasks.Go(func() { b.tidy(running) })
 	b.tasks.Go(func() { b.keepUses(running) })
 	return b, nil

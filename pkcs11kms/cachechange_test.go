@@ -16,7 +16,7 @@ import (
 func cachedKey(t *testing.T) (first, second *Client, store *faultyStore, key *types.KeyMetadata) {
 	first, second, store, _ = twoProcesses(t)
 	key = mustCreate(t, first, types.KeySpecHmac256)
-	require.NoError(t, first.bridge.cache.confirm(t.Context()))
+	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
 	_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
 	require.NoError(t, err)
 	store.stuck.Store(true)

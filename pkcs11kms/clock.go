@@ -2,11 +2,10 @@ package pkcs11kms
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // The store remembers the latest time that a process went by when it destroyed keys, so that a clock that went back does
@@ -19,13 +18,9 @@ const (
 
 // checkClock refuses a clock that is behind the store's, and moves the store's on.
 func (b *Bridge) checkClock(ctx context.Context, now time.Time) error {
-	return retryConflicts(ctx, func() error {
-		latest := keystore.Counter{Name: clockCounter}
-		rec, err := b.store.Get(ctx, keystore.CounterRef("", "", clockCounter))
-		if err == nil {
-			latest, err = keystore.DecodeCounter(rec)
-		}
-		if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+	return records.RetryConflicts(ctx, func() error {
+		latest, version, err := records.ReadCounter(ctx, b.store, "", "", clockCounter)
+		if err != nil {
 			return err
 		}
 		seen := time.Unix(int64(latest.N), 0)
@@ -36,7 +31,7 @@ func (b *Bridge) checkClock(ctx context.Context, now time.Time) error {
 			return nil
 		}
 		latest.N = int(now.Unix())
-		_, err = b.cache.commit(ctx, latest.Put(rec.Version))
+		_, err = b.cache.Commit(ctx, latest.Put(version))
 		return err
 	})
 }

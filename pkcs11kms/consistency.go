@@ -2,12 +2,12 @@ package pkcs11kms
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // Records that say the same thing twice change in one Commit, so they agree unless somebody edited the store or a program
@@ -74,26 +74,6 @@ func (c counted) add(region, account string, names ...string) {
 	}
 }
 
-// eachRecord visits every record of an index.
-func eachRecord(ctx context.Context, store keystore.Store, index keystore.Index, visit func(keystore.Record) error) error {
-	var after keystore.Ref
-	for {
-		recs, err := store.Lookup(ctx, index, "", after, keystore.MaxPage)
-		if err != nil {
-			return err
-		}
-		for _, rec := range recs {
-			after = rec.Ref
-			if err := visit(rec); err != nil {
-				return err
-			}
-		}
-		if len(recs) < keystore.MaxPage {
-			return nil
-		}
-	}
-}
-
 // examineCount counts what a counter counts.
 func examineCount(ctx context.Context, store keystore.Store, ref keystore.Ref) ([]discrepancy, error) {
 	where := ref.Region
@@ -101,7 +81,7 @@ func examineCount(ctx context.Context, store keystore.Store, ref keystore.Ref) (
 		where = ref.Account
 	}
 	for range countTries {
-		counter, version, err := readCounter(ctx, store, ref.Region, ref.Account, ref.ID)
+		counter, version, err := records.ReadCounter(ctx, store, ref.Region, ref.Account, ref.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -109,7 +89,7 @@ func examineCount(ctx context.Context, store keystore.Store, ref keystore.Ref) (
 		if err != nil {
 			return nil, err
 		}
-		same, err := unchanged(ctx, store, ref, version)
+		same, err := records.Unchanged(ctx, store, ref, version)
 		if err != nil {
 			return nil, err
 		}
@@ -136,29 +116,16 @@ func examineCount(ctx context.Context, store keystore.Store, ref keystore.Ref) (
 		text: fmt.Sprintf("%s of account %s come and go too fast for their counter to be checked", ref.ID, ref.Account)}}, nil
 }
 
-// readCounter reads a counter; one that there is not is 0, of version 0.
-func readCounter(ctx context.Context, store keystore.Store, region, account, name string) (keystore.Counter, uint64, error) {
-	rec, err := store.Get(ctx, keystore.CounterRef(region, account, name))
-	if errors.Is(err, keystore.ErrNotFound) {
-		return keystore.Counter{Region: region, Account: account, Name: name}, 0, nil
-	}
-	if err != nil {
-		return keystore.Counter{}, 0, err
-	}
-	counter, err := keystore.DecodeCounter(rec)
-	return counter, rec.Version, err
-}
-
 // count counts the records that the counter of that name is for.
 func count(ctx context.Context, store keystore.Store, counter keystore.Ref) (n int, err error) {
 	if counter.ID == keystore.CounterKeys {
-		err = eachOf(ctx, store, keystore.KindKey, counter.Region, counter.Account, func(keystore.Record) error {
+		err = records.EachOf(ctx, store, keystore.KindKey, counter.Region, counter.Account, func(keystore.Record) error {
 			n++
 			return nil
 		})
 		return n, err
 	}
-	err = eachOf(ctx, store, keystore.KindPrincipal, counter.Region, counter.Account, func(rec keystore.Record) error {
+	err = records.EachOf(ctx, store, keystore.KindPrincipal, counter.Region, counter.Account, func(rec keystore.Record) error {
 		record, err := keystore.DecodePrincipal(rec)
 		if err == nil && kindOf(record.Type).counter == counter.ID {
 			n++
@@ -166,42 +133,6 @@ func count(ctx context.Context, store keystore.Store, counter keystore.Ref) (n i
 		return err
 	})
 	return n, err
-}
-
-// eachOf visits every record of a kind, region and account.
-func eachOf(ctx context.Context, store keystore.Store, kind keystore.Kind, region, account string, visit func(keystore.Record) error) error {
-	after := ""
-	for {
-		recs, err := store.List(ctx, kind, region, account, after, keystore.MaxPage)
-		if err != nil {
-			return err
-		}
-		for _, rec := range recs {
-			after = rec.Ref.ID
-			if err := visit(rec); err != nil {
-				return err
-			}
-		}
-		if len(recs) < keystore.MaxPage {
-			return nil
-		}
-	}
-}
-
-// unchanged tells whether a record has the version still; 0: whether there is still none.
-func unchanged(ctx context.Context, store keystore.Store, ref keystore.Ref, version uint64) (bool, error) {
-	rec, err := store.Get(ctx, ref)
-	if err := ignoreNotFound(err); err != nil {
-		return false, err
-	}
-	return rec.Version == version, nil
-}
-
-func ignoreNotFound(err error) error {
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil
-	}
-	return err
 }
 
 // examineConsistency reports what Repair would correct.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -221,7 +222,7 @@ func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *keySpec, recor
 	crashAt("object-made")
 	made := record
 	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", public
-	enabled, err := b.cache.commit(ctx, w.and(made.Put(version))...)
+	enabled, err := b.cache.Commit(ctx, w.and(made.Put(version))...)
 	if err != nil {
 		b.undoCreate(ctx, record, version, err)
 		return nil, err
@@ -247,12 +248,12 @@ func (s *keySpec) generate(ctx context.Context, t *token.Token, record keystore.
 // commitCounted commits a change that makes or removes a key record together with the counter of the account's keys.
 // Losing a race for the counter alone is not told.
 func (b *Bridge) commitCounted(ctx context.Context, record keystore.Key, n int, change keystore.Change) (version uint64, err error) {
-	err = retryConflicts(ctx, func() error {
+	err = records.RetryConflicts(ctx, func() error {
 		count, err := b.countKey(ctx, record, n)
 		if err != nil {
 			return err
 		}
-		version, err = b.cache.commit(ctx, append(count, change)...)
+		version, err = b.cache.Commit(ctx, append(count, change)...)
 		if !errors.Is(err, keystore.ErrConflict) {
 			return err
 		}

@@ -57,7 +57,7 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDel
 		record := k.record
 		record.State = keystore.PendingDeletion
 		record.DeletionDate = c.bridge.wallClock().Add(time.Duration(days) * 24 * time.Hour)
-		if _, err := c.bridge.cache.commit(ctx, k.witness.and(record.Put(k.version))...); err != nil {
+		if _, err := c.bridge.cache.Commit(ctx, k.witness.and(record.Put(k.version))...); err != nil {
 			return err
 		}
 		out = &kms.ScheduleKeyDeletionOutput{KeyId: aws.String(k.arn), DeletionDate: aws.Time(record.DeletionDate),
@@ -81,7 +81,7 @@ func (c *Client) CancelKeyDeletion(ctx context.Context, in *kms.CancelKeyDeletio
 	err = c.guard(ctx, &opCancelKeyDeletion, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
 		record := k.record
 		record.State, record.DeletionDate = keystore.Disabled, time.Time{}
-		if _, err := c.bridge.cache.commit(ctx, k.witness.and(record.Put(k.version))...); err != nil {
+		if _, err := c.bridge.cache.Commit(ctx, k.witness.and(record.Put(k.version))...); err != nil {
 			return err
 		}
 		out = &kms.CancelKeyDeletionOutput{KeyId: aws.String(k.arn)}
@@ -145,7 +145,7 @@ func (b *Bridge) destroyKey(ctx context.Context, record keystore.Key, version ui
 	for _, alias := range aliases {
 		changes = append(changes, keystore.Change{Op: keystore.Delete, Ref: alias.Ref, Expect: alias.Version})
 	}
-	version, err = b.cache.commit(ctx, changes...)
+	version, err = b.cache.Commit(ctx, changes...)
 	if err != nil {
 		return ignoreConflict(err)
 	}

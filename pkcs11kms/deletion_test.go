@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -136,7 +137,7 @@ func TestDeletionWithAClockThatWentBack(t *testing.T) {
 func TestTimeThatTheStoreHasSeen(t *testing.T) {
 	c := newClient(t)
 	seen := func() int {
-		counter, _, err := readCounter(t.Context(), c.bridge.store, "", "", clockCounter)
+		counter, _, err := records.ReadCounter(t.Context(), c.bridge.store, "", "", clockCounter)
 		require.NoError(t, err)
 		return counter.N
 	}
@@ -164,7 +165,7 @@ func TestDeletionWithoutTheTimeOfTheStore(t *testing.T) {
 	store.onGet(nil)
 	describe(t, c, gone.KeyId)
 
-	_, version, err := readCounter(t.Context(), store, "", "", clockCounter)
+	_, version, err := records.ReadCounter(t.Context(), store, "", "", clockCounter)
 	require.NoError(t, err)
 	damaged := keystore.Change{Op: keystore.Put, Ref: keystore.CounterRef("", "", clockCounter), Expect: version, Value: []byte("damaged")}
 	_, err = store.Commit(t.Context(), damaged)

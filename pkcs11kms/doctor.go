@@ -14,6 +14,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -145,7 +146,7 @@ func (d *doctor) examineStore(ctx context.Context) (done func()) {
 		return done
 	}
 	d.add("store", subject, StatusOK, "every record and index entry is sound")
-	if err := tryWrite(ctx, d.store); err != nil {
+	if err := records.TryWrite(ctx, d.store); err != nil {
 		d.fail("store", subject, fmt.Errorf("nothing can be changed: %w", err))
 	} else {
 		d.add("store", subject, StatusOK, "takes changes")

@@ -125,7 +125,7 @@ func TestDoctorReadsKeyPolicies(t *testing.T) {
 	require.NoError(t, err)
 	record := k.record
 	record.Policy = "{"
-	_, err = c.bridge.cache.commit(t.Context(), record.Put(k.version))
+	_, err = c.bridge.cache.Commit(t.Context(), record.Put(k.version))
 	require.NoError(t, err)
 
 	r := Doctor(t.Context(), cfg)

@@ -27,10 +27,8 @@ func TestExistenceIsNotRevealed(t *testing.T) {
 		calls []string
 	}
 	ask := func(op, id string, cached bool) answer {
-		require.NoError(t, c.bridge.cache.confirm(t.Context())) // so that the poller has nothing to drop meanwhile
-		c.bridge.cache.mu.Lock()
-		c.bridge.cache.drop()
-		c.bridge.cache.mu.Unlock()
+		require.NoError(t, c.bridge.cache.Confirm(t.Context())) // so that the poller has nothing to drop meanwhile
+		c.bridge.cache.Drop()
 		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: plain.KeyId})
 		require.NoError(t, err)
 		_, err = c.bridge.principal(t.Context(), stranger.caller.id)

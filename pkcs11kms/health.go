@@ -73,7 +73,7 @@ func (b *Bridge) Health(ctx context.Context) error {
 	var problems []HealthProblem
 	if err := b.readsStore(ctx); err != nil {
 		problems = append(problems, HealthProblem{subjectStore, storeReason(err), err})
-	} else if err := b.cache.writes.failure(); err != nil {
+	} else if err := b.cache.WriteFailure(); err != nil {
 		problems = append(problems, HealthProblem{subjectStore, storeReason(err), err})
 	}
 	problems = append(problems, b.tokensHealth(ctx)...)
@@ -87,7 +87,7 @@ func (b *Bridge) readsStore(ctx context.Context) error {
 	if _, err := b.store.Get(ctx, keystore.RegionRef(b.cfg.DefaultRegion)); err != nil {
 		return err
 	}
-	return b.cache.confirm(ctx)
+	return b.cache.Confirm(ctx)
 }
 
 // tokensHealth asks all tokens at once, so that one that hangs leaves time for the others.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // The operations of AWS IAM on users and roles. The state directory is their permission: no caller is asked for.
@@ -138,7 +139,7 @@ func (b *Bridge) CreatePrincipal(ctx context.Context, name PrincipalName, option
 		Type: name.Type, Name: name.Name, Path: options.Path, Created: b.cfg.Now().UTC().Truncate(time.Second),
 		Description: options.Description, Trust: options.TrustPolicy, Tags: tags,
 	}
-	err = retryConflicts(ctx, func() error { return b.createPrincipal(ctx, record) })
+	err = records.RetryConflicts(ctx, func() error { return b.createPrincipal(ctx, record) })
 	if errors.Is(err, keystore.ErrExists) {
 		err = iamError(entityAlreadyExists, "%s with name %s already exists.", kindOf(name.Type).entity, name.Name)
 	}
@@ -159,7 +160,7 @@ func (b *Bridge) createPrincipal(ctx context.Context, record keystore.Principal)
 // countPrincipal returns the change of the counter of users or roles, or LimitExceeded.
 func (b *Bridge) countPrincipal(ctx context.Context, t keystore.PrincipalType, n int) (keystore.Change, error) {
 	kind := kindOf(t)
-	counter, version, err := readCounter(ctx, b.store, "", b.cfg.AccountID, kind.counter)
+	counter, version, err := records.ReadCounter(ctx, b.store, "", b.cfg.AccountID, kind.counter)
 	if err != nil {
 		return keystore.Change{}, err
 	}
@@ -176,7 +177,7 @@ func (b *Bridge) commitPrincipal(ctx context.Context, record keystore.Principal,
 	if len(put.Value) > keystore.MaxValue { // policies with very many blanks, which their own limit does not count
 		return iamError(iamLimitExceeded, "The %s with its policies exceeds the maximum size of %d bytes.", record.Type, keystore.MaxValue)
 	}
-	_, err := b.cache.commit(ctx, append(more, put)...)
+	_, err := b.cache.Commit(ctx, append(more, put)...)
 	return err
 }
 
@@ -211,7 +212,7 @@ func (b *Bridge) readPrincipal(ctx context.Context, name PrincipalName) (keystor
 // changePrincipal commits what edit makes of a principal's record, unless that is nothing new. It is repeated when
 // somebody else was faster.
 func (b *Bridge) changePrincipal(ctx context.Context, name PrincipalName, edit func(*keystore.Principal) error) error {
-	return retryConflicts(ctx, func() error {
+	return records.RetryConflicts(ctx, func() error {
 		record, version, err := b.readPrincipal(ctx, name)
 		if err != nil {
 			return err
@@ -245,7 +246,7 @@ func (b *Bridge) ListPrincipals(ctx context.Context, t keystore.PrincipalType, p
 		return nil, iamError(iamValidation, "The specified value for pathPrefix is invalid. It must begin with / and contain only alphanumeric characters and/or / characters.")
 	}
 	list := []Principal{}
-	err := eachOf(ctx, b.store, keystore.KindPrincipal, "", b.cfg.AccountID, func(rec keystore.Record) error {
+	err := records.EachOf(ctx, b.store, keystore.KindPrincipal, "", b.cfg.AccountID, func(rec keystore.Record) error {
 		record, err := keystore.DecodePrincipal(rec)
 		if err == nil && record.Type == t && strings.HasPrefix(record.Path, pathPrefix) {
 			list = append(list, b.describePrincipal(record))
@@ -262,7 +263,7 @@ func (b *Bridge) ListPrincipals(ctx context.Context, t keystore.PrincipalType, p
 // DeletePrincipal removes a user or role that has neither access keys nor inline policies (DeleteConflict). Whoever acts in
 // its name is refused at once by this process, within a second by every other.
 func (b *Bridge) DeletePrincipal(ctx context.Context, name PrincipalName) error {
-	return retryConflicts(ctx, func() error {
+	return records.RetryConflicts(ctx, func() error {
 		record, version, err := b.readPrincipal(ctx, name)
 		if err != nil {
 			return err
@@ -277,7 +278,7 @@ func (b *Bridge) DeletePrincipal(ctx context.Context, name PrincipalName) error 
 		if err != nil {
 			return err
 		}
-		_, err = b.cache.commit(ctx, counter, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
+		_, err = b.cache.Commit(ctx, counter, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
 		return err
 	})
 }

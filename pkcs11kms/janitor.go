@@ -249,7 +249,7 @@ func (b *Bridge) remove(ctx context.Context, record keystore.Key, version uint64
 	var err error
 	if record.State != keystore.Deleting || record.Instance != b.store.Instance() {
 		record.State, record.Instance = keystore.Deleting, b.store.Instance()
-		if version, err = b.cache.commit(ctx, record.Put(version)); err != nil {
+		if version, err = b.cache.Commit(ctx, record.Put(version)); err != nil {
 			return err
 		}
 	}

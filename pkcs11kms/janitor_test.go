@@ -205,7 +205,7 @@ func TestJanitorInACopy(t *testing.T) {
 
 	made := record // the original goes on
 	made.State, made.Instance = keystore.Enabled, ""
-	_, err = c.bridge.cache.commit(t.Context(), made.Put(mustVersion(t, c, record.Ref())))
+	_, err = c.bridge.cache.Commit(t.Context(), made.Put(mustVersion(t, c, record.Ref())))
 	require.NoError(t, err)
 
 	cfg.StorePath = filepath.Join(copied, filepath.Base(cfg.StorePath))

@@ -99,7 +99,7 @@ func (c *Client) change(ctx context.Context, op *operation, req request, edit fu
 		if err := edit(&record); err != nil || reflect.DeepEqual(record, k.record) {
 			return err
 		}
-		_, err := c.bridge.cache.commit(ctx, k.witness.and(record.Put(k.version))...)
+		_, err := c.bridge.cache.Commit(ctx, k.witness.and(record.Put(k.version))...)
 		return err
 	})
 }

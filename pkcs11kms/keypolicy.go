@@ -75,7 +75,7 @@ func (c *Client) PutKeyPolicy(ctx context.Context, in *kms.PutKeyPolicyInput, op
 		if record.Policy, err = c.givenPolicy(ctx, *in.Policy, k, bypass); err != nil {
 			return err
 		}
-		_, err := c.bridge.cache.commit(ctx, k.witness.and(record.Put(k.version))...)
+		_, err := c.bridge.cache.Commit(ctx, k.witness.and(record.Put(k.version))...)
 		return err
 	})
 	return outcome(&kms.PutKeyPolicyOutput{}, err)

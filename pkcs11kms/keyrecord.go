@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
@@ -37,8 +38,12 @@ type key struct {
 
 // key returns the key that the API may show by this name, or keystore.ErrNotFound.
 func (b *Bridge) key(ctx context.Context, ref keystore.Ref, fresh bool) (*key, error) {
-	return cachedRecord(ctx, b.cache, ref, fresh, func(rec keystore.Record) (*key, error) {
-		if k, ok := b.cache.noted(ref).(*key); ok && k.version == rec.Version {
+	find := records.CachedOrFresh[*key]
+	if fresh {
+		find = records.Fresh[*key]
+	}
+	return find(ctx, b.cache, ref, func(rec keystore.Record) (*key, error) {
+		if k, ok := b.cache.Peek(ref).(*key); ok && k.version == rec.Version {
 			return k, nil // with its policy compiled
 		}
 		return b.decodeKey(rec)

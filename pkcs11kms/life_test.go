@@ -250,7 +250,7 @@ func TestTagsAreMadeOfTheirCharacters(t *testing.T) {
 
 	record, version := storedKey(t, c, key.KeyId)
 	record.Tags = []keystore.Tag{{Key: "esc\x1b", Value: "*"}, {Key: "k", Value: "v"}}
-	_, err := c.bridge.cache.commit(t.Context(), record.Put(version))
+	_, err := c.bridge.cache.Commit(t.Context(), record.Put(version))
 	require.NoError(t, err)
 	require.Equal(t, []string{"esc\x1b=*", "k=v"}, tagsOf(t, c, key.KeyId))
 	require.NoError(t, tagWith(t, c, key.KeyId, "k", "w"))

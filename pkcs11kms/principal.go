@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
@@ -34,7 +35,7 @@ type principal struct {
 // principal returns a user or role by its unique id: from the cache, whose knowledge is confirmed within the last second.
 // keystore.ErrNotFound when there is none (any more). A stored policy that cannot be read is an error: it may deny.
 func (b *Bridge) principal(ctx context.Context, id string) (*principal, error) {
-	return cachedRecord(ctx, b.cache, keystore.PrincipalRef(b.cfg.AccountID, id), false, b.decodePrincipal)
+	return records.CachedOrFresh(ctx, b.cache, keystore.PrincipalRef(b.cfg.AccountID, id), b.decodePrincipal)
 }
 
 func (b *Bridge) decodePrincipal(rec keystore.Record) (*principal, error) {

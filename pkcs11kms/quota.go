@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // Quotas bound what one account may have and do. A zero field is the default of AWS KMS.
@@ -132,7 +133,7 @@ func (b *Bridge) countKey(ctx context.Context, record keystore.Key, n int) ([]ke
 	if record.Account == "" {
 		return nil, nil
 	}
-	counter, version, err := readCounter(ctx, b.store, record.Region, record.Account, keystore.CounterKeys)
+	counter, version, err := records.ReadCounter(ctx, b.store, record.Region, record.Account, keystore.CounterKeys)
 	if err != nil {
 		return nil, err
 	}

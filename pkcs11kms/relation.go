@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // relation is a kind of record that names another, which counts those that name it: both change in one Commit.
@@ -102,7 +103,7 @@ var accessKeysOfPrincipals = relation{
 // the counters that it came across.
 func (r relation) examine(ctx context.Context, store keystore.Store, counts counted) ([]discrepancy, error) {
 	names := map[keystore.Ref][]keystore.Ref{}
-	err := eachRecord(ctx, store, r.index, func(rec keystore.Record) error {
+	err := records.EachIndexed(ctx, store, r.index, func(rec keystore.Record) error {
 		target, err := r.named(rec)
 		if err == nil && target != (keystore.Ref{}) {
 			names[target] = append(names[target], rec.Ref)
@@ -116,7 +117,7 @@ func (r relation) examine(ctx context.Context, store keystore.Store, counts coun
 	if err != nil {
 		return nil, err
 	}
-	err = eachRecord(ctx, store, r.targets, func(rec keystore.Record) error {
+	err = records.EachIndexed(ctx, store, r.targets, func(rec keystore.Record) error {
 		has, err := r.count(rec)
 		if err != nil {
 			return err
@@ -157,7 +158,7 @@ func (r relation) examineTargets(ctx context.Context, store keystore.Store, name
 func (r relation) examineDangling(ctx context.Context, store keystore.Store, name, target keystore.Ref) ([]discrepancy, error) {
 	rec, err := store.Get(ctx, name)
 	if err != nil {
-		return nil, ignoreNotFound(err)
+		return nil, records.IgnoreNotFound(err)
 	}
 	now, err := r.named(rec)
 	if err != nil || now != target {
@@ -166,7 +167,7 @@ func (r relation) examineDangling(ctx context.Context, store keystore.Store, nam
 	if _, err := store.Get(ctx, target); !errors.Is(err, keystore.ErrNotFound) {
 		return nil, err
 	}
-	if same, err := unchanged(ctx, store, name, rec.Version); err != nil || !same {
+	if same, err := records.Unchanged(ctx, store, name, rec.Version); err != nil || !same {
 		return nil, err
 	}
 	wrong, err := r.dangling(rec, target)
@@ -179,7 +180,7 @@ func (r relation) examineDangling(ctx context.Context, store keystore.Store, nam
 func (r relation) examineTally(ctx context.Context, store keystore.Store, ref keystore.Ref) ([]discrepancy, error) {
 	rec, err := store.Get(ctx, ref)
 	if err != nil {
-		return nil, ignoreNotFound(err)
+		return nil, records.IgnoreNotFound(err)
 	}
 	has, err := r.count(rec)
 	if err != nil {
@@ -189,7 +190,7 @@ func (r relation) examineTally(ctx context.Context, store keystore.Store, ref ke
 	if err != nil || has.n == len(naming) {
 		return nil, err
 	}
-	if same, err := unchanged(ctx, store, ref, rec.Version); err != nil || !same {
+	if same, err := records.Unchanged(ctx, store, ref, rec.Version); err != nil || !same {
 		return nil, err
 	}
 	return []discrepancy{{

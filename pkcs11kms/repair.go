@@ -43,7 +43,7 @@ func (b *Bridge) correct(ctx context.Context, found []discrepancy) (done []strin
 			err = errors.Join(err, fmt.Errorf("%s %s %s", wrong.area, wrong.subject, wrong.text))
 			continue
 		}
-		switch _, failure := b.cache.commit(ctx, wrong.batch...); {
+		switch _, failure := b.cache.Commit(ctx, wrong.batch...); {
 		case failure == nil:
 			done = append(done, wrong.remedy)
 		case errors.Is(failure, keystore.ErrConflict):
@@ -75,7 +75,7 @@ func (b *Bridge) DestroyObject(ctx context.Context, regionName string, ckaID []b
 	claim := keystore.Key{Region: c.region.name, ID: destroyPrefix + hex.EncodeToString(ckaID), CKAID: ckaID,
 		State: keystore.Deleting, Instance: b.store.Instance(), Created: b.wallClock()}
 	defer b.working.add(claim.Ref())()
-	version, err := b.cache.commit(ctx, claim.Put(0))
+	version, err := b.cache.Commit(ctx, claim.Put(0))
 	switch {
 	case errors.Is(err, keystore.ErrExists):
 		return &RefusedError{Problem: fmt.Sprintf("the object with the CKA_ID %x belongs to a key", ckaID),
@@ -90,7 +90,7 @@ func (b *Bridge) DestroyObject(ctx context.Context, regionName string, ckaID []b
 	// destroy the object after all.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.CallTimeout)
 	defer cancel()
-	_, err = b.cache.commit(ctx, keystore.Change{Op: keystore.Delete, Ref: claim.Ref(), Expect: version})
+	_, err = b.cache.Commit(ctx, keystore.Change{Op: keystore.Delete, Ref: claim.Ref(), Expect: version})
 	if destroyed == nil {
 		b.log.Warn("destroyed an object that no key has", "region", c.region.name, "cka_id", claim.CKAID.String())
 	}

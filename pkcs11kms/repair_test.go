@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -26,13 +27,13 @@ func storedKey(t *testing.T, c *Client, id *string) (keystore.Key, uint64) {
 
 func put(t *testing.T, c *Client, change keystore.Change) {
 	t.Helper()
-	_, err := c.bridge.cache.commit(t.Context(), change)
+	_, err := c.bridge.cache.Commit(t.Context(), change)
 	require.NoError(t, err)
 }
 
 // spoil makes records disagree as only a defect or an edit by hand could.
 func spoil(t *testing.T, c *Client, keyID *string) {
-	counter, version, err := readCounter(t.Context(), c.bridge.store, testRegion, testAccount, keystore.CounterKeys)
+	counter, version, err := records.ReadCounter(t.Context(), c.bridge.store, testRegion, testAccount, keystore.CounterKeys)
 	require.NoError(t, err)
 	counter.N = 77
 	put(t, c, counter.Put(version))

@@ -11,12 +11,13 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 // bumpCounter sets the counter of keys to another wrong number, as another process would.
 func bumpCounter(ctx context.Context, store keystore.Store) error {
-	counter, version, err := readCounter(ctx, store, testRegion, testAccount, keystore.CounterKeys)
+	counter, version, err := records.ReadCounter(ctx, store, testRegion, testAccount, keystore.CounterKeys)
 	if err != nil {
 		return err
 	}

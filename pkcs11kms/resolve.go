@@ -6,6 +6,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // Whether a key is there is none of the business of a caller who may not use it. So a refusal is the same for a key that is
@@ -59,14 +60,14 @@ func (c *Client) permitted(ctx context.Context, op *operation, req *request) (*k
 func (c *Client) heldSubject(ctx context.Context, name keyID) (subject, error) {
 	s := subject{name: name, id: name.id}
 	if name.alias != "" {
-		alias, ok, err := held[*aliasRecord](ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias))
+		alias, ok, err := records.Cached[*aliasRecord](ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias))
 		if err != nil || !ok {
 			return s, err
 		}
 		s.id = alias.record.Target
 	}
 	var err error
-	s.key, _, err = held[*key](ctx, c.bridge.cache, keystore.KeyRef(name.region, name.account, s.id))
+	s.key, _, err = records.Cached[*key](ctx, c.bridge.cache, keystore.KeyRef(name.region, name.account, s.id))
 	return s, err
 }
 
@@ -75,7 +76,7 @@ func (c *Client) readSubject(ctx context.Context, name keyID) (subject, error) {
 	s := subject{name: name, id: name.id, missing: apierr.NotFound("Key '%s' does not exist", c.arn(name))}
 	if name.alias != "" {
 		s.missing = apierr.AliasNotFound(c.arn(name))
-		alias, err := cachedRecord(ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias), true, decodeAlias)
+		alias, err := records.Fresh(ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias), decodeAlias)
 		switch {
 		case errors.Is(err, keystore.ErrNotFound):
 			s.id = noKey

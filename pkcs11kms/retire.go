@@ -9,6 +9,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // RetiredRegion is a region whose token is gone for good.
@@ -94,7 +95,7 @@ func findRegion(ctx context.Context, store keystore.Store, name string) (region 
 		if h.region != name {
 			continue
 		}
-		err := eachOf(ctx, store, keystore.KindKey, name, h.account, func(keystore.Record) error {
+		err := records.EachOf(ctx, store, keystore.KindKey, name, h.account, func(keystore.Record) error {
 			region.Keys++
 			return nil
 		})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 const (
@@ -193,13 +194,5 @@ func Read(ctx context.Context, store Store, account, id string, regions []string
 }
 
 func read(ctx context.Context, store Store, account, id, region string) (keystore.Counter, uint64, error) {
-	rec, err := store.Get(ctx, keystore.CounterRef(region, account, counterPrefix+id))
-	if errors.Is(err, keystore.ErrNotFound) {
-		return keystore.Counter{Region: region, Account: account, Name: counterPrefix + id}, 0, nil
-	}
-	if err != nil {
-		return keystore.Counter{}, 0, err
-	}
-	counter, err := keystore.DecodeCounter(rec)
-	return counter, rec.Version, err
+	return records.ReadCounter(ctx, store, region, account, counterPrefix+id)
 }

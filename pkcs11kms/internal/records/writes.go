@@ -1,4 +1,4 @@
-package pkcs11kms
+package records
 
 import (
 	"context"
@@ -11,14 +11,14 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 )
 
-// writeTrialInterval is between two attempts to write after a Commit has failed, and writeTrialPatience bounds one.
+// writeTrialInterval is between two attempts to write after a Commit has failed, and writeTrialTimeout bounds one.
 const (
 	writeTrialInterval = time.Second
-	writeTrialPatience = time.Second
+	writeTrialTimeout  = time.Second
 )
 
-// writeTrialCounter names the record that an attempt writes. Nobody reads it.
-const writeTrialCounter = "write-check"
+// WriteTrialCounter names the record that an attempt writes. Nobody reads it.
+const WriteTrialCounter = "write-check"
 
 // writes knows whether the store can be changed: from the Commits that are made anyway and, once one has failed, from
 // attempts until one succeeds. It is safe for concurrent use.
@@ -116,9 +116,9 @@ func (w *writes) watch(ctx context.Context) {
 // attempt writes once, and reports whether no further attempt is due.
 func (w *writes) attempt(ctx context.Context) bool {
 	begun := w.now()
-	trial, cancel := context.WithTimeout(ctx, writeTrialPatience)
+	trial, cancel := context.WithTimeout(ctx, writeTrialTimeout)
 	defer cancel()
-	err := tryWrite(trial, w.store)
+	err := TryWrite(trial, w.store)
 	switch {
 	case err == nil:
 		w.set(nil)
@@ -135,13 +135,13 @@ func (w *writes) attempt(ctx context.Context) bool {
 	return false
 }
 
-// tryWrite writes to the store, durably, what changes nothing.
-func tryWrite(ctx context.Context, store keystore.Store) error {
-	rec, err := store.Get(ctx, keystore.CounterRef("", "", writeTrialCounter))
+// TryWrite writes to the store, durably, what changes nothing.
+func TryWrite(ctx context.Context, store keystore.Store) error {
+	rec, err := store.Get(ctx, keystore.CounterRef("", "", WriteTrialCounter))
 	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
 		return err
 	}
-	_, err = store.Commit(ctx, keystore.Counter{Name: writeTrialCounter}.Put(rec.Version))
+	_, err = store.Commit(ctx, keystore.Counter{Name: WriteTrialCounter}.Put(rec.Version))
 	if errors.Is(err, keystore.ErrConflict) {
 		return nil // another process was faster, so it can be done
 	}
