@@ -81,7 +81,7 @@ var owners = map[string][]string{
 	"github.com/mattn/go-sqlite3":      {"keystore/sqlite"},
 	"github.com/decred":                {"pkcs11kms/internal/pubkey"},
 	"database/sql":                     {"keystore/sqlite"},
-	"github.com/aws": {"pkcs11kms", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/form", "pkcs11kms/server", "pkcs11kms/console",
+	"github.com/aws": {"pkcs11kms", "pkcs11kms/internal/apierr", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/form", "pkcs11kms/server", "pkcs11kms/console",
 		"pkcs11kms/kmstest", "pkcs11kms/jwt", "cmd/pkcs11kms", "test/contest"},
 	"github.com/golang-jwt":       {"pkcs11kms/jwt", "cmd/pkcs11kms"}, // options about claims are its own
 	"github.com/spf13":            {"cmd/pkcs11kms"},
