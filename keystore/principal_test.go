@@ -57,6 +57,7 @@ func TestDecodePrincipalRefusesWhatWasNotWritten(t *testing.T) {
 		"another kind": {Kind: "key", Account: "111122223333", ID: "AROAABCDEFGHIJKLMNOPQ"},
 		"a region":     {Kind: "principal", Region: "us-west-2", Account: "111122223333", ID: "AROAABCDEFGHIJKLMNOPQ"},
 		"a user's id":  keystore.PrincipalRef("111122223333", "AIDAABCDEFGHIJKLMNOPQ"),
+		"no type":      keystore.PrincipalRef("111122223333", "ABCDEFGHIJKLMNOPQ"),
 		"short":        keystore.PrincipalRef("111122223333", "AROAABCDEFGHIJKLMNOP"),
 		"long":         keystore.PrincipalRef("111122223333", "AROAABCDEFGHIJKLMNOPQR"),
 		"lower case":   keystore.PrincipalRef("111122223333", "AROAABCDEFGHIJKLMNOPq"),

@@ -133,6 +133,46 @@ func TestBackupDuringCommits(t *testing.T) {
 	}
 }
 
+// meanwhile is a context that does something when it is asked.
+type meanwhile struct {
+	context.Context
+	do func()
+}
+
+func (c *meanwhile) Err() error { c.do(); return nil }
+
+// A backup holds the moment at which it began, whatever is committed until it is done: otherwise it would begin anew with each
+// commit, and never end beside a busy server.
+func TestBackupHoldsTheMomentOfItsBegin(t *testing.T) {
+	path := newPath(t)
+	s, other := mustOpen(t, path), mustOpen(t, path)
+	large := key("large")
+	for i := range 20 { // enough for two steps of the copy: between them it looks at its context
+		large.ID, large.Policy, large.CKAID = fmt.Sprint("large-", i), strings.Repeat("p", 100_000), keystore.HexBytes{byte(i)}
+		commit(t, s, large.Put(0))
+	}
+	dir := t.TempDir()
+	committed := false
+	ctx := &meanwhile{t.Context(), func() {
+		if !committed && len(names(t, dir)) > 0 { // the copy has begun
+			committed = true
+			_, err := other.Commit(t.Context(), key("meanwhile").Put(0))
+			assert.NoError(t, err)
+		}
+	}}
+	backup := filepath.Join(dir, "kms.bak")
+	require.NoError(t, s.Backup(ctx, backup))
+	require.True(t, committed)
+	info, err := os.Stat(backup)
+	require.NoError(t, err)
+	require.Greater(t, info.Size(), int64(256*4096))
+	again, _ := restored(t, backup)
+	_, err = again.Get(t.Context(), key("meanwhile").Ref())
+	require.ErrorIs(t, err, keystore.ErrNotFound)
+	_, err = again.Get(t.Context(), large.Ref())
+	require.NoError(t, err)
+}
+
 func TestBackupReplacesNothing(t *testing.T) {
 	path := newPath(t)
 	s := mustOpen(t, path)

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"database/sql"
+	"net/url"
 	"path/filepath"
 	"testing"
 
@@ -34,4 +35,25 @@ func TestEveryWriterIsSynchronous(t *testing.T) {
 		}
 		require.ErrorContains(t, err, "readonly", name)
 	}
+}
+
+// Without its write-ahead log, readers would meet the locks of writers: where a file system, here one without locks, does not
+// allow it, a store is not used.
+func TestAStoreWithoutAWriteAheadLogIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kms.db")
+	require.NoError(t, Create(path))
+	conn, err := writing(path, nil).open(1).Conn(t.Context())
+	require.NoError(t, err)
+	_, err = conn.ExecContext(t.Context(), "PRAGMA journal_mode = DELETE")
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	without := &connector{uri: fileURI(path, url.Values{"mode": {"rw"}, "nolock": {"1"}})}
+	conn, err = without.open(1).Conn(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
+	err = confirm(t.Context(), path, conn)
+	require.ErrorContains(t, err, `no write-ahead log (mode is "delete")`)
+	var refused *Error
+	require.ErrorAs(t, err, &refused)
+	require.Contains(t, refused.Hint(), "local file system")
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -91,7 +92,7 @@ func TestCloseKeepsLockFileForUnfinishedWork(t *testing.T) {
 func TestOpenLeavesOtherFilesAmongLocksAlone(t *testing.T) {
 	path := newPath(t)
 	locks := filepath.Join(filepath.Dir(path), "locks")
-	other := []string{"README", "audit.lock", "0123.lock", "0123456789abcdef0123456789abcdeF.lock"}
+	other := []string{"README", "audit.lock", "0123.lock", strings.Repeat("0123456789abcdeF", 3) + ".lock", strings.Repeat("audit.", 8) + ".lock"}
 	for _, name := range other {
 		require.NoError(t, os.WriteFile(filepath.Join(locks, name), nil, 0o600))
 	}
@@ -99,6 +100,28 @@ func TestOpenLeavesOtherFilesAmongLocksAlone(t *testing.T) {
 	assert.ElementsMatch(t, append(other, s.Instance()+".lock"), locksOf(t, path))
 	require.NoError(t, s.Close())
 	assert.ElementsMatch(t, other, locksOf(t, path))
+}
+
+// An instance's id becomes the name of a file: what is none, such as a path, leads to no file at all.
+func TestTakeOverRefusesMalformedInstances(t *testing.T) {
+	path := newPath(t)
+	s := mustOpen(t, path)
+	for name, id := range map[string]string{
+		"nothing":    "",
+		"a few":      "0123",
+		"first half": strings.Repeat("0123456789abcdef", 2),
+		"too short":  s.Instance()[1:],
+		"too long":   s.Instance() + "0",
+		"upper case": strings.ToUpper(s.Instance()[:len(s.Instance())-1]) + "F",
+		"other ones": strings.Repeat("0123456789abcdeg", 3),
+		"a path":     "../" + strings.Repeat("./", 19) + "outside",
+	} {
+		if file := filepath.Join(filepath.Dir(path), "locks", id+".lock"); id != "" {
+			require.NoError(t, os.WriteFile(file, nil, 0o600), name)
+		}
+		_, err := s.TakeOver(t.Context(), id)
+		require.ErrorContains(t, err, "malformed instance id", name)
+	}
 }
 
 // leaveWork returns an instance that is gone and has left a record half-made.

@@ -66,6 +66,26 @@ func TestCommitGivesUpWithItsContext(t *testing.T) {
 	require.NoError(t, err, "nothing was committed, and the store works on")
 }
 
+// Who gives up while the transaction is on its way is answered so, and has changed nothing: the context is looked at before the
+// changes are made, and once more before they count.
+func TestCommitWhoseContextEndsChangesNothing(t *testing.T) {
+	s := mustOpen(t, newPath(t))
+	looks := int32(0)
+	for {
+		ctx := &countdown{Context: t.Context()}
+		ctx.left.Store(looks)
+		_, err := s.Commit(ctx, key("a").Put(0))
+		if err == nil {
+			break
+		}
+		require.ErrorIs(t, err, context.Canceled)
+		_, err = s.Get(t.Context(), key("a").Ref())
+		require.ErrorIs(t, err, keystore.ErrNotFound)
+		looks++
+	}
+	require.GreaterOrEqual(t, looks, int32(2))
+}
+
 func TestCloseEndsWaitingCommits(t *testing.T) {
 	path := newPath(t)
 	s := mustOpen(t, path)
