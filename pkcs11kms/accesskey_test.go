@@ -2,6 +2,7 @@ package pkcs11kms
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -94,6 +96,61 @@ func TestSigningKeysDiffer(t *testing.T) {
 		}
 	}
 	require.Len(t, seen, 2*(maxScopes+2))
+}
+
+// A signing key is of one day and one region (AWS Signature Version 4), also when others of its access key are kept in memory.
+func TestSigningKeyOfADayAndARegion(t *testing.T) {
+	b := newClient(t).bridge
+	access, err := b.CreateAccessKey(t.Context(), PrincipalName{})
+	require.NoError(t, err)
+	for range 2 {
+		for _, date := range []string{"20260101", "20260102", "20270101"} {
+			for _, region := range []string{testRegion, "eu-central-1"} {
+				key, _, err := b.SigningKey(t.Context(), access.ID, date, region)
+				require.NoError(t, err)
+				require.True(t, key == sigv4.SigningKey(access.Secret, date, region, "kms"), "%s %s", date, region)
+			}
+		}
+	}
+}
+
+// At most 16 signing keys of an access key are kept, whatever the dates and regions that requests name. Which are kept shows
+// when the token, which makes them, is busy.
+func TestSigningKeysThatAreKeptAreBounded(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.MaxSessions, cfg.CallTimeout = 1, 30*time.Second
+	c := openClient(t, cfg)
+	mac := mustCreate(t, c, types.KeySpecHmac256)
+	access, err := c.bridge.CreateAccessKey(t.Context(), PrincipalName{})
+	require.NoError(t, err)
+	ask := func(ctx context.Context, n int) error {
+		_, _, err := c.bridge.SigningKey(ctx, access.ID, testDate, fmt.Sprint("region-", n))
+		return err
+	}
+	// while runs something when no session of the token is free.
+	while := func(f func(short context.Context)) {
+		s, err := c.NewMAC(t.Context(), *mac.KeyId, types.MacAlgorithmSpecHmacSha256)
+		require.NoError(t, err)
+		short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		f(short)
+		require.NoError(t, s.Close())
+		requireSessionsBack(t, c)
+	}
+	for n := range 16 {
+		require.NoError(t, ask(t.Context(), n))
+	}
+	while(func(short context.Context) {
+		for n := range 16 {
+			require.NoError(t, ask(t.Context(), n), "the token is not asked")
+		}
+		require.Error(t, ask(short, 16), "the token is busy")
+	})
+	require.NoError(t, ask(t.Context(), 16))
+	while(func(short context.Context) {
+		require.NoError(t, ask(t.Context(), 16), "the newest is kept")
+		require.Error(t, ask(short, 0), "and an older one is not")
+	})
 }
 
 // An id that is not known must not cost a call to the token: with no access key there is not even a service key.

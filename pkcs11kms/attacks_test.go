@@ -2,6 +2,7 @@ package pkcs11kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -50,10 +51,13 @@ func TestTagsThatDifferInCase(t *testing.T) {
 	guarded := as(t, c, userName("guarded"), allow("*", "kms:TagResource"), statements(can("Deny", "kms:TagResource", `"StringEquals":{"aws:RequestTag/Stage":"prod"}`)))
 	require.ErrorContains(t, tagWith(t, guarded, key.KeyId, "Stage", "prod", "stage", ""), "AccessDeniedException")
 
-	tag(t, c, key.KeyId, "stage", "prod", "STAGE", "x")
 	shadowed := as(t, c, userName("shadowed"), allow("*", "kms:GenerateMac"), statements(can("Deny", "kms:GenerateMac", `"StringEquals":{"aws:ResourceTag/stage":"prod"}`)))
-	_, err := generate(t.Context(), shadowed, key.KeyId, []byte("m"))
-	require.ErrorContains(t, err, "AccessDeniedException")
+	for _, pairs := range [][]string{{"stage", "prod", "STAGE", "x"}, {"Stage", "prod", "stage", "x"}} { // in the order of their keys one or the other is last
+		key := mustCreate(t, c, types.KeySpecHmac256)
+		tag(t, c, key.KeyId, pairs...)
+		_, err := generate(t.Context(), shadowed, key.KeyId, []byte("m"))
+		require.ErrorContains(t, err, "AccessDeniedException", pairs)
+	}
 }
 
 // Letters that only some rules of folding take for others mean the same in the request and on the key.
@@ -103,6 +107,91 @@ func TestStreamByAlias(t *testing.T) {
 	putPolicy(t, c, key.KeyId, keyPolicy(`{"Effect":"Deny","Principal":"*","Action":"kms:GenerateMac","Resource":"*","Condition":{`+byAlias+`}}`))
 	_, err = s.Sum()
 	require.ErrorContains(t, err, "AccessDeniedException")
+}
+
+// A stream stays with the key that it was begun with, wherever its alias leads to meanwhile.
+func TestStreamByAnAliasThatMoves(t *testing.T) {
+	c := newClient(t)
+	first, second := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
+	createAlias(t, c, "alias/app", first.KeyId)
+	stream := func() *MACStream {
+		s, err := c.NewMAC(t.Context(), "alias/app", types.MacAlgorithmSpecHmacSha256)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, s.Close()) })
+		return s
+	}
+	goesOn, ends := stream(), stream()
+	_, err := c.UpdateAlias(t.Context(), &kms.UpdateAliasInput{AliasName: ptr("alias/app"), TargetKeyId: second.KeyId})
+	require.NoError(t, err)
+	require.NoError(t, toggle(t.Context(), c, second.KeyId, false))
+	_, err = goesOn.Sum()
+	require.NoError(t, err, "the key that is disabled is another")
+	require.NoError(t, toggle(t.Context(), c, second.KeyId, true))
+	require.NoError(t, toggle(t.Context(), c, first.KeyId, false))
+	_, err = ends.Sum()
+	requireAPIError(t, err, "DisabledException", *first.Arn+" is disabled.")
+}
+
+// Who was removed is nobody: what a key policy allows to it, or to everybody, it has no more.
+func TestRemovedPrincipalHasNothingOfAKeyPolicy(t *testing.T) {
+	c := newClient(t)
+	for _, name := range []PrincipalName{userName("leaver"), roleName("leaver")} {
+		user := as(t, c, name)
+		named, open := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
+		putPolicy(t, c, named.KeyId, keyPolicy(grant("Allow", user.caller.arn, "kms:GenerateMac")))
+		putPolicy(t, c, open.KeyId, keyPolicy(`{"Effect":"Allow","Principal":"*","Action":"kms:GenerateMac","Resource":"*"}`))
+		for _, key := range []*string{named.KeyId, open.KeyId} {
+			_, err := generate(t.Context(), user, key, []byte("m"))
+			require.NoError(t, err)
+		}
+		require.NoError(t, c.bridge.DeletePrincipal(t.Context(), name))
+		for _, key := range []*string{named.KeyId, open.KeyId} {
+			_, err := generate(t.Context(), user, key, []byte("m"))
+			require.ErrorContains(t, err, "AccessDeniedException")
+		}
+	}
+}
+
+// aliasless is a real store that cannot tell the aliases of a key while it fails.
+type aliasless struct {
+	keystore.Store
+	failing error
+}
+
+func (s *aliasless) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
+	if index == keystore.IndexAliasTarget && s.failing != nil {
+		return nil, s.failing
+	}
+	return s.Store.Lookup(ctx, index, value, after, limit)
+}
+
+// What a condition asks about and cannot be told makes no decision: neither an Allow nor, for want of a Deny, a success.
+func TestConditionThatCannotBeToldDecidesNothing(t *testing.T) {
+	cfg := newConfig(t)
+	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, real.Close()) })
+	store := &aliasless{Store: real}
+	cfg.Store, cfg.StorePath = store, ""
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	createAlias(t, c, "alias/secret", key.KeyId)
+	secret := `"ForAnyValue:StringEquals":{"kms:ResourceAliases":"alias/secret"}`
+	denied := as(t, c, userName("denied"), allow("*", "kms:GenerateMac"), statements(can("Deny", "kms:GenerateMac", secret)))
+	allowed := as(t, c, userName("allowed"), statements(can("Allow", "kms:GenerateMac", secret)))
+	negated := as(t, c, userName("negated"), statements(can("Allow", "kms:GenerateMac", `"ForAllValues:StringNotEquals":{"kms:ResourceAliases":"alias/secret"}`)))
+	use := func(user *Client) error { _, err := generate(t.Context(), user, key.KeyId, []byte("m")); return err }
+	require.NoError(t, use(allowed))
+	for _, user := range []*Client{denied, negated} {
+		require.ErrorContains(t, use(user), "AccessDeniedException")
+	}
+	store.failing = errors.New("the disk is gone")
+	for _, user := range []*Client{denied, allowed, negated} {
+		var internal *types.KMSInternalException
+		require.ErrorAs(t, use(user), &internal, user.caller.arn)
+	}
+	store.failing = nil
+	require.NoError(t, use(allowed))
 }
 
 // The lockout check is about the next PutKeyPolicy, and not about the CreateKey that it is made in.

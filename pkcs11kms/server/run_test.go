@@ -189,6 +189,8 @@ func TestPlaintextIsRefusedWhereOthersCanListen(t *testing.T) {
 	for _, l := range []Listen{
 		{API: "0.0.0.0:0"}, {API: ":0"}, {API: "[::]:0"}, {API: "192.0.2.1:0"}, {API: "example.com:0"},
 		{API: "127.0.0.1:0", Admin: "0.0.0.0:0"}, {API: "127.0.0.1:0", Admin: "0.0.0.0:0", AllowPlaintext: true},
+		// By its form, before a name is looked up or anything is listened to.
+		{API: "127.0.0.1:0", Admin: "192.0.2.1:0"}, {API: "127.0.0.1:0", Admin: "example.com:0"},
 	} {
 		require.ErrorIs(t, f.Run(ended(), l), ErrPlaintext, "%+v", l)
 	}

@@ -139,3 +139,22 @@ func TestCertificateThatCannotBeUsed(t *testing.T) {
 		require.ErrorContains(t, err, "reading the TLS certificate", name)
 	}
 }
+
+// A private key that others than its owner and a group can read, or that others can change, is not used.
+func TestPrivateKeyThatIsOpenToOthersIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writeCertificate(t, certFile, keyFile, 1)
+	for mode, refused := range map[os.FileMode]bool{
+		0o600: false, 0o400: false, 0o640: false, 0o604: true, 0o644: true, 0o601: true, 0o602: true, 0o620: true, 0o660: true,
+	} {
+		require.NoError(t, os.Chmod(keyFile, mode))
+		_, err := LoadCertificate(certFile, keyFile)
+		if !refused {
+			require.NoError(t, err, "%#o", mode)
+			continue
+		}
+		require.ErrorContains(t, err, "is open to others", "%#o", mode)
+		require.ErrorContains(t, err, "chmod 600", "%#o", mode)
+	}
+}
