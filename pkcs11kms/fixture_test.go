@@ -93,11 +93,16 @@ func verify(ctx context.Context, c *Client, keyID *string, message, mac []byte) 
 // requireAPIError asserts code and message; the message "" means that there is none at all.
 func requireAPIError(t testing.TB, err error, code, message string) {
 	t.Helper()
+	require.Equal(t, message, requireCode(t, err, code).ErrorMessage())
+}
+
+// requireCode asserts the code alone, for tests that are not about the message.
+func requireCode(t testing.TB, err error, code string) smithy.APIError {
+	t.Helper()
 	var api smithy.APIError
-	require.Error(t, err)
-	require.True(t, errors.As(err, &api), "%T: %v", err, err)
-	require.Equal(t, code, api.ErrorCode())
-	require.Equal(t, message, api.ErrorMessage())
+	require.ErrorAs(t, err, &api)
+	require.Equal(t, code, api.ErrorCode(), err)
+	return api
 }
 
 func ptr(s string) *string { return aws.String(s) }
