@@ -134,7 +134,7 @@ func TestMissesAreNotCached(t *testing.T) {
 	first, second, _, _ := twoProcesses(t)
 	id := "0f0f0f0f-0000-4000-8000-000000000000"
 	_, err := first.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
-	require.Error(t, err)
+	requireCode(t, err, "NotFoundException")
 	made := keystore.Key{Region: testRegion, Account: testAccount, ID: id, State: keystore.Enabled, Spec: "HMAC_256",
 		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: []byte("0123456789abcdef")}
 	_, err = second.bridge.cache.Commit(t.Context(), made.Put(0))

@@ -92,7 +92,7 @@ func TestConfirmationByAnotherIsNotWaitedForAfterTheContext(t *testing.T) {
 	cancel()
 	select {
 	case err := <-done:
-		require.Error(t, err)
+		require.ErrorIs(t, err, context.Canceled)
 	case <-time.After(30 * time.Second):
 		require.Fail(t, "the caller waits on")
 	}

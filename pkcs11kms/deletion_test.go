@@ -112,7 +112,7 @@ func TestDeletionWaits(t *testing.T) {
 	there(short)
 	require.NoError(t, young.bridge.destroyDue(t.Context()))
 	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
-	require.Error(t, err)
+	requireCode(t, err, "NotFoundException")
 }
 
 // A clock behind the latest time that the store has seen is wrong, and nobody knows by how much. A minute is no more than
@@ -130,7 +130,7 @@ func TestDeletionWithAClockThatWentBack(t *testing.T) {
 	clk.Advance(seen.Add(-time.Minute).Sub(clk.Now()))
 	require.NoError(t, c.bridge.destroyDue(t.Context()))
 	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
-	require.Error(t, err)
+	requireCode(t, err, "NotFoundException")
 }
 
 // The store's time moves on by an hour or more at once, and never back.
@@ -170,7 +170,7 @@ func TestDeletionWithoutTheTimeOfTheStore(t *testing.T) {
 	damaged := keystore.Change{Op: keystore.Put, Ref: keystore.CounterRef("", "", clockCounter), Expect: version, Value: []byte("damaged")}
 	_, err = store.Commit(t.Context(), damaged)
 	require.NoError(t, err)
-	require.Error(t, c.bridge.destroyDue(t.Context()))
+	require.ErrorContains(t, c.bridge.destroyDue(t.Context()), "counter")
 	describe(t, c, gone.KeyId)
 }
 

@@ -128,7 +128,7 @@ func TestJanitorReadsEveryPage(t *testing.T) {
 	require.Equal(t, []string{last.ID}, finished)
 	require.NoError(t, c.bridge.destroyDue(t.Context()))
 	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
-	require.Error(t, err)
+	requireCode(t, err, "NotFoundException")
 	recs, err := store.Lookup(t.Context(), keystore.IndexPendingDeletion, "", keystore.Ref{}, keystore.MaxPage)
 	require.NoError(t, err)
 	require.Len(t, recs, keystore.MaxPage, "those of a region without a token here are another process's")
@@ -139,7 +139,7 @@ func TestOwnJanitorLeavesAloneWhatIsWorkedOn(t *testing.T) {
 	c, store, _, _ := dueWithFaults(t)
 	inside, passes := false, 0
 	pass := func([]keystore.Change) error {
-		if inside {
+		if inside || t.Failed() { // a key that was taken is made anew, without end
 			return nil
 		}
 		inside = true
@@ -221,9 +221,9 @@ func TestDamagedRecordStopsNobody(t *testing.T) {
 	finished, err := c.bridge.tidyOnce(t.Context())
 	require.ErrorContains(t, err, unfinished.ID)
 	require.Len(t, finished, 1)
-	require.Error(t, c.bridge.destroyDue(t.Context()))
+	require.ErrorContains(t, c.bridge.destroyDue(t.Context()), due.ID)
 	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
-	require.Error(t, err)
+	requireCode(t, err, "NotFoundException")
 }
 
 // A store that cannot be read is told.

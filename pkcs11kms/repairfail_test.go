@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -144,7 +145,10 @@ func TestDestroyObjectIsClaimedByOne(t *testing.T) {
 		Instance: c.bridge.store.Instance()}
 	done := c.bridge.working.add(claim.Ref())
 	put(t, c, claim.Put(0))
-	requireRefused(t, c.bridge.DestroyObject(t.Context(), "", id), "is being destroyed already")
+	var refused *RefusedError
+	require.ErrorAs(t, c.bridge.DestroyObject(t.Context(), "", id), &refused)
+	require.Contains(t, refused.Problem, "is being destroyed already")
+	require.Equal(t, "wait, and look again: pkcs11kms doctor", refused.Hint())
 	requireObject(t, c, id)
 	done()
 	_, err := c.bridge.tidyOnce(t.Context())
@@ -197,4 +201,73 @@ func TestDestroyObjectTellsOfAClaimThatStays(t *testing.T) {
 	_, err = c.bridge.tidyOnce(t.Context())
 	require.NoError(t, err)
 	requireNoClaim(t, c)
+}
+
+// The janitor of the same process leaves a claim alone while the object is being destroyed.
+func TestDestroyObjectKeepsItsClaimFromTheJanitor(t *testing.T) {
+	c, store, _ := withFaults(t)
+	id := foreignObject(t, c)
+	passes := 0
+	store.hook(nil, func(changes []keystore.Change) error {
+		if changes[0].Op != keystore.Put {
+			return nil
+		}
+		passes++
+		finished, err := c.bridge.tidyOnce(t.Context())
+		assert.NoError(t, err)
+		assert.Empty(t, finished)
+		return nil
+	})
+	require.NoError(t, c.bridge.DestroyObject(t.Context(), "", id))
+	require.Equal(t, 1, passes)
+	requireNoClaim(t, c)
+}
+
+// The number of a record that changes while it is examined is not held against what was counted before or after.
+func TestRecordThatChangesWhileItIsExaminedIsRight(t *testing.T) {
+	c, store, _ := withFaults(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	record, version := storedKey(t, c, key.KeyId)
+	record.Aliases = 5
+	put(t, c, record.Put(version))
+	record, version = storedKey(t, c, key.KeyId)
+	store.onGet(func(ref keystore.Ref) error {
+		if ref != record.Ref() {
+			return nil
+		}
+		store.onGet(nil)
+		right := record
+		right.Aliases = 0
+		_, err := store.Store.Commit(t.Context(), right.Put(version))
+		return err
+	})
+	found, err := discrepancies(t.Context(), store, c.bridge.cfg)
+	require.NoError(t, err)
+	require.Empty(t, found)
+	record, _ = storedKey(t, c, key.KeyId)
+	require.Zero(t, record.Aliases, "it was changed meanwhile")
+}
+
+// An alias whose key comes while it is being removed stays.
+func TestRepairKeepsAnAliasWhoseKeyHasCome(t *testing.T) {
+	c, store, _ := withFaults(t)
+	record := halfMade("", keystore.Enabled)
+	record.Aliases = 1
+	alias := keystore.Alias{Region: testRegion, Account: testAccount, Name: "alias/early", Target: record.ID}
+	put(t, c, alias.Put(0))
+	came := 0
+	store.hook(func(changes []keystore.Change) error {
+		if changes[0].Ref != alias.Ref() || came > 0 {
+			return nil
+		}
+		came++
+		counter := keystore.Counter{Region: testRegion, Account: testAccount, Name: keystore.CounterKeys, N: 1}
+		_, err := store.Store.Commit(t.Context(), record.Put(0), counter.Put(0))
+		return err
+	}, nil)
+	done, err := c.bridge.Repair(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, done)
+	require.Equal(t, 1, came)
+	require.Equal(t, []string{alias.Name}, aliasesOf(t, c, nil))
 }
