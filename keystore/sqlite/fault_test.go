@@ -35,6 +35,27 @@ func requireHintText(t *testing.T, err error, text string) {
 	require.Contains(t, hinted.Hint(), text)
 }
 
+// newDisk makes a disk of a size like "4m" for one test, which is skipped where that cannot be.
+func newDisk(t *testing.T, size string) *disk.Disk {
+	t.Helper()
+	d, ok := disk.New(t, size)
+	if !ok {
+		t.Skip("a file system cannot be mounted here")
+	}
+	return d
+}
+
+// openOnDisk opens a store with one record on a disk of its own.
+func openOnDisk(t *testing.T, size string) (d *disk.Disk, path string, s *sqlite.Store) {
+	t.Helper()
+	d = newDisk(t, size)
+	path = storeOn(t, d)
+	s = mustOpen(t, path)
+	_, err := s.Commit(t.Context(), key("before").Put(0))
+	require.NoError(t, err)
+	return d, path, s
+}
+
 // storeOn makes a store on a disk of its own.
 func storeOn(t *testing.T, d *disk.Disk) string {
 	t.Helper()
@@ -86,16 +107,9 @@ func TestABusyStoreNamesTheHolderOfItsLock(t *testing.T) {
 }
 
 func TestAFullDisk(t *testing.T) {
-	d, ok := disk.New(t, "1m")
-	if !ok {
-		t.Skip("a file system cannot be mounted here")
-	}
-	path := storeOn(t, d)
-	s := mustOpen(t, path)
-	_, err := s.Commit(t.Context(), key("before").Put(0))
-	require.NoError(t, err)
+	d, path, s := openOnDisk(t, "1m")
 	free := d.Fill()
-	err = nil
+	var err error
 	for i := 0; err == nil; i++ { // what SQLite has of the journal is used up first
 		_, err = s.Commit(t.Context(), key(fmt.Sprint("filling ", i)).Put(0))
 	}
@@ -114,18 +128,11 @@ func TestAFullDisk(t *testing.T) {
 
 // On a file system that is mounted read-only a store is opened, read and watched, and says why it does not change.
 func TestAReadOnlyFileSystem(t *testing.T) {
-	d, ok := disk.New(t, "4m")
-	if !ok {
-		t.Skip("a file system cannot be mounted here")
-	}
-	path := storeOn(t, d)
-	s := mustOpen(t, path)
-	_, err := s.Commit(t.Context(), key("before").Put(0))
-	require.NoError(t, err)
-	require.NoError(t, s.Close())
+	d, path, opened := openOnDisk(t, "4m")
+	require.NoError(t, opened.Close())
 	again := d.ReadOnly()
 	before := snapshot(t, filepath.Dir(path))
-	s, err = sqlite.Open(t.Context(), path, sqlite.Options{})
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 	require.NoError(t, err)
 	_, err = s.Get(t.Context(), key("before").Ref())
 	require.NoError(t, err)
@@ -155,10 +162,7 @@ func TestAReadOnlyFileSystem(t *testing.T) {
 
 // A store that a process elsewhere writes to, seen through a read-only mount, is read with its journal.
 func TestAReadOnlyMountOfAStoreInUse(t *testing.T) {
-	d, ok := disk.New(t, "4m")
-	if !ok {
-		t.Skip("a file system cannot be mounted here")
-	}
+	d := newDisk(t, "4m")
 	path := storeOn(t, d)
 	writer := mustOpen(t, path)
 	_, err := writer.Commit(t.Context(), key("one").Put(0))
