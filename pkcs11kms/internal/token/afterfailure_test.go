@@ -49,7 +49,7 @@ func TestSessionAfterAFailure(t *testing.T) {
 			require.Eventually(t, func() bool { return tok.Stats().Open == 1 }, patience, tick)
 			opened, closed := f.count("C_OpenSession"), f.count("C_CloseSession")
 			f.fail(c.function, 1, c.rv)
-			require.Error(t, c.call())
+			requireRV(t, c.call(), c.function, c.rv)
 			require.NoError(t, mac())
 			gone := 1
 			if c.kept {

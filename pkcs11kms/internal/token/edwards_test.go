@@ -185,13 +185,14 @@ func TestFormsOfEdwardsKeys(t *testing.T) {
 	}
 	for _, form := range [][]byte{nil, point[1:], append([]byte{4, 33}, point...), append([]byte{4, 31}, point...), append([]byte{3, 33, 1}, point...),
 		append([]byte{4, 32, 0}, point...), make([]byte, 32), append([]byte{4, 33, 4}, point...)} {
-		assert.Error(t, reads(pkcs11.CKA_EC_POINT, func([]byte) []byte { return form }), "%x", form)
+		assert.ErrorContains(t, reads(pkcs11.CKA_EC_POINT, func([]byte) []byte { return form }), "reading an Ed25519 public key: it ", "%x", form)
 	}
 	for _, curve := range [][]byte{oid, name} {
 		assert.NoError(t, reads(pkcs11.CKA_EC_PARAMS, func([]byte) []byte { return curve }))
 	}
 	for _, curve := range [][]byte{nil, {6, 3, 0x2b, 0x65, 0x71}, {6, 3, 0x2b, 0x65, 0x6e}, append([]byte{0x0c, 12}, "edwards25519"...), pubkey.P256.CurveParameters()} {
-		assert.Error(t, reads(pkcs11.CKA_EC_PARAMS, func([]byte) []byte { return curve }), "%x", curve)
+		assert.ErrorContains(t, reads(pkcs11.CKA_EC_PARAMS, func([]byte) []byte { return curve }),
+			"its CKA_EC_PARAMS is not that of edwards25519", "%x", curve)
 	}
 	f.set(func() {
 		f.values = map[uint]func([]byte) []byte{pkcs11.CKA_EC_POINT: func(v []byte) []byte { return point }}

@@ -360,3 +360,11 @@ func newKey(t *testing.T, tok *token.Token) *token.Key {
 	require.NoError(t, err)
 	return key
 }
+
+// requireRV asserts that a C_ function answered with a return value.
+func requireRV(t *testing.T, err error, function string, rv uint) {
+	t.Helper()
+	var e *token.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, token.Error{Func: function, RV: rv}, *e)
+}

@@ -149,11 +149,10 @@ func TestHungPlacesBoundThePool(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-func TestKeyOfALostCallerIsDestroyed(t *testing.T) {
-	tok, f := openFaulty(t)
-	reached, free := f.hang("C_GenerateKey")
+// generateAndLeave makes a key, and gives up waiting for it when the token has reached what hangs.
+func generateAndLeave(t *testing.T, tok *token.Token, reached <-chan struct{}, id []byte) (hung *token.HungError) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	id := randomBytes(t, 16)
 	done := make(chan error, 1)
 	go func() {
 		_, err := tok.GenerateHMACKey(ctx, token.SHA256, id, "nobody waits for it")
@@ -161,14 +160,20 @@ func TestKeyOfALostCallerIsDestroyed(t *testing.T) {
 	}()
 	<-reached
 	cancel()
-	err := <-done
-	var hung *token.HungError
-	require.ErrorAs(t, err, &hung)
+	require.ErrorAs(t, <-done, &hung)
+	return hung
+}
+
+func TestKeyOfALostCallerIsDestroyed(t *testing.T) {
+	tok, f := openFaulty(t)
+	reached, free := f.hang("C_GenerateKey")
+	id := randomBytes(t, 16)
+	hung := generateAndLeave(t, tok, reached, id)
 	destroyed := f.count("C_DestroyObject")
 	free()
 	<-hung.Done()
 	assert.Equal(t, destroyed+1, f.count("C_DestroyObject"))
-	_, err = tok.Describe(context.Background(), id)
+	_, err := tok.Describe(context.Background(), id)
 	assert.ErrorIs(t, err, token.ErrKeyMissing)
 }
 
@@ -177,16 +182,7 @@ func TestKeyOfALostCallerThatWasNotMade(t *testing.T) {
 	tok, f := openFaulty(t, func(c *token.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	reached, free := f.hang("C_GenerateKey")
 	defer free()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		_, err := tok.GenerateHMACKey(ctx, token.SHA256, randomBytes(t, 16), "nobody waits for it")
-		done <- err
-	}()
-	<-reached
-	cancel()
-	var hung *token.HungError
-	require.ErrorAs(t, <-done, &hung)
+	hung := generateAndLeave(t, tok, reached, randomBytes(t, 16))
 	f.set(func() { f.refuse = pkcs11.CKA_LABEL })
 	free()
 	<-hung.Done()
@@ -197,18 +193,8 @@ func TestKeyOfALostCallerThatCannotBeDestroyed(t *testing.T) {
 	var log bytes.Buffer
 	tok, f := openFaulty(t, func(c *token.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	reached, free := f.hang("C_GenerateKey")
-	ctx, cancel := context.WithCancel(context.Background())
 	id := randomBytes(t, 16)
-	done := make(chan error, 1)
-	go func() {
-		_, err := tok.GenerateHMACKey(ctx, token.SHA256, id, "nobody waits for it")
-		done <- err
-	}()
-	<-reached
-	cancel()
-	err := <-done
-	var hung *token.HungError
-	require.ErrorAs(t, err, &hung)
+	hung := generateAndLeave(t, tok, reached, id)
 	assert.Equal(t, "C_GenerateKey has not answered: context canceled", hung.Error())
 	f.fail("C_DestroyObject", 1, pkcs11.CKR_DEVICE_ERROR)
 	free()

@@ -183,7 +183,7 @@ func TestStaleHandle(t *testing.T) {
 	f.fail("C_SignInit", 5, pkcs11.CKR_KEY_HANDLE_INVALID)
 	signs := f.count("C_SignInit")
 	_, err = tok.MAC(t.Context(), key, []byte("message"))
-	require.Error(t, err)
+	requireRV(t, err, "C_SignInit", pkcs11.CKR_KEY_HANDLE_INVALID)
 	assert.Equal(t, signs+2, f.count("C_SignInit"), "repeated once, not for ever")
 	f.on("C_SignInit", nil)
 }
@@ -216,13 +216,13 @@ func TestForeignKeyIsRefused(t *testing.T) {
 	one, other := newToken(t), newToken(t)
 	key := newKey(t, other)
 	_, err := one.MAC(t.Context(), key, []byte("message"))
-	assert.Error(t, err)
+	assert.EqualError(t, err, "using a key: it is not a key of this token")
 	_, err = one.MAC(t.Context(), nil, []byte("message"))
-	assert.Error(t, err)
+	assert.EqualError(t, err, "using a key: it is not a key of this token")
 	_, err = one.NewStream(t.Context(), key)
-	assert.Error(t, err)
+	assert.EqualError(t, err, "using a key: it is not a key of this token")
 	_, err = one.MAC(t.Context(), one.HMACKey(token.Hash(0), key.ID()), []byte("message"))
-	assert.Error(t, err)
+	assert.ErrorContains(t, err, "Hash(0) is no hash function")
 }
 
 func TestRandom(t *testing.T) {

@@ -65,7 +65,7 @@ func TestValueCannotBeRead(t *testing.T) {
 	_, err = c.GetAttributeValue(s, found[0], []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)})
 	assert.Equal(t, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_SENSITIVE), err)
 	for _, unlock := range []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true)} {
-		assert.Error(t, c.SetAttributeValue(s, found[0], []*pkcs11.Attribute{unlock}))
+		assert.Equal(t, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_READ_ONLY), c.SetAttributeValue(s, found[0], []*pkcs11.Attribute{unlock}))
 	}
 }
 
@@ -172,11 +172,11 @@ func TestKeyOfBadArguments(t *testing.T) {
 	_, err := tok.GenerateHMACKey(ctx, token.Hash(7), randomBytes(t, 16), "label")
 	assert.ErrorContains(t, err, "Hash(7)")
 	_, err = tok.GenerateHMACKey(ctx, token.SHA256, nil, "label")
-	assert.Error(t, err)
+	assert.ErrorContains(t, err, "CKA_ID has 0 bytes, this token takes 1 to 16")
 	_, err = tok.GenerateHMACKey(ctx, token.SHA256, randomBytes(t, 17), "label")
-	assert.Error(t, err)
+	assert.ErrorContains(t, err, "CKA_ID has 17 bytes, this token takes 1 to 16")
 	_, err = tok.ImportHMACKey(ctx, token.SHA256, randomBytes(t, 16), "label", nil)
-	assert.Error(t, err)
+	assert.ErrorContains(t, err, "its value is empty")
 	objects, err := tok.Objects(ctx)
 	require.NoError(t, err)
 	assert.Empty(t, objects)
@@ -239,7 +239,7 @@ func TestDestroyObjectOfAnyClass(t *testing.T) {
 	pair("alone", "other")
 	pair("both", "both")
 	pair("", "named")
-	require.Error(t, tok.DestroyObject(t.Context(), nil), "the empty id names nothing, not even the one object that has none")
+	require.EqualError(t, tok.DestroyObject(t.Context(), nil), "destroying an object: its CKA_ID is empty", "the empty id names nothing, not even the one object that has none")
 	require.ErrorIs(t, tok.DestroyObject(t.Context(), []byte("both")), token.ErrKeyAmbiguous)
 	require.NoError(t, tok.DestroyObject(t.Context(), []byte("alone")))
 	objects, err := tok.Objects(t.Context())

@@ -56,7 +56,7 @@ func TestStreamEndsOnce(t *testing.T) {
 	require.NoError(t, err)
 	requireSame(t, tag, third, "Sum after its result was changed")
 	_, err = st.Write([]byte("late"))
-	assert.Error(t, err)
+	assert.ErrorIs(t, err, token.ErrClosed)
 	assert.NoError(t, st.Close())
 	assert.NoError(t, st.Close())
 
@@ -184,10 +184,7 @@ func TestStreamErrorEndsIt(t *testing.T) {
 			f.fail(function, 1, rv)
 			_, writeErr := st.Write([]byte("data"))
 			_, sumErr := st.Sum()
-			require.Error(t, sumErr)
-			var e *token.Error
-			require.ErrorAs(t, sumErr, &e)
-			assert.Equal(t, function, e.Func)
+			requireRV(t, sumErr, function, rv)
 			assert.NotErrorIs(t, sumErr, token.ErrGone, "the device answers")
 			assert.Equal(t, function == "C_SignUpdate", writeErr != nil)
 			requireWhole(t, tok)
