@@ -286,6 +286,6 @@ func TestLifetime(t *testing.T) {
 	}
 	for _, bad := range []time.Duration{-time.Second, time.Second + 1} {
 		_, err = jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: key, Lifetime: bad})
-		require.Error(t, err)
+		require.ErrorContains(t, err, "Lifetime is a number of seconds")
 	}
 }

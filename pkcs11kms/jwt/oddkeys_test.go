@@ -158,7 +158,7 @@ func TestDocumentsThatAreNoKeySet(t *testing.T) {
 		"many":         `{"keys":[` + strings.Repeat("{},", 1000) + ec + `]}`,
 	} {
 		_, err := jwt.ParseKeySet([]byte(doc))
-		require.Error(t, err, name)
+		require.ErrorContains(t, err, "reading a key set: ", name)
 		require.NotErrorIs(t, err, jwt.ErrNoUsableKey, name)
 	}
 	_, err := jwt.ParseKeySet([]byte(`{"keys":[]}`))

@@ -162,10 +162,13 @@ func TestKeysThatAreNone(t *testing.T) {
 		_, err := jwt.NewVerifier(cfg)
 		require.ErrorContains(t, err, "are required")
 	}
-	for _, cfg := range []jwt.SignerConfig{{}, {Client: f.remote}, {KeyID: key}, {Client: f.remote, KeyID: key, Header: map[string]any{"kid": "x"}},
-		{Client: f.remote, KeyID: key, Header: map[string]any{"alg": "none"}}, {Client: f.remote, KeyID: key, Header: map[string]any{"Alg": "none"}}} {
+	for _, cfg := range []jwt.SignerConfig{{}, {Client: f.remote}, {KeyID: key}} {
 		_, err := jwt.NewSigner(cfg)
-		require.Error(t, err)
+		require.ErrorContains(t, err, "are required")
+	}
+	for _, reserved := range []string{"kid", "alg", "Alg"} {
+		_, err := jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: key, Header: map[string]any{reserved: "none"}})
+		require.ErrorContains(t, err, "the header's "+reserved+" is not for the caller to set")
 	}
 	signer, err := jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: key, Method: jwt.HS512})
 	require.NoError(t, err)
