@@ -27,7 +27,7 @@ type faulty struct {
 	manufacturer, model string
 	noSlots             bool          // as a network module while its server is down
 	badSlots            map[uint]bool // C_GetTokenInfo answers CKR_TOKEN_NOT_RECOGNIZED
-	shortTag            bool          // C_Sign and C_SignFinal leave out the last byte
+	shortTag            bool          // C_Sign, C_SignFinal and C_GenerateRandom leave out the last byte
 	refuse              uint          // an attribute that C_GenerateKey answers with CKR_ATTRIBUTE_TYPE_INVALID
 
 	barePoint   bool                             // CKA_EC_POINT comes without its OCTET STRING
@@ -339,7 +339,8 @@ func (f *faulty) GenerateRandom(s pkcs11.SessionHandle, n int) ([]byte, error) {
 	if err := f.hit("C_GenerateRandom"); err != nil {
 		return nil, err
 	}
-	return f.Module.GenerateRandom(s, n)
+	random, err := f.Module.GenerateRandom(s, n)
+	return f.cut(random), err
 }
 
 // openFaulty opens a token of its own for the test through a faulty.

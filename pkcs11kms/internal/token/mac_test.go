@@ -251,3 +251,14 @@ func TestTagOfAWrongLengthIsRefused(t *testing.T) {
 	_, err = st.Sum()
 	assert.ErrorContains(t, err, "31 bytes instead of 32")
 }
+
+func TestShortRandomIsRefused(t *testing.T) {
+	tok, f := openFaulty(t)
+	random, err := tok.Random(t.Context(), 32)
+	require.NoError(t, err)
+	assert.Len(t, random, 32)
+	f.set(func() { f.shortTag = true })
+	random, err = tok.Random(t.Context(), 32)
+	assert.ErrorIs(t, err, token.ErrMalformed)
+	assert.Empty(t, random)
+}
