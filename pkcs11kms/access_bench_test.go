@@ -7,6 +7,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // tenStatements is a key policy of ten statements, of which the last allows a principal GenerateMac, under conditions that
@@ -43,7 +45,7 @@ func BenchmarkAuthorisation(b *testing.B) {
 		base += timed(root, plain)
 		ten += timed(role, guarded)
 		began := time.Now()
-		_, err := role.permitted(b.Context(), &opGenerateMac, &req)
+		_, err := role.permitted(b.Context(), ops.GenerateMac, &req)
 		decision += time.Since(began)
 		require.NoError(b, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyid"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
@@ -22,13 +23,6 @@ import (
 //
 // An alias is a record of its own. The key's record counts its aliases, and both change in one Commit: so the quota holds
 // for all processes at once, and an alias and the deletion of its key cannot pass each other.
-
-var (
-	opCreateAlias = operation{name: "CreateAlias", fresh: true, states: notPending}
-	opUpdateAlias = operation{name: "UpdateAlias", fresh: true, states: notPending}
-	opDeleteAlias = operation{name: "DeleteAlias", fresh: true}
-	opListAliases = operation{name: "ListAliases", private: true}
-)
 
 // aliasRecord is an alias as the operations see it; it is never changed.
 type aliasRecord struct {
@@ -72,7 +66,7 @@ func (c *Client) CreateAlias(ctx context.Context, in *kms.CreateAliasInput, optF
 	if err := c.checkAliasInput(in.AliasName, in.TargetKeyId); err != nil {
 		return nil, err
 	}
-	err = c.guard(ctx, &opCreateAlias, request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, ops.CreateAlias, request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, func(ctx context.Context, k *key) error {
 		return c.createAlias(ctx, *in.AliasName, k)
 	})
 	return outcome(&kms.CreateAliasOutput{}, err)
@@ -126,7 +120,7 @@ func (c *Client) UpdateAlias(ctx context.Context, in *kms.UpdateAliasInput, optF
 	if err := c.checkAliasInput(in.AliasName, in.TargetKeyId); err != nil {
 		return nil, err
 	}
-	err = c.guard(ctx, &opUpdateAlias, request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, ops.UpdateAlias, request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, func(ctx context.Context, k *key) error {
 		return c.updateAlias(ctx, *in.AliasName, k)
 	})
 	return outcome(&kms.UpdateAliasOutput{}, err)
@@ -145,7 +139,7 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 	record.Target, record.Updated = to.record.ID, c.bridge.wallClock()
 	changes := []keystore.Change{record.Put(alias.version)}
 	if from != nil {
-		if err := c.authoriseTarget(ctx, &opUpdateAlias, name, from); err != nil {
+		if err := c.authoriseTarget(ctx, ops.UpdateAlias, name, from); err != nil {
 			return err
 		}
 		if from.record.Usage != to.record.Usage || (from.mac == nil) != (to.mac == nil) {
@@ -187,7 +181,7 @@ func (c *Client) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput, optF
 	if err := checkAliasName(*in.AliasName); err != nil {
 		return nil, err
 	}
-	err = c.guardAccount(ctx, &opDeleteAlias, request{aliasName: *in.AliasName}, func(ctx context.Context, w witness) error {
+	err = c.guardAccount(ctx, ops.DeleteAlias, request{aliasName: *in.AliasName}, func(ctx context.Context, w witness) error {
 		return c.deleteAlias(ctx, *in.AliasName, w)
 	})
 	return outcome(&kms.DeleteAliasOutput{}, err)
@@ -202,7 +196,7 @@ func (c *Client) deleteAlias(ctx context.Context, name string, w witness) error 
 	k, err := c.bridge.key(ctx, keystore.KeyRef(c.region.name, c.caller.account, alias.record.Target), true)
 	switch {
 	case err == nil:
-		if err := c.authoriseTarget(ctx, &opDeleteAlias, name, k); err != nil {
+		if err := c.authoriseTarget(ctx, ops.DeleteAlias, name, k); err != nil {
 			return err
 		}
 		lost, err := c.countAlias(k, -1)
@@ -225,7 +219,7 @@ func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optF
 	}
 	out := &kms.ListAliasesOutput{Aliases: []types.AliasListEntry{}}
 	list := func(ctx context.Context, keyID string) error {
-		p := page{op: opListAliases.name, filter: keyID, limit: in.Limit, most: 100, normal: 50, marker: in.Marker}
+		p := page{op: ops.ListAliases.Name, filter: keyID, limit: in.Limit, most: 100, normal: 50, marker: in.Marker}
 		more, err := c.walk(ctx, p, c.aliasesAfter(keyID), func(rec keystore.Record) error {
 			record, err := keystore.DecodeAlias(rec)
 			out.Aliases = append(out.Aliases, c.aliasEntry(record))
@@ -235,9 +229,9 @@ func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optF
 		return err
 	}
 	if in.KeyId == nil {
-		err = c.guardAccount(ctx, &opListAliases, request{}, func(ctx context.Context, _ witness) error { return list(ctx, "") })
+		err = c.guardAccount(ctx, ops.ListAliases, request{}, func(ctx context.Context, _ witness) error { return list(ctx, "") })
 	} else {
-		err = c.guard(ctx, &opListAliases, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error { return list(ctx, k.record.ID) })
+		err = c.guard(ctx, ops.ListAliases, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error { return list(ctx, k.record.ID) })
 	}
 	return outcome(out, err)
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // api is cut from *kms.Client: what an application that uses this service may ask for.
@@ -95,6 +98,36 @@ func TestEveryMethodIsImplementedOrListed(t *testing.T) {
 		}
 	}
 	assert.Empty(t, listed, "listed, but no method of *kms.Client")
+}
+
+// The table of operations has a row for each operation of the SDK, and says of each what Client and DIVERGENCES.md say. A row
+// that is added to the table shows here what is still missing.
+func TestTheTableOfOperationsIsImplemented(t *testing.T) {
+	text, err := os.ReadFile("DIVERGENCES.md")
+	require.NoError(t, err)
+	_, list, ok := strings.Cut(string(text), "## Operations that are not here")
+	require.True(t, ok)
+	rows := map[string]bool{}
+	for op := range ops.All {
+		if op.Answer == ops.ActionOnly {
+			continue
+		}
+		rows[op.Name] = true
+		_, modelled := reflect.TypeFor[*kms.Client]().MethodByName(op.Name)
+		assert.True(t, modelled, "%s is no operation of the SDK", op.Name)
+		_, ok := form.Members(op.Name)
+		assert.True(t, ok, "%s: its input has no constraints in internal/form", op.Name)
+		_, implemented := reflect.TypeFor[*Client]().MethodByName(op.Name)
+		assert.Equal(t, op.Answer != ops.NotSupported, implemented, "%s is a method of Client", op.Name)
+		listed := strings.Contains(list, "\n| "+op.Name+" | ")
+		assert.Equal(t, op.Answer == ops.NotSupported, listed, "%s is listed in DIVERGENCES.md as not here", op.Name)
+		assert.Same(t, op, ops.Find(op.Service, op.Name), "%s has one row", op.Name)
+	}
+	for method := range reflect.TypeFor[*kms.Client]().Methods() {
+		if method.Name != "Options" {
+			assert.True(t, rows[method.Name], "%s has no row", method.Name)
+		}
+	}
 }
 
 // signature is a method's type without its receiver.

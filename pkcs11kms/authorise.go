@@ -6,20 +6,13 @@ import (
 	"errors"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // Whether a caller may do what it asks for is decided here, and nowhere else, by the key's policy and the caller's own
 // (package policy). Key and principal come from the cache, so that a policy, a principal or an access key that is taken
 // away counts in every process within a second.
-
-// actionName is how policies call the operation.
-func (op *operation) actionName() string {
-	if op.action != "" {
-		return "kms:" + op.action
-	}
-	return "kms:" + op.name
-}
 
 // identity is the caller as policies see it.
 type identity struct {
@@ -55,8 +48,8 @@ func (b *Bridge) identify(ctx context.Context, caller Caller) (identity, error) 
 type witness []keystore.Change
 
 // witness is empty for operations that change nothing, and for the root, from which nothing is taken away.
-func (c *Client) witness(ctx context.Context, op *operation) (witness, error) {
-	if !op.fresh || c.caller.nobody() || c.caller.root() {
+func (c *Client) witness(ctx context.Context, op *ops.Operation) (witness, error) {
+	if !op.Writes || c.caller.nobody() || c.caller.root() {
 		return nil, nil
 	}
 	p, err := c.bridge.principal(ctx, c.caller.id)
@@ -86,7 +79,7 @@ func accountQuestion(req *request) question {
 }
 
 // decide answers a question: nil, AccessDeniedException, or what kept it from being answered.
-func (c *Client) decide(ctx context.Context, op *operation, q *question) error {
+func (c *Client) decide(ctx context.Context, op *ops.Operation, q *question) error {
 	d, err := c.decision(ctx, op, q)
 	if err != nil || d.Allowed {
 		return err
@@ -94,7 +87,7 @@ func (c *Client) decide(ctx context.Context, op *operation, q *question) error {
 	return accessDenied(c.caller, op, q.shown, d)
 }
 
-func (c *Client) decision(ctx context.Context, op *operation, q *question) (policy.Decision, error) {
+func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (policy.Decision, error) {
 	who, err := c.bridge.identify(ctx, c.caller)
 	if err != nil {
 		return policy.Decision{}, err
@@ -102,7 +95,7 @@ func (c *Client) decision(ctx context.Context, op *operation, q *question) (poli
 	q.about.client, q.about.ctx, q.about.who = c, ctx, &who
 	d := policy.Evaluate(policy.Request{
 		Principal: who.principal,
-		Action:    op.actionName(),
+		Action:    op.ActionName(),
 		Resource:  q.resource,
 		Account:   c.caller.account,
 		Context:   &q.about,
@@ -112,8 +105,8 @@ func (c *Client) decision(ctx context.Context, op *operation, q *question) (poli
 
 // authorise decides on a key, or on the place where one would be: there, the default policy counts, so that only who may use
 // any key by its own policies learns that there is none. With held, nothing may be asked of the store for it.
-func (c *Client) authorise(ctx context.Context, op *operation, req *request, s subject, held bool) error {
-	if op.private {
+func (c *Client) authorise(ctx context.Context, op *ops.Operation, req *request, s subject, held bool) error {
+	if op.IdentityOnly {
 		q := accountQuestion(req)
 		return c.decide(ctx, op, &q)
 	}
@@ -147,7 +140,7 @@ func (c *Client) questionAbout(s subject, req *request, held bool) (question, er
 }
 
 // authoriseTarget decides on the key that an alias leads to, which a refusal does not name.
-func (c *Client) authoriseTarget(ctx context.Context, op *operation, aliasName string, k *key) error {
+func (c *Client) authoriseTarget(ctx context.Context, op *ops.Operation, aliasName string, k *key) error {
 	q, err := c.questionAbout(subject{id: k.record.ID, key: k}, &request{}, false)
 	if err != nil {
 		return err
@@ -157,7 +150,7 @@ func (c *Client) authoriseTarget(ctx context.Context, op *operation, aliasName s
 }
 
 // authoriseAlias decides on the alias of an operation that concerns one. No key policy can allow that.
-func (c *Client) authoriseAlias(ctx context.Context, op *operation, req *request) error {
+func (c *Client) authoriseAlias(ctx context.Context, op *ops.Operation, req *request) error {
 	if req.aliasName == "" {
 		return nil
 	}
@@ -166,7 +159,7 @@ func (c *Client) authoriseAlias(ctx context.Context, op *operation, req *request
 }
 
 // authoriseAccount decides on an operation that names no key.
-func (c *Client) authoriseAccount(ctx context.Context, op *operation, req *request) error {
+func (c *Client) authoriseAccount(ctx context.Context, op *ops.Operation, req *request) error {
 	switch {
 	case c.caller.nobody():
 		return accessDenied(c.caller, op, "*", noKeyPolicyAllows)

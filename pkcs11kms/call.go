@@ -8,42 +8,22 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // Every operation runs through guard, which holds the order of checks of the real service in one place: resolve the
 // key id, authorise, throttle, key state, key usage and algorithm, run. The checks of the input's form come before it, in the
 // operation itself; dry runs end inside run, after everything that could fail.
 
-// operation is what guard must know of an API operation.
-type operation struct {
-	name    string
-	action  string             // of policies, without kms:; empty: the name
-	private bool               // a key policy cannot allow it: only the caller's own policies can, on the resource *
-	aliases bool               // KeyId may be an alias name or alias ARN
-	fresh   bool               // reads the record from the store, not from the cache, and repeats when it lost a race
-	states  stateRule          // the key states in which it is allowed
-	usage   types.KeyUsageType // the usage that the key must have; empty: any
-}
-
-// stateRule is a row of the key state table (AWS KMS developer guide, "Key states").
-type stateRule int
-
-const (
-	anyState    stateRule = iota
-	enabledOnly           // DisabledException, or KMSInvalidStateException in PendingDeletion
-	notPending            // KMSInvalidStateException in PendingDeletion
-	pendingOnly           // KMSInvalidStateException in every other state
-)
-
-// allows returns the refusal of the key's state, or nil.
-func (rule stateRule) allows(k *key) error {
+// stateAllows returns the refusal of the key's state, or nil.
+func stateAllows(rule ops.States, k *key) error {
 	pending := k.record.State == keystore.PendingDeletion
 	switch {
-	case rule == pendingOnly && !pending:
+	case rule == ops.PendingOnly && !pending:
 		return apierr.InvalidState("%s is not pending deletion.", k.arn)
-	case (rule == enabledOnly || rule == notPending) && pending:
+	case (rule == ops.EnabledOnly || rule == ops.NotPending) && pending:
 		return apierr.InvalidState("%s is pending deletion.", k.arn)
-	case rule == enabledOnly && k.record.State != keystore.Enabled:
+	case rule == ops.EnabledOnly && k.record.State != keystore.Enabled:
 		return apierr.Disabled(k.arn)
 	}
 	return nil
@@ -62,7 +42,7 @@ type request struct {
 }
 
 // guard runs an operation on a key, and turns its error into the caller's answer.
-func (c *Client) guard(ctx context.Context, op *operation, req request, run func(context.Context, *key) error) error {
+func (c *Client) guard(ctx context.Context, op *ops.Operation, req request, run func(context.Context, *key) error) error {
 	var k *key
 	var err error
 	for {
@@ -72,11 +52,11 @@ func (c *Client) guard(ctx context.Context, op *operation, req request, run func
 		}
 		// A token that is busy or hangs can take longer than a permission may get old. Then the result counts only if
 		// the key may still be used.
-		if took := c.bridge.cfg.Now().Sub(began); err == nil && op.states == enabledOnly && (took < 0 || took >= recheckInterval) {
+		if took := c.bridge.cfg.Now().Sub(began); err == nil && op.States == ops.EnabledOnly && (took < 0 || took >= recheckInterval) {
 			_, err = c.admit(ctx, op, req)
 		}
 		// A conflict means that somebody else changed the record between admit and run: decide anew.
-		if !op.fresh || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
+		if !op.Writes || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -84,30 +64,30 @@ func (c *Client) guard(ctx context.Context, op *operation, req request, run func
 	if k != nil {
 		arn = k.arn
 	}
-	return c.answer(ctx, op.name, arn, err)
+	return c.answer(ctx, op.Name, arn, err)
 }
 
 // guardAccount runs an operation that names no key. run gets what every commit of it must be bound to.
-func (c *Client) guardAccount(ctx context.Context, op *operation, req request, run func(context.Context, witness) error) error {
+func (c *Client) guardAccount(ctx context.Context, op *ops.Operation, req request, run func(context.Context, witness) error) error {
 	for {
 		w, err := c.witness(ctx, op)
 		if err == nil {
 			err = c.authoriseAccount(ctx, op, &req)
 		}
 		if err == nil {
-			err = c.allow(op, nil)
+			err = c.throttle(op, nil)
 		}
 		if err == nil {
 			err = run(ctx, w)
 		}
-		if !op.fresh || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
-			return c.answer(ctx, op.name, "", err)
+		if !op.Writes || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
+			return c.answer(ctx, op.Name, "", err)
 		}
 	}
 }
 
 // admitWitnessed is admit, with the witness of an operation that changes something in the key.
-func (c *Client) admitWitnessed(ctx context.Context, op *operation, req request) (*key, error) {
+func (c *Client) admitWitnessed(ctx context.Context, op *ops.Operation, req request) (*key, error) {
 	w, err := c.witness(ctx, op)
 	if err != nil {
 		return nil, err
@@ -122,27 +102,27 @@ func (c *Client) admitWitnessed(ctx context.Context, op *operation, req request)
 }
 
 // admit returns the key when the caller may run the operation on it and its state and kind allow it.
-func (c *Client) admit(ctx context.Context, op *operation, req request) (*key, error) {
+func (c *Client) admit(ctx context.Context, op *ops.Operation, req request) (*key, error) {
 	k, err := c.permitted(ctx, op, &req)
 	if err != nil {
 		return k, err
 	}
-	if err := c.allow(op, k); err != nil {
+	if err := c.throttle(op, k); err != nil {
 		return k, err
 	}
 	if len(req.grantTokens) > 0 {
 		return nil, apierr.InvalidGrantToken() // this service makes no grants, so it never gave one out
 	}
-	if err := op.states.allows(k); err != nil {
+	if err := stateAllows(op.States, k); err != nil {
 		return k, err
 	}
 	return k, k.fits(op, req)
 }
 
 // fits checks usage, then algorithm, as the real service does.
-func (k *key) fits(op *operation, req request) error {
-	if op.usage != "" && types.KeyUsageType(k.record.Usage) != op.usage {
-		return apierr.InvalidKeyUsage("%s key usage is %s which is not valid for %s.", k.arn, k.record.Usage, op.name)
+func (k *key) fits(op *ops.Operation, req request) error {
+	if op.Usage != "" && k.record.Usage != op.Usage {
+		return apierr.InvalidKeyUsage("%s key usage is %s which is not valid for %s.", k.arn, k.record.Usage, op.Name)
 	}
 	if req.algorithm != "" && (k.mac == nil || k.mac.algorithm != req.algorithm) {
 		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.record.Spec)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -33,8 +34,6 @@ import (
 // record is invisible until step 3. When step 2 or 3 fails, the record goes to Deleting, the object is destroyed and
 // the record removed: the same way that the janitor takes.
 
-var opCreateKey = operation{name: "CreateKey", private: true, fresh: true}
-
 // CreateKey generates a key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or HMAC_512 with
 // the KeyUsage GENERATE_VERIFY_MAC, or RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521,
 // ECC_SECG_P256K1 or ECC_NIST_EDWARDS25519 with SIGN_VERIFY; both must be given. Other specs, usages, origins, multi-Region keys are refused with
@@ -50,7 +49,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 	}
 	var out *kms.CreateKeyOutput
 	req := request{given: givenCreate(in)}
-	err = c.guardAccount(ctx, &opCreateKey, req, func(ctx context.Context, w witness) error {
+	err = c.guardAccount(ctx, ops.CreateKey, req, func(ctx context.Context, w witness) error {
 		spec, err := c.supported(in)
 		if err != nil {
 			return err
@@ -77,7 +76,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 func (c *Client) grantedCreate(ctx context.Context, in *kms.CreateKeyInput, req *request, record *keystore.Key) (err error) {
 	arn := c.arn(keyID{region: record.Region, account: record.Account, id: record.ID})
 	if len(in.Tags) > 0 {
-		if err := c.decide(ctx, &opTagResource, &question{resource: arn, shown: "*", about: conditions{req: req}}); err != nil {
+		if err := c.decide(ctx, ops.TagResource, &question{resource: arn, shown: "*", about: conditions{req: req}}); err != nil {
 			return err
 		}
 		if record.Tags, err = withTags(nil, in.Tags, c.bridge.cfg.Quotas.TagsPerKey); err != nil {

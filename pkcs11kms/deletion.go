@@ -12,6 +12,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // A key that is scheduled for deletion stays as it is, unusable, until its date. Then the janitor of a long-lived process
@@ -22,11 +23,6 @@ import (
 //  3. the record goes.
 //
 // CancelKeyDeletion changes the same record as step 1, so one of the two wins.
-
-var (
-	opScheduleKeyDeletion = operation{name: "ScheduleKeyDeletion", fresh: true, states: notPending}
-	opCancelKeyDeletion   = operation{name: "CancelKeyDeletion", fresh: true, states: pendingOnly}
-)
 
 // The window of the service. The API model allows 1 to 365 days; the service refuses what is outside of 7 to 30. Its text
 // for that is not known.
@@ -53,7 +49,7 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDel
 	}
 	var out *kms.ScheduleKeyDeletionOutput
 	req := request{keyID: in.KeyId, given: givenWindow(days)}
-	err = c.guard(ctx, &opScheduleKeyDeletion, req, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, ops.ScheduleKeyDeletion, req, func(ctx context.Context, k *key) error {
 		record := k.record
 		record.State = keystore.PendingDeletion
 		record.DeletionDate = c.bridge.wallClock().Add(time.Duration(days) * 24 * time.Hour)
@@ -78,7 +74,7 @@ func (c *Client) CancelKeyDeletion(ctx context.Context, in *kms.CancelKeyDeletio
 		return nil, err
 	}
 	var out *kms.CancelKeyDeletionOutput
-	err = c.guard(ctx, &opCancelKeyDeletion, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, ops.CancelKeyDeletion, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
 		record := k.record
 		record.State, record.DeletionDate = keystore.Disabled, time.Time{}
 		if _, err := c.bridge.cache.Commit(ctx, k.witness.and(record.Put(k.version))...); err != nil {

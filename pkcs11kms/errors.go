@@ -11,23 +11,24 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // accessDenied tells which kind of policy was in the way. That a policy denies explicitly is told only to those whom others
 // allow: whoever may do nothing with a key gets the same answer whether there is one or not.
-func accessDenied(caller Caller, op *operation, resource string, d policy.Decision) error {
-	because := "because no identity-based policy allows the " + op.actionName() + " action"
+func accessDenied(caller Caller, op *ops.Operation, resource string, d policy.Decision) error {
+	because := "because no identity-based policy allows the " + op.ActionName() + " action"
 	switch {
 	case d.Reason == policy.DeniedByKeyPolicy && d.Otherwise:
 		because = "with an explicit deny in a resource-based policy"
 	case d.Reason == policy.DeniedByIdentityPolicy && (d.Otherwise || d.ByIdentity):
 		because = "with an explicit deny in an identity-based policy"
 	case d.Reason == policy.NoKeyPolicyAllow:
-		because = "because no resource-based policy allows the " + op.actionName() + " action"
+		because = "because no resource-based policy allows the " + op.ActionName() + " action"
 	}
-	return apierr.AccessDenied(caller.arn, op.actionName(), resource, because)
+	return apierr.AccessDenied(caller.arn, op.ActionName(), resource, because)
 }
 
 // ErrClosed says that a Client or a MACStream was used after its end: Close, Sum, or the end of its context.

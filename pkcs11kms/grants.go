@@ -8,17 +8,11 @@ import (
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // There are no grants, so every list of them is empty and none can be found. Tools that look through the grants of a key
 // before they change or delete it go on from there.
-
-var (
-	opListGrants          = operation{name: "ListGrants"}
-	opListRetirableGrants = operation{name: "ListRetirableGrants", private: true}
-	opRetireGrant         = operation{name: "RetireGrant"}
-	opRevokeGrant         = operation{name: "RevokeGrant"}
-)
 
 // ListGrants returns the grants of a key in whatever state: none.
 func (c *Client) ListGrants(ctx context.Context, in *kms.ListGrantsInput, optFns ...func(*kms.Options)) (*kms.ListGrantsOutput, error) {
@@ -26,7 +20,7 @@ func (c *Client) ListGrants(ctx context.Context, in *kms.ListGrantsInput, optFns
 	if err != nil {
 		return nil, err
 	}
-	err = c.guard(ctx, &opListGrants, request{keyID: in.KeyId}, func(context.Context, *key) error { return noNextPage(in.Marker) })
+	err = c.guard(ctx, ops.ListGrants, request{keyID: in.KeyId}, func(context.Context, *key) error { return noNextPage(in.Marker) })
 	return outcome(&kms.ListGrantsOutput{Grants: []types.GrantListEntry{}}, err)
 }
 
@@ -45,7 +39,7 @@ func (c *Client) ListRetirableGrants(ctx context.Context, in *kms.ListRetirableG
 	case in.RetiringPrincipal != nil && in.RetiringServicePrincipal != nil:
 		return nil, apierr.Validation("Specify either RetiringPrincipal or RetiringServicePrincipal, not both.")
 	}
-	err = c.guardAccount(ctx, &opListRetirableGrants, request{}, func(context.Context, witness) error { return noNextPage(in.Marker) })
+	err = c.guardAccount(ctx, ops.ListRetirableGrants, request{}, func(context.Context, witness) error { return noNextPage(in.Marker) })
 	return outcome(&kms.ListRetirableGrantsOutput{Grants: []types.GrantListEntry{}}, err)
 }
 
@@ -65,11 +59,11 @@ func (c *Client) RetireGrant(ctx context.Context, in *kms.RetireGrantInput, optF
 	}
 	switch {
 	case in.GrantToken != nil:
-		return nil, c.guardAccount(ctx, &opRetireGrant, request{}, func(context.Context, witness) error { return apierr.InvalidGrantToken() })
+		return nil, c.guardAccount(ctx, ops.RetireGrant, request{}, func(context.Context, witness) error { return apierr.InvalidGrantToken() })
 	case in.KeyId == nil || in.GrantId == nil:
 		return nil, apierr.Validation("Specify either GrantToken, or KeyId and GrantId.")
 	}
-	return nil, c.noGrant(ctx, &opRetireGrant, in.KeyId, in.GrantId)
+	return nil, c.noGrant(ctx, ops.RetireGrant, in.KeyId, in.GrantId)
 }
 
 // RevokeGrant finds no grant: NotFoundException.
@@ -78,11 +72,11 @@ func (c *Client) RevokeGrant(ctx context.Context, in *kms.RevokeGrantInput, optF
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.noGrant(ctx, &opRevokeGrant, in.KeyId, in.GrantId)
+	return nil, c.noGrant(ctx, ops.RevokeGrant, in.KeyId, in.GrantId)
 }
 
 // noGrant is the answer about a grant of a key, to those who may ask about the key.
-func (c *Client) noGrant(ctx context.Context, op *operation, keyID, grantID *string) error {
+func (c *Client) noGrant(ctx context.Context, op *ops.Operation, keyID, grantID *string) error {
 	return c.guard(ctx, op, request{keyID: keyID}, func(context.Context, *key) error {
 		return apierr.NotFound("Grant ID %s not found", *grantID)
 	})

@@ -10,15 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
-)
-
-var (
-	opDescribeKey = operation{name: "DescribeKey", aliases: true}
-	opListKeys    = operation{name: "ListKeys", private: true}
-	opEnableKey   = operation{name: "EnableKey", fresh: true, states: notPending}
-	opDisableKey  = operation{name: "DisableKey", fresh: true, states: notPending}
-
-	opUpdateKeyDescription = operation{name: "UpdateKeyDescription", fresh: true, states: notPending}
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // DescribeKey returns the metadata of a key in whatever state.
@@ -29,7 +21,7 @@ func (c *Client) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, optF
 	}
 	var out *kms.DescribeKeyOutput
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens}
-	err = c.guard(ctx, &opDescribeKey, req, func(_ context.Context, k *key) error {
+	err = c.guard(ctx, ops.DescribeKey, req, func(_ context.Context, k *key) error {
 		out = &kms.DescribeKeyOutput{KeyMetadata: k.metadata()}
 		return nil
 	})
@@ -44,8 +36,8 @@ func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...
 		return nil, err
 	}
 	out := &kms.ListKeysOutput{Keys: []types.KeyListEntry{}}
-	err = c.guardAccount(ctx, &opListKeys, request{}, func(ctx context.Context, _ witness) error {
-		p := page{op: opListKeys.name, limit: in.Limit, most: 1000, normal: 100, marker: in.Marker}
+	err = c.guardAccount(ctx, ops.ListKeys, request{}, func(ctx context.Context, _ witness) error {
+		p := page{op: ops.ListKeys.Name, limit: in.Limit, most: 1000, normal: 100, marker: in.Marker}
 		more, err := c.walk(ctx, p, c.keysAfter, func(rec keystore.Record) error {
 			k, err := c.bridge.decodeKey(rec)
 			if errors.Is(err, keystore.ErrNotFound) {
@@ -72,7 +64,7 @@ func (c *Client) EnableKey(ctx context.Context, in *kms.EnableKeyInput, optFns .
 	if err != nil {
 		return nil, err
 	}
-	return outcome(&kms.EnableKeyOutput{}, c.setState(ctx, &opEnableKey, in.KeyId, keystore.Enabled))
+	return outcome(&kms.EnableKeyOutput{}, c.setState(ctx, ops.EnableKey, in.KeyId, keystore.Enabled))
 }
 
 // DisableKey sets the state to Disabled: nobody can use the key until it is enabled again. This process refuses it at
@@ -82,10 +74,10 @@ func (c *Client) DisableKey(ctx context.Context, in *kms.DisableKeyInput, optFns
 	if err != nil {
 		return nil, err
 	}
-	return outcome(&kms.DisableKeyOutput{}, c.setState(ctx, &opDisableKey, in.KeyId, keystore.Disabled))
+	return outcome(&kms.DisableKeyOutput{}, c.setState(ctx, ops.DisableKey, in.KeyId, keystore.Disabled))
 }
 
-func (c *Client) setState(ctx context.Context, op *operation, keyID *string, state keystore.KeyState) error {
+func (c *Client) setState(ctx context.Context, op *ops.Operation, keyID *string, state keystore.KeyState) error {
 	return c.change(ctx, op, request{keyID: keyID}, func(record *keystore.Key) error {
 		record.State = state
 		return nil
@@ -93,7 +85,7 @@ func (c *Client) setState(ctx context.Context, op *operation, keyID *string, sta
 }
 
 // change guards an operation that changes a key's record, and commits the change unless there is none.
-func (c *Client) change(ctx context.Context, op *operation, req request, edit func(*keystore.Key) error) error {
+func (c *Client) change(ctx context.Context, op *ops.Operation, req request, edit func(*keystore.Key) error) error {
 	return c.guard(ctx, op, req, func(ctx context.Context, k *key) error {
 		record := k.record
 		if err := edit(&record); err != nil || reflect.DeepEqual(record, k.record) {
@@ -110,7 +102,7 @@ func (c *Client) UpdateKeyDescription(ctx context.Context, in *kms.UpdateKeyDesc
 	if err != nil {
 		return nil, err
 	}
-	err = c.change(ctx, &opUpdateKeyDescription, request{keyID: in.KeyId}, func(record *keystore.Key) error {
+	err = c.change(ctx, ops.UpdateKeyDescription, request{keyID: in.KeyId}, func(record *keystore.Key) error {
 		record.Description = *in.Description
 		return nil
 	})

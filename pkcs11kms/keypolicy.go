@@ -8,12 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
-)
-
-var (
-	opGetKeyPolicy    = operation{name: "GetKeyPolicy"}
-	opListKeyPolicies = operation{name: "ListKeyPolicies"}
-	opPutKeyPolicy    = operation{name: "PutKeyPolicy", fresh: true}
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 const policyName = "default" // the only one that a key has
@@ -33,7 +28,7 @@ func (c *Client) GetKeyPolicy(ctx context.Context, in *kms.GetKeyPolicyInput, op
 		return nil, err
 	}
 	out := &kms.GetKeyPolicyOutput{}
-	err = c.guard(ctx, &opGetKeyPolicy, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, ops.GetKeyPolicy, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
 		if err := checkPolicyName(in.PolicyName); err != nil {
 			return err
 		}
@@ -51,7 +46,7 @@ func (c *Client) ListKeyPolicies(ctx context.Context, in *kms.ListKeyPoliciesInp
 		return nil, err
 	}
 	out := &kms.ListKeyPoliciesOutput{PolicyNames: []string{policyName}}
-	err = c.guard(ctx, &opListKeyPolicies, request{keyID: in.KeyId}, func(context.Context, *key) error {
+	err = c.guard(ctx, ops.ListKeyPolicies, request{keyID: in.KeyId}, func(context.Context, *key) error {
 		return noNextPage(in.Marker)
 	})
 	return outcome(out, err)
@@ -67,7 +62,7 @@ func (c *Client) PutKeyPolicy(ctx context.Context, in *kms.PutKeyPolicyInput, op
 	}
 	bypass := in.BypassPolicyLockoutSafetyCheck
 	req := request{keyID: in.KeyId, given: givenBypass(bypass)}
-	err = c.guard(ctx, &opPutKeyPolicy, req, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, ops.PutKeyPolicy, req, func(ctx context.Context, k *key) error {
 		if err := checkPolicyName(in.PolicyName); err != nil {
 			return err
 		}

@@ -6,14 +6,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
-)
-
-var (
-	opGenerateMac = operation{name: "GenerateMac", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeGenerateVerifyMac}
-	opVerifyMac   = operation{name: "VerifyMac", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeGenerateVerifyMac}
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // GenerateMac makes the HMAC of a message of 1 to 4,096 bytes, untruncated: 28, 32, 48 or 64 bytes by the key's spec
@@ -26,7 +21,7 @@ func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optF
 	}
 	var out *kms.GenerateMacOutput
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}
-	err = c.guard(ctx, &opGenerateMac, req, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, ops.GenerateMac, req, func(ctx context.Context, k *key) error {
 		if aws.ToBool(in.DryRun) {
 			return apierr.DryRun()
 		}
@@ -49,7 +44,7 @@ func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns .
 	}
 	var out *kms.VerifyMacOutput
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}
-	err = c.guard(ctx, &opVerifyMac, req, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, ops.VerifyMac, req, func(ctx context.Context, k *key) error {
 		tag, err := k.token.MAC(ctx, k.object, in.Message)
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
@@ -63,7 +64,7 @@ func (c *Client) givenPolicy(ctx context.Context, text string, k *key, bypass bo
 	}
 	later := request{given: givenBypass(false)} // the next PutKeyPolicy, not what is asked for now
 	q := question{resource: k.arn, document: bound, about: conditions{req: &later, key: k, keyID: k.record.ID}}
-	d, err := c.decision(ctx, &opPutKeyPolicy, &q)
+	d, err := c.decision(ctx, ops.PutKeyPolicy, &q)
 	if err == nil && !d.Allowed {
 		err = apierr.MalformedPolicy(lockoutText)
 	}
@@ -80,10 +81,10 @@ func refusedPolicy(err error) error {
 	return apierr.MalformedPolicy(text)
 }
 
-// LintKeyPolicy is policy.Lint for a key policy, and looks for the users and roles that it names: PutKeyPolicy refuses those that
+// LintKeyPolicy is LintPolicy for a key policy, and looks for the users and roles that it names: PutKeyPolicy refuses those that
 // there are not.
 func LintKeyPolicy(ctx context.Context, b *Bridge, text string) ([]policy.Finding, error) {
-	findings := policy.Lint(policy.KeyPolicy, text)
+	findings := LintPolicy(policy.KeyPolicy, text)
 	document, err := policy.ParseKeyPolicy(text)
 	if err != nil {
 		return findings, nil // which has the reason

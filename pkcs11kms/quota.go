@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
@@ -40,59 +41,6 @@ func (q Quotas) complete() (Quotas, error) {
 	return q, nil
 }
 
-// rateClass is a group of operations that share a rate (AWS KMS developer guide, "Request quotas").
-type rateClass struct {
-	perSecond  float64
-	operations []string
-}
-
-// each is a class of its own for every one of the operations.
-func each(perSecond float64, operations ...string) (classes []rateClass) {
-	for _, op := range operations {
-		classes = append(classes, rateClass{perSecond, []string{op}})
-	}
-	return classes
-}
-
-// withCurve is added to the name of an operation with an elliptic curve key: those with an RSA key have a class of their own.
-const withCurve = " ECC"
-
-// rateClasses are the service's default rates. The first class has another value in each region of AWS; this is the
-// middle one.
-var rateClasses = concat(
-	[]rateClass{{10_000, []string{"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "GenerateMac",
-		"GenerateRandom", "ReEncrypt", "VerifyMac"}},
-		{500, []string{"Sign", "Verify"}}, {300, []string{"Sign" + withCurve, "Verify" + withCurve, "DeriveSharedSecret"}}},
-	each(2000, "DescribeKey", "GetPublicKey", "ListResourceTags"),
-	each(1000, "GetKeyPolicy", "GetKeyRotationStatus"),
-	each(500, "ListAliases", "ListKeys"),
-	each(100, "ListGrants", "ListKeyPolicies", "ListKeyRotations", "ListRetirableGrants"),
-	each(30, "RetireGrant", "RevokeGrant"),
-	each(15, "DeleteAlias", "EnableKeyRotation", "PutKeyPolicy", "ScheduleKeyDeletion"),
-	each(10, "TagResource"),
-	each(5, "CancelKeyDeletion", "CreateAlias", "CreateKey", "DeleteImportedKeyMaterial", "DisableKey", "DisableKeyRotation",
-		"EnableKey", "ImportKeyMaterial", "RotateKeyOnDemand", "UntagResource", "UpdateAlias", "UpdateKeyDescription"),
-	each(0.25, "GetParametersForImport"),
-)
-
-func concat(lists ...[]rateClass) (all []rateClass) {
-	for _, list := range lists {
-		all = append(all, list...)
-	}
-	return all
-}
-
-// classOf is the place of an operation's class in rateClasses.
-var classOf = func() map[string]int {
-	classes := map[string]int{}
-	for i, class := range rateClasses {
-		for _, op := range class.operations {
-			classes[op] = i
-		}
-	}
-	return classes
-}()
-
 // throttle holds the request rates of the accounts and regions. Safe for concurrent use.
 type throttle struct {
 	limiters sync.Map // throttleKey -> *rate.Limiter
@@ -100,26 +48,23 @@ type throttle struct {
 
 type throttleKey struct {
 	account, region string
-	class           int
+	class           *ops.Rate
 }
 
-// allow takes one request from the caller's rate, or returns ThrottlingException. k is nil for operations that name no key.
-func (c *Client) allow(op *operation, k *key) error {
-	if c.bridge.cfg.Quotas.NoRates {
+// throttle takes one request from the caller's rate, or returns ThrottlingException. k is nil for operations that name no key.
+func (c *Client) throttle(op *ops.Operation, k *key) error {
+	class := op.Rate
+	if op.Curve != nil && k != nil && k.curve() {
+		class = op.Curve
+	}
+	if class == nil || c.bridge.cfg.Quotas.NoRates {
 		return nil
-	}
-	class, ok := classOf[op.name]
-	if ofCurve, other := classOf[op.name+withCurve]; other && k != nil && k.curve() {
-		class = ofCurve
-	}
-	if !ok {
-		return nil // shares the rates of nothing, like the operations that only refuse
 	}
 	name := throttleKey{c.caller.account, c.region.name, class}
 	limiter, ok := c.bridge.throttle.limiters.Load(name)
 	if !ok {
-		perSecond := rateClasses[class].perSecond
-		limiter, _ = c.bridge.throttle.limiters.LoadOrStore(name, rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond))))
+		fresh := rate.NewLimiter(rate.Limit(class.PerSecond), max(1, int(class.PerSecond)))
+		limiter, _ = c.bridge.throttle.limiters.LoadOrStore(name, fresh)
 	}
 	if !limiter.(*rate.Limiter).AllowN(c.bridge.cfg.Now(), 1) {
 		return apierr.Throttled()

@@ -6,9 +6,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
-
-var opGenerateRandom = operation{name: "GenerateRandom", private: true}
 
 // GenerateRandom returns 1 to 1,024 bytes from the token's random number generator (C_GenerateRandom).
 func (c *Client) GenerateRandom(ctx context.Context, in *kms.GenerateRandomInput, optFns ...func(*kms.Options)) (*kms.GenerateRandomOutput, error) {
@@ -20,7 +19,7 @@ func (c *Client) GenerateRandom(ctx context.Context, in *kms.GenerateRandomInput
 		return nil, apierr.Validation("NumberOfBytes is required.")
 	}
 	out := &kms.GenerateRandomOutput{}
-	err = c.guardAccount(ctx, &opGenerateRandom, request{}, func(ctx context.Context, _ witness) error {
+	err = c.guardAccount(ctx, ops.GenerateRandom, request{}, func(ctx context.Context, _ witness) error {
 		switch {
 		case in.CustomKeyStoreId != nil:
 			return apierr.Unsupported("Custom key stores are not supported.")

@@ -10,39 +10,14 @@ import (
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // The operations in this file exist for kinds of keys that this service does not make. They check the form of the whole input,
 // find the key, check its state, and then refuse it as the real service refuses an HMAC key or a signing key.
 
-var (
-	opEncrypt                             = refusedUsage("Encrypt", types.KeyUsageTypeEncryptDecrypt)
-	opReEncrypt                           = operation{name: "ReEncrypt", action: "ReEncryptTo", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeEncryptDecrypt}
-	opGenerateDataKey                     = refusedUsage("GenerateDataKey", types.KeyUsageTypeEncryptDecrypt)
-	opGenerateDataKeyWithoutPlaintext     = refusedUsage("GenerateDataKeyWithoutPlaintext", types.KeyUsageTypeEncryptDecrypt)
-	opGenerateDataKeyPair                 = refusedUsage("GenerateDataKeyPair", types.KeyUsageTypeEncryptDecrypt)
-	opGenerateDataKeyPairWithoutPlaintext = refusedUsage("GenerateDataKeyPairWithoutPlaintext", types.KeyUsageTypeEncryptDecrypt)
-	opDeriveSharedSecret                  = refusedUsage("DeriveSharedSecret", types.KeyUsageTypeKeyAgreement)
-	opEncapsulate                         = refusedUsage("Encapsulate", types.KeyUsageTypeEncapsulateDecapsulate)
-	opDecapsulate                         = refusedUsage("Decapsulate", types.KeyUsageTypeEncapsulateDecapsulate)
-
-	opDecrypt                   = operation{name: "Decrypt", aliases: true, states: enabledOnly}
-	opEnableKeyRotation         = operation{name: "EnableKeyRotation", states: enabledOnly}
-	opDisableKeyRotation        = operation{name: "DisableKeyRotation", states: enabledOnly}
-	opRotateKeyOnDemand         = operation{name: "RotateKeyOnDemand", states: enabledOnly}
-	opListKeyRotations          = operation{name: "ListKeyRotations"}
-	opGetKeyRotationStatus      = operation{name: "GetKeyRotationStatus"}
-	opGetParametersForImport    = operation{name: "GetParametersForImport"}
-	opImportKeyMaterial         = operation{name: "ImportKeyMaterial"}
-	opDeleteImportedKeyMaterial = operation{name: "DeleteImportedKeyMaterial"}
-)
-
-func refusedUsage(name string, usage types.KeyUsageType) operation {
-	return operation{name: name, aliases: true, states: enabledOnly, usage: usage}
-}
-
 // refuse runs an operation that ends in a refusal whatever the key is.
-func refuse[Out any](ctx context.Context, c *Client, op *operation, keyID *string, grantTokens []string, because func(*key) error) (*Out, error) {
+func refuse[Out any](ctx context.Context, c *Client, op *ops.Operation, keyID *string, grantTokens []string, because func(*key) error) (*Out, error) {
 	req := request{keyID: keyID, grantTokens: grantTokens}
 	return nil, c.guard(ctx, op, req, func(_ context.Context, k *key) error { return because(k) })
 }
@@ -73,7 +48,7 @@ func (c *Client) Encrypt(ctx context.Context, in *kms.EncryptInput, optFns ...fu
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.EncryptOutput](ctx, c, &opEncrypt, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.EncryptOutput](ctx, c, ops.Encrypt, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // ReEncrypt refuses every key of this service with InvalidKeyUsageException.
@@ -85,7 +60,7 @@ func (c *Client) ReEncrypt(ctx context.Context, in *kms.ReEncryptInput, optFns .
 	if err := checkCiphertext(in.CiphertextBlob, in.DryRunModifiers); err != nil {
 		return nil, err
 	}
-	return refuse[kms.ReEncryptOutput](ctx, c, &opReEncrypt, in.DestinationKeyId, in.GrantTokens, otherKind)
+	return refuse[kms.ReEncryptOutput](ctx, c, ops.ReEncrypt, in.DestinationKeyId, in.GrantTokens, otherKind)
 }
 
 // GenerateDataKey refuses every key of this service with InvalidKeyUsageException.
@@ -94,7 +69,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, in *kms.GenerateDataKeyInp
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.GenerateDataKeyOutput](ctx, c, &opGenerateDataKey, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.GenerateDataKeyOutput](ctx, c, ops.GenerateDataKey, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // GenerateDataKeyWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
@@ -103,7 +78,7 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, in *kms.Ge
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, &opGenerateDataKeyWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // GenerateDataKeyPair refuses every key of this service with InvalidKeyUsageException.
@@ -112,7 +87,7 @@ func (c *Client) GenerateDataKeyPair(ctx context.Context, in *kms.GenerateDataKe
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, &opGenerateDataKeyPair, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, ops.GenerateDataKeyPair, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // GenerateDataKeyPairWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
@@ -121,7 +96,7 @@ func (c *Client) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *km
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, &opGenerateDataKeyPairWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyPairWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // DeriveSharedSecret refuses every key of this service with InvalidKeyUsageException.
@@ -130,7 +105,7 @@ func (c *Client) DeriveSharedSecret(ctx context.Context, in *kms.DeriveSharedSec
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.DeriveSharedSecretOutput](ctx, c, &opDeriveSharedSecret, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.DeriveSharedSecretOutput](ctx, c, ops.DeriveSharedSecret, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // Encapsulate refuses every key of this service with InvalidKeyUsageException.
@@ -139,7 +114,7 @@ func (c *Client) Encapsulate(ctx context.Context, in *kms.EncapsulateInput, optF
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.EncapsulateOutput](ctx, c, &opEncapsulate, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.EncapsulateOutput](ctx, c, ops.Encapsulate, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // Decapsulate refuses every key of this service with InvalidKeyUsageException.
@@ -148,7 +123,7 @@ func (c *Client) Decapsulate(ctx context.Context, in *kms.DecapsulateInput, optF
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.DecapsulateOutput](ctx, c, &opDecapsulate, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.DecapsulateOutput](ctx, c, ops.Decapsulate, in.KeyId, in.GrantTokens, otherKind)
 }
 
 // EnableKeyRotation refuses every key of this service with UnsupportedOperationException.
@@ -157,7 +132,7 @@ func (c *Client) EnableKeyRotation(ctx context.Context, in *kms.EnableKeyRotatio
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.EnableKeyRotationOutput](ctx, c, &opEnableKeyRotation, in.KeyId, nil, noSuchKind)
+	return refuse[kms.EnableKeyRotationOutput](ctx, c, ops.EnableKeyRotation, in.KeyId, nil, noSuchKind)
 }
 
 // DisableKeyRotation refuses every key of this service with UnsupportedOperationException.
@@ -166,7 +141,7 @@ func (c *Client) DisableKeyRotation(ctx context.Context, in *kms.DisableKeyRotat
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.DisableKeyRotationOutput](ctx, c, &opDisableKeyRotation, in.KeyId, nil, noSuchKind)
+	return refuse[kms.DisableKeyRotationOutput](ctx, c, ops.DisableKeyRotation, in.KeyId, nil, noSuchKind)
 }
 
 // RotateKeyOnDemand refuses every key of this service with UnsupportedOperationException.
@@ -175,7 +150,7 @@ func (c *Client) RotateKeyOnDemand(ctx context.Context, in *kms.RotateKeyOnDeman
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, &opRotateKeyOnDemand, in.KeyId, nil, noSuchKind)
+	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, ops.RotateKeyOnDemand, in.KeyId, nil, noSuchKind)
 }
 
 // ListKeyRotations refuses every key of this service with UnsupportedOperationException.
@@ -184,7 +159,7 @@ func (c *Client) ListKeyRotations(ctx context.Context, in *kms.ListKeyRotationsI
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.ListKeyRotationsOutput](ctx, c, &opListKeyRotations, in.KeyId, nil, noSuchKind)
+	return refuse[kms.ListKeyRotationsOutput](ctx, c, ops.ListKeyRotations, in.KeyId, nil, noSuchKind)
 }
 
 // GetParametersForImport refuses every key that the token made with UnsupportedOperationException.
@@ -193,7 +168,7 @@ func (c *Client) GetParametersForImport(ctx context.Context, in *kms.GetParamete
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.GetParametersForImportOutput](ctx, c, &opGetParametersForImport, in.KeyId, nil, notExternal)
+	return refuse[kms.GetParametersForImportOutput](ctx, c, ops.GetParametersForImport, in.KeyId, nil, notExternal)
 }
 
 // ImportKeyMaterial refuses every key that the token made with UnsupportedOperationException.
@@ -202,7 +177,7 @@ func (c *Client) ImportKeyMaterial(ctx context.Context, in *kms.ImportKeyMateria
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.ImportKeyMaterialOutput](ctx, c, &opImportKeyMaterial, in.KeyId, nil, notExternal)
+	return refuse[kms.ImportKeyMaterialOutput](ctx, c, ops.ImportKeyMaterial, in.KeyId, nil, notExternal)
 }
 
 // DeleteImportedKeyMaterial refuses every key that the token made with UnsupportedOperationException.
@@ -211,7 +186,7 @@ func (c *Client) DeleteImportedKeyMaterial(ctx context.Context, in *kms.DeleteIm
 	if err != nil {
 		return nil, err
 	}
-	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, &opDeleteImportedKeyMaterial, in.KeyId, nil, notExternal)
+	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, ops.DeleteImportedKeyMaterial, in.KeyId, nil, notExternal)
 }
 
 // Decrypt refuses every ciphertext: this service never made one. Without a KeyId, as for a symmetric key, no key is looked
@@ -226,9 +201,9 @@ func (c *Client) Decrypt(ctx context.Context, in *kms.DecryptInput, optFns ...fu
 	}
 	foreign := func() error { return &types.InvalidCiphertextException{} }
 	if in.KeyId == nil {
-		return nil, c.guardAccount(ctx, &opDecrypt, request{}, func(context.Context, witness) error { return foreign() })
+		return nil, c.guardAccount(ctx, ops.Decrypt, request{}, func(context.Context, witness) error { return foreign() })
 	}
-	return refuse[kms.DecryptOutput](ctx, c, &opDecrypt, in.KeyId, in.GrantTokens, func(*key) error { return foreign() })
+	return refuse[kms.DecryptOutput](ctx, c, ops.Decrypt, in.KeyId, in.GrantTokens, func(*key) error { return foreign() })
 }
 
 // GetKeyRotationStatus tells that the key does not rotate: HMAC keys and signing keys never do.
@@ -238,7 +213,7 @@ func (c *Client) GetKeyRotationStatus(ctx context.Context, in *kms.GetKeyRotatio
 		return nil, err
 	}
 	out := &kms.GetKeyRotationStatusOutput{}
-	err = c.guard(ctx, &opGetKeyRotationStatus, request{keyID: in.KeyId}, func(_ context.Context, k *key) error {
+	err = c.guard(ctx, ops.GetKeyRotationStatus, request{keyID: in.KeyId}, func(_ context.Context, k *key) error {
 		out.KeyId = aws.String(k.record.ID)
 		return nil
 	})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
@@ -26,18 +27,18 @@ const noKey = "00000000-0000-0000-0000-000000000000"
 
 // permitted returns the key that a request names if the caller may run the operation on it. What the cache holds counts
 // only where it permits; a refusal is decided on what the store says now.
-func (c *Client) permitted(ctx context.Context, op *operation, req *request) (*key, error) {
+func (c *Client) permitted(ctx context.Context, op *ops.Operation, req *request) (*key, error) {
 	if c.caller.nobody() {
 		return nil, accessDenied(c.caller, op, *req.keyID, noKeyPolicyAllows)
 	}
-	name, err := c.parseKeyID(*req.keyID, op.aliases)
+	name, err := c.parseKeyID(*req.keyID, op.TakesAlias)
 	if err != nil {
 		return nil, err
 	}
 	if name.account != c.caller.account {
 		return nil, accessDenied(c.caller, op, c.arn(name), noKeyPolicyAllows)
 	}
-	if !op.fresh {
+	if !op.Writes {
 		s, err := c.heldSubject(ctx, name)
 		if err != nil {
 			return nil, err

@@ -9,17 +9,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 //lint:file-ignore SA1019 deprecated members are part of the API
-
-var (
-	opSign         = operation{name: "Sign", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeSignVerify}
-	opVerify       = operation{name: "Verify", aliases: true, states: enabledOnly, usage: types.KeyUsageTypeSignVerify}
-	opGetPublicKey = operation{name: "GetPublicKey", aliases: true, states: enabledOnly}
-)
 
 // Sign signs a message of 1 to 4,096 bytes, or with MessageType DIGEST the hash of one of any length: an RSASSA signature
 // (RFC 8017; the salt of PSS is as long as the hash), a DER ECDSA-Sig-Value (RFC 3279), or the 64 bytes of Ed25519 (RFC 8032),
@@ -36,7 +31,7 @@ func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*km
 	}
 	var out *kms.SignOutput
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
-	err = c.guard(ctx, &opSign, req, func(ctx context.Context, k *key) error {
+	err = c.guard(ctx, ops.Sign, req, func(ctx context.Context, k *key) error {
 		if aws.ToBool(in.DryRun) {
 			return apierr.DryRun()
 		}
@@ -74,7 +69,7 @@ func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func
 	}
 	var out *kms.VerifyOutput
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
-	err = c.guard(ctx, &opVerify, req, func(_ context.Context, k *key) error {
+	err = c.guard(ctx, ops.Verify, req, func(_ context.Context, k *key) error {
 		if err := k.verify(in); err != nil {
 			return err
 		}
@@ -109,7 +104,7 @@ func (c *Client) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, op
 	}
 	var out *kms.GetPublicKeyOutput
 	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens}
-	err = c.guard(ctx, &opGetPublicKey, req, func(_ context.Context, k *key) error {
+	err = c.guard(ctx, ops.GetPublicKey, req, func(_ context.Context, k *key) error {
 		if k.public == nil {
 			return apierr.UnsupportedKind()
 		}

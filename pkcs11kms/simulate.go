@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
@@ -43,52 +44,52 @@ func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, err
 	if err != nil {
 		return Verdict{}, err
 	}
-	req := request{given: defaultConditions(op.name)}
+	req := request{given: defaultConditions(op)}
 	for name, values := range s.Context {
 		req.given[strings.ToLower(name)] = values
 	}
 	q := accountQuestion(&req)
 	switch {
 	case s.KeyID != "":
-		found, err := c.questionOn(ctx, s, &req)
+		found, err := c.questionOn(ctx, op, s.KeyID, &req)
 		if err != nil {
 			return Verdict{}, c.answer(ctx, "SimulatePolicy", "", err)
 		}
-		if !op.private {
+		if !op.IdentityOnly {
 			q = found
 		}
-	case !op.private:
+	case !op.IdentityOnly:
 		return Verdict{}, apierr.Validation(fmt.Sprintf("%s is decided on a key: name one", s.Action))
 	}
 	d, err := c.decision(ctx, op, &q)
 	return Verdict{d, q.resource}, c.answer(ctx, "SimulatePolicy", "", err)
 }
 
-// simulated returns an operation for an action.
-func simulated(action string) (*operation, error) {
-	name, ok := strings.CutPrefix(action, "kms:")
-	if !ok || !policy.IsAction(action) {
+// simulated returns the operation of an action.
+func simulated(action string) (*ops.Operation, error) {
+	op := ops.FindAction(action)
+	if op == nil || !strings.HasPrefix(action, "kms:") {
 		return nil, apierr.Validation(fmt.Sprintf("%q is no action of AWS KMS, such as kms:GenerateMac", action))
 	}
-	return &operation{name: name, private: policy.IdentityOnly(action)}, nil
+	return op, nil
 }
 
 // defaultConditions are the condition keys that an operation has values of when its input says nothing.
-func defaultConditions(operation string) map[string][]string {
-	switch strings.ToLower(operation) {
-	case "createkey":
+func defaultConditions(op *ops.Operation) map[string][]string {
+	switch op {
+	case ops.CreateKey:
 		return givenCreate(&kms.CreateKeyInput{})
-	case "putkeypolicy":
+	case ops.PutKeyPolicy:
 		return givenBypass(false)
-	case "schedulekeydeletion":
+	case ops.ScheduleKeyDeletion:
 		return givenWindow(defaultPendingWindow)
 	}
 	return map[string][]string{}
 }
 
 // questionOn is the question about a key that must be there.
-func (c *Client) questionOn(ctx context.Context, s Simulation, req *request) (question, error) {
-	name, err := c.parseKeyID(s.KeyID, policy.TakesAlias(s.Action))
+func (c *Client) questionOn(ctx context.Context, op *ops.Operation, keyID string, req *request) (question, error) {
+	name, err := c.parseKeyID(keyID, op.TakesAlias)
 	if err != nil {
 		return question{}, err
 	}

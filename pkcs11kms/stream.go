@@ -11,6 +11,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -43,7 +44,7 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 		return nil, err
 	}
 	s := &MACStream{client: c, ctx: ctx, req: request{keyID: &keyID, algorithm: algorithm}}
-	err := c.guard(ctx, &opGenerateMac, s.req, func(ctx context.Context, k *key) error {
+	err := c.guard(ctx, ops.GenerateMac, s.req, func(ctx context.Context, k *key) error {
 		var err error
 		s.stream, err = k.token.NewStream(ctx, k.object)
 		if errors.Is(err, token.ErrStreamRefused) {
@@ -72,7 +73,7 @@ func (s *MACStream) Write(p []byte) (int, error) {
 		n, err := s.stream.Write(p[written:min(len(p), written+maxPiece)])
 		written += n
 		if err != nil || written == len(p) {
-			return written, s.client.answer(s.ctx, opGenerateMac.name, s.arn, err)
+			return written, s.client.answer(s.ctx, ops.GenerateMac.Name, s.arn, err)
 		}
 	}
 }
@@ -84,7 +85,7 @@ func (s *MACStream) Sum() ([]byte, error) {
 	}
 	tag, err := s.stream.Sum()
 	if err != nil {
-		return nil, s.client.answer(s.ctx, opGenerateMac.name, s.arn, err)
+		return nil, s.client.answer(s.ctx, ops.GenerateMac.Name, s.arn, err)
 	}
 	return tag, nil
 }
@@ -98,7 +99,7 @@ func (s *MACStream) recheck(age time.Duration) error {
 	if since := now.Sub(s.checked); since >= 0 && since < age {
 		return nil
 	}
-	err := s.client.guard(s.ctx, &opGenerateMac, s.req, func(context.Context, *key) error { return nil })
+	err := s.client.guard(s.ctx, ops.GenerateMac, s.req, func(context.Context, *key) error { return nil })
 	if err != nil {
 		_ = s.stream.Close() // the refusal is what counts
 		return err

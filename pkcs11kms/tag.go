@@ -12,12 +12,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
-)
-
-var (
-	opTagResource      = operation{name: "TagResource", fresh: true, states: notPending}
-	opUntagResource    = operation{name: "UntagResource", fresh: true, states: notPending}
-	opListResourceTags = operation{name: "ListResourceTags"}
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // tagCharacters are what the tags of keys, users and roles are made of (general rules of AWS for tags).
@@ -73,7 +68,7 @@ func (c *Client) TagResource(ctx context.Context, in *kms.TagResourceInput, optF
 	if err != nil {
 		return nil, err
 	}
-	err = c.change(ctx, &opTagResource, request{keyID: in.KeyId, given: givenTags(in.Tags)}, func(record *keystore.Key) error {
+	err = c.change(ctx, ops.TagResource, request{keyID: in.KeyId, given: givenTags(in.Tags)}, func(record *keystore.Key) error {
 		var err error
 		record.Tags, err = withTags(record.Tags, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
 		return err
@@ -87,7 +82,7 @@ func (c *Client) UntagResource(ctx context.Context, in *kms.UntagResourceInput, 
 	if err != nil {
 		return nil, err
 	}
-	err = c.change(ctx, &opUntagResource, request{keyID: in.KeyId, given: map[string][]string{"aws:tagkeys": in.TagKeys}}, func(record *keystore.Key) error {
+	err = c.change(ctx, ops.UntagResource, request{keyID: in.KeyId, given: map[string][]string{"aws:tagkeys": in.TagKeys}}, func(record *keystore.Key) error {
 		record.Tags = slices.DeleteFunc(slices.Clone(record.Tags), func(t keystore.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
 		if len(record.Tags) == 0 {
 			record.Tags = nil
@@ -104,8 +99,8 @@ func (c *Client) ListResourceTags(ctx context.Context, in *kms.ListResourceTagsI
 		return nil, err
 	}
 	out := &kms.ListResourceTagsOutput{Tags: []types.Tag{}}
-	err = c.guard(ctx, &opListResourceTags, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
-		p := page{op: opListResourceTags.name, filter: k.record.ID, limit: in.Limit, most: 50, normal: 50, marker: in.Marker}
+	err = c.guard(ctx, ops.ListResourceTags, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
+		p := page{op: ops.ListResourceTags.Name, filter: k.record.ID, limit: in.Limit, most: 50, normal: 50, marker: in.Marker}
 		more, err := c.walk(ctx, p, tagsAfter(k.record), func(rec keystore.Record) error {
 			out.Tags = append(out.Tags, types.Tag{TagKey: aws.String(rec.Ref.ID), TagValue: aws.String(string(rec.Value))})
 			return nil

@@ -152,10 +152,10 @@ func (a *app) policyLintCommand() *cobra.Command {
 // findings looks for the principals of a key policy where a state directory is named, which lint can do without.
 func (a *app) findings(ctx context.Context, identity bool, text string) (findings []policy.Finding, err error) {
 	if identity {
-		return policy.Lint(policy.IdentityPolicy, text), nil
+		return pkcs11kms.LintPolicy(policy.IdentityPolicy, text), nil
 	}
 	if _, err := a.directory(); err != nil {
-		return policy.Lint(policy.KeyPolicy, text), nil
+		return pkcs11kms.LintPolicy(policy.KeyPolicy, text), nil
 	}
 	err = a.withBridge(ctx, func(bridge *pkcs11kms.Bridge) (err error) {
 		findings, err = pkcs11kms.LintKeyPolicy(ctx, bridge, text)

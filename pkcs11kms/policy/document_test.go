@@ -131,9 +131,10 @@ func FuzzParse(f *testing.F) {
 	f.Add(defaultKeyPolicy)
 	r := Request{Principal: callers["producer"], Action: "kms:GenerateMac", Resource: keyARN, Account: "111122223333",
 		Context: keys{"aws:username": {"a"}, "aws:tagkeys": {"a", "b"}}}
+	known := actions()
 	f.Fuzz(func(t *testing.T, text string) {
 		for kind, parse := range map[Kind]func(string) (*Document, error){KeyPolicy: ParseKeyPolicy, IdentityPolicy: ParseIdentityPolicy} {
-			findings := Lint(kind, text)
+			findings := Lint(kind, text, known)
 			d, err := parse(text)
 			if err != nil {
 				var syntax *SyntaxError

@@ -6,82 +6,94 @@ import "strings"
 type keyInfo struct {
 	family family // of its values
 	multi  bool   // several values in one request: needs a set operator
-	in     trait  // actions whose requests can have it; 0: no request to this service has it
+	of     source
+	name   string // in conditionKeys
 }
+
+// source says which requests have a condition key.
+type source int
+
+const (
+	noRequest   source = iota // none to this service
+	anyRequest                // every one: it is about the caller, the connection or the time
+	aboutKey                  // those about a key
+	namingKey                 // those in which an alias can stand in the place of a key id
+	ownRequests               // those of the actions that list it, see Action
+)
 
 // conditionKeys by lower-case name: semantics 6.5. A name that ends with a slash or a colon has a tag key or the like
 // behind it.
 var conditionKeys = map[string]keyInfo{
-	"kms:macalgorithm":                           {stringFamily, false, mac},
-	"kms:signingalgorithm":                       {stringFamily, false, signing},
-	"kms:messagetype":                            {stringFamily, false, signing},
-	"kms:keyspec":                                {stringFamily, false, creating | onKey},
-	"kms:customermasterkeyspec":                  {stringFamily, false, creating | onKey},
-	"kms:keyusage":                               {stringFamily, false, creating | onKey},
-	"kms:customermasterkeyusage":                 {stringFamily, false, creating | onKey},
-	"kms:keyorigin":                              {stringFamily, false, creating | onKey},
-	"kms:multiregion":                            {boolFamily, false, creating | onKey},
-	"kms:requestalias":                           {stringFamily, false, byAlias},
-	"kms:resourcealiases":                        {stringFamily, true, onKey},
-	"kms:calleraccount":                          {stringFamily, false, onKey},
-	"kms:bypasspolicylockoutsafetycheck":         {boolFamily, false, policySetting},
-	"kms:schedulekeydeletionpendingwindowindays": {numericFamily, false, deleting},
+	"kms:macalgorithm":                           {family: stringFamily, of: ownRequests},
+	"kms:signingalgorithm":                       {family: stringFamily, of: ownRequests},
+	"kms:messagetype":                            {family: stringFamily, of: ownRequests},
+	"kms:keyspec":                                {family: stringFamily, of: aboutKey},
+	"kms:customermasterkeyspec":                  {family: stringFamily, of: aboutKey},
+	"kms:keyusage":                               {family: stringFamily, of: aboutKey},
+	"kms:customermasterkeyusage":                 {family: stringFamily, of: aboutKey},
+	"kms:keyorigin":                              {family: stringFamily, of: aboutKey},
+	"kms:multiregion":                            {family: boolFamily, of: aboutKey},
+	"kms:requestalias":                           {family: stringFamily, of: namingKey},
+	"kms:resourcealiases":                        {family: stringFamily, multi: true, of: aboutKey},
+	"kms:calleraccount":                          {family: stringFamily, of: aboutKey},
+	"kms:bypasspolicylockoutsafetycheck":         {family: boolFamily, of: ownRequests},
+	"kms:schedulekeydeletionpendingwindowindays": {family: numericFamily, of: ownRequests},
 
 	// For keys, callers and operations that this service does not have.
-	"kms:multiregionkeytype":       {stringFamily, false, 0},
-	"kms:rotationperiodindays":     {numericFamily, false, 0},
-	"kms:grantoperations":          {stringFamily, true, 0},
-	"kms:granteeprincipal":         {arnFamily, false, 0},
-	"kms:granteeserviceprincipal":  {stringFamily, false, 0},
-	"kms:retiringprincipal":        {arnFamily, false, 0},
-	"kms:retiringserviceprincipal": {stringFamily, false, 0},
-	"kms:grantconstrainttype":      {stringFamily, false, 0},
-	"kms:grantconstraintsourcearn": {arnFamily, false, 0},
-	"kms:grantisforawsresource":    {boolFamily, false, 0},
-	"kms:replicaregion":            {stringFamily, false, 0},
-	"kms:primaryregion":            {stringFamily, false, 0},
-	"kms:expirationmodel":          {stringFamily, false, 0},
-	"kms:validto":                  {dateFamily, false, 0},
-	"kms:wrappingalgorithm":        {stringFamily, false, 0},
-	"kms:wrappingkeyspec":          {stringFamily, false, 0},
-	"kms:viaservice":               {stringFamily, false, 0},
-	"kms:encryptionalgorithm":      {stringFamily, false, 0},
-	"kms:encryptioncontext:":       {stringFamily, false, 0},
-	"kms:encryptioncontextkeys":    {stringFamily, true, 0},
-	"kms:datakeypairspec":          {stringFamily, false, 0},
-	"kms:reencryptonsamekey":       {boolFamily, false, 0},
-	"kms:keyagreementalgorithm":    {stringFamily, false, 0},
-	"kms:recipientattestation:":    {stringFamily, false, 0},
-	"aws:principalorgid":           {stringFamily, false, 0},
-	"aws:principalorgpaths":        {stringFamily, true, 0},
-	"aws:sourcevpc":                {stringFamily, false, 0},
-	"aws:sourcevpce":               {stringFamily, false, 0},
-	"aws:vpcsourceip":              {ipFamily, false, 0},
-	"aws:sourcearn":                {arnFamily, false, 0},
-	"aws:sourceaccount":            {stringFamily, false, 0},
-	"aws:calledvia":                {stringFamily, true, 0},
-	"aws:tokenissuetime":           {dateFamily, false, 0},
-	"aws:multifactorauthpresent":   {boolFamily, false, 0},
-	"aws:multifactorauthage":       {numericFamily, false, 0},
+	"kms:multiregionkeytype":       {family: stringFamily, of: noRequest},
+	"kms:rotationperiodindays":     {family: numericFamily, of: noRequest},
+	"kms:grantoperations":          {family: stringFamily, multi: true, of: noRequest},
+	"kms:granteeprincipal":         {family: arnFamily, of: noRequest},
+	"kms:granteeserviceprincipal":  {family: stringFamily, of: noRequest},
+	"kms:retiringprincipal":        {family: arnFamily, of: noRequest},
+	"kms:retiringserviceprincipal": {family: stringFamily, of: noRequest},
+	"kms:grantconstrainttype":      {family: stringFamily, of: noRequest},
+	"kms:grantconstraintsourcearn": {family: arnFamily, of: noRequest},
+	"kms:grantisforawsresource":    {family: boolFamily, of: noRequest},
+	"kms:replicaregion":            {family: stringFamily, of: noRequest},
+	"kms:primaryregion":            {family: stringFamily, of: noRequest},
+	"kms:expirationmodel":          {family: stringFamily, of: noRequest},
+	"kms:validto":                  {family: dateFamily, of: noRequest},
+	"kms:wrappingalgorithm":        {family: stringFamily, of: noRequest},
+	"kms:wrappingkeyspec":          {family: stringFamily, of: noRequest},
+	"kms:viaservice":               {family: stringFamily, of: noRequest},
+	"kms:encryptionalgorithm":      {family: stringFamily, of: noRequest},
+	"kms:encryptioncontext:":       {family: stringFamily, of: noRequest},
+	"kms:encryptioncontextkeys":    {family: stringFamily, multi: true, of: noRequest},
+	"kms:datakeypairspec":          {family: stringFamily, of: noRequest},
+	"kms:reencryptonsamekey":       {family: boolFamily, of: noRequest},
+	"kms:keyagreementalgorithm":    {family: stringFamily, of: noRequest},
+	"kms:recipientattestation:":    {family: stringFamily, of: noRequest},
+	"aws:principalorgid":           {family: stringFamily, of: noRequest},
+	"aws:principalorgpaths":        {family: stringFamily, multi: true, of: noRequest},
+	"aws:sourcevpc":                {family: stringFamily, of: noRequest},
+	"aws:sourcevpce":               {family: stringFamily, of: noRequest},
+	"aws:vpcsourceip":              {family: ipFamily, of: noRequest},
+	"aws:sourcearn":                {family: arnFamily, of: noRequest},
+	"aws:sourceaccount":            {family: stringFamily, of: noRequest},
+	"aws:calledvia":                {family: stringFamily, multi: true, of: noRequest},
+	"aws:tokenissuetime":           {family: dateFamily, of: noRequest},
+	"aws:multifactorauthpresent":   {family: boolFamily, of: noRequest},
+	"aws:multifactorauthage":       {family: numericFamily, of: noRequest},
 
-	"aws:principalarn":          {arnFamily, false, everywhere},
-	"aws:principalaccount":      {stringFamily, false, everywhere},
-	"aws:principaltype":         {stringFamily, false, everywhere},
-	"aws:principaltag/":         {stringFamily, false, everywhere},
-	"aws:userid":                {stringFamily, false, everywhere},
-	"aws:username":              {stringFamily, false, everywhere},
-	"aws:sourceip":              {ipFamily, false, everywhere},
-	"aws:securetransport":       {boolFamily, false, everywhere},
-	"aws:currenttime":           {dateFamily, false, everywhere},
-	"aws:epochtime":             {numericFamily, false, everywhere},
-	"aws:useragent":             {stringFamily, false, everywhere},
-	"aws:requestedregion":       {stringFamily, false, everywhere},
-	"aws:viaawsservice":         {boolFamily, false, everywhere},
-	"aws:principalisawsservice": {boolFamily, false, everywhere},
-	"aws:resourceaccount":       {stringFamily, false, everywhere},
-	"aws:resourcetag/":          {stringFamily, false, onKey},
-	"aws:requesttag/":           {stringFamily, false, tagging},
-	"aws:tagkeys":               {stringFamily, true, tagKeys},
+	"aws:principalarn":          {family: arnFamily, of: anyRequest},
+	"aws:principalaccount":      {family: stringFamily, of: anyRequest},
+	"aws:principaltype":         {family: stringFamily, of: anyRequest},
+	"aws:principaltag/":         {family: stringFamily, of: anyRequest},
+	"aws:userid":                {family: stringFamily, of: anyRequest},
+	"aws:username":              {family: stringFamily, of: anyRequest},
+	"aws:sourceip":              {family: ipFamily, of: anyRequest},
+	"aws:securetransport":       {family: boolFamily, of: anyRequest},
+	"aws:currenttime":           {family: dateFamily, of: anyRequest},
+	"aws:epochtime":             {family: numericFamily, of: anyRequest},
+	"aws:useragent":             {family: stringFamily, of: anyRequest},
+	"aws:requestedregion":       {family: stringFamily, of: anyRequest},
+	"aws:viaawsservice":         {family: boolFamily, of: anyRequest},
+	"aws:principalisawsservice": {family: boolFamily, of: anyRequest},
+	"aws:resourceaccount":       {family: stringFamily, of: anyRequest},
+	"aws:resourcetag/":          {family: stringFamily, of: aboutKey},
+	"aws:requesttag/":           {family: stringFamily, of: ownRequests},
+	"aws:tagkeys":               {family: stringFamily, multi: true, of: ownRequests},
 }
 
 // lookupKey finds a key by its lower-case name.
@@ -94,5 +106,6 @@ func lookupKey(name string) (keyInfo, bool) {
 		return keyInfo{}, false
 	}
 	info, ok := conditionKeys[row]
+	info.name = row
 	return info, ok
 }

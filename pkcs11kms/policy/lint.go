@@ -33,8 +33,8 @@ type Finding struct {
 }
 
 // Lint says what is wrong with a document, and what is legal but probably a mistake, in the order of the lines. A
-// document that would be refused has one finding, the Error of the first thing that is wrong.
-func Lint(kind Kind, text string) []Finding {
+// document that would be refused has one finding, the Error of the first thing that is wrong. actions are those of the service.
+func Lint(kind Kind, text string, actions []Action) []Finding {
 	root, err := readJSON(text)
 	var d *Document
 	if err == nil {
@@ -44,7 +44,7 @@ func Lint(kind Kind, text string) []Finding {
 	if errors.As(err, &syntax) {
 		return []Finding{{syntax.Line, syntax.Path, Error, syntax.Reason}}
 	}
-	l := linter{kind: kind, text: text, doc: d}
+	l := linter{kind: kind, text: text, doc: d, known: actions}
 	l.document(&root)
 	slices.SortStableFunc(l.findings, func(a, b Finding) int { return cmp.Compare(a.Line, b.Line) })
 	return l.findings
@@ -55,6 +55,7 @@ type linter struct {
 	kind     Kind
 	text     string
 	doc      *Document
+	known    []Action // of the service
 	findings []Finding
 }
 
@@ -143,16 +144,17 @@ func (l *linter) resources(p place) {
 	if list == nil {
 		return
 	}
-	some := trait(0)
+	var some []*Action
 	for _, action := range list.list() {
-		of, all := covered(action.text)
-		some |= of
-		if all&identityOnly != 0 && !everything {
+		covered := l.covered(action.text)
+		some = append(some, covered...)
+		if identityOnly(covered) && !everything {
 			l.warn(&action, p.path+".Action", `%s has no resource: it needs Resource "*"`, excerpt(action.text))
 		}
 	}
+	onAlias := slices.ContainsFunc(some, func(a *Action) bool { return a.OnAlias })
 	for _, item := range n.list() {
-		if strings.Contains(item.text, ":alias/") && some != 0 && some&onAlias == 0 {
+		if strings.Contains(item.text, ":alias/") && len(some) > 0 && !onAlias {
 			l.warn(&item, p.path+".Resource", "an alias ARN counts for alias operations only: name the key ARN, or use kms:RequestAlias or kms:ResourceAliases")
 		}
 	}

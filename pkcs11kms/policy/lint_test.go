@@ -9,7 +9,39 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
+
+// actions are those that this service decides on.
+func actions() (all []Action) {
+	for op := range ops.All {
+		all = append(all, Action{Name: op.ActionName(), OnAlias: op.Subject == ops.Alias, ByAlias: op.TakesAlias,
+			IdentityOnly: op.IdentityOnly, Conditions: op.Conditions})
+	}
+	return all
+}
+
+// The condition keys of an action are in the table of condition keys, and one that only some actions have is of some.
+func TestConditionKeysOfActions(t *testing.T) {
+	had := map[string]bool{}
+	for _, action := range actions() {
+		for _, name := range action.Conditions {
+			info, ok := lookupKey(strings.ToLower(name))
+			if strings.HasSuffix(name, "/") {
+				info, ok = lookupKey(strings.ToLower(name) + "x")
+			}
+			assert.True(t, ok, "%s: %s", action.Name, name)
+			assert.True(t, action.has(info), "%s: %s", action.Name, name)
+			had[info.name] = true
+		}
+	}
+	for name, info := range conditionKeys {
+		if info.of == ownRequests {
+			assert.True(t, had[name], "no action has %s", name)
+		}
+	}
+}
 
 // TestLint runs testdata/lint: each section is a document, its name tells the kind, and a line of it that deserves a
 // finding is followed by one or more lines "#> severity path: beginning of the text".
@@ -47,7 +79,7 @@ func lintCase(t *testing.T, section txtar.File) {
 		doc.WriteString(l)
 	}
 	var got []string
-	findings := Lint(kind, doc.String())
+	findings := Lint(kind, doc.String(), actions())
 	for i, f := range findings {
 		text := f.Severity.String() + " " + f.Path + ": " + f.Text
 		got = append(got, text)
@@ -72,6 +104,7 @@ func TestConditionKeyTable(t *testing.T) {
 		}
 		got, ok := lookupKey(full)
 		assert.True(t, ok, name)
+		info.name = name
 		assert.Equal(t, info, got, name)
 		assert.Regexp(t, regexp.MustCompile(`^`+conditionKey+`$`), full)
 	}
@@ -82,5 +115,5 @@ func TestConditionKeyTable(t *testing.T) {
 }
 
 func TestDefaultPolicyIsClean(t *testing.T) {
-	assert.Empty(t, Lint(KeyPolicy, defaultKeyPolicy))
+	assert.Empty(t, Lint(KeyPolicy, defaultKeyPolicy, actions()))
 }

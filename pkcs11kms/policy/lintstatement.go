@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -14,16 +15,16 @@ func (l *linter) actions(p place) {
 		}
 	}
 	for _, item := range n.list() {
-		some, all := covered(item.text)
+		covered := l.covered(item.text)
 		name := strings.ToLower(item.text)
 		switch {
 		case !strings.HasPrefix(name, "kms:") && name != "*":
 			if l.kind == KeyPolicy {
 				l.warn(&item, path, "%s is an action of another service", excerpt(item.text))
 			}
-		case some == 0:
+		case len(covered) == 0:
 			l.warn(&item, path, "%s is no action of KMS", excerpt(item.text))
-		case l.kind == KeyPolicy && all&identityOnly != 0:
+		case l.kind == KeyPolicy && identityOnly(covered):
 			l.warn(&item, path, "%s has no effect in a key policy: only identity policies allow it", excerpt(item.text))
 		case l.kind == KeyPolicy && p.compiled.allow && !p.compiled.notAction && strings.EqualFold(item.text, retireGrant):
 			l.warn(&item, path, "kms:RetireGrant has no effect in a key policy: the grant decides")
@@ -81,7 +82,7 @@ func (l *linter) conditionKey(p place, op operator, name *node, path string) {
 	case !known:
 		l.warn(name, path, "%s is no condition key of KMS", short)
 		return
-	case info.in == 0:
+	case info.of == noRequest:
 		l.warn(name, path, "no request to this service has %s", short)
 		return
 	}
@@ -106,7 +107,8 @@ func (l *linter) reachable(p place, op operator, name *node, info keyInfo, path 
 		return
 	}
 	for _, action := range list.list() {
-		if some, _ := covered(action.text); some != 0 && some&info.in == 0 {
+		covered := l.covered(action.text)
+		if len(covered) > 0 && !slices.ContainsFunc(covered, func(a *Action) bool { return a.has(info) }) {
 			l.warn(name, path, "requests of %s never have %s", excerpt(action.text), excerpt(name.text))
 		}
 	}

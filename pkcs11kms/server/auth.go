@@ -18,7 +18,7 @@ type identity struct {
 }
 
 func (s *Server) newVerifier(o Options) *sigv4.Verifier[identity] {
-	return &sigv4.Verifier[identity]{Service: "kms", Regions: s.bridge.Regions(), Skew: o.Skew, Now: o.Now, Lookup: s.lookup}
+	return &sigv4.Verifier[identity]{Service: signingName, Regions: s.bridge.Regions(), Skew: o.Skew, Now: o.Now, Lookup: s.lookup}
 }
 
 // lookup finds the signing key of an access key. There are no temporary credentials here, so a session token cannot be

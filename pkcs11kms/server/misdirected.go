@@ -42,7 +42,7 @@ func misdirect(r *http.Request) error {
 		m.message = ours(r.Method+" "+nameOr(r.URL.Path, "this path"), service) + " Its path is /."
 	case foreign && strings.Contains(target, "."):
 		m.message = ours(nameOr(target, "this operation"), service)
-	case service != "" && service != "kms":
+	case service != "" && service != signingName:
 		m.message = ours(r.Method+" /", service)
 	default:
 		return errUnknownOperation
@@ -65,7 +65,7 @@ func xmlOf(service string, form bool) func(*misdirected, string) any {
 
 // ours is what the client is told.
 func ours(action, service string) string {
-	if service != "" && service != "kms" {
+	if service != "" && service != signingName {
 		action += " of " + service
 	}
 	return "This endpoint answers AWS KMS only: " + action + " is not here."

@@ -13,6 +13,9 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
+// signingName is the service in the signatures of requests, in policies, and in the table of operations.
+const signingName = "kms"
+
 // handler decodes the body, notes what it is about, runs the operation and encodes its output.
 type handler func(ctx context.Context, c *pkcs11kms.Client, body []byte, about *subject) ([]byte, error)
 

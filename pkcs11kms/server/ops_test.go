@@ -5,9 +5,11 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // modelOperations returns the names of the operations of the API model, which are methods of the SDK's client.
@@ -44,6 +46,22 @@ func TestEveryOperationOfTheModelIsKnown(t *testing.T) {
 	}
 	for name := range operations {
 		require.Contains(t, model, name)
+	}
+}
+
+// The server answers what the table of operations has, as the table says, and nothing else.
+func TestTheTableOfOperationsIsServed(t *testing.T) {
+	rows := map[string]bool{}
+	for op := range ops.All {
+		if op.Service != signingName || op.Answer == ops.ActionOnly {
+			continue
+		}
+		rows[op.Name] = true
+		assert.NotNil(t, operations[op.Name], "%s has a row and is not served", op.Name)
+		assert.Equal(t, op.Answer == ops.NotSupported, refused[op.Name] != nil, "%s: refused without a look at the key", op.Name)
+	}
+	for name := range operations {
+		assert.True(t, rows[name], "%s is served and has no row", name)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -36,10 +37,6 @@ type Options struct {
 	// CallTimeout bounds one operation. Default: 10 seconds. CreateKey may take a minute longer.
 	CallTimeout time.Duration
 }
-
-// makingPatience is how much longer than other operations CreateKey may take: a token searches for the primes of a long RSA
-// key for seconds, a smart card for many. SDKs wait for an answer for a minute and make another key after that.
-const makingPatience = time.Minute
 
 // Server answers the AWS KMS API over HTTP. It is an http.Handler, safe for concurrent use; the caller runs it and closes
 // the Bridge after it.
@@ -166,13 +163,13 @@ func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if x.op == "CreateKey" {
-		patience := s.timeout + makingPatience
-		longer, cancel := context.WithTimeout(r.Context(), patience)
+	if op := ops.Find(signingName, x.op); op != nil && op.Longer > 0 {
+		timeout := s.timeout + op.Longer
+		longer, cancel := context.WithTimeout(r.Context(), timeout)
 		defer cancel()
 		ctx = longer
 		// Not every http.ResponseWriter has a deadline; those that have none do not need another.
-		_ = x.control.SetWriteDeadline(time.Now().Add(patience + s.limits.write))
+		_ = x.control.SetWriteDeadline(time.Now().Add(timeout + s.limits.write))
 	}
 	return run(ctx, client, body, &x.about)
 }

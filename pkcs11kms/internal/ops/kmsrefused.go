@@ -1,0 +1,88 @@
+package ops
+
+// The operations of AWS KMS that exist for kinds of keys, key stores and relations that this service does not have.
+
+// Encryption, key agreement and encapsulation: found and checked like the others, then refused for every key.
+var (
+	Encrypt = add(Operation{Service: kms, Name: "Encrypt", TakesAlias: true,
+		States: EnabledOnly, Usage: encryptDecrypt, Rate: symmetric, Answer: Refused, Read: true,
+		Record: []string{"encryptionContext", "keyId", "encryptionAlgorithm", "dryRun"}})
+	Decrypt = add(Operation{Service: kms, Name: "Decrypt", TakesAlias: true,
+		States: EnabledOnly, Rate: symmetric, Answer: Refused, Read: true,
+		Record: []string{"encryptionContext", "keyId", "encryptionAlgorithm", "dryRun"}})
+	// ReEncrypt is decided on the key that it would encrypt with. That it would decrypt with another is never asked: this
+	// service has no such key.
+	ReEncrypt = add(Operation{Service: kms, Name: "ReEncrypt", Action: "ReEncryptTo", TakesAlias: true,
+		States: EnabledOnly, Usage: encryptDecrypt, Rate: symmetric, Answer: Refused, Read: true,
+		Record: []string{"sourceEncryptionContext", "sourceKeyId", "destinationKeyId", "destinationEncryptionContext",
+			"sourceEncryptionAlgorithm", "destinationEncryptionAlgorithm", "dryRun"}})
+	GenerateDataKey = add(Operation{Service: kms, Name: "GenerateDataKey", TakesAlias: true,
+		States: EnabledOnly, Usage: encryptDecrypt, Rate: symmetric, Answer: Refused, Read: true,
+		Record: []string{"keyId", "encryptionContext", "numberOfBytes", "keySpec", "dryRun"}})
+	GenerateDataKeyWithoutPlaintext = add(Operation{Service: kms, Name: "GenerateDataKeyWithoutPlaintext", TakesAlias: true,
+		States: EnabledOnly, Usage: encryptDecrypt, Rate: symmetric, Answer: Refused, Read: true,
+		Record: []string{"keyId", "encryptionContext", "keySpec", "numberOfBytes", "dryRun"}})
+	GenerateDataKeyPair = add(Operation{Service: kms, Name: "GenerateDataKeyPair", TakesAlias: true,
+		States: EnabledOnly, Usage: encryptDecrypt, Answer: Refused, Read: true,
+		Record: []string{"encryptionContext", "keyId", "keyPairSpec", "dryRun"}})
+	GenerateDataKeyPairWithoutPlaintext = add(Operation{Service: kms, Name: "GenerateDataKeyPairWithoutPlaintext", TakesAlias: true,
+		States: EnabledOnly, Usage: encryptDecrypt, Answer: Refused, Read: true,
+		Record: []string{"encryptionContext", "keyId", "keyPairSpec", "dryRun"}})
+	DeriveSharedSecret = add(Operation{Service: kms, Name: "DeriveSharedSecret", TakesAlias: true,
+		States: EnabledOnly, Usage: keyAgreement, Rate: ecc, Answer: Refused, Read: true,
+		Record: []string{"keyId", "keyAgreementAlgorithm", "dryRun"}})
+	Encapsulate = add(Operation{Service: kms, Name: "Encapsulate", TakesAlias: true,
+		States: EnabledOnly, Usage: encapsulate, Answer: Refused, Read: true, Record: []string{"keyId", "dryRun"}})
+	Decapsulate = add(Operation{Service: kms, Name: "Decapsulate", TakesAlias: true,
+		States: EnabledOnly, Usage: encapsulate, Answer: Refused, Read: true, Record: []string{"keyId", "dryRun"}})
+)
+
+// Rotation, which HMAC keys and key pairs do not have.
+var (
+	EnableKeyRotation = add(Operation{Service: kms, Name: "EnableKeyRotation",
+		States: EnabledOnly, Rate: own(15), Answer: Refused, Record: []string{"keyId", "rotationPeriodInDays"}})
+	DisableKeyRotation = add(Operation{Service: kms, Name: "DisableKeyRotation",
+		States: EnabledOnly, Rate: own(5), Answer: Refused, Record: []string{"keyId"}})
+	RotateKeyOnDemand = add(Operation{Service: kms, Name: "RotateKeyOnDemand",
+		States: EnabledOnly, Rate: own(5), Answer: Refused, Record: []string{"keyId"}})
+	ListKeyRotations = add(Operation{Service: kms, Name: "ListKeyRotations",
+		Rate: own(100), Answer: Refused, Read: true, Record: []string{"keyId", "includeKeyMaterial", "limit", "marker"}})
+	GetKeyRotationStatus = add(Operation{Service: kms, Name: "GetKeyRotationStatus",
+		Rate: own(1000), Read: true, Record: []string{"keyId"}})
+)
+
+// Imported key material.
+var (
+	GetParametersForImport = add(Operation{Service: kms, Name: "GetParametersForImport",
+		Rate: own(0.25), Answer: Refused, Read: true, Record: []string{"keyId", "wrappingAlgorithm", "wrappingKeySpec"}})
+	ImportKeyMaterial = add(Operation{Service: kms, Name: "ImportKeyMaterial",
+		Rate: own(5), Answer: Refused, Record: []string{"keyId", "validTo", "expirationModel", "importType", "keyMaterialDescription"}})
+	DeleteImportedKeyMaterial = add(Operation{Service: kms, Name: "DeleteImportedKeyMaterial",
+		Rate: own(5), Answer: Refused, Record: []string{"keyId", "keyMaterialId"}})
+)
+
+// Operations that are known and not done, whatever the key is.
+var (
+	CreateGrant     = add(Operation{Service: kms, Name: "CreateGrant", Answer: NotSupported})
+	GetKeyLastUsage = add(Operation{Service: kms, Name: "GetKeyLastUsage", Answer: NotSupported, Read: true})
+	ReplicateKey    = add(Operation{Service: kms, Name: "ReplicateKey", Answer: NotSupported,
+		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"}})
+	UpdatePrimaryRegion = add(Operation{Service: kms, Name: "UpdatePrimaryRegion", Answer: NotSupported})
+
+	ConnectCustomKeyStore    = customKeyStores("ConnectCustomKeyStore", false)
+	CreateCustomKeyStore     = customKeyStores("CreateCustomKeyStore", false)
+	DeleteCustomKeyStore     = customKeyStores("DeleteCustomKeyStore", false)
+	DescribeCustomKeyStores  = customKeyStores("DescribeCustomKeyStores", true)
+	DisconnectCustomKeyStore = customKeyStores("DisconnectCustomKeyStore", false)
+	UpdateCustomKeyStore     = customKeyStores("UpdateCustomKeyStore", false)
+)
+
+func customKeyStores(name string, read bool) *Operation {
+	return add(Operation{Service: kms, Name: name, Subject: Account, IdentityOnly: true, Answer: NotSupported, Read: read})
+}
+
+// Actions that no request asks for here: of ReEncrypt, about the key that it would decrypt with, and of multi-Region keys.
+var (
+	_ = add(Operation{Service: kms, Name: "ReEncryptFrom", TakesAlias: true, Usage: encryptDecrypt, Answer: ActionOnly})
+	_ = add(Operation{Service: kms, Name: "SynchronizeMultiRegionKey", Answer: ActionOnly})
+)

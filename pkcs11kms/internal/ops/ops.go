@@ -1,0 +1,113 @@
+// Package ops is the table of operations: one row says all that is true of an operation, whichever part of the program asks.
+// Whoever adds an operation writes its row in kms.go, its method of Client, and its test; tests tell what is missing.
+//
+// It imports nothing of this project, so that every package may read it.
+package ops
+
+import (
+	"strings"
+	"time"
+)
+
+// Operation is a row of the table. Rows are made once and never changed.
+type Operation struct {
+	Service string // the service's prefix in policies, and the signing name of its requests: kms
+	Name    string // as in the API
+	Action  string // what policies call it by, without the service, where that is not Name
+
+	Subject      Subject  // what a decision is about
+	TakesAlias   bool     // KeyId may be an alias name or alias ARN
+	IdentityOnly bool     // no key policy can allow it: only the caller's own policies can, on the resource *
+	Conditions   []string // condition keys that its requests have beyond those of the caller, the connection and the key
+
+	Writes bool          // changes something: reads records from the store, and is decided anew when it lost a race
+	States States        // the key states in which it is allowed
+	Usage  string        // the KeyUsage that the key must have; empty: any
+	Rate   *Rate         // the requests a second that it shares with the other rows that name this Rate; nil: unlimited
+	Curve  *Rate         // Rate for elliptic curve keys, where they have another
+	Longer time.Duration // how much longer than others it may take
+	Answer Answer        // what it answers where that does not depend on the key
+	Read   bool          // CloudTrail calls it read-only: its record has readOnly true
+	Record []string      // the members of its input that a CloudTrail record may show, as the record spells them
+}
+
+// ActionName is how policies call the operation: kms:GenerateMac.
+func (op *Operation) ActionName() string {
+	if op.Action != "" {
+		return op.Service + ":" + op.Action
+	}
+	return op.Service + ":" + op.Name
+}
+
+// Subject is what an operation is about, and what a policy's Resource is compared with.
+type Subject int
+
+// The subjects.
+const (
+	Key     Subject = iota // a key, named by KeyId
+	Alias                  // an alias and the key that it leads to
+	Account                // neither
+)
+
+// States is a row of the key state table (AWS KMS developer guide, "Key states").
+type States int
+
+// The rows.
+const (
+	AnyState    States = iota
+	EnabledOnly        // DisabledException, or KMSInvalidStateException in PendingDeletion
+	NotPending         // KMSInvalidStateException in PendingDeletion
+	PendingOnly        // KMSInvalidStateException in every other state
+)
+
+// Answer tells operations apart by whether they can succeed here.
+type Answer int
+
+// The answers.
+const (
+	Done         Answer = iota // it is done, or refused for a reason that lies in the request or the key
+	Refused                    // found, authorised and checked like the others, then refused for every key
+	NotSupported               // UnsupportedOperationException without a look at the key
+	ActionOnly                 // policies know the action, but no request asks for it
+)
+
+// Rate is a class of the request quotas (AWS KMS developer guide, "Request quotas"): requests a second of an account in a
+// region, shared by the operations that name it.
+type Rate struct{ PerSecond float64 }
+
+// The rows in the order of their declaration, and by their names. They are written while the program starts, and only read
+// afterwards.
+var (
+	all    []*Operation
+	byName = map[name]*Operation{}
+)
+
+type name struct{ service, operation string }
+
+func add(op Operation) *Operation {
+	all = append(all, &op)
+	byName[name{op.Service, op.Name}] = &op
+	return &op
+}
+
+// All visits every row, ordered as they are declared.
+func All(yield func(*Operation) bool) {
+	for _, op := range all {
+		if !yield(op) {
+			return
+		}
+	}
+}
+
+// Find returns the row of an operation, or nil. Names are compared exactly.
+func Find(service, operation string) *Operation { return byName[name{service, operation}] }
+
+// FindAction returns the row that policies call by an action such as kms:GenerateMac, in whatever case, or nil.
+func FindAction(action string) *Operation {
+	for _, op := range all {
+		if strings.EqualFold(op.ActionName(), action) {
+			return op
+		}
+	}
+	return nil
+}
