@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"testing"
 
@@ -54,5 +55,32 @@ func TestConnectionInPolicies(t *testing.T) {
 				require.Contains(t, got.body, `"AccessDeniedException"`)
 			}
 		}
+	}
+}
+
+// An IPv4 address is itself, also where a listener tells it in the form of IPv6 (RFC 4291, 2.5.5.2), and a zone is no part of one.
+func TestSourceAddressesHaveOneForm(t *testing.T) {
+	f := newFixture(t, nil)
+	user := pkcs11kms.PrincipalName{Type: keystore.PrincipalUser, Name: "asker"}
+	_, err := f.bridge.CreatePrincipal(t.Context(), user, pkcs11kms.PrincipalOptions{})
+	require.NoError(t, err)
+	f.key, err = f.bridge.CreateAccessKey(t.Context(), user)
+	require.NoError(t, err)
+	for remote, address := range map[string]string{
+		"192.0.2.7:4711":              "192.0.2.7",
+		"[::ffff:192.0.2.7]:4711":     "192.0.2.7",
+		"[2001:db8::7]:4711":          "2001:db8::7",
+		"[fe80::7%eth0]:4711":         "fe80::7",
+		"[2001:DB8:0:0:0:0:0:7]:4711": "2001:db8::7",
+	} {
+		policy := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"kms:ListKeys","Resource":"*",` +
+			`"Condition":{"StringEquals":{"aws:SourceIp":"` + address + `"}}}}`
+		require.NoError(t, f.bridge.PutPrincipalPolicy(t.Context(), user, "p", policy))
+		r := f.request(t, "http://127.0.0.1/", "ListKeys", "{}")
+		r.Header.Set("Content-Length", "2") // as net/http hands it over
+		r.RemoteAddr = remote
+		answer := httptest.NewRecorder()
+		f.ServeHTTP(answer, r)
+		require.Equal(t, http.StatusOK, answer.Code, "%s: %s", remote, answer.Body)
 	}
 }

@@ -247,6 +247,7 @@ func pattern(text string) string {
 func requireCommonHeaders(t testing.TB, got reply) {
 	require.Equal(t, []string{contentType}, got.Header["Content-Type"])
 	require.Equal(t, strconv.Itoa(len(got.body)), got.Header.Get("Content-Length"))
+	require.Equal(t, "no-cache, no-store, must-revalidate, private", got.Header.Get("Cache-Control"), "no proxy keeps an answer")
 	id, err := uuid.Parse(got.Header.Get("X-Amzn-Requestid"))
 	require.NoError(t, err)
 	require.Equal(t, uuid.Version(4), id.Version())
