@@ -11,10 +11,9 @@ import (
 func TestBoundsAreThoseOfTheDocuments(t *testing.T) {
 	require.Equal(t, limits{header: 5 * time.Second, read: 15 * time.Second, write: 5 * time.Second, idle: 2 * time.Minute}, defaultLimits)
 	for what, bound := range map[string][2]time.Duration{
-		"what is under way is finished at a stop":       {20 * time.Second, DefaultGrace},
-		"a check of readiness is at most so old":        {time.Second, readyAge},
-		"a check of readiness may take":                 {2 * time.Second, readyPatience},
-		"CreateKey may take longer than other calls by": {time.Minute, makingPatience},
+		"what is under way is finished at a stop": {20 * time.Second, DefaultGrace},
+		"a check of readiness is at most so old":  {time.Second, readyAge},
+		"a check of readiness may take":           {2 * time.Second, readyPatience},
 	} {
 		require.Equal(t, bound[0], bound[1], what)
 	}
