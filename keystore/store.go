@@ -95,6 +95,17 @@ const (
 	MaxValue   = 256 << 10
 )
 
+// Mark is a moment in the life of a store, see Store.ChangedSince. It is made by the store and means nothing to others; the zero
+// Mark is before everything. Equal marks: no record was put or deleted in between.
+type Mark string
+
+// Changed is what has changed in a store since a Mark.
+type Changed struct {
+	Now  Mark  // what to ask from the next time
+	Refs []Ref // the records that were put or deleted, in no order; one that was changed twice may be there twice
+	All  bool  // which records cannot be told (any more): all of them may have changed. Refs is empty then
+}
+
 // The sentinels. Every other error is a failure of the store itself (disk, lock, network), and none of the call's
 // effects can be relied on or excluded.
 var (
@@ -146,11 +157,13 @@ type Store interface {
 	// the process and of the machine.
 	Commit(ctx context.Context, changes ...Change) (uint64, error)
 
-	// Watermark returns a number that differs from the one it returned before whenever any Commit, of this or any
-	// other process, completed between the two calls. It is cheap and has resources of its own, so that it does
-	// not queue behind other calls. Numbers mean nothing to another Store value. ErrReplaced when the store at
-	// this place is no longer the one that was opened.
-	Watermark(ctx context.Context) (uint64, error)
+	// ChangedSince tells which records were put or deleted, by this or any other process, after the moment of a mark: each
+	// Commit that completed before ChangedSince was called is told, and one that completes meanwhile is told now or by the
+	// next call. A Commit is told whole. Marks are moments of what the store holds and not of this opening of it: a mark of
+	// another store, of a time that a restored backup has not seen, or of a time too long ago is answered by All. It is cheap
+	// and has resources of its own, so that it does not queue behind other calls. ErrReplaced when the store at this
+	// place is no longer the one that was opened.
+	ChangedSince(ctx context.Context, since Mark) (Changed, error)
 
 	// Instance returns the name of this opening of the store: random, never used again, alive (see TakeOver) from
 	// before the first Commit until Close or the end of the process.

@@ -50,11 +50,11 @@ func TestChangeByAnotherProcessIsSeen(t *testing.T) {
 	requireAPIError(t, err, "DisabledException", *key.Arn+" is disabled.")
 }
 
-// A store tells a change by another number, which need not be a greater one.
-func TestChangeIsSeenByAFallingWatermark(t *testing.T) {
+// A store may not be able to tell which record has changed.
+func TestChangeOfSomeRecordIsSeen(t *testing.T) {
 	first, second, store, clk := twoProcesses(t)
 	key := mustCreate(t, first, types.KeySpecHmac256)
-	store.falls.Store(true)
+	store.vague.Store(true)
 	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
 	_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
 	require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
 )
 
 // cachedKey makes a key that the first of two processes has in its cache, where it stays: nothing confirms the cache any more.
@@ -96,4 +97,77 @@ func TestConfirmationByAnotherIsNotWaitedForAfterTheContext(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		require.Fail(t, "the caller waits on")
 	}
+}
+
+// changeAnother makes a key and changes it.
+func changeAnother(t testing.TB, c *Client) {
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
+	_, err := c.TagResource(t.Context(), &kms.TagResourceInput{KeyId: key.KeyId, Tags: []types.Tag{{TagKey: ptr("k"), TagValue: ptr("v")}}})
+	require.NoError(t, err)
+	_, err = c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: key.KeyId})
+	require.NoError(t, err)
+}
+
+// While another process changes other records, GenerateMac does not ask the store for any, whoever calls it and by whatever
+// name; and what the other process changes of these, it sees.
+func TestChangesElsewhereDoNotSlowGenerateMac(t *testing.T) {
+	cfg := newConfig(t)
+	second := openClient(t, cfg)
+	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, real.Close()) })
+	store := &countingStore{Store: real}
+	cfg.Store, cfg.StorePath = store, ""
+	first := openClient(t, cfg)
+	key := mustCreate(t, first, types.KeySpecHmac256)
+	createAlias(t, first, "alias/used", key.KeyId)
+	user := as(t, first, userName("u"), allow("*", "kms:*"))
+	use := func() error {
+		_, err := generate(t.Context(), user, ptr("alias/used"), []byte("m"))
+		return err
+	}
+	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	require.NoError(t, use())
+	store.take()
+	for range 5 {
+		changeAnother(t, second)
+		require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+		require.NoError(t, use())
+		require.Empty(t, store.take())
+	}
+	require.NoError(t, toggle(t.Context(), second, key.KeyId, false))
+	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	var disabled *types.DisabledException
+	require.ErrorAs(t, use(), &disabled)
+}
+
+// BenchmarkGenerateMacBesideAWriter: what a call costs, and how often it asks the store, while another process writes to other
+// records all the time and the cache looks at the store between any two calls.
+func BenchmarkGenerateMacBesideAWriter(b *testing.B) {
+	cfg := newConfig(b)
+	real, err := sqlite.Open(b.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, real.Close()) })
+	other, err := sqlite.Open(b.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, other.Close()) })
+	store := &countingStore{Store: real}
+	cfg.Store, cfg.StorePath = store, ""
+	c := openClient(b, cfg)
+	key := mustCreate(b, c, types.KeySpecHmac256)
+	_, err = generate(b.Context(), c, key.KeyId, []byte("m"))
+	require.NoError(b, err)
+	var version uint64
+	store.take()
+	for b.Loop() {
+		b.StopTimer()
+		version, err = other.Commit(b.Context(), keystore.Counter{Name: "elsewhere"}.Put(version))
+		require.NoError(b, err)
+		require.NoError(b, c.bridge.cache.Confirm(b.Context()))
+		b.StartTimer()
+		_, err = generate(b.Context(), c, key.KeyId, []byte("m"))
+		require.NoError(b, err)
+	}
+	b.ReportMetric(float64(len(store.take()))/float64(b.N), "reads/op")
 }

@@ -2,7 +2,6 @@ package pkcs11kms
 
 import (
 	"context"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,34 +13,34 @@ import (
 type faultyStore struct {
 	keystore.Store
 	path   string
-	stuck  atomic.Bool                   // Watermark does not answer
-	looks  atomic.Int64                  // calls of Watermark
-	falls  atomic.Bool                   // Watermark falls with every Commit instead of rising
+	stuck  atomic.Bool                   // ChangedSince does not answer
+	looks  atomic.Int64                  // calls of ChangedSince
+	vague  atomic.Bool                   // ChangedSince cannot tell which records have changed
 	mu     sync.Mutex                    // guards the hooks
 	got    func(keystore.Ref) error      // after a Get has read the store: an error is the answer
 	listed func()                        // after a Lookup has read the store
-	looked func() error                  // the same of a Watermark
+	looked func() error                  // the same of a ChangedSince
 	before func([]keystore.Change) error // of Commit: an error is the answer, and nothing is done
 	after  func([]keystore.Change) error // an error is the answer although it was done
 }
 
-func (s *faultyStore) Watermark(ctx context.Context) (uint64, error) {
+func (s *faultyStore) ChangedSince(ctx context.Context, since keystore.Mark) (keystore.Changed, error) {
 	s.looks.Add(1)
 	if s.stuck.Load() {
 		<-ctx.Done()
-		return 0, ctx.Err()
+		return keystore.Changed{}, ctx.Err()
 	}
-	mark, err := s.Store.Watermark(ctx)
+	changed, err := s.Store.ChangedSince(ctx, since)
 	s.mu.Lock()
 	looked := s.looked
 	s.mu.Unlock()
 	if err == nil && looked != nil {
 		err = looked()
 	}
-	if s.falls.Load() {
-		mark = math.MaxUint64 - mark
+	if s.vague.Load() && changed.Now != since {
+		changed.Refs, changed.All = nil, true
 	}
-	return mark, err
+	return changed, err
 }
 
 func (s *faultyStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
@@ -88,7 +87,7 @@ func (s *faultyStore) hook(before, after func([]keystore.Change) error) {
 	s.before, s.after = before, after
 }
 
-// onGet sets the hook of Get, and onLook that of Watermark; nil takes one away.
+// onGet sets the hook of Get, and onLook that of ChangedSince; nil takes one away.
 func (s *faultyStore) onGet(got func(keystore.Ref) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -165,10 +165,10 @@ func calls(s keystore.Store) map[string]func(context.Context) error {
 			_, err := s.Lookup(ctx, keystore.IndexCKAID, "", keystore.Ref{}, 10)
 			return err
 		},
-		"Commit":    func(ctx context.Context) error { _, err := s.Commit(ctx, put("b", 0, "")); return err },
-		"Watermark": func(ctx context.Context) error { _, err := s.Watermark(ctx); return err },
-		"TakeOver":  func(ctx context.Context) error { _, err := s.TakeOver(ctx, s.Instance()); return err },
-		"Verify":    s.Verify,
+		"Commit":       func(ctx context.Context) error { _, err := s.Commit(ctx, put("b", 0, "")); return err },
+		"ChangedSince": func(ctx context.Context) error { _, err := s.ChangedSince(ctx, ""); return err },
+		"TakeOver":     func(ctx context.Context) error { _, err := s.TakeOver(ctx, s.Instance()); return err },
+		"Verify":       s.Verify,
 	}
 }
 

@@ -61,9 +61,13 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"OneWinnerOfUniqueValue", testOneWinnerOfUniqueValue},
 		{"BatchesAreSeenWhole", testBatchesAreSeenWhole},
 
-		{"WatermarkTellsCommits", testWatermarkTellsCommits},
-		{"WatermarkRests", testWatermarkRests},
-		{"WatermarkMissesNone", testWatermarkMissesNone},
+		{"ChangesAreNamed", testChangesAreNamed},
+		{"ChangesRest", testChangesRest},
+		{"ChangesMissNone", testChangesMissNone},
+		{"ChangesAreToldWhole", testChangesAreToldWhole},
+		{"ChangesSinceAnUnknownMark", testChangesSinceAnUnknownMark},
+		{"ChangesAfterALongTime", testChangesAfterALongTime},
+		{"MarksOutliveTheInstance", testMarksOutliveTheInstance},
 
 		{"InstancesAreUnique", testInstancesAreUnique},
 		{"TakeOverAlive", testTakeOverAlive},

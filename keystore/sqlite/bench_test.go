@@ -80,13 +80,30 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-func BenchmarkWatermark(b *testing.B) {
+func BenchmarkChangedSince(b *testing.B) {
 	s := mustOpen(b, newPath(b))
 	fill(b, s, 100)
-	for b.Loop() {
-		_, err := s.Watermark(context.Background())
+	now, err := s.ChangedSince(b.Context(), "")
+	require.NoError(b, err)
+	ask := func(since keystore.Mark) func(b *testing.B) {
+		return func(b *testing.B) {
+			for b.Loop() {
+				_, err := s.ChangedSince(context.Background(), since)
+				require.NoError(b, err)
+			}
+		}
+	}
+	b.Run("nothing", ask(now.Now))
+	b.Run("everything", ask(""))
+	for i := range 4000 / keystore.MaxChanges {
+		var batch []keystore.Change
+		for j := range keystore.MaxChanges {
+			batch = append(batch, key(fmt.Sprintf("%d-%d", i, j)).Put(0))
+		}
+		_, err := s.Commit(b.Context(), batch...)
 		require.NoError(b, err)
 	}
+	b.Run("4000-records", ask(now.Now))
 }
 
 func BenchmarkOpen(b *testing.B) {

@@ -136,7 +136,7 @@ func TestAReadOnlyFileSystem(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Get(t.Context(), key("before").Ref())
 	require.NoError(t, err)
-	_, err = s.Watermark(t.Context())
+	_, err = s.ChangedSince(t.Context(), "")
 	require.NoError(t, err)
 	require.NoError(t, s.Verify(t.Context()))
 	_, err = s.Commit(t.Context(), key("after").Put(0))
@@ -153,7 +153,7 @@ func TestAReadOnlyFileSystem(t *testing.T) {
 	writer := mustOpen(t, path)
 	_, err = writer.Commit(t.Context(), key("after").Put(0))
 	require.NoError(t, err)
-	_, err = s.Watermark(t.Context())
+	_, err = s.ChangedSince(t.Context(), "")
 	requireHintText(t, err, "Restart the program")
 	_, err = s.Get(t.Context(), key("before").Ref())
 	requireHintText(t, err, "Restart the program")
@@ -188,13 +188,13 @@ func childWatch(s *sqlite.Store) error {
 	if _, err := s.Get(ctx, key("one").Ref()); err != nil {
 		return err
 	}
-	first, err := s.Watermark(ctx)
+	first, err := s.ChangedSince(ctx, "")
 	if err != nil {
 		return err
 	}
 	fmt.Println("open")
-	for mark := first; mark == first; {
-		if mark, err = s.Watermark(ctx); err != nil {
+	for next := first; next.Now == first.Now; {
+		if next, err = s.ChangedSince(ctx, first.Now); err != nil {
 			return err
 		}
 	}

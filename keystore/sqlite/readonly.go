@@ -33,6 +33,9 @@ func (s *Store) startReadOnly(ctx context.Context, cause error) error {
 		return &Error{Op: "open", Path: s.path, Err: fmt.Errorf("schema version %d must be migrated, and the file system is mounted read-only", version),
 			hint: "Mount it read-write and run a command once, or use the version of pkcs11kms that last opened this store."}
 	}
+	if err := s.watch.prepare(ctx); err != nil {
+		return err
+	}
 	s.logger.Warn("the file system of the key store is mounted read-only: nothing can be changed", "path", s.path)
 	return s.openReaders(ctx)
 }

@@ -115,7 +115,7 @@ func TestRestoreRefusesBadBackups(t *testing.T) {
 		}, "file is damaged"},
 		"text":            {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte("text"), 0o600)) }, "not a key store"},
 		"missing":         {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) }, "no such file"},
-		"newer":           {newer(3), "version 3 is newer than version 2 of"},
+		"newer":           {newer(4), "version 4 is newer than version 3 of"},
 		"of others":       {mode(0o644), "mode 0644 lets other users in"},
 		"a store in use":  {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path+"-wal", []byte("x"), 0o600)) }, "it is a store and no backup"},
 		"foreign":         {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)); foreign("DELETE", 7)(t, path) }, "not a key store"},

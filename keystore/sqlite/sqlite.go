@@ -50,7 +50,7 @@ type Store struct {
 	readers *sql.DB // read.go; its statements are safe for concurrent use
 	read    readStatements
 	writer  writer // commit.go
-	watch   watch  // watermark.go
+	watch   watch  // changes.go
 }
 
 var _ keystore.Store = (*Store)(nil)
@@ -123,6 +123,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.watch.open(ctx, s); err != nil {
+		return err
+	}
+	if err := s.watch.prepare(ctx); err != nil {
 		return err
 	}
 	if err := s.openReaders(ctx); err != nil {

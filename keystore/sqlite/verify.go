@@ -28,7 +28,7 @@ func verifyAll(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // nothing was written
-	for _, check := range []func(context.Context, *sql.Tx) error{checkPages, checkReferences, checkRecords} {
+	for _, check := range []func(context.Context, *sql.Tx) error{checkPages, checkReferences, checkRecords, checkChanges} {
 		if err := check(ctx, tx); err != nil {
 			return asDamage(err)
 		}
@@ -92,6 +92,20 @@ func checkRecords(ctx context.Context, tx *sql.Tx) error {
 		}
 		after = recs[len(recs)-1].Ref
 	}
+}
+
+// checkChanges is for a store that has the table. One of an earlier version is verified when it is copied.
+func checkChanges(ctx context.Context, tx *sql.Tx) error {
+	var there, filled bool
+	err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'change')").Scan(&there)
+	if err != nil || !there {
+		return err
+	}
+	err = tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM change)").Scan(&filled)
+	if err == nil && !filled {
+		err = errNoChanges
+	}
+	return err
 }
 
 func checkRecord(ctx context.Context, tx *sql.Tx, rec keystore.Record, sequence uint64) error {

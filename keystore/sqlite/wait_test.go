@@ -32,14 +32,14 @@ func TestCommitWaitsForTheWriteLock(t *testing.T) {
 	// Reading and watching go on meanwhile.
 	_, err := s.Get(t.Context(), key("a").Ref())
 	require.ErrorIs(t, err, keystore.ErrNotFound)
-	before, err := s.Watermark(t.Context())
+	before, err := s.ChangedSince(t.Context(), "")
 	require.NoError(t, err)
 
 	release()
 	require.NoError(t, <-done)
-	after, err := s.Watermark(t.Context())
+	after, err := s.ChangedSince(t.Context(), before.Now)
 	require.NoError(t, err)
-	assert.NotEqual(t, before, after)
+	assert.Equal(t, []keystore.Ref{key("a").Ref()}, after.Refs)
 }
 
 func TestCommitGivesUpWithItsContext(t *testing.T) {
@@ -124,7 +124,7 @@ func TestCommitGivesUpOnAStuckProcess(t *testing.T) {
 // requireReplaced makes sure that a store whose file is gone says so for good.
 func requireReplaced(t *testing.T, s *sqlite.Store) {
 	t.Helper()
-	_, err := s.Watermark(t.Context())
+	_, err := s.ChangedSince(t.Context(), "")
 	require.ErrorIs(t, err, keystore.ErrReplaced)
 	requireHint(t, err, "replaced")
 	_, err = s.Get(t.Context(), key("a").Ref())
@@ -152,7 +152,7 @@ func TestFileIsReplaced(t *testing.T) {
 			requireReplaced(t, watching)
 			requireReplaced(t, committing)
 			require.NoError(t, watching.Close())
-			_, err = watching.Watermark(t.Context())
+			_, err = watching.ChangedSince(t.Context(), "")
 			require.ErrorIs(t, err, keystore.ErrClosed)
 		})
 	}
@@ -175,12 +175,12 @@ func TestMigratedByNewerProgramWhileOpen(t *testing.T) {
 			_, err := s.Commit(context.Background(), key("x").Put(0))
 			return err
 		},
-		"watermark": func(s *sqlite.Store) error { _, err := s.Watermark(context.Background()); return err },
+		"watching": func(s *sqlite.Store) error { _, err := s.ChangedSince(context.Background(), ""); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := newPath(t)
 			s := mustOpen(t, path)
-			_, err := s.Watermark(t.Context())
+			_, err := s.ChangedSince(t.Context(), "")
 			require.NoError(t, err)
 			db := raw(t, path)
 			mustExec(t, db, "PRAGMA user_version = 7")

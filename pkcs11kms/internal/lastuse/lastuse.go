@@ -1,6 +1,6 @@
 // Package lastuse keeps when each access key was last used. A request only notes its time in memory; one goroutine writes
-// what was noted to the store, every few minutes and at the end, so that requests never wait for it and the caches, which
-// every commit empties, are seldom disturbed. A process that is killed loses the uses since the last writing.
+// what was noted to the store, every few minutes and at the end, so that requests never wait for it and the store
+// is written to seldom. A process that is killed loses the uses since the last writing.
 //
 // The store holds one counter for each access key and region in which it was used: the time in seconds since 1970. So several
 // processes can write, and a store with such counters can be read by every version of the program.

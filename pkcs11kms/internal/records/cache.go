@@ -16,9 +16,13 @@ const (
 	ConfirmTimeout = 2 * time.Second        // bounds how long one confirmation may take
 )
 
+// maxCached bounds how many records a Cache holds. A store may have more.
+const maxCached = 1 << 16
+
 // Cache holds decoded records and knows how old that knowledge is. It fails closed: what it holds counts as confirmed
-// only as of the last look at the store's change counter, and older than MaxAge it confirms first, or refuses.
-// Misses are not cached. It is safe for concurrent use; what it holds is shared and must not be changed.
+// only as of the last look at what has changed in the store, and older than MaxAge it confirms first, or refuses. A look drops
+// the records that have changed, and all where the store cannot tell which. Misses are not cached. It is safe for concurrent
+// use; what it holds is shared and must not be changed.
 type Cache struct {
 	store  keystore.Store
 	log    *slog.Logger
@@ -30,9 +34,10 @@ type Cache struct {
 
 	mu        sync.RWMutex // guards what follows
 	decoded   map[keystore.Ref]any
-	epoch     uint64    // raised whenever something was dropped; a record read before must not be put in after
-	mark      uint64    // the store's change counter at the last confirmation
-	confirmed time.Time // when that look began
+	limit     int // of decoded
+	reads     reads
+	mark      keystore.Mark // the moment of the store at the last confirmation
+	confirmed time.Time     // when that look began
 }
 
 // New makes an empty cache over a store. Nothing confirms it by itself: run Poll, and WatchWrites.
@@ -43,20 +48,22 @@ func New(store keystore.Store, log *slog.Logger, now func() time.Time) *Cache {
 		now:        now,
 		confirming: make(chan struct{}, 1),
 		decoded:    map[keystore.Ref]any{},
+		limit:      maxCached,
+		reads:      reads{},
 	}
 	c.writes = newWrites(store, log, c.lastMark)
 	return c
 }
 
-// lastMark returns the store's change counter at the last confirmation.
-func (c *Cache) lastMark() uint64 {
+// lastMark returns the moment of the store at the last confirmation.
+func (c *Cache) lastMark() keystore.Mark {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.mark
 }
 
-// CachedOrFresh returns what decode makes of a record: from the cache if it holds the record, else as Fresh does. An error that
-// is none of the store's: the cache cannot be confirmed.
+// CachedOrFresh returns what decode makes of a record: from the cache if it holds the record, else as Fresh does. A cache
+// that cannot be confirmed is an error.
 func CachedOrFresh[T any](ctx context.Context, c *Cache, ref keystore.Ref, decode func(keystore.Record) (T, error)) (T, error) {
 	if value, ok, err := Cached[T](ctx, c, ref); ok || err != nil {
 		return value, err
@@ -67,18 +74,41 @@ func CachedOrFresh[T any](ctx context.Context, c *Cache, ref keystore.Ref, decod
 // Fresh returns what decode makes of a record that the store is asked for, and keeps it. A T that decode answers with an error
 // is not kept; keystore.ErrNotFound when there is no such record.
 func Fresh[T any](ctx context.Context, c *Cache, ref keystore.Ref, decode func(keystore.Record) (T, error)) (T, error) {
-	var none T
-	epoch := c.currentEpoch()
+	value, err := c.read(ctx, ref, func(rec keystore.Record) (any, error) { return decode(rec) })
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return value.(T), nil
+}
+
+// read reads, decodes and keeps a record, unless it was dropped meanwhile: then it may have been read before the change.
+func (c *Cache) read(ctx context.Context, ref keystore.Ref, decode func(keystore.Record) (any, error)) (any, error) {
+	c.mu.Lock()
+	r := c.reads.begin(ref)
+	c.mu.Unlock()
+	var value any
 	rec, err := c.store.Get(ctx, ref)
-	if err != nil {
-		return none, err
+	if err == nil {
+		value, err = decode(rec)
 	}
-	value, err := decode(rec)
-	if err != nil {
-		return none, err
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if current := c.reads.end(ref, r); current && err == nil {
+		c.keep(ref, value)
 	}
-	c.keep(ref, value, epoch)
-	return value, nil
+	return value, err
+}
+
+// keep puts a value in, in the place of any other one where there is no more room. The caller holds mu.
+func (c *Cache) keep(ref keystore.Ref, value any) {
+	if _, ok := c.decoded[ref]; !ok && len(c.decoded) >= c.limit {
+		for other := range c.decoded {
+			delete(c.decoded, other)
+			break
+		}
+	}
+	c.decoded[ref] = value
 }
 
 // Cached returns what the cache holds of a record, confirmed; ok tells whether it holds anything. The store is not asked for
@@ -114,22 +144,7 @@ func (c *Cache) Peek(ref keystore.Ref) any {
 	return c.decoded[ref]
 }
 
-func (c *Cache) currentEpoch() uint64 {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.epoch
-}
-
-// keep puts a value in, unless something was dropped since its record was read.
-func (c *Cache) keep(ref keystore.Ref, value any, epoch uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.epoch == epoch {
-		c.decoded[ref] = value
-	}
-}
-
-// Confirm looks at the store's change counter and drops everything when it moved.
+// Confirm looks at what has changed in the store, and drops that.
 func (c *Cache) Confirm(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ConfirmTimeout)
 	defer cancel()
@@ -140,43 +155,53 @@ func (c *Cache) Confirm(ctx context.Context) error {
 		return fmt.Errorf("the store does not answer: %w", ctx.Err())
 	}
 	began := c.now()
-	mark, err := c.store.Watermark(ctx)
+	changed, err := c.store.ChangedSince(ctx, c.lastMark())
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if mark != c.mark {
-		c.mark = mark
-		c.drop()
+	if changed.All {
+		c.dropAll()
 	}
-	c.confirmed = began
+	for _, ref := range changed.Refs {
+		c.drop(ref)
+	}
+	c.mark, c.confirmed = changed.Now, began
 	return nil
+}
+
+// drop forgets a record, also one that is just being read. The caller holds mu.
+func (c *Cache) drop(ref keystore.Ref) {
+	delete(c.decoded, ref)
+	c.reads.outdate(ref)
+}
+
+// dropAll forgets every record. The caller holds mu.
+func (c *Cache) dropAll() {
+	clear(c.decoded)
+	c.reads.outdateAll()
 }
 
 // Drop forgets every record.
 func (c *Cache) Drop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.drop()
+	c.dropAll()
 }
 
-// drop forgets every record. The caller holds mu.
-func (c *Cache) drop() {
-	c.epoch++
-	clear(c.decoded)
-}
-
-// Commit changes the store and makes sure that this process sees its own change at once.
+// Commit changes the store and makes sure that this process sees its own change at once. A Commit that fails may have been
+// made all the same, and what it has only checked is not what the cache holds.
 func (c *Cache) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
 	begun := c.writes.now()
 	version, err := c.store.Commit(ctx, changes...)
 	c.writes.done(begun, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.epoch++
 	for _, change := range changes {
-		delete(c.decoded, change.Ref)
+		if change.Op != keystore.Check || err != nil {
+			c.drop(change.Ref)
+		}
 	}
 	return version, err
 }

@@ -25,8 +25,8 @@ const WriteTrialCounter = "write-check"
 type writes struct {
 	store keystore.Store
 	log   *slog.Logger
-	// others returns the store's change counter, by which the Commits of other processes are seen.
-	others func() uint64
+	// others returns a moment of the store, by which the Commits of other processes are seen.
+	others func() keystore.Mark
 
 	suspect chan struct{} // holds one when an attempt is due
 
@@ -35,12 +35,15 @@ type writes struct {
 	failed    error      // why the store cannot be changed; nil when it can, as far as is known
 }
 
-func newWrites(store keystore.Store, log *slog.Logger, others func() uint64) *writes {
+func newWrites(store keystore.Store, log *slog.Logger, others func() keystore.Mark) *writes {
 	return &writes{store: store, log: log, others: others, suspect: make(chan struct{}, 1)}
 }
 
 // progress is a moment, to tell later whether anybody's Commit has come through since.
-type progress struct{ own, others uint64 }
+type progress struct {
+	own    uint64
+	others keystore.Mark
+}
 
 func (w *writes) now() progress {
 	w.mu.Lock()

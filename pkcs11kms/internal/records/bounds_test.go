@@ -1,0 +1,61 @@
+package records
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+)
+
+// A cache holds a bounded number of records, and of those that are on their way nothing stays when they have come, whatever
+// became of them.
+func TestMemoryIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kms.db")
+	require.NoError(t, sqlite.Create(path))
+	store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, store.Close()) }()
+	c := New(store, slog.New(slog.DiscardHandler), time.Now)
+	require.Equal(t, 65536, c.limit)
+	c.limit = 10
+	var all errgroup.Group
+	for i := range 50 {
+		name := fmt.Sprint(i)
+		all.Go(func() error {
+			if _, err := c.Commit(t.Context(), keystore.Counter{Name: name, N: i}.Put(0)); err != nil {
+				return err
+			}
+			for _, ref := range []keystore.Ref{keystore.CounterRef("", "", name), keystore.CounterRef("", "", "none"), keystore.CounterRef("", "", "0")} {
+				counter, err := CachedOrFresh(t.Context(), c, ref, keystore.DecodeCounter)
+				if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+					return err
+				}
+				if ref.ID == name && counter.N != i {
+					return fmt.Errorf("%s is %d", name, counter.N)
+				}
+			}
+			_, err := Fresh(t.Context(), c, keystore.CounterRef("", "", name), func(keystore.Record) (int, error) { return 0, context.Canceled })
+			if !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return c.Confirm(t.Context())
+		})
+	}
+	require.NoError(t, all.Wait())
+	require.LessOrEqual(t, len(c.decoded), 10)
+	for i := range 50 {
+		_, err := Fresh(t.Context(), c, keystore.CounterRef("", "", fmt.Sprint(i)), keystore.DecodeCounter)
+		require.NoError(t, err)
+	}
+	require.Len(t, c.decoded, 10)
+	require.Empty(t, c.reads)
+}

@@ -1,0 +1,312 @@
+package records_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+)
+
+// watched is a real store that counts what it is asked for. A hook of Get runs after the store was read.
+type watched struct {
+	keystore.Store
+	mu   sync.Mutex // guards what follows
+	gets []string
+	got  func(keystore.Ref)
+}
+
+func (w *watched) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
+	rec, err := w.Store.Get(ctx, ref)
+	w.mu.Lock()
+	w.gets = append(w.gets, ref.ID)
+	got := w.got
+	w.mu.Unlock()
+	if got != nil {
+		got(ref)
+	}
+	return rec, err
+}
+
+// onGet sets the hook; nil takes it away.
+func (w *watched) onGet(got func(keystore.Ref)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.got = got
+}
+
+// taken returns what was read since the last call.
+func (w *watched) taken() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	gets := w.gets
+	w.gets = nil
+	return gets
+}
+
+func newPath(t testing.TB) string {
+	path := filepath.Join(t.TempDir(), "kms.db")
+	require.NoError(t, sqlite.Create(path))
+	return path
+}
+
+func openStore(t testing.TB, path string) *sqlite.Store {
+	store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	return store
+}
+
+// cached makes a cache over a store, and a second opening of that store: another process.
+func cached(t testing.TB) (*records.Cache, *watched, *sqlite.Store) {
+	path := newPath(t)
+	store := &watched{Store: openStore(t, path)}
+	return newCache(store), store, openStore(t, path)
+}
+
+// newCache makes a cache whose clock stands still, so that it confirms when a test says so.
+func newCache(store keystore.Store) *records.Cache {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return records.New(store, slog.New(slog.DiscardHandler), func() time.Time { return at })
+}
+
+func ref(name string) keystore.Ref { return keystore.CounterRef("", "", name) }
+
+// set writes a number, whatever was there, and returns the version.
+func set(t testing.TB, store keystore.Store, name string, n int) uint64 {
+	t.Helper()
+	_, version, err := records.ReadCounter(t.Context(), store, "", "", name)
+	require.NoError(t, err)
+	version, err = store.Commit(t.Context(), keystore.Counter{Name: name, N: n}.Put(version))
+	require.NoError(t, err)
+	return version
+}
+
+// read returns the number that the cache has, or reads, of a name.
+func read(t testing.TB, c *records.Cache, name string) int {
+	t.Helper()
+	counter, err := records.CachedOrFresh(t.Context(), c, ref(name), keystore.DecodeCounter)
+	require.NoError(t, err)
+	return counter.N
+}
+
+func confirm(t testing.TB, c *records.Cache) {
+	t.Helper()
+	require.NoError(t, c.Confirm(t.Context()))
+}
+
+// filled has the cache hold a, b and c.
+func filled(t testing.TB, c *records.Cache, store *watched) {
+	t.Helper()
+	for i, name := range []string{"a", "b", "c"} {
+		set(t, store.Store, name, i)
+	}
+	confirm(t, c)
+	for i, name := range []string{"a", "b", "c"} {
+		require.Equal(t, i, read(t, c, name))
+	}
+	store.taken()
+}
+
+// What another process writes is dropped by its name, whether it is put or deleted, and nothing else is.
+func TestAnotherProcessDropsWhatItChanges(t *testing.T) {
+	c, store, other := cached(t)
+	filled(t, c, store)
+	for round := range 20 {
+		set(t, other, fmt.Sprint("other", round), round)
+		version := set(t, other, "b", 100+round)
+		set(t, other, "gone", 1)
+		_, err := other.Commit(t.Context(), keystore.Change{Op: keystore.Delete, Ref: ref("gone"), Expect: version + 1})
+		require.NoError(t, err)
+		confirm(t, c)
+		require.Equal(t, 0, read(t, c, "a"))
+		require.Equal(t, 100+round, read(t, c, "b"))
+		require.Equal(t, 2, read(t, c, "c"))
+		require.Equal(t, []string{"b"}, store.taken())
+	}
+	deleted := set(t, other, "a", 7)
+	_, err := other.Commit(t.Context(), keystore.Change{Op: keystore.Delete, Ref: ref("a"), Expect: deleted})
+	require.NoError(t, err)
+	confirm(t, c)
+	_, err = records.CachedOrFresh(t.Context(), c, ref("a"), keystore.DecodeCounter)
+	require.ErrorIs(t, err, keystore.ErrNotFound)
+}
+
+// A process drops what it changes itself, and keeps what it has only compared.
+func TestOwnCommitsDropWhatTheyChange(t *testing.T) {
+	c, store, other := cached(t)
+	filled(t, c, store)
+	version := set(t, store.Store, "b", 1)
+	compared := set(t, store.Store, "c", 2)
+	confirm(t, c)
+	read(t, c, "b")
+	read(t, c, "c")
+	store.taken()
+	check := keystore.Change{Op: keystore.Check, Ref: ref("c"), Expect: compared}
+	_, err := c.Commit(t.Context(), keystore.Counter{Name: "b", N: 10}.Put(version), check)
+	require.NoError(t, err)
+	require.Equal(t, []int{0, 10, 2}, []int{read(t, c, "a"), read(t, c, "b"), read(t, c, "c")})
+	require.Equal(t, []string{"b"}, store.taken())
+
+	// What the comparison shows to be wrong is read anew, before any look.
+	set(t, other, "c", 3)
+	_, err = c.Commit(t.Context(), check)
+	require.ErrorIs(t, err, keystore.ErrConflict)
+	require.Equal(t, 3, read(t, c, "c"))
+}
+
+// A record that was read before a change of it was seen is not kept, whoever made the change and however it is told; one that was
+// read while others changed is.
+func TestLateReads(t *testing.T) {
+	for name, change := range map[string]func(*records.Cache, *sqlite.Store){
+		"own": func(c *records.Cache, other *sqlite.Store) {
+			_, version, err := records.ReadCounter(t.Context(), other, "", "", "a")
+			require.NoError(t, err)
+			_, err = c.Commit(t.Context(), keystore.Counter{Name: "a", N: 9}.Put(version))
+			require.NoError(t, err)
+		},
+		"another's": func(c *records.Cache, other *sqlite.Store) {
+			set(t, other, "a", 9)
+			require.NoError(t, c.Confirm(t.Context()))
+		},
+		"one of many": func(c *records.Cache, other *sqlite.Store) {
+			set(t, other, "a", 9)
+			change5000(t, other)
+			require.NoError(t, c.Confirm(t.Context()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, store, other := cached(t)
+			set(t, store.Store, "a", 1)
+			set(t, store.Store, "still", 5)
+			confirm(t, c)
+			for _, late := range []string{"a", "still"} {
+				// The hook runs in the middle of the read: the store has answered, and the cache does not know it yet.
+				store.onGet(func(keystore.Ref) { store.onGet(nil); change(c, other) })
+				read(t, c, late)
+				store.taken()
+				if late == "a" {
+					require.Equal(t, 9, read(t, c, "a"))
+					require.Equal(t, []string{"a"}, store.taken(), "the record that was read late is not kept")
+				} else if name != "one of many" {
+					require.Equal(t, 5, read(t, c, "still"))
+					require.Empty(t, store.taken(), "the other one is")
+				}
+			}
+		})
+	}
+}
+
+// Of two who read a record, one from before it was dropped and one from after that, the first ends first. The second one is told of
+// the next change all the same.
+func TestALateReadDoesNotTouchALaterOne(t *testing.T) {
+	c, store, other := cached(t)
+	set(t, store.Store, "a", 1)
+	confirm(t, c)
+	began, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	store.onGet(func(keystore.Ref) {
+		set(t, other, "a", 2)
+		confirm(t, c)
+		store.onGet(func(keystore.Ref) {
+			store.onGet(nil)
+			close(began)
+			<-goOn
+		})
+		go func() {
+			_, err := records.Fresh(context.Background(), c, ref("a"), keystore.DecodeCounter)
+			ended <- err
+		}()
+		<-began
+	})
+	require.Equal(t, 1, read(t, c, "a"), "it was so when it was read")
+	set(t, other, "a", 3)
+	confirm(t, c)
+	close(goOn)
+	require.NoError(t, <-ended)
+	require.Equal(t, 3, read(t, c, "a"))
+}
+
+// change5000 writes more than a store keeps the names of.
+func change5000(t testing.TB, store keystore.Store) {
+	t.Helper()
+	for i := 0; i < 5000; i += keystore.MaxChanges {
+		var batch []keystore.Change
+		for j := range keystore.MaxChanges {
+			name := fmt.Sprintf("many-%d", i+j)
+			_, version, err := records.ReadCounter(t.Context(), store, "", "", name)
+			require.NoError(t, err)
+			batch = append(batch, keystore.Counter{Name: name, N: 1}.Put(version))
+		}
+		_, err := store.Commit(t.Context(), batch...)
+		require.NoError(t, err)
+	}
+}
+
+// Where the store cannot tell which records have changed, none is believed any more.
+func TestTooManyChangesDropEverything(t *testing.T) {
+	c, store, other := cached(t)
+	filled(t, c, store)
+	set(t, other, "b", 10)
+	change5000(t, other)
+	confirm(t, c)
+	require.Equal(t, []int{0, 10, 2}, []int{read(t, c, "a"), read(t, c, "b"), read(t, c, "c")})
+	require.Equal(t, []string{"a", "b", "c"}, store.taken())
+	set(t, other, "b", 11)
+	confirm(t, c)
+	require.Equal(t, []int{0, 11, 2}, []int{read(t, c, "a"), read(t, c, "b"), read(t, c, "c")})
+	require.Equal(t, []string{"b"}, store.taken(), "and then by name again")
+}
+
+// moving is a store in whose place another one comes.
+type moving struct{ keystore.Store }
+
+// A store that was restored from a backup is another one, also when it has come to as many changes as the cache has seen.
+func TestARestoredStoreDropsEverything(t *testing.T) {
+	path := newPath(t)
+	before := openStore(t, path)
+	place := &moving{before}
+	store := &watched{Store: place}
+	c := newCache(store)
+	filled(t, c, store)
+	backup, copied := filepath.Join(t.TempDir(), "backup"), filepath.Join(t.TempDir(), "kms.db")
+	require.NoError(t, before.Backup(t.Context(), backup))
+	set(t, before, "a", 77)
+	confirm(t, c)
+	require.Equal(t, 77, read(t, c, "a"))
+	_, err := sqlite.Restore(t.Context(), backup, copied)
+	require.NoError(t, err)
+	restored := openStore(t, copied)
+	set(t, restored, "b", 78)
+	place.Store = restored
+	store.taken()
+	confirm(t, c)
+	require.Equal(t, []int{0, 78, 2}, []int{read(t, c, "a"), read(t, c, "b"), read(t, c, "c")})
+	require.Equal(t, []string{"a", "b", "c"}, store.taken())
+}
+
+// Steady writes of another process do not keep the cache empty, even while every record is first read between two of them.
+func TestSteadyWritesElsewhereDoNotEmptyTheCache(t *testing.T) {
+	c, store, other := cached(t)
+	for i := range 20 {
+		set(t, store.Store, fmt.Sprint("mine", i), i)
+	}
+	confirm(t, c)
+	store.onGet(func(keystore.Ref) { // while a record is on its way
+		set(t, other, "theirs", 1)
+		confirm(t, c)
+	})
+	for range 3 {
+		for i := range 20 {
+			require.Equal(t, i, read(t, c, fmt.Sprint("mine", i)))
+		}
+	}
+	require.Len(t, store.taken(), 20, "each is read once")
+}
