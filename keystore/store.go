@@ -193,4 +193,8 @@ type Backuper interface {
 	// and none by halves. Commits, of whatever process, go on meanwhile. What is at path already is never replaced, and
 	// without success nothing is left there. When it returns without error the file is complete, verified and durable.
 	Backup(ctx context.Context, path string) error
+
+	// DeadDrafts returns, by path, the files that backups and restores of the store have left half made because they were
+	// killed. The next Backup removes them.
+	DeadDrafts() ([]string, error)
 }

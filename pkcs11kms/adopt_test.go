@@ -93,7 +93,7 @@ func TestAdoptKeyOfCrypto11(t *testing.T) {
 	require.True(t, bytes.Equal(want, got), "another MAC than crypto11's")
 	require.Equal(t, 1, keyCount(t, c))
 
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "%+v", r.Checks)
 	require.Equal(t, StatusWarning, r.find("key", *m.KeyId)[0].Status)
 	require.Contains(t, r.find("key", *m.KeyId)[0].Text, "other mechanisms")
@@ -142,7 +142,7 @@ func TestAdoptSaysWhatIsWeaker(t *testing.T) {
 	c := openClient(t, cfg)
 	m, weak := adopt(t, c, AdoptOptions{Label: "loose", KeySpec: types.KeySpecHmac256})
 	require.Equal(t, []string{"not sensitive", "extractable", "not private", "usable with other mechanisms than the HMAC with SHA-256"}, weak)
-	require.Contains(t, Doctor(t.Context(), cfg).find("key", *m.KeyId)[0].Text, "not sensitive, extractable, not private")
+	require.Contains(t, examine(t.Context(), cfg).find("key", *m.KeyId)[0].Text, "not sensitive, extractable, not private")
 
 	_, err := c.region.token.ImportHMACKey(t.Context(), token.SHA512, []byte("imported"), "imported", bytes.Repeat([]byte{5}, maxAdoptedBytes))
 	require.NoError(t, err)
@@ -154,7 +154,7 @@ func TestAdoptSaysWhatIsWeaker(t *testing.T) {
 	require.NoError(t, err)
 	m, weak = adopt(t, c, AdoptOptions{Label: "like ours", KeySpec: types.KeySpecHmac384})
 	require.Empty(t, weak)
-	require.Equal(t, StatusOK, Doctor(t.Context(), cfg).find("key", *m.KeyId)[0].Status, "its label is its own affair")
+	require.Equal(t, StatusOK, examine(t.Context(), cfg).find("key", *m.KeyId)[0].Status, "its label is its own affair")
 }
 
 func TestAdoptRefusals(t *testing.T) {
@@ -297,7 +297,7 @@ func TestDeletionOfAdoptedKeys(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			require.Len(t, Doctor(t.Context(), cfg).Regions[0].Unknown, 1)
+			require.Len(t, examine(t.Context(), cfg).Regions[0].Unknown, 1)
 			adopt(t, c, AdoptOptions{ID: id, KeySpec: types.KeySpecHmac512})
 		})
 	}

@@ -2,15 +2,8 @@ package pkcs11kms
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 )
 
 // Backup writes one moment of the store to a new file, mode 0600, while this and other processes go on: every change that
@@ -22,41 +15,4 @@ func (b *Bridge) Backup(ctx context.Context, path string) error {
 		return &RefusedError{Problem: "this store does not write backups", Advice: "back it up by the means of its own server"}
 	}
 	return store.Backup(ctx, path)
-}
-
-// RestoreStateDir puts a backup in a state directory that has its config.yaml but no store. It never replaces one, nor
-// does it touch a token. It tells what it changed of the backup (see sqlite.Restore): keys that were half made are not
-// restored, and scheduled deletions are put off. Run Doctor afterwards, which compares the store with the token.
-func RestoreStateDir(ctx context.Context, dir, backup string) (done []string, err error) {
-	dir, err = filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := os.Lstat(filepath.Join(dir, configFile)); errors.Is(err, fs.ErrNotExist) {
-		what := "has no " + configFile
-		if _, err := os.Lstat(dir); err != nil {
-			what = "does not exist"
-		}
-		return nil, &SetupError{Problem: fmt.Sprintf("state directory %q %s, and restore puts only the store in its place", dir, what),
-			Advice: "make the directory with mode 0700, and put back what was backed up beside the store: config.yaml and,\n" +
-				"for a SoftHSM token, softhsm2.conf, pin and tokens"}
-	}
-	if err := checkStateDir(dir); err != nil {
-		return nil, err
-	}
-	if _, err := readStateConfig(filepath.Join(dir, configFile)); err != nil {
-		return nil, err
-	}
-	restored, err := sqlite.Restore(ctx, backup, filepath.Join(dir, storeFile))
-	if err != nil {
-		return nil, err
-	}
-	for _, ref := range restored.Dropped {
-		done = append(done, fmt.Sprintf("left the key %s out, which was half made or half deleted; its object, if there is one, is unknown now", ref.ID))
-	}
-	for _, ref := range restored.Postponed {
-		done = append(done, fmt.Sprintf("put the deletion of the key %s off by %d days: it may have been cancelled since the backup",
-			ref.ID, int(sqlite.RestoreGrace/(24*time.Hour))))
-	}
-	return done, nil
 }

@@ -16,27 +16,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/test/contest"
 )
 
-// openStateDir opens a state directory, of whose client the test may close what it opened before.
-func openStateDir(t *testing.T, dir string) (*Client, Config) {
+// openAgain opens a client that the test may close earlier than at its end.
+func openAgain(t *testing.T, cfg testConfig) *Client {
 	t.Helper()
-	cfg, err := LoadConfig(dir)
-	require.NoError(t, err)
-	cfg.Quotas.NoRates = true
-	c, err := New(t.Context(), cfg)
+	c, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) }) // closing twice does nothing
-	return c, cfg
+	return c
 }
 
-// loseStore takes the store of a directory away, as a disk that fails does.
-func loseStore(t *testing.T, dir string) {
+// loseStore takes a store away, as a disk that fails does.
+func loseStore(t *testing.T, path string) {
 	t.Helper()
-	for _, name := range []string{"kms.db", "kms.db-wal", "kms.db-shm"} {
-		if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
+	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+		if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
 			require.NoError(t, err)
 		}
 	}
@@ -61,8 +59,8 @@ func half(t *testing.T, c *Client) (record keystore.Key, finish func()) {
 
 // The token goes on after the backup. What the restored store does not know of is listed, and never touched.
 func TestRestoreAfterTheTokenWentOn(t *testing.T) {
-	dir, _ := initDir(t)
-	c, _ := openStateDir(t, dir)
+	cfg := newConfig(t)
+	c := openAgain(t, cfg)
 	kept, deleted := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
 	cancelled := mustCreate(t, c, types.KeySpecHmac256)
 	createAlias(t, c, "alias/kept", kept.KeyId)
@@ -81,15 +79,13 @@ func TestRestoreAfterTheTokenWentOn(t *testing.T) {
 	_, err = generate(t.Context(), c, ptr(unfinished.ID), []byte("m"))
 	require.NoError(t, err, "it is in use by now")
 	require.NoError(t, c.Close())
-	loseStore(t, dir)
+	loseStore(t, cfg.StorePath)
 
-	done, err := RestoreStateDir(t.Context(), dir, backup)
+	restored, err := sqlite.Restore(t.Context(), backup, cfg.StorePath)
 	require.NoError(t, err)
-	require.Equal(t, []string{
-		"left the key " + unknownID + " out, which was half made or half deleted; its object, if there is one, is unknown now",
-		"put the deletion of the key " + *cancelled.KeyId + " off by 7 days: it may have been cancelled since the backup",
-	}, done)
-	again, cfg := openStateDir(t, dir)
+	require.Equal(t, []keystore.Ref{unfinished.Ref()}, restored.Dropped)
+	require.Equal(t, []keystore.Ref{keystore.KeyRef(testRegion, testAccount, *cancelled.KeyId)}, restored.Postponed)
+	again := openAgain(t, cfg)
 	for range 3 {
 		finished, err := again.bridge.tidyOnce(t.Context())
 		require.NoError(t, err)
@@ -103,7 +99,7 @@ func TestRestoreAfterTheTokenWentOn(t *testing.T) {
 	requireAPIError(t, err, "KeyUnavailableException", *deleted.Arn+" is unavailable.")
 	require.False(t, describe(t, again, cancelled.KeyId).DeletionDate.Before(time.Now().Add(6*day)))
 
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	require.Equal(t, StatusError, r.find("key", *deleted.KeyId)[0].Status)
 	var unknown []string
 	for _, o := range r.Regions[0].Unknown {
@@ -119,9 +115,9 @@ func TestRestoreAfterTheTokenWentOn(t *testing.T) {
 // Keys are made, renamed, tagged and scheduled meanwhile. Every key that was acknowledged before a backup began is in it,
 // and it is a sound store of one moment.
 func TestBackupWhileServing(t *testing.T) {
-	dir, _ := initDir(t)
-	c, cfg := openStateDir(t, dir)
-	other, err := New(t.Context(), cfg)
+	cfg := newConfig(t)
+	c := openAgain(t, cfg)
+	other, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	var mu sync.Mutex // guards acknowledged
 	var acknowledged []string
@@ -160,11 +156,11 @@ func TestBackupWhileServing(t *testing.T) {
 	stop()
 	load.Wait()
 	require.NoError(t, errors.Join(c.Close(), other.Close()))
-	loseStore(t, dir)
+	loseStore(t, cfg.StorePath)
 
-	_, err = RestoreStateDir(t.Context(), dir, backup)
+	_, err = sqlite.Restore(t.Context(), backup, cfg.StorePath)
 	require.NoError(t, err)
-	again, cfg := openStateDir(t, dir)
+	again := openAgain(t, cfg)
 	for _, id := range before {
 		_, err := generate(t.Context(), again, ptr("alias/of-"+id), []byte("m"))
 		require.NoError(t, err)
@@ -173,47 +169,11 @@ func TestBackupWhileServing(t *testing.T) {
 	for _, id := range fought {
 		require.NotNil(t, describe(t, again, &id), "it was there before the backup")
 	}
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	for _, check := range r.Checks {
 		require.Equal(t, StatusOK, check.Status, "%+v", check)
 	}
 	require.GreaterOrEqual(t, len(r.Regions[0].Keys), len(before)+len(fought))
-}
-
-func TestRestoreStateDirRefusals(t *testing.T) {
-	dir, _ := initDir(t)
-	c, _ := openStateDir(t, dir)
-	mustCreate(t, c, types.KeySpecHmac256)
-	backup := filepath.Join(t.TempDir(), "kms.bak")
-	require.NoError(t, c.bridge.Backup(t.Context(), backup))
-	refused := func(dir, backup, text string) {
-		t.Helper()
-		_, err := RestoreStateDir(t.Context(), dir, backup)
-		require.ErrorContains(t, err, text)
-		var hinted interface{ Hint() string }
-		require.ErrorAs(t, err, &hinted)
-		require.NotEmpty(t, hinted.Hint())
-	}
-	refused(dir, backup, "file exists already")
-	require.NoError(t, c.Close())
-	refused(dir, backup, "file exists already")
-	require.NoError(t, os.Rename(filepath.Join(dir, "kms.db"), filepath.Join(dir, "old.db")))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "kms.db-wal"), nil, 0o600))
-	refused(dir, backup, "in the way")
-	require.NoError(t, os.Remove(filepath.Join(dir, "kms.db-wal")))
-
-	harmed := filepath.Join(t.TempDir(), "harmed.bak")
-	whole, err := os.ReadFile(backup)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(harmed, whole[:len(whole)-4096], 0o600))
-	refused(dir, harmed, "file is damaged")
-	require.NoFileExists(t, filepath.Join(dir, "kms.db"))
-	refused(filepath.Join(dir, "none"), backup, "does not exist")
-	bare := filepath.Join(t.TempDir(), "bare")
-	require.NoError(t, os.Mkdir(bare, 0o700))
-	refused(bare, backup, "has no config.yaml")
-	require.NoError(t, os.Chmod(dir, 0o755))
-	refused(dir, backup, "is open to other users")
 }
 
 func TestBackupNeedsAStoreThatCan(t *testing.T) {

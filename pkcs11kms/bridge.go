@@ -9,17 +9,16 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
-// Bridge owns what the Clients of one process share: the store, the tokens, the caches and the two goroutines that
+// Bridge is what the Clients of one process share: the store, and its own are the tokens, the caches and the two goroutines that
 // keep them honest (a poller that confirms the caches, a janitor that removes keys left half made by processes that
-// died), and one that writes when access keys were last used. Any number of processes may work on one store and its tokens at the same time. A Bridge is safe for
-// concurrent use.
+// died), and one that writes when access keys were last used. Any number of processes may work on one store and its tokens at
+// the same time. A Bridge is safe for concurrent use.
 type Bridge struct {
 	cfg     Config
 	log     *slog.Logger
@@ -50,26 +49,22 @@ type region struct {
 	objects sync.Map // *token.Key or *token.Pair by the key's CKA_ID in hexadecimal, see object
 }
 
-// Open opens the store and the token of every region, logs in, and starts the poller and the janitor. It fails as a
-// whole: errors that a person can mend have a method Hint() string. Close the Bridge in the end.
-func Open(ctx context.Context, cfg Config) (*Bridge, error) {
-	cfg, err := cfg.complete()
+// Open opens the token of every region, logs in, and starts the poller and the janitor. It fails as a whole: errors that a
+// person can mend have a method Hint() string. Close the Bridge in the end.
+func Open(ctx context.Context, given Config) (*Bridge, error) {
+	cfg, err := given.WithDefaults()
+	if err == nil && cfg.Store == nil {
+		err = errors.New("no store is given")
+	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
+		return nil, errors.Join(fmt.Errorf("reading the configuration: %w", err), given.closeStore())
 	}
 	b := &Bridge{cfg: cfg, log: cfg.Logger, store: cfg.Store, regions: map[string]*region{}, opened: cfg.Now(), settled: make(chan struct{})}
 	b.closed = sync.OnceValue(b.closeAll)
 	if b.standard, err = policy.ParseKeyPolicy(defaultPolicy(b.Root())); err != nil {
-		return nil, fmt.Errorf("reading the default key policy: %w", err)
+		return nil, errors.Join(fmt.Errorf("reading the default key policy: %w", err), b.Close())
 	}
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
-	if cfg.StorePath != "" {
-		store, err := sqlite.Open(ctx, cfg.StorePath, sqlite.Options{Logger: cfg.Logger})
-		if err != nil {
-			return nil, err
-		}
-		b.store = store
-	}
 	if err := checkHoldings(ctx, b.store, cfg); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -157,8 +152,8 @@ func tokenConfig(cfg Config, name, serial string) token.Config {
 	}
 }
 
-// Close ends the goroutines, lets calls that are under way finish within the call timeout, and closes tokens and
-// store. Closing twice does nothing more.
+// Close ends the goroutines, lets calls that are under way finish within the call timeout, and closes the tokens, and the
+// store if it is the Bridge's (Config.CloseStore). Closing twice does nothing more.
 func (b *Bridge) Close() error { return b.closed() }
 
 func (b *Bridge) closeAll() error {
@@ -171,8 +166,5 @@ func (b *Bridge) closeAll() error {
 	for _, r := range b.regions {
 		problems = append(problems, r.token.Close())
 	}
-	if b.cfg.StorePath != "" && b.store != nil {
-		problems = append(problems, b.store.Close())
-	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, b.cfg.closeStore())...)
 }

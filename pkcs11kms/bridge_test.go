@@ -14,7 +14,7 @@ func TestCloseEndsEveryGoroutine(t *testing.T) {
 	cfg := newConfig(t)
 	before := runtime.NumGoroutine()
 	for range 3 {
-		c, err := New(t.Context(), cfg)
+		c, err := newAt(t.Context(), cfg)
 		require.NoError(t, err)
 		key := mustCreate(t, c, types.KeySpecHmac256)
 		done := make(chan error, 8)
@@ -34,7 +34,7 @@ func TestCloseEndsEveryGoroutine(t *testing.T) {
 }
 
 func TestUseAfterClose(t *testing.T) {
-	c, err := New(t.Context(), newConfig(t))
+	c, err := newAt(t.Context(), newConfig(t))
 	require.NoError(t, err)
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	require.NoError(t, c.Health(t.Context()))

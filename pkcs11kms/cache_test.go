@@ -281,7 +281,7 @@ func TestFailingConfirmationIsLoggedOnce(t *testing.T) {
 	cfg.Logger = slog.New(log)
 	cfg.Store, cfg.StorePath = store, ""
 	require.NoError(t, c.Close()) // whose poller would look as well
-	c, err := New(t.Context(), cfg)
+	c, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	looks := func(n int64, answer error) {
 		var done atomic.Int64

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 // The defaults of the fields of Config that may be left empty.
@@ -19,8 +20,8 @@ const (
 	DefaultCallTimeout = 5 * time.Second
 )
 
-// Config says what a Bridge works with. Regions and one of Store and StorePath are required; every other field has a
-// default. Open copies what it needs and never changes the caller's struct.
+// Config says what a Bridge works with. Regions and Store are required; every other field has a default. Open copies what
+// it needs and never changes the caller's struct. Package statedir reads one from a state directory.
 type Config struct {
 	// AccountID is the owner of the keys, 12 digits. Default DefaultAccountID.
 	AccountID string
@@ -33,10 +34,10 @@ type Config struct {
 	// OnlyRegion opens the token of this region alone; the keys of the others are not there. It must be one of Regions. Default: all.
 	OnlyRegion string
 
-	// Store holds the metadata. The caller keeps it and closes it after the Bridge. Excludes StorePath.
+	// Store holds the metadata. It is the caller's, who closes it after the Bridge, unless CloseStore is set.
 	Store keystore.Store
-	// StorePath names an SQLite store made by Init or sqlite.Create. The Bridge opens and closes it.
-	StorePath string
+	// CloseStore hands Store over: the Bridge closes it when it is closed itself, and Open when it fails.
+	CloseStore bool
 
 	// MaxSessions bounds the sessions that are open with each token. Default DefaultMaxSessions, or what the token
 	// allows when that is less.
@@ -79,8 +80,9 @@ var (
 	regionPattern    = regexp.MustCompile(`^([a-z]+-){2,3}[0-9]+$`)
 )
 
-// complete returns a copy with the defaults filled in, or the first thing that is wrong.
-func (cfg Config) complete() (Config, error) {
+// WithDefaults returns a copy with the defaults filled in, or the first thing that is wrong. It does not look at Store, which
+// Open alone needs.
+func (cfg Config) WithDefaults() (Config, error) {
 	setDefault(&cfg.AccountID, DefaultAccountID)
 	setDefault(&cfg.Partition, DefaultPartition)
 	setDefault(&cfg.MaxSessions, DefaultMaxSessions)
@@ -119,10 +121,6 @@ func (cfg Config) check() error {
 		return fmt.Errorf("the call timeout %v is too short", cfg.CallTimeout)
 	case len(cfg.Regions) == 0:
 		return fmt.Errorf("no region is configured")
-	case cfg.Store != nil && cfg.StorePath != "":
-		return fmt.Errorf("both a store and the path of one are given")
-	case cfg.Store == nil && cfg.StorePath == "":
-		return fmt.Errorf("no store is given")
 	}
 	for name, region := range cfg.Regions {
 		if !regionPattern.MatchString(name) {
@@ -141,9 +139,27 @@ func (cfg Config) check() error {
 	return nil
 }
 
+// closeStore closes the store if it was handed over.
+func (cfg Config) closeStore() error {
+	if cfg.Store == nil || !cfg.CloseStore {
+		return nil
+	}
+	return cfg.Store.Close()
+}
+
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
 		*field = value
 	}
+}
+
+// ReadPIN returns the user PIN: from the function PIN, or from the file that the URI's pin-source names. Whoever asks
+// must not keep it.
+func (r Region) ReadPIN(ctx context.Context) (string, error) {
+	u, err := token.ParseURI(r.Token)
+	if err != nil {
+		return "", err
+	}
+	return token.ReadPIN(ctx, u, r.PIN)
 }

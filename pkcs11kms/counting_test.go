@@ -65,7 +65,7 @@ func (s *countingStore) Lookup(ctx context.Context, index keystore.Index, value 
 }
 
 // counting returns a configuration of a token and of a store that counts.
-func counting(t *testing.T) (Config, *countingStore) {
+func counting(t *testing.T) (testConfig, *countingStore) {
 	cfg := newConfig(t)
 	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
 	require.NoError(t, err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -212,13 +213,13 @@ func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *keySpec, recor
 	if err != nil {
 		return nil, err
 	}
-	crashAt("record-written")
+	crash.At("record-written")
 	object, public, err := spec.generate(ctx, r.token, record)
 	if err != nil {
 		b.undoCreate(ctx, record, version, err)
 		return nil, err
 	}
-	crashAt("object-made")
+	crash.At("object-made")
 	made := record
 	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", public
 	enabled, err := b.cache.Commit(ctx, w.and(made.Put(version))...)
@@ -226,7 +227,7 @@ func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *keySpec, recor
 		b.undoCreate(ctx, record, version, err)
 		return nil, err
 	}
-	crashAt("flipped")
+	crash.At("flipped")
 	r.objects.Store(record.CKAID.String(), object)
 	return b.decodeKey(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
@@ -136,7 +137,7 @@ func (b *Bridge) destroyKey(ctx context.Context, record keystore.Key, version ui
 	}
 	record.State, record.Instance, record.Aliases = keystore.Deleting, b.store.Instance(), 0
 	record.DeletionDate = time.Time{}
-	crashAt("deleting-begins")
+	crash.At("deleting-begins")
 	changes := []keystore.Change{record.Put(version)}
 	for _, alias := range aliases {
 		changes = append(changes, keystore.Change{Op: keystore.Delete, Ref: alias.Ref, Expect: alias.Version})
@@ -145,7 +146,7 @@ func (b *Bridge) destroyKey(ctx context.Context, record keystore.Key, version ui
 	if err != nil {
 		return ignoreConflict(err)
 	}
-	crashAt("deleting-written")
+	crash.At("deleting-written")
 	b.log.Warn("destroying a key whose deletion date has come", "key", record.ID, "cka_id", record.CKAID.String())
 	_, err = b.finish(ctx, record, version)
 	return err

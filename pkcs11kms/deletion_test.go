@@ -62,7 +62,7 @@ func TestScheduleAndCancel(t *testing.T) {
 }
 
 // due makes a client whose clock is set, with a key whose date has come and one whose date has not.
-func due(t *testing.T) (c *Client, clk *clock, cfg Config, gone, kept *types.KeyMetadata) {
+func due(t *testing.T) (c *Client, clk *clock, cfg testConfig, gone, kept *types.KeyMetadata) {
 	cfg = newConfig(t)
 	clk = newClock()
 	cfg.Now = clk.Now
@@ -90,7 +90,7 @@ func TestDeletionDestroysJustTheKey(t *testing.T) {
 	require.NoError(t, toggle(t.Context(), c, kept.KeyId, true))
 	_, err = generate(t.Context(), c, kept.KeyId, []byte("m"))
 	require.NoError(t, err)
-	require.True(t, Doctor(t.Context(), cfg).OK())
+	require.True(t, examine(t.Context(), cfg).OK())
 }
 
 // Nothing is destroyed in the first ten minutes, however wrong the clock, and never by programs that do one thing.

@@ -1,9 +1,9 @@
 // Package pkcs11kms is the AWS KMS API for HMAC keys and signing keys on your own PKCS#11 token, in process.
 //
-// Make a state directory once, by the command line (pkcs11kms init) or by Init. Then:
+// Make a state directory once, by the command line (pkcs11kms init) or by statedir.Init. Then:
 //
-//	cfg, err := pkcs11kms.LoadConfig("/var/lib/pkcs11kms")
-//	client, err := pkcs11kms.New(ctx, cfg)
+//	cfg, err := statedir.Load("/var/lib/pkcs11kms")
+//	client, err := statedir.New(ctx, cfg)
 //	defer client.Close()
 //	made, err := client.CreateKey(ctx, &kms.CreateKeyInput{
 //		KeySpec:  types.KeySpecHmac256,
@@ -16,7 +16,8 @@
 //	})
 //
 // A Client has the methods of the AWS SDK's *kms.Client with the SDK's own inputs, outputs and errors, so code written
-// for an interface cut from *kms.Client works with either. Where the answers differ, DIVERGENCES.md beside this file
+// for an interface cut from *kms.Client works with either. Without a state directory, Open and New take a Config with a store
+// of package keystore and the URIs of tokens. Where the answers differ, DIVERGENCES.md beside this file
 // says how and why.
 //
 // # Concepts
@@ -24,10 +25,11 @@
 // The key material is generated and used inside the token and never leaves it. What the Bridge keeps in its store
 // (package keystore) is metadata: the key id, the spec, the state, and the CKA_ID by which the token knows the object.
 //
-// A Bridge owns store, tokens and caches; a Client is a cheap handle on it for one region and one Caller. The Client
-// that New returns acts as the root of the configured account. A Client from Bridge.Client acts for nobody and is
-// refused everything until As gives it a Caller: Root, or what Bridge.Caller returns for a user or role. Every operation
-// is decided by the policy of the key and by those of the caller (package policy).
+// A Bridge owns tokens and caches, and the store if that was handed over (Config.CloseStore); a Client is a cheap handle
+// on it for one region and one Caller. The Client that New returns acts as the root of the configured account. A Client
+// from Bridge.Client acts for nobody and is refused everything until As gives it a Caller: Root, or what Bridge.Caller
+// returns for a user or role. Every operation is decided by the policy of the key and by those of the caller (package
+// policy).
 //
 // Any number of processes may share one store and its tokens. A key that one of them disables is refused by the
 // others within a second: what a process has cached counts only as long as it was confirmed against the store in the

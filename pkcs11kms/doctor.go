@@ -12,7 +12,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -82,7 +81,7 @@ func (r *Report) OK() bool {
 	return !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Status == StatusError })
 }
 
-// doctor collects a Report.
+// doctor collects a Report. Without a store, since it could not be opened, the tokens are still looked at.
 type doctor struct {
 	cfg    Config
 	store  keystore.Store
@@ -107,54 +106,50 @@ func (d *doctor) fail(area, subject string, err error) {
 	d.advise(area, subject, StatusError, err.Error(), hint)
 }
 
+// OpenStore opens the store for an examination, which closes it afterwards. statedir.Config has one.
+type OpenStore func(context.Context) (keystore.Store, error)
+
 // Doctor examines store, tokens and keys. It changes nothing but what a log-in leaves in a token, and a record of the store
 // that is there to be written. It never fails: what is wrong stands in the report. It reads the whole store, asks the token
-// for every object, and makes a MAC or a signature with every key.
-func Doctor(ctx context.Context, cfg Config) *Report {
+// for every object, and makes a MAC or a signature with every key. The store is the one that open opens, not cfg.Store; the
+// report calls it by its name, such as the path of its file.
+func Doctor(ctx context.Context, cfg Config, name string, open OpenStore) *Report {
 	d := &doctor{}
 	d.report.Regions = []RegionReport{}
 	var err error
-	if d.cfg, err = cfg.complete(); err != nil {
+	if d.cfg, err = cfg.WithDefaults(); err != nil {
 		d.fail("config", "configuration", err)
 		return &d.report
 	}
-	closeStore := d.examineStore(ctx)
-	defer closeStore()
+	store, err := open(ctx)
+	if err != nil {
+		d.fail("store", name, err)
+	} else {
+		defer func() { _ = store.Close() }() // what was written is durable already
+		d.store = store
+		d.examineStore(ctx, name)
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Regions)) {
 		d.examineRegion(ctx, name)
 	}
 	return &d.report
 }
 
-// examineStore opens the store and reads all of it. Without a store the tokens are still looked at.
-func (d *doctor) examineStore(ctx context.Context) (done func()) {
-	done = func() {}
-	subject := "store"
-	d.store = d.cfg.Store
-	if d.cfg.StorePath != "" {
-		subject = d.cfg.StorePath
-		store, err := sqlite.Open(ctx, d.cfg.StorePath, sqlite.Options{Logger: d.cfg.Logger})
-		if err != nil {
-			d.fail("store", subject, err)
-			return done
-		}
-		d.store = store
-		done = func() { _ = store.Close() } // what was written is durable already
-	}
+// examineStore reads all of the store.
+func (d *doctor) examineStore(ctx context.Context, name string) {
 	if err := d.store.Verify(ctx); err != nil {
-		d.fail("store", subject, err)
-		return done
+		d.fail("store", name, err)
+		return
 	}
-	d.add("store", subject, StatusOK, "every record and index entry is sound")
+	d.add("store", name, StatusOK, "every record and index entry is sound")
 	if err := records.TryWrite(ctx, d.store); err != nil {
-		d.fail("store", subject, fmt.Errorf("nothing can be changed: %w", err))
+		d.fail("store", name, fmt.Errorf("nothing can be changed: %w", err))
 	} else {
-		d.add("store", subject, StatusOK, "takes changes")
+		d.add("store", name, StatusOK, "takes changes")
 	}
-	d.examineLeftovers()
+	d.examineLeftovers(name)
 	d.examineHoldings(ctx)
 	d.examineConsistency(ctx)
-	return done
 }
 
 func (d *doctor) examineRegion(ctx context.Context, name string) {

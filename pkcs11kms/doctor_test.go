@@ -28,7 +28,7 @@ func TestDoctorOnAHealthyBridge(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
 	key := mustCreate(t, c, types.KeySpecHmac256)
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "%+v", r.Checks)
 	require.Len(t, r.Regions, 1)
 	region := r.Regions[0]
@@ -53,13 +53,13 @@ func TestDoctorFinds(t *testing.T) {
 	foreign := bytes.Repeat([]byte{0xab}, 16)
 	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, foreign, "somebody else's")
 	require.NoError(t, err)
-	for _, k := range Doctor(t.Context(), cfg).Regions[0].Keys {
+	for _, k := range examine(t.Context(), cfg).Regions[0].Keys {
 		if k.KeyID == *lost.KeyId {
 			require.NoError(t, c.region.token.DestroyKey(t.Context(), unhex(t, k.CKAID), k.KeyID))
 		}
 	}
 
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	require.False(t, r.OK())
 	require.Equal(t, StatusError, r.find("key", *lost.KeyId)[0].Status)
 	require.Contains(t, r.find("key", *lost.KeyId)[0].Text, "no object in the token")
@@ -94,7 +94,7 @@ func TestDoctorWithoutATokenOrAStore(t *testing.T) {
 	tok := softhsm.NewToken(t)
 	noToken := cfg
 	noToken.Regions = map[string]Region{testRegion: {Token: strings.Replace(tok.URI(tok.PINFile), "token=", "token=x", 1)}}
-	r := Doctor(t.Context(), noToken)
+	r := examine(t.Context(), noToken)
 	require.False(t, r.OK())
 	require.Equal(t, StatusOK, r.find("store", cfg.StorePath)[0].Status)
 	require.Equal(t, StatusError, r.find("token", testRegion)[0].Status)
@@ -102,11 +102,11 @@ func TestDoctorWithoutATokenOrAStore(t *testing.T) {
 
 	noStore := cfg
 	noStore.StorePath += ".missing"
-	r = Doctor(t.Context(), noStore)
+	r = examine(t.Context(), noStore)
 	require.Equal(t, StatusError, r.find("store", noStore.StorePath)[0].Status)
 	require.Equal(t, StatusOK, r.find("token", testRegion)[0].Status)
 
-	r = Doctor(t.Context(), Config{})
+	r = examine(t.Context(), testConfig{})
 	require.Equal(t, "config", r.Checks[0].Area)
 }
 
@@ -118,7 +118,7 @@ func TestDoctorReadsKeyPolicies(t *testing.T) {
 	role := as(t, c, name)
 	dangling, unreadable := mustCreate(t, c, "HMAC_256"), mustCreate(t, c, "HMAC_256")
 	putPolicy(t, c, dangling.KeyId, keyPolicy(grant("Allow", role.caller.arn, "kms:GenerateMac")))
-	require.Len(t, Doctor(t.Context(), cfg).find("key", *dangling.KeyId), 1)
+	require.Len(t, examine(t.Context(), cfg).find("key", *dangling.KeyId), 1)
 	require.NoError(t, c.bridge.DeletePrincipal(t.Context(), name))
 
 	k, err := c.bridge.key(t.Context(), keystore.KeyRef(testRegion, testAccount, *unreadable.KeyId), true)
@@ -128,7 +128,7 @@ func TestDoctorReadsKeyPolicies(t *testing.T) {
 	_, err = c.bridge.cache.Commit(t.Context(), record.Put(k.version))
 	require.NoError(t, err)
 
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	require.Equal(t, StatusWarning, r.find("key", *dangling.KeyId)[1].Status)
 	require.Contains(t, r.find("key", *dangling.KeyId)[1].Text, role.caller.id)
 	require.Equal(t, StatusError, r.find("key", *unreadable.KeyId)[1].Status)

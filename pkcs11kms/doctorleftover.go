@@ -3,17 +3,18 @@ package pkcs11kms
 import (
 	"fmt"
 
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/keystore"
 )
 
 // examineLeftovers names what backups and restores have left half made that were killed.
-func (d *doctor) examineLeftovers() {
-	if d.cfg.StorePath == "" {
+func (d *doctor) examineLeftovers(name string) {
+	store, ok := d.store.(keystore.Backuper)
+	if !ok {
 		return
 	}
-	files, err := sqlite.DeadDrafts(d.cfg.StorePath)
+	files, err := store.DeadDrafts()
 	if err != nil {
-		d.fail("store", d.cfg.StorePath, fmt.Errorf("looking for what killed backups have left: %w", err))
+		d.fail("store", name, fmt.Errorf("looking for what killed backups have left: %w", err))
 	}
 	for _, file := range files {
 		d.advise("store", file, StatusWarning, "was left half made by a backup or restore that was killed",

@@ -97,7 +97,7 @@ func TestEd25519Refusals(t *testing.T) {
 
 // TestDoctorTellsOfEd25519ph: which of the two algorithms the token can do.
 func TestDoctorTellsOfEd25519ph(t *testing.T) {
-	found := Doctor(t.Context(), newConfig(t)).find("token", "us-west-2")
+	found := examine(t.Context(), newConfig(t)).find("token", "us-west-2")
 	text := ""
 	for _, check := range found {
 		require.Equal(t, StatusOK, check.Status, check.Text)

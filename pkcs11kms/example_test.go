@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -39,7 +40,7 @@ func sign(ctx context.Context, client macs, keyID, message string) error {
 
 func Example() {
 	ctx := context.Background()
-	// A token for the example. In production the URI names your HSM, and Init ran once.
+	// A token and a store for the example. In production the URI names your HSM; package statedir has a directory for the rest.
 	cfg, remove, found := exampleState(ctx)
 	defer remove()
 	if !found {
@@ -115,7 +116,7 @@ func ExampleClient_As() {
 	// may list keys: false
 }
 
-// exampleState makes a token and a state directory that remove ends. found tells whether there is a SoftHSM for it.
+// exampleState makes a token and a store that remove ends. found tells whether there is a SoftHSM for it.
 func exampleState(ctx context.Context) (cfg pkcs11kms.Config, remove func(), found bool) {
 	parent, err := os.MkdirTemp("", "pkcs11kms-example-*")
 	if err != nil {
@@ -129,7 +130,7 @@ func exampleState(ctx context.Context) (cfg pkcs11kms.Config, remove func(), fou
 	return cfg, func() { os.RemoveAll(parent) }, !missing
 }
 
-// exampleConfig makes a SoftHSM token and a state directory for it.
+// exampleConfig makes a SoftHSM token and a store, which the Bridge closes.
 func exampleConfig(ctx context.Context, parent string) (pkcs11kms.Config, error) {
 	conf, err := softhsm.Setup(filepath.Join(parent, "softhsm"))
 	if err != nil {
@@ -143,9 +144,13 @@ func exampleConfig(ctx context.Context, parent string) (pkcs11kms.Config, error)
 	if err := os.WriteFile(pinFile, []byte(pin), 0o600); err != nil {
 		return pkcs11kms.Config{}, err
 	}
-	dir := filepath.Join(parent, "state")
-	if err := pkcs11kms.Init(ctx, pkcs11kms.InitOptions{Dir: dir, Token: tok.URI(pinFile)}); err != nil {
+	path := filepath.Join(parent, "kms.db")
+	if err := sqlite.Create(path); err != nil {
 		return pkcs11kms.Config{}, err
 	}
-	return pkcs11kms.LoadConfig(dir)
+	store, err := sqlite.Open(ctx, path, sqlite.Options{})
+	return pkcs11kms.Config{
+		Regions: map[string]pkcs11kms.Region{"us-east-1": {Token: tok.URI(pinFile)}},
+		Store:   store, CloseStore: true,
+	}, err
 }

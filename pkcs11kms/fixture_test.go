@@ -1,6 +1,7 @@
 package pkcs11kms
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -26,23 +28,75 @@ const (
 )
 
 // newConfig makes a token and an empty store for one test.
-func newConfig(t testing.TB) Config {
+func newConfig(t testing.TB) testConfig {
 	cfg, _ := newConfigAndToken(t)
 	return cfg
 }
 
-func newConfigAndToken(t testing.TB) (Config, softhsm.TestToken) {
+func newConfigAndToken(t testing.TB) (testConfig, softhsm.TestToken) {
 	tok := softhsm.NewToken(t)
 	path := filepath.Join(t.TempDir(), "kms.db")
 	require.NoError(t, sqlite.Create(path))
-	return Config{
+	return testConfig{StorePath: path, Config: Config{
 		AccountID:     testAccount,
 		DefaultRegion: testRegion,
 		Regions:       map[string]Region{testRegion: {Token: tok.URI(tok.PINFile)}},
-		StorePath:     path,
 		Quotas:        Quotas{NoRates: true},
 		Logger:        slog.New(slog.NewTextHandler(logTo{t}, nil)),
-	}, tok
+	}}, tok
+}
+
+// testConfig is a Config whose Bridges open the store anew, as those of several processes do. Where Store is set, all work on
+// that one, and the test closes it.
+type testConfig struct {
+	Config
+	StorePath string
+}
+
+// withStore returns the Config of one Bridge.
+func (c testConfig) withStore(ctx context.Context) (ready Config, err error) {
+	ready = c.Config
+	if ready.Store == nil {
+		ready.CloseStore = true
+		ready.Store, err = sqlite.Open(ctx, c.StorePath, sqlite.Options{Logger: c.Logger})
+	}
+	return ready, err
+}
+
+func openAt(ctx context.Context, cfg testConfig) (*Bridge, error) {
+	ready, err := cfg.withStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, ready)
+}
+
+func newAt(ctx context.Context, cfg testConfig) (*Client, error) {
+	ready, err := cfg.withStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return New(ctx, ready)
+}
+
+// openStore is an OpenStore. The store of the test survives its Close.
+func (c testConfig) openStore(ctx context.Context) (keystore.Store, error) {
+	if c.Store != nil {
+		return unclosed{c.Store}, nil
+	}
+	return sqlite.Open(ctx, c.StorePath, sqlite.Options{Logger: c.Logger})
+}
+
+type unclosed struct{ keystore.Store }
+
+func (unclosed) Close() error { return nil }
+
+func examine(ctx context.Context, cfg testConfig) *Report {
+	return Doctor(ctx, cfg.Config, cmp.Or(cfg.StorePath, "store"), cfg.openStore)
+}
+
+func retire(ctx context.Context, cfg testConfig, region string, agree func(RetiredRegion) (bool, error)) error {
+	return RetireRegion(ctx, cfg.Config, cfg.openStore, region, agree)
 }
 
 // logTo shows a log only where the test fails.
@@ -54,8 +108,8 @@ func (l logTo) Write(p []byte) (int, error) {
 }
 
 // openClient opens a client that is closed at the end of the test, and sees to it that no session is left in use.
-func openClient(t testing.TB, cfg Config) *Client {
-	c, err := New(t.Context(), cfg)
+func openClient(t testing.TB, cfg testConfig) *Client {
+	c, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	<-c.bridge.settled // tests set the clock, which no first pass may see half-way
 	t.Cleanup(func() {

@@ -146,7 +146,7 @@ func trySign(ctx context.Context, c *Client, keyID *string) ([]byte, error) {
 // An object that is cut off anywhere makes its key unavailable, never a wrong MAC and never an error of ours.
 func TestADamagedObjectIsAnUnavailableKey(t *testing.T) {
 	cfg, tok := newConfigAndToken(t)
-	c, err := New(t.Context(), cfg)
+	c, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	keys := map[types.KeySpec]*types.KeyMetadata{}
 	wholes := map[types.KeySpec][]byte{}
@@ -171,7 +171,7 @@ func TestADamagedObjectIsAnUnavailableKey(t *testing.T) {
 	for spec, whole := range wholes {
 		for size := 0; size < len(whole); size += 1 + len(whole)/24 {
 			require.NoError(t, os.WriteFile(files[spec], whole[:size], 0o600))
-			c, err := New(t.Context(), cfg)
+			c, err := newAt(t.Context(), cfg)
 			require.NoError(t, err)
 			key := keys[spec]
 			var got []byte
@@ -251,11 +251,11 @@ func TestABusyStoreIsThrottled(t *testing.T) {
 // Doctor does what requests do: it writes, and uses every key.
 func TestDoctorTriesWhatRequestsDo(t *testing.T) {
 	cfg := newConfig(t)
-	c, err := New(t.Context(), cfg)
+	c, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	require.NoError(t, c.Close())
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), r.Checks)
 	require.Contains(t, r.find("store", cfg.StorePath)[1].Text, "takes changes")
 
@@ -270,13 +270,13 @@ func TestDoctorTriesWhatRequestsDo(t *testing.T) {
 	record.Spec = "HMAC_512"
 	_, err = store.Commit(t.Context(), record.Put(rec.Version))
 	require.NoError(t, err)
-	checks := Doctor(t.Context(), cfg).find("key", *key.KeyId)
+	checks := examine(t.Context(), cfg).find("key", *key.KeyId)
 	require.Contains(t, checks[len(checks)-1].Text, "makes no MAC: C_SignInit")
 
 	broken := &faultyStore{Store: store}
 	broken.hook(func([]keystore.Change) error { return keystore.ErrFull }, nil)
 	cfg.StorePath, cfg.Store = "", broken
-	checks = Doctor(t.Context(), cfg).find("store", "store")
+	checks = examine(t.Context(), cfg).find("store", "store")
 	require.Equal(t, StatusError, checks[1].Status)
 	require.Contains(t, checks[1].Text, "nothing can be changed: store has no room")
 }

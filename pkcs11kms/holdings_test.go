@@ -25,14 +25,12 @@ func openedStore(t *testing.T, path string) keystore.Store {
 const otherRegion = "eu-west-1"
 
 // twoRegions is the configuration of a store that has a key in each of two regions.
-func twoRegions(t *testing.T) (cfg Config, keyID map[string]string) {
+func twoRegions(t *testing.T) (cfg testConfig, keyID map[string]string) {
 	t.Helper()
-	dir, _ := initDir(t)
-	cfg, err := LoadConfig(dir)
-	require.NoError(t, err)
+	cfg = newConfig(t)
 	other := softhsm.NewToken(t)
 	cfg.Regions[otherRegion] = Region{Token: other.URI(other.PINFile)}
-	b, err := Open(t.Context(), cfg)
+	b, err := openAt(t.Context(), cfg)
 	require.NoError(t, err)
 	keyID = map[string]string{}
 	for name := range cfg.Regions {
@@ -45,7 +43,7 @@ func twoRegions(t *testing.T) (cfg Config, keyID map[string]string) {
 }
 
 // untouched makes every token of a configuration one that cannot be opened: an error about it would tell that it was touched.
-func untouched(cfg Config, edit func(*Config)) Config {
+func untouched(cfg testConfig, edit func(*testConfig)) testConfig {
 	regions := map[string]Region{}
 	for name := range cfg.Regions {
 		regions[name] = Region{Token: "pkcs11:token=none?module-path=/nonexistent.so"}
@@ -58,25 +56,25 @@ func untouched(cfg Config, edit func(*Config)) Config {
 // TestConfigurationThatHidesWhatTheStoreHolds: opening refuses before any token is touched, and names both sides; doctor says the same.
 func TestConfigurationThatHidesWhatTheStoreHolds(t *testing.T) {
 	cfg, _ := twoRegions(t)
-	without := func(name string) func(*Config) {
-		return func(c *Config) { delete(c.Regions, name) }
+	without := func(name string) func(*testConfig) {
+		return func(c *testConfig) { delete(c.Regions, name) }
 	}
 	for name, c := range map[string]struct {
-		edit        func(*Config)
+		edit        func(*testConfig)
 		says, hints []string
 	}{
-		"account": {func(c *Config) { c.AccountID = "999999999999" },
+		"account": {func(c *testConfig) { c.AccountID = "999999999999" },
 			[]string{"keys of the account " + testAccount + " in " + testRegion, "in " + otherRegion, "the account 999999999999 with " + otherRegion + ", " + testRegion},
 			[]string{"config.yaml"}},
 		"region removed": {without(otherRegion), []string{"keys of the account " + testAccount + " in " + otherRegion + ", and", "with " + testRegion},
 			[]string{"pkcs11kms doctor --retire-region " + otherRegion}},
-		"region renamed": {func(c *Config) {
+		"region renamed": {func(c *testConfig) {
 			c.Regions["ap-south-1"] = c.Regions[otherRegion]
 			delete(c.Regions, otherRegion)
 		}, []string{"in " + otherRegion, "with ap-south-1, " + testRegion}, []string{"--retire-region " + otherRegion}},
 	} {
 		changed := untouched(cfg, c.edit)
-		_, err := Open(t.Context(), changed)
+		_, err := openAt(t.Context(), changed)
 		var setup *SetupError
 		require.ErrorAs(t, err, &setup, name)
 		for _, text := range c.says {
@@ -88,7 +86,7 @@ func TestConfigurationThatHidesWhatTheStoreHolds(t *testing.T) {
 		require.NotContains(t, err.Error(), "nonexistent", "a token was touched")
 
 		var found []Check
-		for _, check := range Doctor(t.Context(), changed).Checks {
+		for _, check := range examine(t.Context(), changed).Checks {
 			if check.Area == "store" && check.Status == StatusError {
 				found = append(found, check)
 			}
@@ -97,7 +95,7 @@ func TestConfigurationThatHidesWhatTheStoreHolds(t *testing.T) {
 		require.Equal(t, err.Error(), found[0].Text, name)
 		require.Equal(t, setup.Hint(), found[0].Hint, name)
 	}
-	b, err := Open(t.Context(), cfg)
+	b, err := openAt(t.Context(), cfg)
 	require.NoError(t, err)
 	require.NoError(t, b.Close())
 }
@@ -114,14 +112,12 @@ func TestAccountOfUsersAndAccessKeys(t *testing.T) {
 			require.NoError(t, err)
 		},
 	} {
-		dir, _ := initDir(t)
-		cfg, err := LoadConfig(dir)
-		require.NoError(t, err)
-		b, err := Open(t.Context(), cfg)
+		cfg := newConfig(t)
+		b, err := openAt(t.Context(), cfg)
 		require.NoError(t, err)
 		make(t, b)
 		require.NoError(t, b.Close())
-		_, err = Open(t.Context(), untouched(cfg, func(c *Config) { c.AccountID = "999999999999" }))
+		_, err = openAt(t.Context(), untouched(cfg, func(c *testConfig) { c.AccountID = "999999999999" }))
 		require.ErrorContains(t, err, "the store holds users or access keys of the account "+testAccount, name)
 	}
 }
@@ -134,7 +130,7 @@ func TestRetiredRegion(t *testing.T) {
 	yes := func(RetiredRegion) (bool, error) { return true, nil }
 	var refused *RefusedError
 	for name, c := range map[string]struct {
-		cfg    Config
+		cfg    testConfig
 		region string
 		agree  func(RetiredRegion) (bool, error)
 		text   string
@@ -143,24 +139,24 @@ func TestRetiredRegion(t *testing.T) {
 		"unknown":    {one, "ap-south-1", yes, "has no region"},
 		"not agreed": {one, otherRegion, func(RetiredRegion) (bool, error) { return false, nil }, "is left as it is"},
 	} {
-		err := RetireRegion(t.Context(), c.cfg, c.region, c.agree)
+		err := retire(t.Context(), c.cfg, c.region, c.agree)
 		require.ErrorAs(t, err, &refused, name)
 		require.ErrorContains(t, err, c.text, name)
 	}
-	_, err := Open(t.Context(), one)
+	_, err := openAt(t.Context(), one)
 	require.ErrorContains(t, err, otherRegion, "nothing was retired yet")
 
-	require.NoError(t, RetireRegion(t.Context(), untouched(one, func(*Config) {}), otherRegion, func(r RetiredRegion) (bool, error) {
+	require.NoError(t, retire(t.Context(), untouched(one, func(*testConfig) {}), otherRegion, func(r RetiredRegion) (bool, error) {
 		require.Equal(t, otherRegion, r.Name)
 		require.Equal(t, 1, r.Keys)
 		require.NotEmpty(t, r.Serial)
 		return true, nil
 	}))
-	require.ErrorContains(t, RetireRegion(t.Context(), one, otherRegion, yes), "was retired on")
+	require.ErrorContains(t, retire(t.Context(), one, otherRegion, yes), "was retired on")
 	_, err = openClient(t, one).GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: aws.String(keyID[testRegion]),
 		MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte("message")})
 	require.NoError(t, err)
-	report := Doctor(t.Context(), one)
+	report := examine(t.Context(), one)
 	require.True(t, report.OK(), "%+v", report.Checks)
 	text := ""
 	for _, check := range report.Checks {
@@ -170,7 +166,7 @@ func TestRetiredRegion(t *testing.T) {
 	require.Contains(t, text, "1 key is set aside")
 
 	// The token is there after all.
-	b, err := Open(t.Context(), cfg)
+	b, err := openAt(t.Context(), cfg)
 	require.NoError(t, err)
 	c, err := b.Client(otherRegion)
 	require.NoError(t, err)
@@ -178,7 +174,7 @@ func TestRetiredRegion(t *testing.T) {
 		MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte("message")})
 	require.NoError(t, err)
 	require.NoError(t, b.Close())
-	_, err = Open(t.Context(), one)
+	_, err = openAt(t.Context(), one)
 	require.ErrorContains(t, err, otherRegion, "it is in use again, and may not be missing")
 }
 
@@ -204,9 +200,9 @@ func TestDoctorReadsTheWholeStore(t *testing.T) {
 		require.NoError(t, err)
 	}
 	delete(cfg.Regions, otherRegion)
-	require.NoError(t, RetireRegion(t.Context(), cfg, otherRegion, func(RetiredRegion) (bool, error) { return true, nil }))
+	require.NoError(t, retire(t.Context(), cfg, otherRegion, func(RetiredRegion) (bool, error) { return true, nil }))
 	text := ""
-	for _, check := range Doctor(t.Context(), cfg).Checks {
+	for _, check := range examine(t.Context(), cfg).Checks {
 		text += check.Subject + ": " + check.Text + "\n"
 	}
 	require.Contains(t, text, otherRegion+": account "+testAccount+" has 1 keys, but their counter says 7")
@@ -222,7 +218,8 @@ func TestTwoFirstStarts(t *testing.T) {
 			if same {
 				theirs = mine
 			}
-			cfg := Config{AccountID: testAccount, StorePath: filepath.Join(t.TempDir(), "kms.db"), Regions: map[string]Region{testRegion: {Token: theirs.URI(theirs.PINFile)}}}
+			cfg := testConfig{StorePath: filepath.Join(t.TempDir(), "kms.db"),
+				Config: Config{AccountID: testAccount, Regions: map[string]Region{testRegion: {Token: theirs.URI(theirs.PINFile)}}}}
 			require.NoError(t, sqlite.Create(cfg.StorePath))
 			store := &faultyStore{Store: openedStore(t, cfg.StorePath)}
 			raced := false
@@ -231,7 +228,7 @@ func TestTwoFirstStarts(t *testing.T) {
 					return nil
 				}
 				raced = true // and now the other one is first
-				b, err := Open(t.Context(), cfg)
+				b, err := openAt(t.Context(), cfg)
 				if err != nil {
 					return err
 				}
@@ -240,7 +237,7 @@ func TestTwoFirstStarts(t *testing.T) {
 			slower := cfg
 			slower.StorePath, slower.Store = "", store
 			slower.Regions = map[string]Region{testRegion: {Token: mine.URI(mine.PINFile)}}
-			b, err := Open(t.Context(), slower)
+			b, err := openAt(t.Context(), slower)
 			require.True(t, raced)
 			if !same {
 				require.ErrorContains(t, err, "was bound to the token with the serial "+theirs.Serial+" meanwhile, this one has "+mine.Serial)

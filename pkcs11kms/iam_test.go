@@ -271,7 +271,7 @@ func TestRepairOfPrincipals(t *testing.T) {
 	mustCreateAccessKey(t, b, alice)
 	lost := mustCreatePrincipal(t, b, producer)
 	orphan := mustCreateAccessKey(t, b, producer)
-	require.True(t, Doctor(t.Context(), cfg).OK())
+	require.True(t, examine(t.Context(), cfg).OK())
 	requireNoDiscrepancies(t, b)
 
 	dropPrincipal(t, b, lost.ID)
@@ -279,7 +279,7 @@ func TestRepairOfPrincipals(t *testing.T) {
 	require.NoError(t, err)
 	record.AccessKeys = 7
 	put(t, c, record.Put(version))
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "all of it works: %+v", r.Checks)
 	for subject, text := range map[[2]string]string{
 		{"user", "Alice"}:         "has 1 access keys, but its record counts 7",

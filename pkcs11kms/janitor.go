@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -256,12 +257,12 @@ func (b *Bridge) remove(ctx context.Context, record keystore.Key, version uint64
 	if err := b.destroyObject(ctx, record); err != nil {
 		return err
 	}
-	crashAt("object-destroyed")
+	crash.At("object-destroyed")
 	b.regions[record.Region].objects.Delete(record.CKAID.String())
 	if _, err = b.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version}); err != nil {
 		return err
 	}
-	crashAt("record-removed")
+	crash.At("record-removed")
 	return nil
 }
 

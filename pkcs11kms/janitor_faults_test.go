@@ -40,7 +40,7 @@ func (s *janitorStore) TakeOver(ctx context.Context, instance string) (func(forg
 	return s.Store.TakeOver(ctx, instance)
 }
 
-func openJanitor(t *testing.T, cfg Config) (*Client, *janitorStore) {
+func openJanitor(t *testing.T, cfg testConfig) (*Client, *janitorStore) {
 	t.Helper()
 	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
 	require.NoError(t, err)
@@ -51,9 +51,9 @@ func openJanitor(t *testing.T, cfg Config) (*Client, *janitorStore) {
 }
 
 // loadModule makes what all Bridges of a process share outside of the bubble in which the next one is opened.
-func loadModule(t *testing.T, cfg Config) {
+func loadModule(t *testing.T, cfg testConfig) {
 	t.Helper()
-	c, err := New(t.Context(), cfg)
+	c, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 }
@@ -206,12 +206,13 @@ func TestObjectThatCannotBeDestroyedKeepsItsRecord(t *testing.T) {
 func TestJanitorLeavesAmbiguousObjectsAlone(t *testing.T) {
 	for name, left := range leftovers() {
 		t.Run(name, func(t *testing.T) {
-			c := newClient(t)
+			cfg := newConfig(t)
+			c := openClient(t, cfg)
 			left.make(t, c.region.token, left.record)
 			left.make(t, c.region.token, left.record)
 			before, err := c.region.token.Objects(t.Context())
 			require.NoError(t, err)
-			dieOver(t, c.bridge.cfg.StorePath, left.record)
+			dieOver(t, cfg.StorePath, left.record)
 			finished, err := c.bridge.tidyOnce(t.Context())
 			require.ErrorIs(t, err, token.ErrKeyAmbiguous)
 			require.Empty(t, finished)
@@ -239,14 +240,15 @@ func TestJanitorFinishesKeysWithoutAnObjectOfTheirs(t *testing.T) {
 			if foreign && left.record.Adopted != "" {
 				continue // what has its CKA_ID is its object, whatever the label
 			}
-			c := newClient(t)
+			cfg := newConfig(t)
+			c := openClient(t, cfg)
 			if foreign {
 				_, _, err := c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, left.record.CKAID, "somebody else's")
 				require.NoError(t, err)
 				_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA256, left.record.CKAID, "somebody else's")
 				require.NoError(t, err)
 			}
-			dieOver(t, c.bridge.cfg.StorePath, left.record)
+			dieOver(t, cfg.StorePath, left.record)
 			finished, err := c.bridge.tidyOnce(t.Context())
 			require.NoError(t, err, name)
 			require.Equal(t, []string{left.record.ID}, finished, name)

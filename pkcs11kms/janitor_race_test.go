@@ -171,7 +171,7 @@ func TestBridgesThatShareAStoreAtOnce(t *testing.T) {
 	for range 4 {
 		all.Go(func() error {
 			for range 3 {
-				c, err := New(t.Context(), cfg)
+				c, err := newAt(t.Context(), cfg)
 				if err == nil {
 					err = c.Close()
 				}
@@ -190,7 +190,7 @@ func TestBridgesThatShareAStoreComeAndGo(t *testing.T) {
 	c, store, cfg := withFaults(t)
 	cfg.Store, cfg.StorePath = store, ""
 	before := len(instances.sets)
-	second, err := New(t.Context(), cfg)
+	second, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	<-second.bridge.settled // else its first pass may find the record before it is marked
 	record := plant(t, c, store.Instance(), keystore.Creating, true)
@@ -228,7 +228,7 @@ func TestDamagedRecordStopsNobody(t *testing.T) {
 
 // A store that cannot be read is told.
 func TestJanitorOfAStoreThatCannotBeRead(t *testing.T) {
-	c, err := New(t.Context(), newConfig(t))
+	c, err := newAt(t.Context(), newConfig(t))
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 	_, err = c.bridge.tidyOnce(t.Context())
@@ -243,7 +243,7 @@ func TestJanitorOfALongLivedProcess(t *testing.T) {
 	sets := len(instances.sets)
 	early := cfg
 	early.Now = func() time.Time { return time.Date(1999, 12, 25, 0, 0, 0, 0, time.UTC) } // a bubble begins a week later
-	earlier, err := New(t.Context(), early)
+	earlier, err := newAt(t.Context(), early)
 	require.NoError(t, err)
 	gone := mustCreate(t, earlier, types.KeySpecHmac256)
 	schedule(t, earlier, gone.KeyId, 7)

@@ -24,7 +24,7 @@ import (
 )
 
 // withFaults is a client whose store can be made to fail.
-func withFaults(t *testing.T) (*Client, *faultyStore, Config) {
+func withFaults(t *testing.T) (*Client, *faultyStore, testConfig) {
 	cfg := newConfig(t)
 	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
 	require.NoError(t, err)
@@ -266,7 +266,7 @@ func TestBridgesThatShareAStore(t *testing.T) {
 func TestCloseEndsTheJanitor(t *testing.T) {
 	cfg := newConfig(t)
 	cfg.MaxSessions, cfg.CallTimeout = 1, 300*time.Millisecond
-	c, err := New(t.Context(), cfg)
+	c, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	key := mustCreateDirectly(t, c)
 	s, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256) // takes the only session
@@ -286,7 +286,7 @@ func TestCloseEndsTheJanitor(t *testing.T) {
 	require.Greater(t, len(recs), 10, "what was not done is left for later")
 }
 
-func reopen(t *testing.T, cfg Config) keystore.Store {
+func reopen(t *testing.T, cfg testConfig) keystore.Store {
 	s, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })

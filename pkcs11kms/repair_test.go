@@ -54,10 +54,10 @@ func TestRepair(t *testing.T) {
 	createAlias(t, c, "alias/good", key.KeyId)
 	_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA256, []byte("theirs"), "theirs")
 	require.NoError(t, err)
-	require.True(t, Doctor(t.Context(), cfg).OK())
+	require.True(t, examine(t.Context(), cfg).OK())
 	spoil(t, c, key.KeyId)
 
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "all of it works: %+v", r.Checks)
 	for subject, text := range map[[2]string]string{
 		{"store", testRegion}:       "account 111122223333 has 2 keys, but their counter says 77",
@@ -81,7 +81,7 @@ func TestRepair(t *testing.T) {
 	record, _ := storedKey(t, c, key.KeyId)
 	require.Equal(t, 1, record.Aliases)
 	require.Equal(t, []string{"alias/good"}, aliasesOf(t, c, nil))
-	for _, check := range Doctor(t.Context(), cfg).Checks {
+	for _, check := range examine(t.Context(), cfg).Checks {
 		require.Equal(t, StatusOK, check.Status, "%+v", check)
 	}
 	done, err = c.bridge.Repair(t.Context())
@@ -163,7 +163,7 @@ func TestRepairDuringChanges(t *testing.T) {
 	}
 	stop()
 	load.Wait()
-	for _, check := range Doctor(t.Context(), cfg).Checks {
+	for _, check := range examine(t.Context(), cfg).Checks {
 		require.Equal(t, StatusOK, check.Status, "%+v", check)
 	}
 }
@@ -179,7 +179,7 @@ func TestDestroyObject(t *testing.T) {
 	c := openClient(t, cfg)
 	ours := mustCreate(t, c, types.KeySpecHmac256)
 	var ourID []byte
-	for _, k := range Doctor(t.Context(), cfg).Regions[0].Keys {
+	for _, k := range examine(t.Context(), cfg).Regions[0].Keys {
 		var err error
 		ourID, err = hex.DecodeString(k.CKAID)
 		require.NoError(t, err)
@@ -190,12 +190,12 @@ func TestDestroyObject(t *testing.T) {
 	requireRefused(t, destroy([]byte("shared")), "several objects")
 	requireRefused(t, destroy(ourID), "belongs to a key: the object with the CKA_ID")
 	require.ErrorContains(t, c.bridge.DestroyObject(t.Context(), "eu-west-1", []byte("lost")), "is not configured")
-	require.Len(t, Doctor(t.Context(), cfg).Regions[0].Unknown, 4)
+	require.Len(t, examine(t.Context(), cfg).Regions[0].Unknown, 4)
 
 	require.NoError(t, destroy([]byte("lost")))
 	requireRefused(t, destroy([]byte("lost")), "no object")
 	var left []string
-	for _, o := range Doctor(t.Context(), cfg).Regions[0].Unknown {
+	for _, o := range examine(t.Context(), cfg).Regions[0].Unknown {
 		left = append(left, o.Label)
 	}
 	require.ElementsMatch(t, []string{"precious", "a", "b"}, left, "just the one")

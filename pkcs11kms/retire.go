@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
@@ -23,9 +22,10 @@ type RetiredRegion struct {
 // RetireRegion sets the keys of a region aside whose token is gone for good: the configuration need not name the region any more.
 // Their records stay, and nothing is destroyed: if the token turns up again, the region is put back into the configuration and works
 // as before. The region must be in the store and must not be in the configuration, else the error is a *RefusedError. No token is
-// touched. agree is asked before anything is changed; when it answers no, nothing is, and the error is a *RefusedError.
-func RetireRegion(ctx context.Context, cfg Config, name string, agree func(RetiredRegion) (bool, error)) (err error) {
-	cfg, err = cfg.complete()
+// touched. agree is asked before anything is changed; when it answers no, nothing is, and the error is a *RefusedError. The store is
+// the one that open opens, not cfg.Store.
+func RetireRegion(ctx context.Context, cfg Config, open OpenStore, name string, agree func(RetiredRegion) (bool, error)) (err error) {
+	cfg, err = cfg.WithDefaults()
 	if err != nil {
 		return err
 	}
@@ -33,15 +33,11 @@ func RetireRegion(ctx context.Context, cfg Config, name string, agree func(Retir
 		return &RefusedError{Problem: fmt.Sprintf("region %s is in use: the configuration names its token", name),
 			Advice: "take it out of config.yaml first; at least one region must stay"}
 	}
-	store := cfg.Store
-	if cfg.StorePath != "" {
-		opened, openErr := sqlite.Open(ctx, cfg.StorePath, sqlite.Options{Logger: cfg.Logger})
-		if openErr != nil {
-			return openErr
-		}
-		defer func() { err = errors.Join(err, opened.Close()) }()
-		store = opened
+	store, err := open(ctx)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, store.Close()) }()
 	region, bound, version, err := findRegion(ctx, store, name)
 	if err != nil {
 		return err

@@ -86,7 +86,7 @@ func TestDoctorOnSigningKeys(t *testing.T) {
 	c := openClient(t, cfg)
 	sound, lost, swapped := mustCreate(t, c, types.KeySpecRsa2048), mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecEccNistP256)
 	edwards := mustCreate(t, c, types.KeySpecEccNistEdwards25519)
-	r := Doctor(t.Context(), cfg)
+	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "%+v", r.Checks)
 	require.Len(t, r.Regions[0].Keys, 4)
 	require.Empty(t, r.Regions[0].Unknown, "the halves of a pair are known")
@@ -106,7 +106,7 @@ func TestDoctorOnSigningKeys(t *testing.T) {
 	_, _, err = c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, foreign, "somebody else's")
 	require.NoError(t, err)
 
-	r = Doctor(t.Context(), cfg)
+	r = examine(t.Context(), cfg)
 	require.Equal(t, StatusOK, r.find("key", *sound.KeyId)[0].Status)
 	require.Contains(t, r.find("key", *lost.KeyId)[0].Text, "no object in the token")
 	require.Equal(t, StatusError, r.find("key", *swapped.KeyId)[0].Status)
@@ -115,7 +115,7 @@ func TestDoctorOnSigningKeys(t *testing.T) {
 	require.Len(t, r.Regions[0].Unknown, 1, "a pair is one thing")
 	require.Equal(t, "CKO_PRIVATE_KEY and CKO_PUBLIC_KEY", r.Regions[0].Unknown[0].Class)
 	require.NoError(t, c.bridge.DestroyObject(t.Context(), "", foreign))
-	require.Empty(t, Doctor(t.Context(), cfg).Regions[0].Unknown)
+	require.Empty(t, examine(t.Context(), cfg).Regions[0].Unknown)
 	record, _ = storedKey(t, c, sound.KeyId)
 	var refused *RefusedError
 	require.ErrorAs(t, c.bridge.DestroyObject(t.Context(), "", record.CKAID), &refused, "it is a key's")

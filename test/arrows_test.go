@@ -27,13 +27,14 @@ const module = "github.com/pkcs11kms/bridge"
 var layers = [][]string{
 	{"test/disk"},
 	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/apierr", "pkcs11kms/internal/awsjson",
+		"pkcs11kms/internal/crash",
 		"pkcs11kms/internal/fairshare", "pkcs11kms/internal/form",
 		"pkcs11kms/internal/keyid", "pkcs11kms/internal/ops", "pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4",
 		"pkcs11kms/internal/strictjson"},
 	{"keystore/sqlite", "keystore/etcd", "keystore/keystoretest", "test/contest", "pkcs11kms/internal/token", "pkcs11kms/internal/records"},
 	{"pkcs11kms/internal/lastuse"},
 	{"pkcs11kms"},
-	{"pkcs11kms/server", "pkcs11kms/console"},
+	{"pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/statedir"},
 	{"pkcs11kms/kmstest", "pkcs11kms/jwt"},
 	{"cmd/pkcs11kms"},
 	{"test"},
@@ -53,6 +54,7 @@ var arrows = map[string][]string{
 	"pkcs11kms/audit":               {},
 	"pkcs11kms/internal/apierr":     {},
 	"pkcs11kms/internal/awsjson":    {},
+	"pkcs11kms/internal/crash":      {},
 	"pkcs11kms/internal/fairshare":  {},
 	"pkcs11kms/internal/form":       {},
 	"pkcs11kms/internal/keyid":      {},
@@ -63,17 +65,18 @@ var arrows = map[string][]string{
 	"pkcs11kms/internal/token":      {"pkcs11kms/internal/pubkey"},
 	"pkcs11kms/internal/records":    {"keystore"},
 	"pkcs11kms/internal/lastuse":    {"keystore", "pkcs11kms/internal/records"},
-	"pkcs11kms": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/apierr",
+	"pkcs11kms": {"keystore", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/apierr", "pkcs11kms/internal/crash",
 		"pkcs11kms/internal/form", "pkcs11kms/internal/keyid", "pkcs11kms/internal/ops", "pkcs11kms/internal/pubkey",
 		"pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson", "pkcs11kms/internal/token", "pkcs11kms/internal/lastuse",
 		"pkcs11kms/internal/records"},
 	"pkcs11kms/server": {"keystore", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/fairshare",
 		"pkcs11kms/internal/form", "pkcs11kms/internal/keyid", "pkcs11kms/internal/ops", "pkcs11kms/internal/sigv4"},
-	"pkcs11kms/console": {"pkcs11kms"},
-	"pkcs11kms/jwt":     {"pkcs11kms/internal/pubkey", "pkcs11kms/internal/strictjson"}, // and no token: consumers need no cgo
-	"pkcs11kms/kmstest": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms", "pkcs11kms/server"},
+	"pkcs11kms/console":  {"pkcs11kms"},
+	"pkcs11kms/jwt":      {"pkcs11kms/internal/pubkey", "pkcs11kms/internal/strictjson"}, // and no token: consumers need no cgo
+	"pkcs11kms/statedir": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms", "pkcs11kms/internal/crash", "pkcs11kms/internal/token"},
+	"pkcs11kms/kmstest":  {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms", "pkcs11kms/server", "pkcs11kms/statedir"},
 	"cmd/pkcs11kms": {"keystore", "keystore/sqlite", "keystore/etcd", "softhsm", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/policy",
-		"pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/jwt"},
+		"pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/jwt", "pkcs11kms/statedir"},
 	"test": {}, // and the packages below it
 }
 
@@ -84,7 +87,9 @@ var owners = map[string][]string{
 	"github.com/mattn/go-sqlite3":      {"keystore/sqlite"},
 	"github.com/decred":                {"pkcs11kms/internal/pubkey"},
 	"database/sql":                     {"keystore/sqlite"},
-	"github.com/aws": {"pkcs11kms", "pkcs11kms/internal/apierr", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/form", "pkcs11kms/server", "pkcs11kms/console",
+	"go.yaml.in/yaml":                  {"pkcs11kms/statedir", "test/mutants"},
+	"github.com/aws": {"pkcs11kms", "pkcs11kms/internal/apierr", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/form", "pkcs11kms/server",
+		"pkcs11kms/console",
 		"pkcs11kms/kmstest", "pkcs11kms/jwt", "cmd/pkcs11kms", "test/contest"},
 	"github.com/golang-jwt":       {"pkcs11kms/jwt", "cmd/pkcs11kms"}, // options about claims are its own
 	"github.com/spf13":            {"cmd/pkcs11kms"},
@@ -269,6 +274,19 @@ func TestOneFileKnowsCrypto11(t *testing.T) {
 func TestKeystoreNeedsNothing(t *testing.T) {
 	for name, p := range goList(t, "-deps", "./keystore") {
 		assert.True(t, p.Standard || name == "keystore", "keystore depends on %s", name)
+	}
+}
+
+// TestLibraryLinksNoStateDirectory: who brings a store and a token links neither the files that a state directory is made of nor
+// their drivers.
+func TestLibraryLinksNoStateDirectory(t *testing.T) {
+	for _, library := range []string{"pkcs11kms", "pkcs11kms/server", "pkcs11kms/jwt"} {
+		linked := goList(t, "-deps", "./"+library)
+		require.Contains(t, linked, library)
+		for name := range linked {
+			assert.NotContains(t, []string{"go.yaml.in/yaml/v3", "softhsm", "keystore/sqlite", "github.com/mattn/go-sqlite3", "pkcs11kms/statedir"}, name,
+				"%s links it", library)
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -59,7 +59,7 @@ type issued struct {
 // what stands in the token.
 func issue(t *testing.T, d *stateDir) (keys []issued) {
 	t.Helper()
-	c, err := pkcs11kms.New(t.Context(), d.config(t))
+	c, err := statedir.New(t.Context(), d.config(t))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, c.Close()) }()
 	for _, s := range specs {

@@ -17,6 +17,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 // signer is a signing key of a state directory, with its public key in a file for openssl.
@@ -90,7 +91,7 @@ var signingSpecs = []types.KeySpec{types.KeySpecRsa2048, types.KeySpecRsa3072, t
 func TestOpenSSLVerifiesSignatures(t *testing.T) {
 	long(t)
 	d := newStateDir(t)
-	c, err := pkcs11kms.New(t.Context(), d.config(t))
+	c, err := statedir.New(t.Context(), d.config(t))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, c.Close()) }()
 	message := messages[len(messages)-1]
@@ -119,7 +120,7 @@ func TestOpenSSLVerifiesSignatures(t *testing.T) {
 // TestOpenSCSignsAsWeVerify: what another PKCS#11 client signs with the same private key is valid here.
 func TestOpenSCSignsAsWeVerify(t *testing.T) {
 	d := newStateDir(t)
-	c, err := pkcs11kms.New(t.Context(), d.config(t))
+	c, err := statedir.New(t.Context(), d.config(t))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, c.Close()) }()
 	for _, s := range newSigners(t, d, c, types.KeySpecRsa2048, types.KeySpecEccNistP384) {
@@ -149,7 +150,7 @@ func TestOpenSCSignsAsWeVerify(t *testing.T) {
 // else, and that the public one is that of GetPublicKey.
 func TestPKCS11ToolSeesThePairs(t *testing.T) {
 	d := newStateDir(t)
-	c, err := pkcs11kms.New(t.Context(), d.config(t))
+	c, err := statedir.New(t.Context(), d.config(t))
 	require.NoError(t, err)
 	signers := newSigners(t, d, c, types.KeySpecRsa2048, types.KeySpecEccNistP256)
 	for _, s := range signers {
@@ -174,7 +175,7 @@ func TestPKCS11ToolSeesThePairs(t *testing.T) {
 // is found out, also when he has taken the token's public key away.
 func TestDoctorSeesAnEditedPublicKey(t *testing.T) {
 	d := newStateDir(t)
-	c, err := pkcs11kms.New(t.Context(), d.config(t))
+	c, err := statedir.New(t.Context(), d.config(t))
 	require.NoError(t, err)
 	signers := newSigners(t, d, c, types.KeySpecEccNistEdwards25519, types.KeySpecEccNistEdwards25519)
 	require.NoError(t, c.Close())
@@ -199,7 +200,8 @@ func TestDoctorSeesAnEditedPublicKey(t *testing.T) {
 	_, err = store.Commit(t.Context(), records[0].Put(versions[0]))
 	require.NoError(t, err)
 	require.NoError(t, store.Close())
-	report := pkcs11kms.Doctor(t.Context(), d.config(t))
+	cfg := d.config(t)
+	report := pkcs11kms.Doctor(t.Context(), cfg.Config, cfg.StorePath, cfg.OpenStore)
 	assert.False(t, report.OK())
 	for _, check := range report.Checks {
 		edited := check.Subject == records[0].ID
@@ -213,7 +215,7 @@ func TestDoctorSeesAnEditedPublicKey(t *testing.T) {
 // TestNoClientGetsThePrivateKeyOut: a client that has the PIN, and so every right the token can give.
 func TestNoClientGetsThePrivateKeyOut(t *testing.T) {
 	d := newStateDir(t)
-	c, err := pkcs11kms.New(t.Context(), d.config(t))
+	c, err := statedir.New(t.Context(), d.config(t))
 	require.NoError(t, err)
 	signers := newSigners(t, d, c, types.KeySpecRsa2048, types.KeySpecEccNistP256, types.KeySpecEccNistEdwards25519)
 	require.NoError(t, c.Close())

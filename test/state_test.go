@@ -16,6 +16,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -54,9 +55,9 @@ func (d *stateDir) must(t *testing.T, answer any, args ...string) {
 }
 
 // config is for the library in a process that has SOFTHSM2_CONF set.
-func (d *stateDir) config(t *testing.T) pkcs11kms.Config {
+func (d *stateDir) config(t *testing.T) statedir.Config {
 	t.Helper()
-	cfg, err := pkcs11kms.LoadConfig(d.path)
+	cfg, err := statedir.Load(d.path)
 	require.NoError(t, err)
 	cfg.Quotas.NoRates = true // tests ask more often than an account may
 	return cfg
@@ -65,7 +66,7 @@ func (d *stateDir) config(t *testing.T) pkcs11kms.Config {
 // client opens the library on the state directory in this process until the test ends.
 func (d *stateDir) client(t *testing.T) *pkcs11kms.Client {
 	t.Helper()
-	c, err := pkcs11kms.New(t.Context(), d.config(t))
+	c, err := statedir.New(t.Context(), d.config(t))
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, c.Close()) })
 	return c

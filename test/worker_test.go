@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 // libraryJob names what a long-lived process that uses the library works on.
@@ -40,13 +41,13 @@ func openLibrary(line []byte) (c *pkcs11kms.Client, job libraryJob, err error) {
 
 // openAt opens a client on a state directory, with a clock; nil: the machine's.
 func openAt(stateDir string, now func() time.Time) (*pkcs11kms.Client, error) {
-	cfg, err := pkcs11kms.LoadConfig(stateDir)
+	cfg, err := statedir.Load(stateDir)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Quotas.NoRates = true
 	cfg.Now = now
-	return pkcs11kms.New(context.Background(), cfg)
+	return statedir.New(context.Background(), cfg)
 }
 
 // untilEnd returns a context that ends with the input.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 func (a *app) backupCommand() *cobra.Command {
@@ -51,7 +52,7 @@ func (a *app) restoreCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		done, err := pkcs11kms.RestoreStateDir(cmd.Context(), dir, file)
+		done, err := statedir.Restore(cmd.Context(), dir, file)
 		if err != nil {
 			return err
 		}

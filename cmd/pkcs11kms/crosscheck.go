@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -79,7 +80,7 @@ func crosscheckChildCommand(a *app) *cobra.Command {
 
 // crosscheckAll compares the MACs of every enabled HMAC key of every region whose token has passed its examination: no other
 // is worth another log-in.
-func crosscheckAll(ctx context.Context, cfg pkcs11kms.Config, report *pkcs11kms.Report) (checks []pkcs11kms.Check) {
+func crosscheckAll(ctx context.Context, cfg statedir.Config, report *pkcs11kms.Report) (checks []pkcs11kms.Check) {
 	for _, region := range report.Regions {
 		if region.Token == nil {
 			checks = append(checks, crossFinding(region.Name, pkcs11kms.StatusError, "not done: the token could not be opened"))
@@ -110,7 +111,7 @@ func crossFinding(subject, status, text string) pkcs11kms.Check {
 	return pkcs11kms.Check{Area: "crosscheck", Subject: subject, Status: status, Text: text}
 }
 
-func crosscheckRegion(ctx context.Context, cfg pkcs11kms.Config, region pkcs11kms.RegionReport) ([]pkcs11kms.Check, error) {
+func crosscheckRegion(ctx context.Context, cfg statedir.Config, region pkcs11kms.RegionReport) ([]pkcs11kms.Check, error) {
 	job := crossJob{Module: region.Token.Module, Serial: region.Token.Serial}
 	var ids []string
 	for _, key := range region.Keys {
@@ -168,10 +169,10 @@ func compare(id string, ours, theirs crossMAC) pkcs11kms.Check {
 }
 
 // ownMACs makes the MACs by the API. It opens the one region: to be wrong about another one's PIN is not its business.
-func ownMACs(ctx context.Context, cfg pkcs11kms.Config, region string, ids []string, keys []crossKey) (macs []crossMAC, err error) {
+func ownMACs(ctx context.Context, cfg statedir.Config, region string, ids []string, keys []crossKey) (macs []crossMAC, err error) {
 	cfg.DefaultRegion = region
 	cfg.OnlyRegion = region
-	client, err := pkcs11kms.New(ctx, cfg)
+	client, err := statedir.New(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 func TestComparison(t *testing.T) {
@@ -59,7 +60,7 @@ func TestChildAnswersForATokenThatIsNotThere(t *testing.T) {
 
 func TestTokensThatCouldNotBeOpenedAreNotCompared(t *testing.T) {
 	report := &pkcs11kms.Report{Regions: []pkcs11kms.RegionReport{{Name: "us-east-1"}}}
-	checks := crosscheckAll(t.Context(), pkcs11kms.Config{}, report)
+	checks := crosscheckAll(t.Context(), statedir.Config{}, report)
 	require.Len(t, checks, 1)
 	assert.Equal(t, pkcs11kms.StatusError, checks[0].Status)
 	assert.Equal(t, "us-east-1", checks[0].Subject)
@@ -77,7 +78,7 @@ func TestTokensThatFailedAreNotCompared(t *testing.T) {
 			{Name: "us-west-2", Token: &pkcs11kms.TokenReport{}},
 		},
 	}
-	checks := crosscheckAll(t.Context(), pkcs11kms.Config{}, report)
+	checks := crosscheckAll(t.Context(), statedir.Config{}, report)
 	require.Len(t, checks, 2)
 	assert.Equal(t, pkcs11kms.Check{Area: "crosscheck", Subject: "us-east-1", Status: pkcs11kms.StatusError,
 		Text: "not done: something is wrong with the token"}, checks[0])

@@ -29,7 +29,7 @@ func (a *app) destroyObject(ctx context.Context, hexID string, agreed bool) erro
 	if err != nil {
 		return err
 	}
-	report := pkcs11kms.Doctor(ctx, cfg)
+	report := pkcs11kms.Doctor(ctx, cfg.Config, cfg.StorePath, cfg.OpenStore)
 	if err := ctx.Err(); err != nil {
 		return err
 	}

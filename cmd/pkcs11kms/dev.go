@@ -11,6 +11,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 // devCredentialsFile is the file of the state directory that a shell can source.
@@ -32,7 +33,7 @@ func (s *serving) makeDevDirectory(ctx context.Context) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := pkcs11kms.Init(ctx, pkcs11kms.InitOptions{Dir: s.dir, SoftHSM: true}); err != nil {
+	if err := statedir.Init(ctx, statedir.InitOptions{Dir: s.dir, SoftHSM: true}); err != nil {
 		return err
 	}
 	s.log.Info("made a state directory with a SoftHSM token", "dir", s.dir)
@@ -40,7 +41,7 @@ func (s *serving) makeDevDirectory(ctx context.Context) error {
 }
 
 // checkDevToken refuses to put a secret for somebody's HSM into a file.
-func (s *serving) checkDevToken(cfg pkcs11kms.Config) error {
+func (s *serving) checkDevToken(cfg statedir.Config) error {
 	for name, region := range cfg.Regions {
 		if s.dev && region.SoftHSMConfig == "" {
 			return &environmentError{fmt.Errorf("the token of region %s in %q is not one that --dev or init --softhsm has made", name, s.dir),

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -115,7 +116,7 @@ func (a *app) examine(ctx context.Context, o examination) (*pkcs11kms.Report, er
 		}
 		allowLowPIN(cfg, false) // that was the one attempt
 	}
-	report := pkcs11kms.Doctor(ctx, cfg)
+	report := pkcs11kms.Doctor(ctx, cfg.Config, cfg.StorePath, cfg.OpenStore)
 	allowLowPIN(cfg, false)
 	report.Checks = append(repairs, report.Checks...)
 	switch {
@@ -128,8 +129,8 @@ func (a *app) examine(ctx context.Context, o examination) (*pkcs11kms.Report, er
 }
 
 // repair corrects the store and tells what it did as the first findings of the report.
-func repair(ctx context.Context, cfg pkcs11kms.Config) (checks []pkcs11kms.Check, err error) {
-	bridge, err := pkcs11kms.Open(ctx, cfg)
+func repair(ctx context.Context, cfg statedir.Config) (checks []pkcs11kms.Check, err error) {
+	bridge, err := statedir.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +149,7 @@ func repair(ctx context.Context, cfg pkcs11kms.Config) (checks []pkcs11kms.Check
 	return checks, nil
 }
 
-func allowLowPIN(cfg pkcs11kms.Config, allow bool) {
+func allowLowPIN(cfg statedir.Config, allow bool) {
 	for name, region := range cfg.Regions {
 		region.TryLowPIN = allow
 		cfg.Regions[name] = region

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 func (a *app) initCommand() *cobra.Command {
@@ -25,7 +26,7 @@ func (a *app) initCommand() *cobra.Command {
 		Args:                  noArguments,
 		DisableFlagsInUseLine: true,
 	}
-	var o pkcs11kms.InitOptions
+	var o statedir.InitOptions
 	cmd.Flags().BoolVar(&o.SoftHSM, "softhsm", false, "make a SoftHSM token in the directory")
 	cmd.Flags().StringVar(&o.Token, "token", "", "the PKCS#11 URI of an existing token")
 	cmd.Flags().StringVar(&o.AccountID, "account-id", "", "the 12 digits that every ARN carries (default "+pkcs11kms.DefaultAccountID+")")
@@ -48,7 +49,7 @@ func (a *app) initCommand() *cobra.Command {
 		if !o.SoftHSM {
 			o.PIN = pinFromEnvironment()
 		}
-		if err := pkcs11kms.Init(cmd.Context(), o); err != nil {
+		if err := statedir.Init(cmd.Context(), o); err != nil {
 			return err
 		}
 		made := change{fmt.Sprintf("making state directory %q", o.Dir), "use it: export " + envStateDir.name + "=" + shellQuote(o.Dir)}
@@ -75,8 +76,8 @@ func (a *app) checkNames(cmd *cobra.Command, account string) error {
 }
 
 // printMade tells what stands now and what comes next.
-func (a *app) printMade(o pkcs11kms.InitOptions) error {
-	cfg, err := pkcs11kms.LoadConfig(o.Dir)
+func (a *app) printMade(o statedir.InitOptions) error {
+	cfg, err := statedir.Load(o.Dir)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func (a *app) retireRegion(ctx context.Context, name string, agreed bool) error 
 		return err
 	}
 	var retired pkcs11kms.RetiredRegion
-	err = pkcs11kms.RetireRegion(ctx, cfg, name, func(region pkcs11kms.RetiredRegion) (bool, error) {
+	err = pkcs11kms.RetireRegion(ctx, cfg.Config, cfg.OpenStore, name, func(region pkcs11kms.RetiredRegion) (bool, error) {
 		retired = region
 		if agreed {
 			return true, nil

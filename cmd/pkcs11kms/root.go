@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 // app is one run of the program: its streams and what the global flags say. It serves one command line and is used by
@@ -196,23 +197,23 @@ func (a *app) checkFit(cmd *cobra.Command) error {
 }
 
 // config reads the state directory and applies the flags and the environment.
-func (a *app) config() (pkcs11kms.Config, error) {
+func (a *app) config() (statedir.Config, error) {
 	dir, err := a.directory()
 	if err != nil {
-		return pkcs11kms.Config{}, err
+		return statedir.Config{}, err
 	}
-	cfg, err := pkcs11kms.LoadConfig(dir)
+	cfg, err := statedir.Load(dir)
 	if err != nil {
-		return pkcs11kms.Config{}, err
+		return statedir.Config{}, err
 	}
 	if a.region != "" {
 		if _, ok := cfg.Regions[a.region]; !ok {
-			return pkcs11kms.Config{}, usagef("region %q is not configured in %q, only %s", a.region, dir, regionsOf(cfg))
+			return statedir.Config{}, usagef("region %q is not configured in %q, only %s", a.region, dir, regionsOf(cfg))
 		}
 		cfg.DefaultRegion = a.region
 	}
 	if err := usePINFromEnvironment(cfg, dir); err != nil {
-		return pkcs11kms.Config{}, err
+		return statedir.Config{}, err
 	}
 	if a.debug {
 		cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -222,19 +223,19 @@ func (a *app) config() (pkcs11kms.Config, error) {
 
 // oneShotConfig is config for a process that does one thing and ends: it must not destroy keys on the way, and the rate of
 // its requests says nothing about anybody's.
-func (a *app) oneShotConfig() (pkcs11kms.Config, error) {
+func (a *app) oneShotConfig() (statedir.Config, error) {
 	cfg, err := a.config()
 	cfg.ShortLived, cfg.Quotas.NoRates = true, true
 	return cfg, err
 }
 
-func regionsOf(cfg pkcs11kms.Config) string {
+func regionsOf(cfg statedir.Config) string {
 	return strings.Join(slices.Sorted(maps.Keys(cfg.Regions)), ", ")
 }
 
 // usePINFromEnvironment gives the region its PIN of the environment, if there is one. Among several regions none is
 // chosen: the wrong token would count a wrong attempt, and enough of them lock it.
-func usePINFromEnvironment(cfg pkcs11kms.Config, dir string) error {
+func usePINFromEnvironment(cfg statedir.Config, dir string) error {
 	pin := pinFromEnvironment()
 	if pin == nil {
 		return nil
@@ -264,7 +265,7 @@ func (a *app) withToken(ctx context.Context, use func(*pkcs11kms.Client) error) 
 	if err != nil {
 		return err
 	}
-	client, err := pkcs11kms.New(ctx, cfg)
+	client, err := statedir.New(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -278,7 +279,7 @@ func (a *app) withBridge(ctx context.Context, use func(*pkcs11kms.Bridge) error)
 	if err != nil {
 		return err
 	}
-	bridge, err := pkcs11kms.Open(ctx, cfg)
+	bridge, err := statedir.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}

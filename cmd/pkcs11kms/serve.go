@@ -15,6 +15,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 // Where the server listens unless told otherwise. Port 4599 is next to one that other emulators of AWS services use.
@@ -27,7 +28,7 @@ const (
 // serving is one run of the server: what its flags say, and what came of it. It is used by one goroutine.
 type serving struct {
 	app       *app
-	listen    pkcs11kms.ListenConfig
+	listen    statedir.ListenConfig
 	plaintext bool
 	dev       bool
 	logFormat string
@@ -90,7 +91,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	}
 	cfg.Logger = s.log
 	cfg.Quotas.NoRates = cfg.Quotas.NoRates || s.dev
-	bridge, err := pkcs11kms.Open(ctx, cfg)
+	bridge, err := statedir.Open(ctx, cfg)
 	if err != nil {
 		return stopped(ctx, err)
 	}
@@ -124,7 +125,7 @@ func (s *serving) prepare(ctx context.Context) (server.Listen, error) {
 			return server.Listen{}, err
 		}
 	}
-	file, err := pkcs11kms.LoadListenConfig(s.dir)
+	file, err := statedir.LoadListenConfig(s.dir)
 	if err != nil {
 		return server.Listen{}, err
 	}
@@ -155,7 +156,7 @@ func (s *serving) checkFlags() error {
 }
 
 // complete fills in from config.yaml what the flags leave open, and the defaults.
-func (s *serving) complete(file pkcs11kms.ListenConfig) {
+func (s *serving) complete(file statedir.ListenConfig) {
 	s.listen.API = firstOf(s.listen.API, file.API, defaultListen)
 	s.listen.Admin = firstOf(s.listen.Admin, file.Admin, defaultAdmin)
 	if s.listen.TLSCert == "" {

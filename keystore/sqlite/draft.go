@@ -132,7 +132,14 @@ func readNote(f *os.File) (draft string, ok bool) {
 // DeadDrafts returns the files that backups and restores of a store have left half made, by path, because they were killed. The next
 // backup removes them.
 func DeadDrafts(path string) (files []string, err error) {
-	dead, err := deadDrafts(filepath.Join(filepath.Dir(path), locksName))
+	return draftsIn(filepath.Join(filepath.Dir(path), locksName))
+}
+
+// DeadDrafts implements keystore.Backuper.
+func (s *Store) DeadDrafts() ([]string, error) { return draftsIn(s.locks) }
+
+func draftsIn(locks string) (files []string, err error) {
+	dead, err := deadDrafts(locks)
 	for _, d := range dead {
 		files = append(files, d.files()...)
 		_ = unlock(d.file, d.note, false) // was only read

@@ -3,6 +3,7 @@ package kmstest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -74,13 +76,7 @@ func openBridge(tb TB, s *settings) *pkcs11kms.Bridge {
 	for _, change := range s.bridge {
 		change(&cfg)
 	}
-	if cfg.Store == nil && cfg.StorePath == "" {
-		cfg.StorePath = filepath.Join(tb.TempDir(), "kms.db")
-		if err := sqlite.Create(cfg.StorePath); err != nil {
-			tb.Fatalf("making a store: %v", err)
-		}
-	}
-	b, err := pkcs11kms.Open(context.Background(), cfg)
+	b, err := openOn(tb, cfg)
 	if err != nil {
 		tb.Fatalf("opening a bridge on a new token: %s", withHint(err))
 	}
@@ -92,6 +88,18 @@ func openBridge(tb TB, s *settings) *pkcs11kms.Bridge {
 		}
 	})
 	return b
+}
+
+// openOn opens a Bridge on the store of the configuration, or where it has none on a new one, which goes with the Bridge.
+func openOn(tb TB, cfg pkcs11kms.Config) (*pkcs11kms.Bridge, error) {
+	if cfg.Store != nil {
+		return pkcs11kms.Open(context.Background(), cfg)
+	}
+	path := filepath.Join(tb.TempDir(), "kms.db")
+	if err := sqlite.Create(path); err != nil {
+		return nil, fmt.Errorf("making a store: %w", err)
+	}
+	return statedir.Open(context.Background(), statedir.Config{Config: cfg, StorePath: path})
 }
 
 func withHint(err error) string {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
 // The stores that are compared hold as many keys, each with an alias.
@@ -21,7 +22,7 @@ const few, many = 100, 100_000
 
 // sized is a client on a store with so many keys, of which one has an object in the token.
 type sized struct {
-	cfg    pkcs11kms.Config
+	cfg    statedir.Config
 	client *pkcs11kms.Client
 	keyID  string // with an object, and the alias/used
 	middle *string
@@ -33,9 +34,10 @@ func newSized(b *testing.B, r *rig, records int) *sized {
 	store := newStore(b, path)
 	s := &sized{keyID: fill(b, store, records, r.ckaID)}
 	require.NoError(b, store.Close())
-	s.cfg = pkcs11kms.Config{Regions: map[string]pkcs11kms.Region{region: r.region}, StorePath: path + ".db", Quotas: pkcs11kms.Quotas{NoRates: true}}
+	s.cfg = statedir.Config{StorePath: path + ".db",
+		Config: pkcs11kms.Config{Regions: map[string]pkcs11kms.Region{region: r.region}, Quotas: pkcs11kms.Quotas{NoRates: true}}}
 	var err error
-	s.client, err = pkcs11kms.New(ctx, s.cfg)
+	s.client, err = statedir.New(ctx, s.cfg)
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, s.client.Close()) })
 	pages := kms.NewListKeysPaginator(s.client, &kms.ListKeysInput{Limit: aws.Int32(1000)})
@@ -100,7 +102,7 @@ func BenchmarkSize(b *testing.B) {
 		{"GenerateMac", func(s *sized) error { return s.mac(s.keyID) }},
 		{"GenerateMac/alias", func(s *sized) error { return s.mac("alias/" + s.keyID) }},
 		{"Open", func(s *sized) error { // a Client, and the first use of a key
-			c, err := pkcs11kms.New(ctx, s.cfg)
+			c, err := statedir.New(ctx, s.cfg)
 			if err != nil {
 				return err
 			}

@@ -1,4 +1,4 @@
-package pkcs11kms
+package statedir
 
 import (
 	"context"
@@ -7,10 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -23,15 +26,43 @@ func initDir(t *testing.T) (string, softhsm.TestToken) {
 	return dir, tok
 }
 
+const (
+	testAccount = "111122223333"
+	testRegion  = "us-west-2"
+)
+
+func load(t *testing.T, dir string) Config {
+	t.Helper()
+	cfg, err := Load(dir)
+	require.NoError(t, err)
+	return cfg
+}
+
+// openClient opens a client that is closed at the end of the test, if not before.
+func openClient(t *testing.T, cfg Config) *pkcs11kms.Client {
+	t.Helper()
+	c, err := New(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, c.Close()) }) // closing twice does nothing
+	return c
+}
+
+func mustCreate(t *testing.T, c *pkcs11kms.Client, spec types.KeySpec) *types.KeyMetadata {
+	t.Helper()
+	out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	require.NoError(t, err)
+	return out.KeyMetadata
+}
+
 func TestInitAndLoad(t *testing.T) {
 	dir, tok := initDir(t)
-	for name, mode := range map[string]os.FileMode{".": os.ModeDir | 0o700, "config.yaml": 0o600, "kms.db": 0o600, "locks": os.ModeDir | 0o700} {
+	for name, mode := range map[string]os.FileMode{".": os.ModeDir | 0o700, "config.yaml": 0o600, "kms.db": 0o600,
+		"locks": os.ModeDir | 0o700} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		require.NoError(t, err)
 		require.Equal(t, mode, info.Mode(), name)
 	}
-	cfg, err := LoadConfig(dir)
-	require.NoError(t, err)
+	cfg := load(t, dir)
 	require.Equal(t, testAccount, cfg.AccountID)
 	require.Equal(t, testRegion, cfg.DefaultRegion)
 	c := openClient(t, cfg)
@@ -100,7 +131,7 @@ func TestInitsAtOnce(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, won)
-	cfg, err := LoadConfig(o.Dir)
+	cfg, err := Load(o.Dir)
 	require.NoError(t, err)
 	mustCreate(t, openClient(t, cfg), types.KeySpecHmac256)
 	require.NoFileExists(t, filepath.Join(o.Dir, claimFile))
@@ -111,28 +142,29 @@ func TestQuotasOfAStateDir(t *testing.T) {
 	config := filepath.Join(dir, "config.yaml")
 	text, err := os.ReadFile(config)
 	require.NoError(t, err)
-	for given, want := range map[string]Quotas{
+	for given, want := range map[string]pkcs11kms.Quotas{
 		"":                    {},
 		"quotas:\n":           {},
 		"quotas: {rates: on}": {},
-		"quotas: {rates: off, keys: 7, aliases-per-key: 6, tags-per-key: 5, policy-bytes: 4}": {Keys: 7, AliasesPerKey: 6, TagsPerKey: 5, PolicyBytes: 4, NoRates: true},
+		"quotas: {rates: off, keys: 7, aliases-per-key: 6, tags-per-key: 5, policy-bytes: 4}": {
+			Keys: 7, AliasesPerKey: 6, TagsPerKey: 5, PolicyBytes: 4, NoRates: true},
 	} {
 		require.NoError(t, os.WriteFile(config, []byte(string(text)+given), 0o600))
-		cfg, err := LoadConfig(dir)
+		cfg, err := Load(dir)
 		require.NoError(t, err, given)
 		require.Equal(t, want, cfg.Quotas, given)
 	}
 }
 
 // Each of these is one clear error that says what to do.
-func TestLoadConfigRefusals(t *testing.T) {
+func TestLoadRefusals(t *testing.T) {
 	dir, _ := initDir(t)
 	config := filepath.Join(dir, "config.yaml")
 	text, err := os.ReadFile(config)
 	require.NoError(t, err)
 	refused := func(say string) {
 		t.Helper()
-		_, err := LoadConfig(dir)
+		_, err := Load(dir)
 		require.ErrorContains(t, err, say)
 		var hinted interface{ Hint() string }
 		require.ErrorAs(t, err, &hinted)
@@ -158,7 +190,7 @@ func TestLoadConfigRefusals(t *testing.T) {
 	refused("time.Duration")
 
 	write(string(text) + "sessions: 3\ncall-timeout: 1500ms\n")
-	cfg, err := LoadConfig(dir)
+	cfg, err := Load(dir)
 	require.NoError(t, err)
 	require.Equal(t, 3, cfg.MaxSessions)
 
@@ -195,45 +227,8 @@ func TestStateDirOfAnotherUser(t *testing.T) {
 	}
 	dir, _ := initDir(t)
 	require.NoError(t, os.Chown(dir, 65534, -1))
-	_, err := LoadConfig(dir)
+	_, err := Load(dir)
 	require.ErrorContains(t, err, "belongs to the user with the id 65534, this process runs as 0")
-}
-
-// The store remembers which token its keys live in.
-func TestAnotherTokenInTheOnesPlace(t *testing.T) {
-	cfg := newConfig(t)
-	mustCreate(t, openClient(t, cfg), types.KeySpecHmac256)
-	other := softhsm.NewToken(t)
-	cfg.Regions = map[string]Region{testRegion: {Token: other.URI(other.PINFile)}}
-	_, err := New(t.Context(), cfg)
-	require.ErrorContains(t, err, "serial")
-	var hinted interface{ Hint() string }
-	require.ErrorAs(t, err, &hinted)
-}
-
-func TestConfigRefusals(t *testing.T) {
-	good := Config{Regions: map[string]Region{testRegion: {Token: "pkcs11:"}}, StorePath: "x"}
-	_, err := good.complete()
-	require.NoError(t, err)
-	for say, spoil := range map[string]func(*Config){
-		"is not 12 digits":            func(c *Config) { c.AccountID = "1" },
-		"partition":                   func(c *Config) { c.Partition = "azure" },
-		"number of sessions":          func(c *Config) { c.MaxSessions = -1 },
-		"too short":                   func(c *Config) { c.CallTimeout = 1 },
-		"no region":                   func(c *Config) { c.Regions = nil },
-		"no store":                    func(c *Config) { c.StorePath = "" },
-		"has no token":                func(c *Config) { c.Regions = map[string]Region{testRegion: {}} },
-		"is not among":                func(c *Config) { c.DefaultRegion = "eu-west-1" },
-		"is not of the form":          func(c *Config) { c.Regions = map[string]Region{"here": {Token: "pkcs11:"}} },
-		"both a store and the path":   func(c *Config) { c.Store = &faultyStore{} },
-		"is not one of AWS's form":    func(c *Config) { c.Partition = "aws_" },
-		"account id \"11112222333a\"": func(c *Config) { c.AccountID = "11112222333a" },
-	} {
-		cfg := good
-		spoil(&cfg)
-		_, err := cfg.complete()
-		require.ErrorContains(t, err, say)
-	}
 }
 
 // TestFailedInitTakesEverythingBack: whatever step fails, the directory is as it was before, and the same Init succeeds when the
@@ -326,7 +321,7 @@ func TestInitTakesOverOnlyWhatAnInitHasLeft(t *testing.T) {
 	}
 
 	used, _ := initDir(t)
-	cfg, err := LoadConfig(used)
+	cfg, err := Load(used)
 	require.NoError(t, err)
 	client := openClient(t, cfg)
 	mustCreate(t, client, types.KeySpecHmac256)
@@ -364,18 +359,19 @@ func TestVolumeOfAContainer(t *testing.T) {
 	require.NoError(t, os.WriteFile(secret, []byte(tok.PIN()), 0o600))
 	for _, mode := range []os.FileMode{0o660, 0o444, 0o604} {
 		require.NoError(t, os.Chmod(secret, mode))
-		require.ErrorContains(t, Init(t.Context(), InitOptions{Dir: filepath.Join(volume, "other"), Token: tok.URI(secret)}), "PIN file", "%v", mode)
+		o := InitOptions{Dir: filepath.Join(volume, "other"), Token: tok.URI(secret)}
+		require.ErrorContains(t, Init(t.Context(), o), "PIN file", "%v", mode)
 	}
 	for _, mode := range []os.FileMode{0o440, 0o640, 0o400, 0o600} {
 		require.NoError(t, os.Chmod(secret, mode))
 		dir := filepath.Join(volume, "kms", mode.String())
 		require.NoError(t, Init(t.Context(), InitOptions{Dir: dir, Token: tok.URI(secret)}), "%v", mode)
-		cfg, err := LoadConfig(dir)
+		cfg, err := Load(dir)
 		require.NoError(t, err)
 		mustCreate(t, openClient(t, cfg), types.KeySpecHmac256)
 	}
-	_, err := LoadConfig(volume)
-	var setup *SetupError
+	_, err := Load(volume)
+	var setup *pkcs11kms.SetupError
 	require.ErrorAs(t, err, &setup)
 	require.ErrorContains(t, err, "fsGroup")
 	require.Contains(t, setup.Hint(), "OnRootMismatch")

@@ -1,4 +1,4 @@
-package pkcs11kms
+package statedir
 
 import (
 	"os"
@@ -36,7 +36,7 @@ func TestLoadListenConfig(t *testing.T) {
 			if tc.err == "" {
 				require.NoError(t, err)
 				require.Equal(t, tc.want, got)
-				_, err = LoadConfig(dir) // the rest is as it was
+				_, err = Load(dir) // the rest is as it was
 				require.NoError(t, err)
 				return
 			}
@@ -49,8 +49,8 @@ func TestLoadListenConfig(t *testing.T) {
 	}
 }
 
-// TestLoadListenConfigIsAsCarefulAsLoadConfig: what others may have written names no certificate.
-func TestLoadListenConfigIsAsCarefulAsLoadConfig(t *testing.T) {
+// TestLoadListenConfigIsAsCarefulAsLoad: what others may have written names no certificate.
+func TestLoadListenConfigIsAsCarefulAsLoad(t *testing.T) {
 	_, err := LoadListenConfig(filepath.Join(t.TempDir(), "missing"))
 	require.ErrorContains(t, err, "does not exist")
 	dir, _ := initDir(t)

@@ -1,4 +1,4 @@
-package pkcs11kms
+package statedir
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
 )
 
 // claimFile marks a directory in which Init is at work, or was when it was killed. Init holds a lock (flock) on it for as long as
@@ -58,13 +59,13 @@ func claimDir(ctx context.Context, dir string) (*claim, error) {
 }
 
 func claimedError(dir string) error {
-	return &SetupError{Problem: fmt.Sprintf("another init works in %q", dir), Advice: "wait for it to end, or choose another --state-dir"}
+	return setupError(fmt.Sprintf("another init works in %q", dir), "wait for it to end, or choose another --state-dir", nil)
 }
 
 func tryClaim(ctx context.Context, dir string) (*claim, error) {
 	_, statErr := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, &SetupError{"cannot make the state directory", "choose a place where this user may write", err}
+		return nil, setupError("cannot make the state directory", "choose a place where this user may write", err)
 	}
 	if err := checkStateDir(dir); err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func tryClaim(ctx context.Context, dir string) (*claim, error) {
 		return nil, errClaimLost // the directory was taken back
 	}
 	if err != nil {
-		return nil, &SetupError{"cannot write to the state directory", "choose a place where this user may write", err}
+		return nil, setupError("cannot write to the state directory", "choose a place where this user may write", err)
 	}
 	c := &claim{dir: dir, existed: statErr == nil, file: file}
 	if err := c.take(ctx, died); err != nil {
@@ -135,11 +136,11 @@ func checkEmpty(dir string, died bool) error {
 		name := entry.Name()
 		switch {
 		case name == configFile:
-			return &SetupError{Problem: fmt.Sprintf("%q is a state directory already", dir), Advice: "use it, or choose another --state-dir"}
+			return setupError(fmt.Sprintf("%q is a state directory already", dir), "use it, or choose another --state-dir", nil)
 		case name == claimFile, died && madeByInit(name):
 		default:
-			return &SetupError{Problem: fmt.Sprintf("directory %q is not empty: it holds %q", dir, name),
-				Advice: "choose a new directory by --state-dir"}
+			return setupError(fmt.Sprintf("directory %q is not empty: it holds %q", dir, name),
+				"choose a new directory by --state-dir", nil)
 		}
 	}
 	return nil
@@ -173,8 +174,8 @@ func checkUnused(ctx context.Context, dir string) error {
 }
 
 func usedError(dir string, cause error) error {
-	return &SetupError{fmt.Sprintf("%q has no %s, but was used", dir, configFile),
-		"put its " + configFile + " back, or choose another --state-dir", cause}
+	return setupError(fmt.Sprintf("%q has no %s, but was used", dir, configFile),
+		"put its "+configFile+" back, or choose another --state-dir", cause)
 }
 
 // clear removes what Init made, except the claim.
@@ -202,8 +203,8 @@ func (c *claim) undo() {
 }
 
 // become makes the claim config.yaml, and so the directory a state directory.
-func (c *claim) become(state stateConfig) error {
-	text, err := yaml.Marshal(state)
+func (c *claim) become(content configYAML) error {
+	text, err := yaml.Marshal(content)
 	if err != nil {
 		return err
 	}
@@ -224,7 +225,7 @@ func (c *claim) become(state stateConfig) error {
 	if err := d.Sync(); err != nil {
 		return err
 	}
-	crashAt("init-config-written")
+	crash.At("init-config-written")
 	// This is the last step that may fail: what stands after it is a state directory, which nobody takes back.
 	return os.Rename(filepath.Join(c.dir, claimFile), filepath.Join(c.dir, configFile))
 }

@@ -1,0 +1,42 @@
+package statedir
+
+import (
+	"fmt"
+	"path/filepath"
+)
+
+// ListenConfig is what a state directory says about where its server listens. Empty fields are not configured.
+type ListenConfig struct {
+	API     string // host:port of the API
+	Admin   string // host:port or unix:PATH of the admin listener, or off
+	TLSCert string // absolute path of the certificate chain, PEM
+	TLSKey  string // absolute path of its private key, PEM; there when TLSCert is
+}
+
+// LoadListenConfig reads the part of a state directory's config.yaml that is for its server, with the care and the
+// errors of Load. Relative paths in the file begin at the state directory, so that it can be moved.
+func LoadListenConfig(dir string) (ListenConfig, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return ListenConfig{}, err
+	}
+	if err := checkStateDir(dir); err != nil {
+		return ListenConfig{}, err
+	}
+	path := filepath.Join(dir, configFile)
+	state, err := readConfig(path)
+	if err != nil {
+		return ListenConfig{}, err
+	}
+	if (state.TLS.Cert == "") != (state.TLS.Key == "") {
+		return ListenConfig{}, setupError(fmt.Sprintf("invalid %s: tls has only one of cert and key", path),
+			"name the files of both the certificate chain and its private key", nil)
+	}
+	listen := ListenConfig{API: state.Listen, Admin: state.AdminListen, TLSCert: state.TLS.Cert, TLSKey: state.TLS.Key}
+	for _, file := range []*string{&listen.TLSCert, &listen.TLSKey} {
+		if *file != "" && !filepath.IsAbs(*file) {
+			*file = filepath.Join(dir, *file)
+		}
+	}
+	return listen, nil
+}

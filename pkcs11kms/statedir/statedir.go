@@ -1,0 +1,123 @@
+// Package statedir makes and reads state directories: a configuration, a store of its own for the keys' metadata (SQLite) and,
+// where no HSM is named, a SoftHSM token. It is what the command line works on. Make one by Init (or pkcs11kms init), then:
+//
+//	cfg, err := statedir.Load("/var/lib/pkcs11kms")
+//	client, err := statedir.New(ctx, cfg)
+//	defer client.Close()
+//
+// Who brings a store and tokens of their own needs package pkcs11kms alone, which links neither SQLite nor SoftHSM's set-up.
+package statedir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+// The files of a state directory. The store keeps its locks in "locks" beside it.
+const (
+	configFile  = "config.yaml"
+	storeFile   = "kms.db"
+	pinFile     = "pin"
+	softHSMFile = "softhsm2.conf"
+)
+
+// Config is what a state directory says: what a Bridge works with, and where its store is. Its field Store stays empty.
+type Config struct {
+	pkcs11kms.Config
+	// StorePath names an SQLite store made by Init or sqlite.Create.
+	StorePath string
+}
+
+// Load reads a state directory that Init made: config.yaml and, for its own SoftHSM token, softhsm2.conf (written
+// anew when the directory has moved) and the file "pin", which serves every region whose token names no pin-source. The
+// directory must belong to this process's user, be closed to others (0700, files 0600) and lie on a local file system.
+// Errors have a Hint.
+func Load(dir string) (Config, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return Config{}, err
+	}
+	if err := checkStateDir(dir); err != nil {
+		return Config{}, err
+	}
+	file, err := readConfig(filepath.Join(dir, configFile))
+	if err != nil {
+		return Config{}, err
+	}
+	cfg := Config{StorePath: filepath.Join(dir, storeFile), Config: pkcs11kms.Config{
+		AccountID:     file.Account,
+		Partition:     file.Partition,
+		DefaultRegion: file.DefaultRegion,
+		Regions:       map[string]pkcs11kms.Region{},
+		MaxSessions:   file.Sessions,
+		CallTimeout:   file.CallTimeout,
+	}}
+	if cfg.Quotas, err = file.Quotas.quotas(); err != nil {
+		return Config{}, invalidConfig(dir, err)
+	}
+	conf, err := refreshSoftHSM(dir)
+	if err != nil {
+		return Config{}, err
+	}
+	for name, r := range file.Regions {
+		uri, err := withPINFile(r.Token, filepath.Join(dir, pinFile))
+		if err != nil {
+			return Config{}, fmt.Errorf("region %s in %s: %w", name, configFile, err)
+		}
+		cfg.Regions[name] = pkcs11kms.Region{Token: uri, SoftHSMConfig: conf}
+	}
+	if _, err := cfg.WithDefaults(); err != nil {
+		return Config{}, invalidConfig(dir, err)
+	}
+	return cfg, nil
+}
+
+// Open opens the store and a Bridge on it, which owns the store: closing the Bridge closes both. Otherwise it is
+// pkcs11kms.Open.
+func Open(ctx context.Context, cfg Config) (*pkcs11kms.Bridge, error) {
+	ready, err := cfg.withStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return pkcs11kms.Open(ctx, ready)
+}
+
+// New opens a Bridge as Open does, and returns the client of its default region that acts as the root of the configured
+// account. Closing that Client closes the Bridge and its store.
+func New(ctx context.Context, cfg Config) (*pkcs11kms.Client, error) {
+	ready, err := cfg.withStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return pkcs11kms.New(ctx, ready)
+}
+
+// withStore opens the store, and hands it to whoever opens a Bridge with the result. What is wrong with the rest is found
+// before anything is opened.
+func (cfg Config) withStore(ctx context.Context) (pkcs11kms.Config, error) {
+	ready, err := cfg.WithDefaults()
+	if err == nil && cfg.Store != nil {
+		err = errors.New("both a store and the path of one are given")
+	}
+	if err != nil {
+		return ready, fmt.Errorf("reading the configuration: %w", err)
+	}
+	ready.Store, err = cfg.OpenStore(ctx)
+	ready.CloseStore = true
+	return ready, err
+}
+
+// OpenStore opens the store alone, without any token: for pkcs11kms.Doctor and pkcs11kms.RetireRegion. Whoever calls it closes the store.
+func (cfg Config) OpenStore(ctx context.Context) (keystore.Store, error) {
+	store, err := sqlite.Open(ctx, cfg.StorePath, sqlite.Options{Logger: cfg.Logger})
+	if err != nil {
+		return nil, err // and no typed nil, which would pass for a store
+	}
+	return store, nil
+}
