@@ -59,17 +59,13 @@ func (c *Client) checkTarget(target *string) error {
 
 // CreateAlias gives a key another name, beginning with alias/. It can be used at once wherever a KeyId may be an alias.
 func (c *Client) CreateAlias(ctx context.Context, in *kms.CreateAliasInput, optFns ...func(*kms.Options)) (*kms.CreateAliasOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.checkAliasInput(in.AliasName, in.TargetKeyId); err != nil {
-		return nil, err
-	}
-	err = c.guard(ctx, ops.CreateAlias, request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, func(ctx context.Context, k *key) error {
-		return c.createAlias(ctx, *in.AliasName, k)
+	return perform(ctx, c, ops.CreateAlias, in, optFns, func(c *Client, in *kms.CreateAliasInput) (request, error) {
+		return request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, c.checkAliasInput(in.AliasName, in.TargetKeyId)
+	}, func(
+		ctx context.Context, c *call, in *kms.CreateAliasInput, k *key,
+	) (*kms.CreateAliasOutput, error) {
+		return &kms.CreateAliasOutput{}, c.createAlias(ctx, *in.AliasName, k)
 	})
-	return outcome(&kms.CreateAliasOutput{}, err)
 }
 
 func (c *Client) checkAliasInput(name, target *string) error {
@@ -79,7 +75,7 @@ func (c *Client) checkAliasInput(name, target *string) error {
 	return c.checkTarget(target)
 }
 
-func (c *Client) createAlias(ctx context.Context, name string, k *key) error {
+func (c *call) createAlias(ctx context.Context, name string, k *key) error {
 	now := c.bridge.wallClock()
 	alias := keystore.Alias{Region: c.region.name, Account: c.caller.account, Name: name, Target: k.record.ID, Created: now, Updated: now}
 	_, err := c.bridge.store.Get(ctx, alias.Ref())
@@ -93,8 +89,7 @@ func (c *Client) createAlias(ctx context.Context, name string, k *key) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.bridge.cache.Commit(ctx, k.witness.and(alias.Put(0), gained)...)
-	return err
+	return c.commit(ctx, alias.Put(0), gained)
 }
 
 // countAlias returns the change of the key's record that counts aliases in or out.
@@ -113,20 +108,16 @@ func (c *Client) aliasARN(name string) string {
 
 // UpdateAlias points an alias to another key of the same kind and usage. Callers by the alias use the new key at once.
 func (c *Client) UpdateAlias(ctx context.Context, in *kms.UpdateAliasInput, optFns ...func(*kms.Options)) (*kms.UpdateAliasOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.checkAliasInput(in.AliasName, in.TargetKeyId); err != nil {
-		return nil, err
-	}
-	err = c.guard(ctx, ops.UpdateAlias, request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, func(ctx context.Context, k *key) error {
-		return c.updateAlias(ctx, *in.AliasName, k)
+	return perform(ctx, c, ops.UpdateAlias, in, optFns, func(c *Client, in *kms.UpdateAliasInput) (request, error) {
+		return request{keyID: in.TargetKeyId, aliasName: *in.AliasName}, c.checkAliasInput(in.AliasName, in.TargetKeyId)
+	}, func(
+		ctx context.Context, c *call, in *kms.UpdateAliasInput, k *key,
+	) (*kms.UpdateAliasOutput, error) {
+		return &kms.UpdateAliasOutput{}, c.updateAlias(ctx, *in.AliasName, k)
 	})
-	return outcome(&kms.UpdateAliasOutput{}, err)
 }
 
-func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
+func (c *call) updateAlias(ctx context.Context, name string, to *key) error {
 	alias, err := c.freshAlias(ctx, name)
 	if err != nil {
 		return err
@@ -147,8 +138,7 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 		}
 		if from.record.ID == to.record.ID {
 			same := keystore.Change{Op: keystore.Check, Ref: to.record.Ref(), Expect: to.version}
-			_, err := c.bridge.cache.Commit(ctx, to.witness.and(append(changes, same)...)...)
-			return err
+			return c.commit(ctx, append(changes, same)...)
 		}
 		lost, err := c.countAlias(from, -1)
 		if err != nil {
@@ -160,8 +150,7 @@ func (c *Client) updateAlias(ctx context.Context, name string, to *key) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.bridge.cache.Commit(ctx, to.witness.and(append(changes, gained)...)...)
-	return err
+	return c.commit(ctx, append(changes, gained)...)
 }
 
 func (c *Client) freshAlias(ctx context.Context, name string) (*aliasRecord, error) {
@@ -174,20 +163,16 @@ func (c *Client) freshAlias(ctx context.Context, name string) (*aliasRecord, err
 
 // DeleteAlias removes an alias, whatever the state of its key. The name is free at once.
 func (c *Client) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput, optFns ...func(*kms.Options)) (*kms.DeleteAliasOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkAliasName(*in.AliasName); err != nil {
-		return nil, err
-	}
-	err = c.guardAccount(ctx, ops.DeleteAlias, request{aliasName: *in.AliasName}, func(ctx context.Context, w witness) error {
-		return c.deleteAlias(ctx, *in.AliasName, w)
+	return perform(ctx, c, ops.DeleteAlias, in, optFns, func(_ *Client, in *kms.DeleteAliasInput) (request, error) {
+		return request{aliasName: *in.AliasName}, checkAliasName(*in.AliasName)
+	}, func(
+		ctx context.Context, c *call, in *kms.DeleteAliasInput, _ *key,
+	) (*kms.DeleteAliasOutput, error) {
+		return &kms.DeleteAliasOutput{}, c.deleteAlias(ctx, *in.AliasName)
 	})
-	return outcome(&kms.DeleteAliasOutput{}, err)
 }
 
-func (c *Client) deleteAlias(ctx context.Context, name string, w witness) error {
+func (c *call) deleteAlias(ctx context.Context, name string) error {
 	alias, err := c.freshAlias(ctx, name)
 	if err != nil {
 		return err
@@ -207,33 +192,30 @@ func (c *Client) deleteAlias(ctx context.Context, name string, w witness) error 
 	case !errors.Is(err, keystore.ErrNotFound):
 		return err
 	}
-	_, err = c.bridge.cache.Commit(ctx, w.and(changes...)...)
-	return err
+	return c.commit(ctx, changes...)
 }
 
 // ListAliases returns the aliases of the account and region, or of one key, ordered by name; Limit 1 to 100, default 50.
 func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optFns ...func(*kms.Options)) (*kms.ListAliasesOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	out := &kms.ListAliasesOutput{Aliases: []types.AliasListEntry{}}
-	list := func(ctx context.Context, keyID string) error {
-		p := page{op: ops.ListAliases.Name, filter: keyID, limit: in.Limit, most: 100, normal: 50, marker: in.Marker}
+	return perform(ctx, c, ops.ListAliases, in, optFns, func(_ *Client, in *kms.ListAliasesInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(
+		ctx context.Context, c *call, in *kms.ListAliasesInput, k *key,
+	) (*kms.ListAliasesOutput, error) {
+		out := &kms.ListAliasesOutput{Aliases: []types.AliasListEntry{}}
+		keyID := "" // of all keys
+		if k != nil {
+			keyID = k.record.ID
+		}
+		p := page{op: ops.ListAliases.Name, filter: keyID, limit: in.Limit, max: 100, normal: 50, marker: in.Marker}
 		more, err := c.walk(ctx, p, c.aliasesAfter(keyID), func(rec keystore.Record) error {
 			record, err := keystore.DecodeAlias(rec)
 			out.Aliases = append(out.Aliases, c.aliasEntry(record))
 			return err
 		})
 		out.Truncated, out.NextMarker = more != nil, more
-		return err
-	}
-	if in.KeyId == nil {
-		err = c.guardAccount(ctx, ops.ListAliases, request{}, func(ctx context.Context, _ witness) error { return list(ctx, "") })
-	} else {
-		err = c.guard(ctx, ops.ListAliases, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error { return list(ctx, k.record.ID) })
-	}
-	return outcome(out, err)
+		return out, err
+	})
 }
 
 // aliasesAfter reads aliases behind a name: all of them, or those of one key.

@@ -43,27 +43,22 @@ func (b *Bridge) identify(ctx context.Context, caller Caller) (identity, error) 
 	return who, nil
 }
 
-// witness binds the commits of an operation to the caller's user or role as it was when the operation was permitted: a
-// policy or a principal that is taken away before the commit makes it fail, and the operation is decided anew.
-type witness []keystore.Change
-
-// witness is empty for operations that change nothing, and for the root, from which nothing is taken away.
-func (c *Client) witness(ctx context.Context, op *ops.Operation) (witness, error) {
-	if !op.Writes || c.caller.nobody() || c.caller.root() {
+// unchanged binds the commits of an operation to the caller's user or role as it is when the operation is permitted: a policy
+// or a principal that is taken away before the commit makes it fail, and the operation is decided anew. From the root nothing is
+// taken away.
+func (b *Bridge) unchanged(ctx context.Context, caller Caller) ([]keystore.Change, error) {
+	if caller.nobody() || caller.root() {
 		return nil, nil
 	}
-	p, err := c.bridge.principal(ctx, c.caller.id)
+	p, err := b.principal(ctx, caller.id)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, nil // and nothing is permitted to it
 	}
 	if err != nil {
 		return nil, err
 	}
-	return witness{{Op: keystore.Check, Ref: p.record.Ref(), Expect: p.version}}, nil
+	return []keystore.Change{{Op: keystore.Check, Ref: p.record.Ref(), Expect: p.version}}, nil
 }
-
-// and returns the changes of a commit with what they are bound to.
-func (w witness) and(changes ...keystore.Change) []keystore.Change { return append(changes, w...) }
 
 // question is one decision that is asked for.
 type question struct {
@@ -104,8 +99,8 @@ func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (
 }
 
 // authorise decides on a key, or on the place where one would be: there, the default policy counts, so that only who may use
-// any key by its own policies learns that there is none. With held, nothing may be asked of the store for it.
-func (c *Client) authorise(ctx context.Context, op *ops.Operation, req *request, s subject, held bool) error {
+// any key by its own policies learns that there is none. With cached, nothing may be asked of the store for it.
+func (c *Client) authorise(ctx context.Context, op *ops.Operation, req *request, s subject, cached bool) error {
 	if op.IdentityOnly {
 		q := accountQuestion(req)
 		return c.decide(ctx, op, &q)
@@ -113,17 +108,17 @@ func (c *Client) authorise(ctx context.Context, op *ops.Operation, req *request,
 	if err := c.authoriseAlias(ctx, op, req); err != nil {
 		return err
 	}
-	q, err := c.questionAbout(s, req, held)
+	q, err := c.questionAbout(s, req, cached)
 	if err != nil {
 		return err
 	}
 	return c.decide(ctx, op, &q)
 }
 
-func (c *Client) questionAbout(s subject, req *request, held bool) (question, error) {
+func (c *Client) questionAbout(s subject, req *request, cached bool) (question, error) {
 	q := question{
 		document: c.bridge.standard,
-		about:    conditions{req: req, key: s.key, keyID: s.id, alias: cmp.Or(s.name.alias, req.byAlias), held: held},
+		about:    conditions{req: req, key: s.key, keyID: s.id, alias: cmp.Or(s.name.alias, req.byAlias), cached: cached},
 	}
 	var err error
 	if s.key == nil {
@@ -160,10 +155,7 @@ func (c *Client) authoriseAlias(ctx context.Context, op *ops.Operation, req *req
 
 // authoriseAccount decides on an operation that names no key.
 func (c *Client) authoriseAccount(ctx context.Context, op *ops.Operation, req *request) error {
-	switch {
-	case c.caller.nobody():
-		return accessDenied(c.caller, op, "*", noKeyPolicyAllows)
-	case req.aliasName != "":
+	if req.aliasName != "" {
 		return c.authoriseAlias(ctx, op, req)
 	}
 	q := accountQuestion(req)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
@@ -15,7 +16,7 @@ func TestBoundsAreThoseOfTheDocuments(t *testing.T) {
 		"another process's change is seen (Client.DisableKey)":               {time.Second, records.MaxAge},
 		"the store is looked at":                                             {250 * time.Millisecond, records.PollInterval},
 		"a look at the store may take":                                       {2 * time.Second, records.ConfirmTimeout},
-		"a stream looks at its permission":                                   {500 * time.Millisecond, recheckInterval},
+		"a stream looks at its permission":                                   {500 * time.Millisecond, guard.RecheckInterval},
 		"a process must have lived before it destroys keys (docs/backup.md)": {10 * time.Minute, deletionUptime},
 		"the clocks of one machine are apart":                                {time.Minute, clockTolerance},
 		"a call may take (Config.CallTimeout)":                               {5 * time.Second, DefaultCallTimeout},

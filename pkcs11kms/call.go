@@ -2,18 +2,171 @@ package pkcs11kms
 
 import (
 	"context"
-	"errors"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
-// Every operation runs through guard, which holds the order of checks of the real service in one place: resolve the
-// key id, authorise, throttle, key state, key usage and algorithm, run. The checks of the input's form come before it, in the
-// operation itself; dry runs end inside run, after everything that could fail.
+// Every operation is one call of perform, with its row in the table of operations, what it asks for, and what it does. The order
+// of the checks is guard's. Dry runs end inside run, after everything that could fail.
+
+// request is what guard must know of one call.
+type request struct {
+	keyID       *string // nil: the request names no key
+	byAlias     string  // the alias that keyID was resolved from earlier
+	aliasName   string  // of operations on an alias: the caller needs the permission on it as well
+	grantTokens []string
+	algorithm   types.MacAlgorithmSpec     // of GenerateMac and VerifyMac
+	signing     types.SigningAlgorithmSpec // of Sign and Verify
+	messageType types.MessageType          // of Sign and Verify, never empty there
+	given       map[string][]string        // more condition keys that the input has values of, in lower case
+	dryRun      bool
+}
+
+// perform makes a call of an operation: the SDK's option functions, no input for an empty one, the constraints of the API model,
+// and then guard's way. ask checks what the constraints leave to the operation, and returns what it is about. run gets the
+// key, or nil when the request names none; no output is returned beside an error.
+func perform[In, Out any](
+	ctx context.Context, c *Client, op *ops.Operation, in *In, optFns []func(*kms.Options),
+	ask func(*Client, *In) (request, error), run func(context.Context, *call, *In, *key) (*Out, error),
+) (*Out, error) {
+	c, err := c.with(optFns)
+	if err != nil {
+		return nil, err
+	}
+	if in == nil {
+		in = new(In)
+	}
+	x := &call{Client: c, op: op, input: in}
+	if err = form.Check(in).Err(); err == nil {
+		x.req, err = ask(c, in)
+	}
+	var out *Out
+	err = guard.Perform(ctx, op, x, c.bridge.cfg.Audit, err, func(ctx context.Context, s subject) (err error) {
+		out, err = run(ctx, x, in, s.key)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// call is one call of an operation on the Client of its region: guard's view of it.
+type call struct {
+	*Client
+	op           *ops.Operation
+	input        any // the SDK's
+	req          request
+	name         keyID             // what req.keyID names
+	precondition []keystore.Change // what every commit is bound to
+}
+
+var _ guard.Call[subject] = (*call)(nil)
+
+// commit changes the store, if what permitted the call is as it was then. Otherwise the error is keystore.ErrConflict.
+func (c *call) commit(ctx context.Context, changes ...keystore.Change) error {
+	_, err := c.bridge.cache.Commit(ctx, append(changes, c.precondition...)...)
+	return err
+}
+
+// Now implements guard.Call.
+func (c *call) Now() time.Time { return c.bridge.cfg.Now() }
+
+// Check implements guard.Call.
+func (c *call) Check() (err error) {
+	if c.req.keyID == nil {
+		if c.caller.nobody() {
+			err = accessDenied(c.caller, c.op, "*", noKeyPolicyAllows)
+		}
+		return err
+	}
+	if c.caller.nobody() {
+		return accessDenied(c.caller, c.op, *c.req.keyID, noKeyPolicyAllows)
+	}
+	if c.name, err = c.parseKeyID(*c.req.keyID, c.op.TakesAlias); err != nil {
+		return err
+	}
+	if c.name.account != c.caller.account {
+		return accessDenied(c.caller, c.op, c.arn(c.name), noKeyPolicyAllows)
+	}
+	return nil
+}
+
+// Bind implements guard.Call: the user or role must be as it was when the call was permitted. From the root nothing is taken
+// away.
+func (c *call) Bind(ctx context.Context) (err error) {
+	c.precondition, err = c.bridge.unchanged(ctx, c.caller)
+	return err
+}
+
+// Cached implements guard.Call.
+func (c *call) Cached(ctx context.Context) (subject, bool, error) {
+	if c.req.keyID == nil {
+		return subject{}, false, nil
+	}
+	s, err := c.cachedSubject(ctx, c.name)
+	return s, s.key != nil, err
+}
+
+// Stored implements guard.Call.
+func (c *call) Stored(ctx context.Context) (s subject, missing error, err error) {
+	if c.req.keyID == nil {
+		return subject{}, nil, nil
+	}
+	s, err = c.readSubject(ctx, c.name)
+	return s, s.missing, err
+}
+
+// Authorise implements guard.Call.
+func (c *call) Authorise(ctx context.Context, s subject, cached bool) error {
+	if c.req.keyID == nil {
+		return c.authoriseAccount(ctx, c.op, &c.req)
+	}
+	return c.authorise(ctx, c.op, &c.req, s, cached)
+}
+
+// Throttle implements guard.Call.
+func (c *call) Throttle(s subject) error { return c.throttle(c.op, s.key) }
+
+// Fits implements guard.Call: grant tokens, then the key's state, then its usage and the algorithm.
+func (c *call) Fits(s subject) error {
+	if s.key == nil {
+		return nil
+	}
+	if len(c.req.grantTokens) > 0 {
+		return apierr.InvalidGrantToken() // this service makes no grants, so it never gave one out
+	}
+	if err := stateAllows(c.op.States, s.key); err != nil {
+		return err
+	}
+	return s.key.fits(c.op, &c.req)
+}
+
+// Answer implements guard.Call.
+func (c *call) Answer(ctx context.Context, s subject, err error) error {
+	return c.answer(ctx, c.op.Name, s.arn(), err)
+}
+
+// Event implements guard.Call.
+func (c *call) Event(s subject) audit.Event {
+	return audit.Event{
+		Service: c.op.Service, Operation: c.op.Name, ReadOnly: c.op.Read,
+		Region: c.region.name, Account: c.caller.account, Principal: c.caller.arn, Resource: s.arn(),
+		Input: c.input, Recorded: c.op.Record,
+	}
+}
+
+// DryRun implements guard.Call.
+func (c *call) DryRun() bool { return c.req.dryRun }
 
 // stateAllows returns the refusal of the key's state, or nil.
 func stateAllows(rule ops.States, k *key) error {
@@ -29,98 +182,8 @@ func stateAllows(rule ops.States, k *key) error {
 	return nil
 }
 
-// request is what guard must know of one call.
-type request struct {
-	keyID       *string
-	byAlias     string // the alias that keyID was resolved from earlier
-	aliasName   string // of operations on an alias: the caller needs the permission on it as well
-	grantTokens []string
-	algorithm   types.MacAlgorithmSpec     // of GenerateMac and VerifyMac
-	signing     types.SigningAlgorithmSpec // of Sign and Verify
-	messageType types.MessageType          // of Sign and Verify, never empty there
-	given       map[string][]string        // more condition keys that the input has values of, in lower case
-}
-
-// guard runs an operation on a key, and turns its error into the caller's answer.
-func (c *Client) guard(ctx context.Context, op *ops.Operation, req request, run func(context.Context, *key) error) error {
-	var k *key
-	var err error
-	for {
-		began := c.bridge.cfg.Now()
-		if k, err = c.admitWitnessed(ctx, op, req); err == nil {
-			err = run(ctx, k)
-		}
-		// A token that is busy or hangs can take longer than a permission may get old. Then the result counts only if
-		// the key may still be used.
-		if took := c.bridge.cfg.Now().Sub(began); err == nil && op.States == ops.EnabledOnly && (took < 0 || took >= recheckInterval) {
-			_, err = c.admit(ctx, op, req)
-		}
-		// A conflict means that somebody else changed the record between admit and run: decide anew.
-		if !op.Writes || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
-			break
-		}
-	}
-	arn := ""
-	if k != nil {
-		arn = k.arn
-	}
-	return c.answer(ctx, op.Name, arn, err)
-}
-
-// guardAccount runs an operation that names no key. run gets what every commit of it must be bound to.
-func (c *Client) guardAccount(ctx context.Context, op *ops.Operation, req request, run func(context.Context, witness) error) error {
-	for {
-		w, err := c.witness(ctx, op)
-		if err == nil {
-			err = c.authoriseAccount(ctx, op, &req)
-		}
-		if err == nil {
-			err = c.throttle(op, nil)
-		}
-		if err == nil {
-			err = run(ctx, w)
-		}
-		if !op.Writes || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
-			return c.answer(ctx, op.Name, "", err)
-		}
-	}
-}
-
-// admitWitnessed is admit, with the witness of an operation that changes something in the key.
-func (c *Client) admitWitnessed(ctx context.Context, op *ops.Operation, req request) (*key, error) {
-	w, err := c.witness(ctx, op)
-	if err != nil {
-		return nil, err
-	}
-	k, err := c.admit(ctx, op, req)
-	if err != nil || len(w) == 0 {
-		return k, err
-	}
-	own := *k
-	own.witness = w
-	return &own, nil
-}
-
-// admit returns the key when the caller may run the operation on it and its state and kind allow it.
-func (c *Client) admit(ctx context.Context, op *ops.Operation, req request) (*key, error) {
-	k, err := c.permitted(ctx, op, &req)
-	if err != nil {
-		return k, err
-	}
-	if err := c.throttle(op, k); err != nil {
-		return k, err
-	}
-	if len(req.grantTokens) > 0 {
-		return nil, apierr.InvalidGrantToken() // this service makes no grants, so it never gave one out
-	}
-	if err := stateAllows(op.States, k); err != nil {
-		return k, err
-	}
-	return k, k.fits(op, req)
-}
-
 // fits checks usage, then algorithm, as the real service does.
-func (k *key) fits(op *ops.Operation, req request) error {
+func (k *key) fits(op *ops.Operation, req *request) error {
 	if op.Usage != "" && k.record.Usage != op.Usage {
 		return apierr.InvalidKeyUsage("%s key usage is %s which is not valid for %s.", k.arn, k.record.Usage, op.Name)
 	}

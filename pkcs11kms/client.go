@@ -11,7 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
 // Client answers the operations of AWS KMS for one region in the name of one Caller. Its methods have the signatures
@@ -89,25 +88,4 @@ func (c *Client) with(optFns []func(*kms.Options)) (*Client, error) {
 			strings.Join(slices.Sorted(maps.Keys(c.bridge.regions)), ", ")))
 	}
 	return other.As(c.caller), nil
-}
-
-// begin is the first step of every operation: the SDK's option functions, no input for an empty one, and the constraints of
-// the API model.
-func begin[In any](c *Client, in *In, optFns []func(*kms.Options)) (*Client, *In, error) {
-	c, err := c.with(optFns)
-	if err != nil {
-		return nil, nil, err
-	}
-	if in == nil {
-		in = new(In)
-	}
-	return c, in, form.Check(in).Err()
-}
-
-// outcome is the last step of an operation: no output beside an error.
-func outcome[Out any](out *Out, err error) (*Out, error) {
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
 }

@@ -23,12 +23,12 @@ type conditions struct {
 	keyID  string // of the key, or of the place where it would be; empty: the request is about none
 	alias  string // by which the caller named the key
 
-	held    bool     // nothing may be asked of the store
+	cached  bool     // nothing may be asked of the store
 	err     error    // why a value could not be told: no decision counts then
 	aliases []string // of the key, once they were asked for
 }
 
-// errAskStore says that the decision cannot be made with what is held in memory.
+// errAskStore says that the decision cannot be made with what is cached.
 var errAskStore = errors.New("the store must be asked")
 
 // Values implements policy.Context.
@@ -93,7 +93,7 @@ func (x *conditions) resourceAliases() ([]string, bool) {
 	if x.keyID == "" || x.aliases != nil {
 		return x.aliases, len(x.aliases) > 0
 	}
-	if x.held {
+	if x.cached {
 		x.err = errAskStore
 		return nil, false
 	}

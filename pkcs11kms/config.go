@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -51,6 +52,8 @@ type Config struct {
 	// ShortLived is for programs that do one thing and end: they never destroy keys whose deletion date has come.
 	ShortLived bool
 
+	// Audit is told of every call. Required; audit.Discard keeps nothing.
+	Audit audit.Writer
 	// Logger takes what an operator must know and the detail behind internal errors. Never a PIN, a message or a
 	// MAC. Default: nothing is logged.
 	Logger *slog.Logger
@@ -119,6 +122,8 @@ func (cfg Config) check() error {
 		return fmt.Errorf("the number of sessions %d is not positive", cfg.MaxSessions)
 	case cfg.CallTimeout < time.Millisecond:
 		return fmt.Errorf("the call timeout %v is too short", cfg.CallTimeout)
+	case cfg.Audit == nil:
+		return fmt.Errorf("no audit writer is given; audit.Discard keeps nothing")
 	case len(cfg.Regions) == 0:
 		return fmt.Errorf("no region is configured")
 	}

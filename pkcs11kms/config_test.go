@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -26,7 +27,7 @@ func TestAnotherTokenInTheOnesPlace(t *testing.T) {
 }
 
 func TestConfigRefusals(t *testing.T) {
-	good := Config{Regions: map[string]Region{testRegion: {Token: "pkcs11:"}}}
+	good := Config{Audit: audit.Discard, Regions: map[string]Region{testRegion: {Token: "pkcs11:"}}}
 	_, err := good.WithDefaults()
 	require.NoError(t, err)
 	for say, spoil := range map[string]func(*Config){

@@ -41,36 +41,29 @@ import (
 // UnsupportedOperationException, and so is what the token cannot do. A Policy is checked as PutKeyPolicy checks it, and Tags
 // need the permission for TagResource. It is not idempotent: a call repeated makes a second key.
 func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns ...func(*kms.Options)) (*kms.CreateKeyOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkCreateKey(in); err != nil {
-		return nil, err
-	}
-	var out *kms.CreateKeyOutput
-	req := request{given: givenCreate(in)}
-	err = c.guardAccount(ctx, ops.CreateKey, req, func(ctx context.Context, w witness) error {
+	return perform(ctx, c, ops.CreateKey, in, optFns, func(_ *Client, in *kms.CreateKeyInput) (request, error) {
+		return request{given: givenCreate(in)}, checkCreateKey(in)
+	}, func(
+		ctx context.Context, c *call, in *kms.CreateKeyInput, _ *key,
+	) (*kms.CreateKeyOutput, error) {
 		spec, err := c.supported(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		record := newKeyRecord(c.region, c.caller.account, uuid.NewString())
 		record.Description = aws.ToString(in.Description)
-		if err := c.grantedCreate(ctx, in, &req, &record); err != nil {
-			return err
+		if err := c.grantedCreate(ctx, in, &c.req, &record); err != nil {
+			return nil, err
 		}
-		k, err := c.bridge.makeKey(ctx, c.region, spec, record, 0, w)
+		k, err := c.bridge.makeKey(ctx, c.region, spec, record, 0, c.precondition)
 		if gap, ok := errors.AsType[*token.GapError](err); ok {
-			return gapError(spec, gap)
+			return nil, gapError(spec, gap)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		out = &kms.CreateKeyOutput{KeyMetadata: k.metadata()}
-		return nil
+		return &kms.CreateKeyOutput{KeyMetadata: k.metadata()}, nil
 	})
-	return outcome(out, err)
 }
 
 // grantedCreate puts tags and policy into a new record, if the caller may give them.
@@ -189,10 +182,10 @@ func newCKAID(r *region) keystore.HexBytes {
 const idAttempts = 32
 
 // makeKey makes the key of a new record, in the three steps. expect is the version of a record that it replaces, or 0:
-// keystore.ErrConflict when it is another, or when what w stands for has changed.
-func (b *Bridge) makeKey(ctx context.Context, r *region, spec *keySpec, record keystore.Key, expect uint64, w witness) (k *key, err error) {
+// keystore.ErrConflict when it is another, or when what precondition names has changed.
+func (b *Bridge) makeKey(ctx context.Context, r *region, spec *keySpec, record keystore.Key, expect uint64, precondition []keystore.Change) (k *key, err error) {
 	for range idAttempts {
-		k, err = b.tryMakeKey(ctx, r, spec, record, expect, w)
+		k, err = b.tryMakeKey(ctx, r, spec, record, expect, precondition)
 		if !errors.Is(err, token.ErrKeyExists) && !errors.Is(err, keystore.ErrExists) {
 			break
 		}
@@ -201,7 +194,7 @@ func (b *Bridge) makeKey(ctx context.Context, r *region, spec *keySpec, record k
 	return k, err
 }
 
-func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *keySpec, record keystore.Key, expect uint64, w witness) (*key, error) {
+func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *keySpec, record keystore.Key, expect uint64, precondition []keystore.Change) (*key, error) {
 	record.State, record.Instance = keystore.Creating, b.store.Instance()
 	record.Spec, record.Usage = string(spec.spec), string(spec.usage)
 	record.Origin = string(types.OriginTypeAwsKms)
@@ -222,7 +215,7 @@ func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *keySpec, recor
 	crash.At("object-made")
 	made := record
 	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", public
-	enabled, err := b.cache.Commit(ctx, w.and(made.Put(version))...)
+	enabled, err := b.cache.Commit(ctx, append([]keystore.Change{made.Put(version)}, precondition...)...)
 	if err != nil {
 		b.undoCreate(ctx, record, version, err)
 		return nil, err

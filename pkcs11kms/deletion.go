@@ -36,32 +36,32 @@ const (
 
 // ScheduleKeyDeletion makes the key unusable at once, and lets it be destroyed after PendingWindowInDays (7 to 30, default
 // 30). Until then CancelKeyDeletion takes it back.
-func (c *Client) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDeletionInput, optFns ...func(*kms.Options)) (*kms.ScheduleKeyDeletionOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	days := int32(defaultPendingWindow)
-	if in.PendingWindowInDays != nil {
-		days = *in.PendingWindowInDays
-	}
-	if days < minPendingWindow || days > maxPendingWindow {
-		return nil, apierr.Validation(pendingWindowText)
-	}
-	var out *kms.ScheduleKeyDeletionOutput
-	req := request{keyID: in.KeyId, given: givenWindow(days)}
-	err = c.guard(ctx, ops.ScheduleKeyDeletion, req, func(ctx context.Context, k *key) error {
+func (c *Client) ScheduleKeyDeletion(
+	ctx context.Context, in *kms.ScheduleKeyDeletionInput, optFns ...func(*kms.Options),
+) (*kms.ScheduleKeyDeletionOutput, error) {
+	return perform(ctx, c, ops.ScheduleKeyDeletion, in, optFns, func(_ *Client, in *kms.ScheduleKeyDeletionInput) (request, error) {
+		days := pendingWindow(in)
+		if days < minPendingWindow || days > maxPendingWindow {
+			return request{}, apierr.Validation(pendingWindowText)
+		}
+		return request{keyID: in.KeyId, given: givenWindow(days)}, nil
+	}, func(
+		ctx context.Context, c *call, in *kms.ScheduleKeyDeletionInput, k *key,
+	) (*kms.ScheduleKeyDeletionOutput, error) {
+		days := pendingWindow(in)
 		record := k.record
 		record.State = keystore.PendingDeletion
 		record.DeletionDate = c.bridge.wallClock().Add(time.Duration(days) * 24 * time.Hour)
-		if _, err := c.bridge.cache.Commit(ctx, k.witness.and(record.Put(k.version))...); err != nil {
-			return err
-		}
-		out = &kms.ScheduleKeyDeletionOutput{KeyId: aws.String(k.arn), DeletionDate: aws.Time(record.DeletionDate),
-			KeyState: types.KeyStatePendingDeletion, PendingWindowInDays: aws.Int32(days)}
-		return nil
+		return &kms.ScheduleKeyDeletionOutput{KeyId: aws.String(k.arn), DeletionDate: aws.Time(record.DeletionDate),
+			KeyState: types.KeyStatePendingDeletion, PendingWindowInDays: aws.Int32(days)}, c.commit(ctx, record.Put(k.version))
 	})
-	return out, err
+}
+
+func pendingWindow(in *kms.ScheduleKeyDeletionInput) int32 {
+	if in.PendingWindowInDays == nil {
+		return defaultPendingWindow
+	}
+	return *in.PendingWindowInDays
 }
 
 func givenWindow(days int32) map[string][]string {
@@ -69,22 +69,18 @@ func givenWindow(days int32) map[string][]string {
 }
 
 // CancelKeyDeletion takes a scheduled deletion back. The key is Disabled then, whatever it was before.
-func (c *Client) CancelKeyDeletion(ctx context.Context, in *kms.CancelKeyDeletionInput, optFns ...func(*kms.Options)) (*kms.CancelKeyDeletionOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	var out *kms.CancelKeyDeletionOutput
-	err = c.guard(ctx, ops.CancelKeyDeletion, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
+func (c *Client) CancelKeyDeletion(
+	ctx context.Context, in *kms.CancelKeyDeletionInput, optFns ...func(*kms.Options),
+) (*kms.CancelKeyDeletionOutput, error) {
+	return perform(ctx, c, ops.CancelKeyDeletion, in, optFns, func(_ *Client, in *kms.CancelKeyDeletionInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(
+		ctx context.Context, c *call, _ *kms.CancelKeyDeletionInput, k *key,
+	) (*kms.CancelKeyDeletionOutput, error) {
 		record := k.record
 		record.State, record.DeletionDate = keystore.Disabled, time.Time{}
-		if _, err := c.bridge.cache.Commit(ctx, k.witness.and(record.Put(k.version))...); err != nil {
-			return err
-		}
-		out = &kms.CancelKeyDeletionOutput{KeyId: aws.String(k.arn)}
-		return nil
+		return &kms.CancelKeyDeletionOutput{KeyId: aws.String(k.arn)}, c.commit(ctx, record.Put(k.version))
 	})
-	return out, err
 }
 
 // deletionUptime is how long a process must have lived before it destroys keys whose date has come: time for an operator

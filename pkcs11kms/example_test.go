@@ -14,6 +14,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -150,6 +151,7 @@ func exampleConfig(ctx context.Context, parent string) (pkcs11kms.Config, error)
 	}
 	store, err := sqlite.Open(ctx, path, sqlite.Options{})
 	return pkcs11kms.Config{
+		Audit:   audit.Discard,
 		Regions: map[string]pkcs11kms.Region{"us-east-1": {Token: tok.URI(pinFile)}},
 		Store:   store, CloseStore: true,
 	}, err

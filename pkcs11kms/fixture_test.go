@@ -18,6 +18,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -38,6 +39,7 @@ func newConfigAndToken(t testing.TB) (testConfig, softhsm.TestToken) {
 	path := filepath.Join(t.TempDir(), "kms.db")
 	require.NoError(t, sqlite.Create(path))
 	return testConfig{StorePath: path, Config: Config{
+		Audit:         audit.Discard,
 		AccountID:     testAccount,
 		DefaultRegion: testRegion,
 		Regions:       map[string]Region{testRegion: {Token: tok.URI(tok.PINFile)}},

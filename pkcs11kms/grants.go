@@ -16,31 +16,35 @@ import (
 
 // ListGrants returns the grants of a key in whatever state: none.
 func (c *Client) ListGrants(ctx context.Context, in *kms.ListGrantsInput, optFns ...func(*kms.Options)) (*kms.ListGrantsOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	err = c.guard(ctx, ops.ListGrants, request{keyID: in.KeyId}, func(context.Context, *key) error { return noNextPage(in.Marker) })
-	return outcome(&kms.ListGrantsOutput{Grants: []types.GrantListEntry{}}, err)
+	return perform(ctx, c, ops.ListGrants, in, optFns, func(_ *Client, in *kms.ListGrantsInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(
+		_ context.Context, _ *call, in *kms.ListGrantsInput, _ *key,
+	) (*kms.ListGrantsOutput, error) {
+		return &kms.ListGrantsOutput{Grants: []types.GrantListEntry{}}, noNextPage(in.Marker)
+	})
 }
 
 // ListRetirableGrants returns the grants that a principal may retire: none. Exactly one of RetiringPrincipal and
 // RetiringServicePrincipal names it.
-func (c *Client) ListRetirableGrants(ctx context.Context, in *kms.ListRetirableGrantsInput, optFns ...func(*kms.Options)) (*kms.ListRetirableGrantsOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case in.RetiringPrincipal == nil && in.RetiringServicePrincipal == nil:
-		var v form.Violations
-		v.Null("retiringPrincipal")
-		return nil, v.Err()
-	case in.RetiringPrincipal != nil && in.RetiringServicePrincipal != nil:
-		return nil, apierr.Validation("Specify either RetiringPrincipal or RetiringServicePrincipal, not both.")
-	}
-	err = c.guardAccount(ctx, ops.ListRetirableGrants, request{}, func(context.Context, witness) error { return noNextPage(in.Marker) })
-	return outcome(&kms.ListRetirableGrantsOutput{Grants: []types.GrantListEntry{}}, err)
+func (c *Client) ListRetirableGrants(
+	ctx context.Context, in *kms.ListRetirableGrantsInput, optFns ...func(*kms.Options),
+) (*kms.ListRetirableGrantsOutput, error) {
+	return perform(ctx, c, ops.ListRetirableGrants, in, optFns, func(_ *Client, in *kms.ListRetirableGrantsInput) (request, error) {
+		switch {
+		case in.RetiringPrincipal == nil && in.RetiringServicePrincipal == nil:
+			var v form.Violations
+			v.Null("retiringPrincipal")
+			return request{}, v.Err()
+		case in.RetiringPrincipal != nil && in.RetiringServicePrincipal != nil:
+			return request{}, apierr.Validation("Specify either RetiringPrincipal or RetiringServicePrincipal, not both.")
+		}
+		return request{}, nil
+	}, func(
+		_ context.Context, _ *call, in *kms.ListRetirableGrantsInput, _ *key,
+	) (*kms.ListRetirableGrantsOutput, error) {
+		return &kms.ListRetirableGrantsOutput{Grants: []types.GrantListEntry{}}, noNextPage(in.Marker)
+	})
 }
 
 // noNextPage refuses every marker: what fits on one page has no next one, and no marker was ever given out.
@@ -53,31 +57,34 @@ func noNextPage(marker *string) error {
 
 // RetireGrant finds no grant: InvalidGrantTokenException for a GrantToken, NotFoundException for a KeyId and GrantId.
 func (c *Client) RetireGrant(ctx context.Context, in *kms.RetireGrantInput, optFns ...func(*kms.Options)) (*kms.RetireGrantOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case in.GrantToken != nil:
-		return nil, c.guardAccount(ctx, ops.RetireGrant, request{}, func(context.Context, witness) error { return apierr.InvalidGrantToken() })
-	case in.KeyId == nil || in.GrantId == nil:
-		return nil, apierr.Validation("Specify either GrantToken, or KeyId and GrantId.")
-	}
-	return nil, c.noGrant(ctx, ops.RetireGrant, in.KeyId, in.GrantId)
+	return perform(ctx, c, ops.RetireGrant, in, optFns, func(_ *Client, in *kms.RetireGrantInput) (request, error) {
+		switch {
+		case in.GrantToken != nil:
+			return request{}, nil
+		case in.KeyId == nil || in.GrantId == nil:
+			return request{}, apierr.Validation("Specify either GrantToken, or KeyId and GrantId.")
+		}
+		return request{keyID: in.KeyId}, nil
+	}, func(
+		_ context.Context, _ *call, in *kms.RetireGrantInput, _ *key,
+	) (*kms.RetireGrantOutput, error) {
+		if in.GrantToken != nil {
+			return nil, apierr.InvalidGrantToken()
+		}
+		return nil, noGrant(in.GrantId)
+	})
 }
 
 // RevokeGrant finds no grant: NotFoundException.
 func (c *Client) RevokeGrant(ctx context.Context, in *kms.RevokeGrantInput, optFns ...func(*kms.Options)) (*kms.RevokeGrantOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return nil, c.noGrant(ctx, ops.RevokeGrant, in.KeyId, in.GrantId)
+	return perform(ctx, c, ops.RevokeGrant, in, optFns, func(_ *Client, in *kms.RevokeGrantInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(
+		_ context.Context, _ *call, in *kms.RevokeGrantInput, _ *key,
+	) (*kms.RevokeGrantOutput, error) {
+		return nil, noGrant(in.GrantId)
+	})
 }
 
 // noGrant is the answer about a grant of a key, to those who may ask about the key.
-func (c *Client) noGrant(ctx context.Context, op *ops.Operation, keyID, grantID *string) error {
-	return c.guard(ctx, op, request{keyID: keyID}, func(context.Context, *key) error {
-		return apierr.NotFound("Grant ID %s not found", *grantID)
-	})
-}
+func noGrant(grantID *string) error { return apierr.NotFound("Grant ID %s not found", *grantID) }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -219,7 +220,8 @@ func TestTwoFirstStarts(t *testing.T) {
 				theirs = mine
 			}
 			cfg := testConfig{StorePath: filepath.Join(t.TempDir(), "kms.db"),
-				Config: Config{AccountID: testAccount, Regions: map[string]Region{testRegion: {Token: theirs.URI(theirs.PINFile)}}}}
+				Config: Config{AccountID: testAccount, Audit: audit.Discard,
+					Regions: map[string]Region{testRegion: {Token: theirs.URI(theirs.PINFile)}}}}
 			require.NoError(t, sqlite.Create(cfg.StorePath))
 			store := &faultyStore{Store: openedStore(t, cfg.StorePath)}
 			raced := false

@@ -15,29 +15,25 @@ import (
 
 // DescribeKey returns the metadata of a key in whatever state.
 func (c *Client) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, optFns ...func(*kms.Options)) (*kms.DescribeKeyOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	var out *kms.DescribeKeyOutput
-	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens}
-	err = c.guard(ctx, ops.DescribeKey, req, func(_ context.Context, k *key) error {
-		out = &kms.DescribeKeyOutput{KeyMetadata: k.metadata()}
-		return nil
+	return perform(ctx, c, ops.DescribeKey, in, optFns, func(_ *Client, in *kms.DescribeKeyInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, func(
+		_ context.Context, _ *call, _ *kms.DescribeKeyInput, k *key,
+	) (*kms.DescribeKeyOutput, error) {
+		return &kms.DescribeKeyOutput{KeyMetadata: k.metadata()}, nil
 	})
-	return outcome(out, err)
 }
 
 // ListKeys returns the keys of the account and region, ordered by key id, Limit (1 to 1,000, default 100) at a time.
 // NextMarker continues after the last one, also after a restart. A page may hold fewer keys than Limit.
 func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...func(*kms.Options)) (*kms.ListKeysOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	out := &kms.ListKeysOutput{Keys: []types.KeyListEntry{}}
-	err = c.guardAccount(ctx, ops.ListKeys, request{}, func(ctx context.Context, _ witness) error {
-		p := page{op: ops.ListKeys.Name, limit: in.Limit, most: 1000, normal: 100, marker: in.Marker}
+	return perform(ctx, c, ops.ListKeys, in, optFns, func(_ *Client, in *kms.ListKeysInput) (request, error) {
+		return request{}, nil
+	}, func(
+		ctx context.Context, c *call, in *kms.ListKeysInput, _ *key,
+	) (*kms.ListKeysOutput, error) {
+		out := &kms.ListKeysOutput{Keys: []types.KeyListEntry{}}
+		p := page{op: ops.ListKeys.Name, limit: in.Limit, max: 1000, normal: 100, marker: in.Marker}
 		more, err := c.walk(ctx, p, c.keysAfter, func(rec keystore.Record) error {
 			k, err := c.bridge.decodeKey(rec)
 			if errors.Is(err, keystore.ErrNotFound) {
@@ -49,9 +45,8 @@ func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...
 			return err
 		})
 		out.Truncated, out.NextMarker = more != nil, more
-		return err
+		return out, err
 	})
-	return outcome(out, err)
 }
 
 func (c *Client) keysAfter(ctx context.Context, after string, limit int) ([]keystore.Record, error) {
@@ -60,51 +55,47 @@ func (c *Client) keysAfter(ctx context.Context, after string, limit int) ([]keys
 
 // EnableKey sets the state to Enabled. On a key that is enabled already it changes nothing and succeeds.
 func (c *Client) EnableKey(ctx context.Context, in *kms.EnableKeyInput, optFns ...func(*kms.Options)) (*kms.EnableKeyOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return outcome(&kms.EnableKeyOutput{}, c.setState(ctx, ops.EnableKey, in.KeyId, keystore.Enabled))
+	return changeRecord(ctx, c, ops.EnableKey, in, optFns, &kms.EnableKeyOutput{}, func(_ *Client, in *kms.EnableKeyInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(_ *call, _ *kms.EnableKeyInput, record *keystore.Key) error {
+		record.State = keystore.Enabled
+		return nil
+	})
 }
 
 // DisableKey sets the state to Disabled: nobody can use the key until it is enabled again. This process refuses it at
 // once, every other within a second. On a key that is disabled already it changes nothing and succeeds.
 func (c *Client) DisableKey(ctx context.Context, in *kms.DisableKeyInput, optFns ...func(*kms.Options)) (*kms.DisableKeyOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return outcome(&kms.DisableKeyOutput{}, c.setState(ctx, ops.DisableKey, in.KeyId, keystore.Disabled))
-}
-
-func (c *Client) setState(ctx context.Context, op *ops.Operation, keyID *string, state keystore.KeyState) error {
-	return c.change(ctx, op, request{keyID: keyID}, func(record *keystore.Key) error {
-		record.State = state
+	return changeRecord(ctx, c, ops.DisableKey, in, optFns, &kms.DisableKeyOutput{}, func(_ *Client, in *kms.DisableKeyInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(_ *call, _ *kms.DisableKeyInput, record *keystore.Key) error {
+		record.State = keystore.Disabled
 		return nil
 	})
 }
 
-// change guards an operation that changes a key's record, and commits the change unless there is none.
-func (c *Client) change(ctx context.Context, op *ops.Operation, req request, edit func(*keystore.Key) error) error {
-	return c.guard(ctx, op, req, func(ctx context.Context, k *key) error {
+// changeRecord makes a call of an operation that changes a key's record by edit, and commits the change unless there is none.
+func changeRecord[In, Out any](
+	ctx context.Context, c *Client, op *ops.Operation, in *In, optFns []func(*kms.Options), out *Out,
+	ask func(*Client, *In) (request, error), edit func(*call, *In, *keystore.Key) error,
+) (*Out, error) {
+	return perform(ctx, c, op, in, optFns, ask, func(ctx context.Context, c *call, in *In, k *key) (*Out, error) {
 		record := k.record
-		if err := edit(&record); err != nil || reflect.DeepEqual(record, k.record) {
-			return err
+		if err := edit(c, in, &record); err != nil || reflect.DeepEqual(record, k.record) {
+			return out, err
 		}
-		_, err := c.bridge.cache.Commit(ctx, k.witness.and(record.Put(k.version))...)
-		return err
+		return out, c.commit(ctx, record.Put(k.version))
 	})
 }
 
 // UpdateKeyDescription replaces the description; an empty one removes it.
-func (c *Client) UpdateKeyDescription(ctx context.Context, in *kms.UpdateKeyDescriptionInput, optFns ...func(*kms.Options)) (*kms.UpdateKeyDescriptionOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	err = c.change(ctx, ops.UpdateKeyDescription, request{keyID: in.KeyId}, func(record *keystore.Key) error {
+func (c *Client) UpdateKeyDescription(
+	ctx context.Context, in *kms.UpdateKeyDescriptionInput, optFns ...func(*kms.Options),
+) (*kms.UpdateKeyDescriptionOutput, error) {
+	return changeRecord(ctx, c, ops.UpdateKeyDescription, in, optFns, &kms.UpdateKeyDescriptionOutput{}, func(_ *Client, in *kms.UpdateKeyDescriptionInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(_ *call, in *kms.UpdateKeyDescriptionInput, record *keystore.Key) error {
 		record.Description = *in.Description
 		return nil
 	})
-	return outcome(&kms.UpdateKeyDescriptionOutput{}, err)
 }

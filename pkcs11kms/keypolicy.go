@@ -22,58 +22,57 @@ func checkPolicyName(name *string) error {
 
 // GetKeyPolicy returns the key policy as it was given, but for users and roles that were deleted since: they are shown by
 // their unique ids.
-func (c *Client) GetKeyPolicy(ctx context.Context, in *kms.GetKeyPolicyInput, optFns ...func(*kms.Options)) (*kms.GetKeyPolicyOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	out := &kms.GetKeyPolicyOutput{}
-	err = c.guard(ctx, ops.GetKeyPolicy, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
+func (c *Client) GetKeyPolicy(
+	ctx context.Context, in *kms.GetKeyPolicyInput, optFns ...func(*kms.Options),
+) (*kms.GetKeyPolicyOutput, error) {
+	return perform(ctx, c, ops.GetKeyPolicy, in, optFns, func(_ *Client, in *kms.GetKeyPolicyInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(
+		ctx context.Context, c *call, in *kms.GetKeyPolicyInput, k *key,
+	) (*kms.GetKeyPolicyOutput, error) {
 		if err := checkPolicyName(in.PolicyName); err != nil {
-			return err
+			return nil, err
 		}
 		text, err := c.bridge.shownPolicy(ctx, k)
-		out.Policy, out.PolicyName = aws.String(text), aws.String(policyName)
-		return err
+		return &kms.GetKeyPolicyOutput{Policy: aws.String(text), PolicyName: aws.String(policyName)}, err
 	})
-	return outcome(out, err)
 }
 
 // ListKeyPolicies returns the name of the one policy that every key has.
-func (c *Client) ListKeyPolicies(ctx context.Context, in *kms.ListKeyPoliciesInput, optFns ...func(*kms.Options)) (*kms.ListKeyPoliciesOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	out := &kms.ListKeyPoliciesOutput{PolicyNames: []string{policyName}}
-	err = c.guard(ctx, ops.ListKeyPolicies, request{keyID: in.KeyId}, func(context.Context, *key) error {
-		return noNextPage(in.Marker)
+func (c *Client) ListKeyPolicies(
+	ctx context.Context, in *kms.ListKeyPoliciesInput, optFns ...func(*kms.Options),
+) (*kms.ListKeyPoliciesOutput, error) {
+	return perform(ctx, c, ops.ListKeyPolicies, in, optFns, func(_ *Client, in *kms.ListKeyPoliciesInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(
+		_ context.Context, _ *call, in *kms.ListKeyPoliciesInput, _ *key,
+	) (*kms.ListKeyPoliciesOutput, error) {
+		return &kms.ListKeyPoliciesOutput{PolicyNames: []string{policyName}}, noNextPage(in.Marker)
 	})
-	return outcome(out, err)
 }
 
 // PutKeyPolicy replaces the key policy, in every key state. It counts at once in this process, and within a second in every
 // other. Users and roles that it names are bound by their unique ids. A document that does not let the caller replace it
 // again is refused, unless BypassPolicyLockoutSafetyCheck is set.
-func (c *Client) PutKeyPolicy(ctx context.Context, in *kms.PutKeyPolicyInput, optFns ...func(*kms.Options)) (*kms.PutKeyPolicyOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	bypass := in.BypassPolicyLockoutSafetyCheck
-	req := request{keyID: in.KeyId, given: givenBypass(bypass)}
-	err = c.guard(ctx, ops.PutKeyPolicy, req, func(ctx context.Context, k *key) error {
+func (c *Client) PutKeyPolicy(
+	ctx context.Context, in *kms.PutKeyPolicyInput, optFns ...func(*kms.Options),
+) (*kms.PutKeyPolicyOutput, error) {
+	return perform(ctx, c, ops.PutKeyPolicy, in, optFns, func(_ *Client, in *kms.PutKeyPolicyInput) (request, error) {
+		return request{keyID: in.KeyId, given: givenBypass(in.BypassPolicyLockoutSafetyCheck)}, nil
+	}, func(
+		ctx context.Context, c *call, in *kms.PutKeyPolicyInput, k *key,
+	) (*kms.PutKeyPolicyOutput, error) {
 		if err := checkPolicyName(in.PolicyName); err != nil {
-			return err
+			return nil, err
+		}
+		text, err := c.givenPolicy(ctx, *in.Policy, k, in.BypassPolicyLockoutSafetyCheck)
+		if err != nil {
+			return nil, err
 		}
 		record := k.record
-		if record.Policy, err = c.givenPolicy(ctx, *in.Policy, k, bypass); err != nil {
-			return err
-		}
-		_, err := c.bridge.cache.Commit(ctx, k.witness.and(record.Put(k.version))...)
-		return err
+		record.Policy = text
+		return &kms.PutKeyPolicyOutput{}, c.commit(ctx, record.Put(k.version))
 	})
-	return outcome(&kms.PutKeyPolicyOutput{}, err)
 }
 
 // givenBypass is the condition key of a member that CreateKey and PutKeyPolicy have.

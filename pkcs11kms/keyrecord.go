@@ -32,8 +32,6 @@ type key struct {
 	public  *pubkey.Key
 
 	policy func() (*policy.Document, error) // compiled when it is first asked for
-
-	witness witness // of the operation that the key was found for
 }
 
 // key returns the key that the API may show by this name, or keystore.ErrNotFound.

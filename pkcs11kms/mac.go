@@ -15,48 +15,40 @@ import (
 // (RFC 2104; C_Sign). The KeyId of the output is the key's ARN. With DryRun the answer is DryRunOperationException when
 // the call would have succeeded, and the token is not used.
 func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optFns ...func(*kms.Options)) (*kms.GenerateMacOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	var out *kms.GenerateMacOutput
-	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}
-	err = c.guard(ctx, ops.GenerateMac, req, func(ctx context.Context, k *key) error {
+	return perform(ctx, c, ops.GenerateMac, in, optFns, func(_ *Client, in *kms.GenerateMacInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}, nil
+	}, func(
+		ctx context.Context, _ *call, in *kms.GenerateMacInput, k *key,
+	) (*kms.GenerateMacOutput, error) {
 		if aws.ToBool(in.DryRun) {
-			return apierr.DryRun()
+			return nil, apierr.DryRun()
 		}
 		tag, err := k.token.MAC(ctx, k.object, in.Message)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		out = &kms.GenerateMacOutput{KeyId: aws.String(k.arn), Mac: tag, MacAlgorithm: in.MacAlgorithm}
-		return nil
+		return &kms.GenerateMacOutput{KeyId: aws.String(k.arn), Mac: tag, MacAlgorithm: in.MacAlgorithm}, nil
 	})
-	return outcome(out, err)
 }
 
 // VerifyMac makes the HMAC of the message anew and compares in constant time. Anything but the whole tag is
 // KMSInvalidMacException; there is no output with MacValid false.
 func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns ...func(*kms.Options)) (*kms.VerifyMacOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	var out *kms.VerifyMacOutput
-	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}
-	err = c.guard(ctx, ops.VerifyMac, req, func(ctx context.Context, k *key) error {
+	return perform(ctx, c, ops.VerifyMac, in, optFns, func(_ *Client, in *kms.VerifyMacInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}, nil
+	}, func(
+		ctx context.Context, _ *call, in *kms.VerifyMacInput, k *key,
+	) (*kms.VerifyMacOutput, error) {
 		tag, err := k.token.MAC(ctx, k.object, in.Message)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if subtle.ConstantTimeCompare(tag, in.Mac) != 1 {
-			return apierr.InvalidMac()
+			return nil, apierr.InvalidMac()
 		}
 		if aws.ToBool(in.DryRun) {
-			return apierr.DryRun()
+			return nil, apierr.DryRun()
 		}
-		out = &kms.VerifyMacOutput{KeyId: aws.String(k.arn), MacValid: true, MacAlgorithm: in.MacAlgorithm}
-		return nil
+		return &kms.VerifyMacOutput{KeyId: aws.String(k.arn), MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
 	})
-	return outcome(out, err)
 }

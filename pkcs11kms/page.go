@@ -13,7 +13,7 @@ type page struct {
 	op     string
 	filter string // what else the list is about, such as one key
 	limit  *int32
-	most   int // the service's own maximum; a larger limit is taken for it
+	max    int // the service's own maximum; a larger limit is taken for it
 	normal int // when no limit is given
 	marker *string
 }
@@ -22,7 +22,7 @@ func (p page) size() int {
 	if p.limit == nil {
 		return p.normal
 	}
-	return min(int(*p.limit), p.most)
+	return min(int(*p.limit), p.max)
 }
 
 // reader returns up to limit records behind an id, in order.

@@ -10,25 +10,24 @@ import (
 )
 
 // GenerateRandom returns 1 to 1,024 bytes from the token's random number generator (C_GenerateRandom).
-func (c *Client) GenerateRandom(ctx context.Context, in *kms.GenerateRandomInput, optFns ...func(*kms.Options)) (*kms.GenerateRandomOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	if in.NumberOfBytes == nil {
-		return nil, apierr.Validation("NumberOfBytes is required.")
-	}
-	out := &kms.GenerateRandomOutput{}
-	err = c.guardAccount(ctx, ops.GenerateRandom, request{}, func(ctx context.Context, _ witness) error {
+func (c *Client) GenerateRandom(
+	ctx context.Context, in *kms.GenerateRandomInput, optFns ...func(*kms.Options),
+) (*kms.GenerateRandomOutput, error) {
+	return perform(ctx, c, ops.GenerateRandom, in, optFns, func(_ *Client, in *kms.GenerateRandomInput) (request, error) {
+		if in.NumberOfBytes == nil {
+			return request{}, apierr.Validation("NumberOfBytes is required.")
+		}
+		return request{}, nil
+	}, func(
+		ctx context.Context, c *call, in *kms.GenerateRandomInput, _ *key,
+	) (*kms.GenerateRandomOutput, error) {
 		switch {
 		case in.CustomKeyStoreId != nil:
-			return apierr.Unsupported("Custom key stores are not supported.")
+			return nil, apierr.Unsupported("Custom key stores are not supported.")
 		case in.Recipient != nil:
-			return apierr.Unsupported("Recipients are not supported.")
+			return nil, apierr.Unsupported("Recipients are not supported.")
 		}
-		var err error
-		out.Plaintext, err = c.region.token.Random(ctx, int(*in.NumberOfBytes))
-		return err
+		random, err := c.region.token.Random(ctx, int(*in.NumberOfBytes))
+		return &kms.GenerateRandomOutput{Plaintext: random}, err
 	})
-	return outcome(out, err)
 }

@@ -16,10 +16,14 @@ import (
 // The operations in this file exist for kinds of keys that this service does not make. They check the form of the whole input,
 // find the key, check its state, and then refuse it as the real service refuses an HMAC key or a signing key.
 
-// refuse runs an operation that ends in a refusal whatever the key is.
-func refuse[Out any](ctx context.Context, c *Client, op *ops.Operation, keyID *string, grantTokens []string, because func(*key) error) (*Out, error) {
-	req := request{keyID: keyID, grantTokens: grantTokens}
-	return nil, c.guard(ctx, op, req, func(_ context.Context, k *key) error { return because(k) })
+// refuse makes a call of an operation that ends in a refusal whatever the key is.
+func refuse[Out, In any](
+	ctx context.Context, c *Client, op *ops.Operation, in *In, optFns []func(*kms.Options),
+	ask func(*Client, *In) (request, error), because func(*key) error,
+) (*Out, error) {
+	return perform(ctx, c, op, in, optFns, ask, func(_ context.Context, _ *call, _ *In, k *key) (*Out, error) {
+		return nil, because(k)
+	})
 }
 
 // otherKind refuses a key that has the right usage after all: a record that a newer version of the program wrote.
@@ -44,178 +48,161 @@ func checkCiphertext(ciphertext []byte, modifiers []types.DryRunModifierType) er
 
 // Encrypt refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) Encrypt(ctx context.Context, in *kms.EncryptInput, optFns ...func(*kms.Options)) (*kms.EncryptOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.EncryptOutput](ctx, c, ops.Encrypt, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.EncryptOutput](ctx, c, ops.Encrypt, in, optFns, func(_ *Client, in *kms.EncryptInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, otherKind)
 }
 
 // ReEncrypt refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) ReEncrypt(ctx context.Context, in *kms.ReEncryptInput, optFns ...func(*kms.Options)) (*kms.ReEncryptOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkCiphertext(in.CiphertextBlob, in.DryRunModifiers); err != nil {
-		return nil, err
-	}
-	return refuse[kms.ReEncryptOutput](ctx, c, ops.ReEncrypt, in.DestinationKeyId, in.GrantTokens, otherKind)
+	return refuse[kms.ReEncryptOutput](ctx, c, ops.ReEncrypt, in, optFns, func(_ *Client, in *kms.ReEncryptInput) (request, error) {
+		req := request{keyID: in.DestinationKeyId, grantTokens: in.GrantTokens}
+		return req, checkCiphertext(in.CiphertextBlob, in.DryRunModifiers)
+	}, otherKind)
 }
 
 // GenerateDataKey refuses every key of this service with InvalidKeyUsageException.
-func (c *Client) GenerateDataKey(ctx context.Context, in *kms.GenerateDataKeyInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.GenerateDataKeyOutput](ctx, c, ops.GenerateDataKey, in.KeyId, in.GrantTokens, otherKind)
+func (c *Client) GenerateDataKey(
+	ctx context.Context, in *kms.GenerateDataKeyInput, optFns ...func(*kms.Options),
+) (*kms.GenerateDataKeyOutput, error) {
+	return refuse[kms.GenerateDataKeyOutput](ctx, c, ops.GenerateDataKey, in, optFns, func(_ *Client, in *kms.GenerateDataKeyInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, otherKind)
 }
 
 // GenerateDataKeyWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
-func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, in *kms.GenerateDataKeyWithoutPlaintextInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyWithoutPlaintextOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
+func (c *Client) GenerateDataKeyWithoutPlaintext(
+	ctx context.Context, in *kms.GenerateDataKeyWithoutPlaintextInput, optFns ...func(*kms.Options),
+) (*kms.GenerateDataKeyWithoutPlaintextOutput, error) {
+	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyWithoutPlaintext, in, optFns, func(_ *Client, in *kms.GenerateDataKeyWithoutPlaintextInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, otherKind)
 }
 
 // GenerateDataKeyPair refuses every key of this service with InvalidKeyUsageException.
-func (c *Client) GenerateDataKeyPair(ctx context.Context, in *kms.GenerateDataKeyPairInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyPairOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, ops.GenerateDataKeyPair, in.KeyId, in.GrantTokens, otherKind)
+func (c *Client) GenerateDataKeyPair(
+	ctx context.Context, in *kms.GenerateDataKeyPairInput, optFns ...func(*kms.Options),
+) (*kms.GenerateDataKeyPairOutput, error) {
+	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, ops.GenerateDataKeyPair, in, optFns, func(_ *Client, in *kms.GenerateDataKeyPairInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, otherKind)
 }
 
 // GenerateDataKeyPairWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
-func (c *Client) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *kms.GenerateDataKeyPairWithoutPlaintextInput, optFns ...func(*kms.Options)) (*kms.GenerateDataKeyPairWithoutPlaintextOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyPairWithoutPlaintext, in.KeyId, in.GrantTokens, otherKind)
+func (c *Client) GenerateDataKeyPairWithoutPlaintext(
+	ctx context.Context, in *kms.GenerateDataKeyPairWithoutPlaintextInput, optFns ...func(*kms.Options),
+) (*kms.GenerateDataKeyPairWithoutPlaintextOutput, error) {
+	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyPairWithoutPlaintext, in, optFns, func(_ *Client, in *kms.GenerateDataKeyPairWithoutPlaintextInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, otherKind)
 }
 
 // DeriveSharedSecret refuses every key of this service with InvalidKeyUsageException.
-func (c *Client) DeriveSharedSecret(ctx context.Context, in *kms.DeriveSharedSecretInput, optFns ...func(*kms.Options)) (*kms.DeriveSharedSecretOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.DeriveSharedSecretOutput](ctx, c, ops.DeriveSharedSecret, in.KeyId, in.GrantTokens, otherKind)
+func (c *Client) DeriveSharedSecret(
+	ctx context.Context, in *kms.DeriveSharedSecretInput, optFns ...func(*kms.Options),
+) (*kms.DeriveSharedSecretOutput, error) {
+	return refuse[kms.DeriveSharedSecretOutput](ctx, c, ops.DeriveSharedSecret, in, optFns, func(_ *Client, in *kms.DeriveSharedSecretInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, otherKind)
 }
 
 // Encapsulate refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) Encapsulate(ctx context.Context, in *kms.EncapsulateInput, optFns ...func(*kms.Options)) (*kms.EncapsulateOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.EncapsulateOutput](ctx, c, ops.Encapsulate, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.EncapsulateOutput](ctx, c, ops.Encapsulate, in, optFns, func(_ *Client, in *kms.EncapsulateInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, otherKind)
 }
 
 // Decapsulate refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) Decapsulate(ctx context.Context, in *kms.DecapsulateInput, optFns ...func(*kms.Options)) (*kms.DecapsulateOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.DecapsulateOutput](ctx, c, ops.Decapsulate, in.KeyId, in.GrantTokens, otherKind)
+	return refuse[kms.DecapsulateOutput](ctx, c, ops.Decapsulate, in, optFns, func(_ *Client, in *kms.DecapsulateInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, otherKind)
 }
 
 // EnableKeyRotation refuses every key of this service with UnsupportedOperationException.
-func (c *Client) EnableKeyRotation(ctx context.Context, in *kms.EnableKeyRotationInput, optFns ...func(*kms.Options)) (*kms.EnableKeyRotationOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.EnableKeyRotationOutput](ctx, c, ops.EnableKeyRotation, in.KeyId, nil, noSuchKind)
+func (c *Client) EnableKeyRotation(
+	ctx context.Context, in *kms.EnableKeyRotationInput, optFns ...func(*kms.Options),
+) (*kms.EnableKeyRotationOutput, error) {
+	return refuse[kms.EnableKeyRotationOutput](ctx, c, ops.EnableKeyRotation, in, optFns, func(_ *Client, in *kms.EnableKeyRotationInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, noSuchKind)
 }
 
 // DisableKeyRotation refuses every key of this service with UnsupportedOperationException.
-func (c *Client) DisableKeyRotation(ctx context.Context, in *kms.DisableKeyRotationInput, optFns ...func(*kms.Options)) (*kms.DisableKeyRotationOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.DisableKeyRotationOutput](ctx, c, ops.DisableKeyRotation, in.KeyId, nil, noSuchKind)
+func (c *Client) DisableKeyRotation(
+	ctx context.Context, in *kms.DisableKeyRotationInput, optFns ...func(*kms.Options),
+) (*kms.DisableKeyRotationOutput, error) {
+	return refuse[kms.DisableKeyRotationOutput](ctx, c, ops.DisableKeyRotation, in, optFns, func(_ *Client, in *kms.DisableKeyRotationInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, noSuchKind)
 }
 
 // RotateKeyOnDemand refuses every key of this service with UnsupportedOperationException.
-func (c *Client) RotateKeyOnDemand(ctx context.Context, in *kms.RotateKeyOnDemandInput, optFns ...func(*kms.Options)) (*kms.RotateKeyOnDemandOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, ops.RotateKeyOnDemand, in.KeyId, nil, noSuchKind)
+func (c *Client) RotateKeyOnDemand(
+	ctx context.Context, in *kms.RotateKeyOnDemandInput, optFns ...func(*kms.Options),
+) (*kms.RotateKeyOnDemandOutput, error) {
+	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, ops.RotateKeyOnDemand, in, optFns, func(_ *Client, in *kms.RotateKeyOnDemandInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, noSuchKind)
 }
 
 // ListKeyRotations refuses every key of this service with UnsupportedOperationException.
-func (c *Client) ListKeyRotations(ctx context.Context, in *kms.ListKeyRotationsInput, optFns ...func(*kms.Options)) (*kms.ListKeyRotationsOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.ListKeyRotationsOutput](ctx, c, ops.ListKeyRotations, in.KeyId, nil, noSuchKind)
+func (c *Client) ListKeyRotations(
+	ctx context.Context, in *kms.ListKeyRotationsInput, optFns ...func(*kms.Options),
+) (*kms.ListKeyRotationsOutput, error) {
+	return refuse[kms.ListKeyRotationsOutput](ctx, c, ops.ListKeyRotations, in, optFns, func(_ *Client, in *kms.ListKeyRotationsInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, noSuchKind)
 }
 
 // GetParametersForImport refuses every key that the token made with UnsupportedOperationException.
-func (c *Client) GetParametersForImport(ctx context.Context, in *kms.GetParametersForImportInput, optFns ...func(*kms.Options)) (*kms.GetParametersForImportOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.GetParametersForImportOutput](ctx, c, ops.GetParametersForImport, in.KeyId, nil, notExternal)
+func (c *Client) GetParametersForImport(
+	ctx context.Context, in *kms.GetParametersForImportInput, optFns ...func(*kms.Options),
+) (*kms.GetParametersForImportOutput, error) {
+	return refuse[kms.GetParametersForImportOutput](ctx, c, ops.GetParametersForImport, in, optFns, func(_ *Client, in *kms.GetParametersForImportInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, notExternal)
 }
 
 // ImportKeyMaterial refuses every key that the token made with UnsupportedOperationException.
-func (c *Client) ImportKeyMaterial(ctx context.Context, in *kms.ImportKeyMaterialInput, optFns ...func(*kms.Options)) (*kms.ImportKeyMaterialOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.ImportKeyMaterialOutput](ctx, c, ops.ImportKeyMaterial, in.KeyId, nil, notExternal)
+func (c *Client) ImportKeyMaterial(
+	ctx context.Context, in *kms.ImportKeyMaterialInput, optFns ...func(*kms.Options),
+) (*kms.ImportKeyMaterialOutput, error) {
+	return refuse[kms.ImportKeyMaterialOutput](ctx, c, ops.ImportKeyMaterial, in, optFns, func(_ *Client, in *kms.ImportKeyMaterialInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, notExternal)
 }
 
 // DeleteImportedKeyMaterial refuses every key that the token made with UnsupportedOperationException.
-func (c *Client) DeleteImportedKeyMaterial(ctx context.Context, in *kms.DeleteImportedKeyMaterialInput, optFns ...func(*kms.Options)) (*kms.DeleteImportedKeyMaterialOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, ops.DeleteImportedKeyMaterial, in.KeyId, nil, notExternal)
+func (c *Client) DeleteImportedKeyMaterial(
+	ctx context.Context, in *kms.DeleteImportedKeyMaterialInput, optFns ...func(*kms.Options),
+) (*kms.DeleteImportedKeyMaterialOutput, error) {
+	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, ops.DeleteImportedKeyMaterial, in, optFns, func(_ *Client, in *kms.DeleteImportedKeyMaterialInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, notExternal)
 }
 
 // Decrypt refuses every ciphertext: this service never made one. Without a KeyId, as for a symmetric key, no key is looked
 // for.
 func (c *Client) Decrypt(ctx context.Context, in *kms.DecryptInput, optFns ...func(*kms.Options)) (*kms.DecryptOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkCiphertext(in.CiphertextBlob, in.DryRunModifiers); err != nil {
-		return nil, err
-	}
-	foreign := func() error { return &types.InvalidCiphertextException{} }
-	if in.KeyId == nil {
-		return nil, c.guardAccount(ctx, ops.Decrypt, request{}, func(context.Context, witness) error { return foreign() })
-	}
-	return refuse[kms.DecryptOutput](ctx, c, ops.Decrypt, in.KeyId, in.GrantTokens, func(*key) error { return foreign() })
+	return refuse[kms.DecryptOutput](ctx, c, ops.Decrypt, in, optFns, func(_ *Client, in *kms.DecryptInput) (request, error) {
+		req := request{keyID: in.KeyId, grantTokens: in.GrantTokens}
+		return req, checkCiphertext(in.CiphertextBlob, in.DryRunModifiers)
+	}, func(*key) error {
+		return &types.InvalidCiphertextException{}
+	})
 }
 
 // GetKeyRotationStatus tells that the key does not rotate: HMAC keys and signing keys never do.
-func (c *Client) GetKeyRotationStatus(ctx context.Context, in *kms.GetKeyRotationStatusInput, optFns ...func(*kms.Options)) (*kms.GetKeyRotationStatusOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	out := &kms.GetKeyRotationStatusOutput{}
-	err = c.guard(ctx, ops.GetKeyRotationStatus, request{keyID: in.KeyId}, func(_ context.Context, k *key) error {
-		out.KeyId = aws.String(k.record.ID)
-		return nil
+func (c *Client) GetKeyRotationStatus(
+	ctx context.Context, in *kms.GetKeyRotationStatusInput, optFns ...func(*kms.Options),
+) (*kms.GetKeyRotationStatusOutput, error) {
+	return perform(ctx, c, ops.GetKeyRotationStatus, in, optFns, func(_ *Client, in *kms.GetKeyRotationStatusInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(
+		_ context.Context, _ *call, _ *kms.GetKeyRotationStatusInput, k *key,
+	) (*kms.GetKeyRotationStatusOutput, error) {
+		return &kms.GetKeyRotationStatusOutput{KeyId: aws.String(k.record.ID)}, nil
 	})
-	return outcome(out, err)
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
@@ -25,40 +24,16 @@ type subject struct {
 // noKey is the id of no key. An alias that is not there leads to it.
 const noKey = "00000000-0000-0000-0000-000000000000"
 
-// permitted returns the key that a request names if the caller may run the operation on it. What the cache holds counts
-// only where it permits; a refusal is decided on what the store says now.
-func (c *Client) permitted(ctx context.Context, op *ops.Operation, req *request) (*key, error) {
-	if c.caller.nobody() {
-		return nil, accessDenied(c.caller, op, *req.keyID, noKeyPolicyAllows)
+// arn is that of the key, or nothing when there is none.
+func (s subject) arn() string {
+	if s.key == nil {
+		return ""
 	}
-	name, err := c.parseKeyID(*req.keyID, op.TakesAlias)
-	if err != nil {
-		return nil, err
-	}
-	if name.account != c.caller.account {
-		return nil, accessDenied(c.caller, op, c.arn(name), noKeyPolicyAllows)
-	}
-	if !op.Writes {
-		s, err := c.heldSubject(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		if s.key != nil && c.authorise(ctx, op, req, s, true) == nil {
-			return s.key, nil
-		}
-	}
-	s, err := c.readSubject(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.authorise(ctx, op, req, s, false); err != nil {
-		return s.key, err
-	}
-	return s.key, s.missing
+	return s.key.arn
 }
 
-// heldSubject finds the key without asking the store for records. Its key is nil when that does not find it.
-func (c *Client) heldSubject(ctx context.Context, name keyID) (subject, error) {
+// cachedSubject finds the key without asking the store for records. Its key is nil when that does not find it.
+func (c *Client) cachedSubject(ctx context.Context, name keyID) (subject, error) {
 	s := subject{name: name, id: name.id}
 	if name.alias != "" {
 		alias, ok, err := records.Cached[*aliasRecord](ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias))

@@ -22,31 +22,25 @@ import (
 // key's ARN. With DryRun the answer is DryRunOperationException when the call would have succeeded, and the token is not
 // used.
 func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*kms.Options)) (*kms.SignOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkMessage(in.SigningAlgorithm, in.MessageType, in.Message); err != nil {
-		return nil, err
-	}
-	var out *kms.SignOutput
-	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
-	err = c.guard(ctx, ops.Sign, req, func(ctx context.Context, k *key) error {
+	return perform(ctx, c, ops.Sign, in, optFns, func(_ *Client, in *kms.SignInput) (request, error) {
+		req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
+		return req, checkMessage(in.SigningAlgorithm, in.MessageType, in.Message)
+	}, func(
+		ctx context.Context, _ *call, in *kms.SignInput, k *key,
+	) (*kms.SignOutput, error) {
 		if aws.ToBool(in.DryRun) {
-			return apierr.DryRun()
+			return nil, apierr.DryRun()
 		}
 		signature, err := k.sign(ctx, in)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		out = &kms.SignOutput{KeyId: aws.String(k.arn), Signature: signature, SigningAlgorithm: in.SigningAlgorithm}
-		return nil
+		return &kms.SignOutput{KeyId: aws.String(k.arn), Signature: signature, SigningAlgorithm: in.SigningAlgorithm}, nil
 	})
-	return outcome(out, err)
 }
 
 func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
-	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or guard had refused it
+	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or the call had been refused
 	if in.MessageType != types.MessageTypeDigest || algorithm.OfMessage() {
 		return k.token.Sign(ctx, k.pair, algorithm, in.Message)
 	}
@@ -60,30 +54,24 @@ func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
 // Verify checks a signature of Sign, or of whoever else has the key, with the public key: the token is not used. Anything
 // but a valid signature is KMSInvalidSignatureException; there is no output with SignatureValid false.
 func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func(*kms.Options)) (*kms.VerifyOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkMessage(in.SigningAlgorithm, in.MessageType, in.Message); err != nil {
-		return nil, err
-	}
-	var out *kms.VerifyOutput
-	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
-	err = c.guard(ctx, ops.Verify, req, func(_ context.Context, k *key) error {
+	return perform(ctx, c, ops.Verify, in, optFns, func(_ *Client, in *kms.VerifyInput) (request, error) {
+		req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
+		return req, checkMessage(in.SigningAlgorithm, in.MessageType, in.Message)
+	}, func(
+		_ context.Context, _ *call, in *kms.VerifyInput, k *key,
+	) (*kms.VerifyOutput, error) {
 		if err := k.verify(in); err != nil {
-			return err
+			return nil, err
 		}
 		if aws.ToBool(in.DryRun) {
-			return apierr.DryRun()
+			return nil, apierr.DryRun()
 		}
-		out = &kms.VerifyOutput{KeyId: aws.String(k.arn), SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}
-		return nil
+		return &kms.VerifyOutput{KeyId: aws.String(k.arn), SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
 	})
-	return outcome(out, err)
 }
 
 func (k *key) verify(in *kms.VerifyInput) error {
-	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or guard had refused it
+	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or the call had been refused
 	verify := k.public.VerifyMessage
 	if in.MessageType == types.MessageTypeDigest && !algorithm.OfMessage() {
 		verify = k.public.Verify
@@ -97,28 +85,26 @@ func (k *key) verify(in *kms.VerifyInput) error {
 
 // GetPublicKey returns the public key of a signing key as DER SubjectPublicKeyInfo (RFC 5280), which openssl and most
 // libraries read. The key must be enabled. For an HMAC key, which has none: UnsupportedOperationException.
-func (c *Client) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, optFns ...func(*kms.Options)) (*kms.GetPublicKeyOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	var out *kms.GetPublicKeyOutput
-	req := request{keyID: in.KeyId, grantTokens: in.GrantTokens}
-	err = c.guard(ctx, ops.GetPublicKey, req, func(_ context.Context, k *key) error {
+func (c *Client) GetPublicKey(
+	ctx context.Context, in *kms.GetPublicKeyInput, optFns ...func(*kms.Options),
+) (*kms.GetPublicKeyOutput, error) {
+	return perform(ctx, c, ops.GetPublicKey, in, optFns, func(_ *Client, in *kms.GetPublicKeyInput) (request, error) {
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+	}, func(
+		_ context.Context, _ *call, _ *kms.GetPublicKeyInput, k *key,
+	) (*kms.GetPublicKeyOutput, error) {
 		if k.public == nil {
-			return apierr.UnsupportedKind()
+			return nil, apierr.UnsupportedKind()
 		}
-		out = &kms.GetPublicKeyOutput{
+		return &kms.GetPublicKeyOutput{
 			KeyId:                 aws.String(k.arn),
 			PublicKey:             k.public.DER(),
 			CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.record.Spec),
 			KeySpec:               types.KeySpec(k.record.Spec),
 			KeyUsage:              types.KeyUsageType(k.record.Usage),
 			SigningAlgorithms:     k.signing.signing(k.token),
-		}
-		return nil
+		}, nil
 	})
-	return outcome(out, err)
 }
 
 // messageType returns the type with its default.

@@ -10,14 +10,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
-
-// recheckInterval is how old the permission of a stream may get. With the age that the cache allows it stays within
-// the second and a half after which a disabled key must be at rest everywhere.
-const recheckInterval = 500 * time.Millisecond
 
 // maxPiece is how much goes to the token between two looks at the permission.
 const maxPiece = 1 << 20
@@ -39,21 +35,22 @@ type MACStream struct {
 // when its key is disabled. Tokens whose module is known to crash in multi-part operations answer
 // UnsupportedOperationException.
 func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAlgorithmSpec) (*MACStream, error) {
-	asked := kms.GenerateMacInput{KeyId: &keyID, MacAlgorithm: algorithm, Message: []byte{0}} // one that there is
-	if err := form.Check(&asked).Err(); err != nil {
-		return nil, err
-	}
-	s := &MACStream{client: c, ctx: ctx, req: request{keyID: &keyID, algorithm: algorithm}}
-	err := c.guard(ctx, ops.GenerateMac, s.req, func(ctx context.Context, k *key) error {
+	in := &kms.GenerateMacInput{KeyId: &keyID, MacAlgorithm: algorithm, Message: []byte{0}} // one that there is
+	var stream *token.Stream
+	s, err := perform(ctx, c, ops.GenerateMac, in, nil, func(_ *Client, in *kms.GenerateMacInput) (request, error) {
+		return request{keyID: in.KeyId, algorithm: in.MacAlgorithm}, nil
+	}, func(ctx context.Context, c *call, _ *kms.GenerateMacInput, k *key) (*MACStream, error) {
 		var err error
-		s.stream, err = k.token.NewStream(ctx, k.object)
+		stream, err = k.token.NewStream(ctx, k.object)
 		if errors.Is(err, token.ErrStreamRefused) {
-			return apierr.WithCause(apierr.Unsupported("The token cannot make a MAC over more than 4096 bytes."), err)
+			return nil, apierr.WithCause(apierr.Unsupported("The token cannot make a MAC over more than 4096 bytes."), err)
 		}
-		s.arn, s.checked = k.arn, c.bridge.cfg.Now()
-		return err
+		return &MACStream{client: c.Client, ctx: ctx, req: c.req, arn: k.arn, stream: stream, checked: c.Now()}, err
 	})
 	if err != nil {
+		if stream != nil {
+			_ = stream.Close() // of a call that was refused after all
+		}
 		return nil, err
 	}
 	if name, err := c.parseKeyID(keyID, true); err == nil {
@@ -67,7 +64,7 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 func (s *MACStream) Write(p []byte) (int, error) {
 	written := 0
 	for {
-		if err := s.recheck(recheckInterval); err != nil {
+		if err := s.recheck(guard.RecheckInterval); err != nil {
 			return written, err
 		}
 		n, err := s.stream.Write(p[written:min(len(p), written+maxPiece)])
@@ -99,8 +96,12 @@ func (s *MACStream) recheck(age time.Duration) error {
 	if since := now.Sub(s.checked); since >= 0 && since < age {
 		return nil
 	}
-	err := s.client.guard(s.ctx, ops.GenerateMac, s.req, func(context.Context, *key) error { return nil })
-	if err != nil {
+	asked := &call{Client: s.client, op: ops.GenerateMac, req: s.req}
+	err := asked.Check()
+	if err == nil {
+		err = guard.MayStill(s.ctx, asked.op, asked)
+	}
+	if err = s.client.answer(s.ctx, asked.op.Name, s.arn, err); err != nil {
 		_ = s.stream.Close() // the refusal is what counts
 		return err
 	}

@@ -32,8 +32,8 @@ func checkTag(tag types.Tag) error {
 }
 
 // withTags returns the tags of a key after some were added or given another value, ordered by key.
-func withTags(have []keystore.Tag, add []types.Tag, most int) ([]keystore.Tag, error) {
-	if len(add) > most {
+func withTags(have []keystore.Tag, add []types.Tag, max int) ([]keystore.Tag, error) {
+	if len(add) > max {
 		return nil, apierr.Tag("Too many tags") // before anything takes time for them
 	}
 	seen := map[string]bool{}
@@ -49,7 +49,7 @@ func withTags(have []keystore.Tag, add []types.Tag, most int) ([]keystore.Tag, e
 		all = slices.DeleteFunc(all, func(t keystore.Tag) bool { return t.Key == *tag.TagKey })
 		all = append(all, keystore.Tag{Key: *tag.TagKey, Value: *tag.TagValue})
 	}
-	if len(all) > most {
+	if len(all) > max {
 		return nil, apierr.Tag("Too many tags")
 	}
 	slices.SortFunc(all, func(a, b keystore.Tag) int { return strings.Compare(a.Key, b.Key) })
@@ -64,51 +64,48 @@ func reservedTag(key string) bool {
 
 // TagResource adds tags to a key, or gives those that it has another value.
 func (c *Client) TagResource(ctx context.Context, in *kms.TagResourceInput, optFns ...func(*kms.Options)) (*kms.TagResourceOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	err = c.change(ctx, ops.TagResource, request{keyID: in.KeyId, given: givenTags(in.Tags)}, func(record *keystore.Key) error {
+	return changeRecord(ctx, c, ops.TagResource, in, optFns, &kms.TagResourceOutput{}, func(_ *Client, in *kms.TagResourceInput) (request, error) {
+		return request{keyID: in.KeyId, given: givenTags(in.Tags)}, nil
+	}, func(c *call, in *kms.TagResourceInput, record *keystore.Key) error {
 		var err error
 		record.Tags, err = withTags(record.Tags, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
 		return err
 	})
-	return outcome(&kms.TagResourceOutput{}, err)
 }
 
 // UntagResource removes tags from a key. Those it does not have are ignored.
-func (c *Client) UntagResource(ctx context.Context, in *kms.UntagResourceInput, optFns ...func(*kms.Options)) (*kms.UntagResourceOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	err = c.change(ctx, ops.UntagResource, request{keyID: in.KeyId, given: map[string][]string{"aws:tagkeys": in.TagKeys}}, func(record *keystore.Key) error {
+func (c *Client) UntagResource(
+	ctx context.Context, in *kms.UntagResourceInput, optFns ...func(*kms.Options),
+) (*kms.UntagResourceOutput, error) {
+	return changeRecord(ctx, c, ops.UntagResource, in, optFns, &kms.UntagResourceOutput{}, func(_ *Client, in *kms.UntagResourceInput) (request, error) {
+		return request{keyID: in.KeyId, given: map[string][]string{"aws:tagkeys": in.TagKeys}}, nil
+	}, func(_ *call, in *kms.UntagResourceInput, record *keystore.Key) error {
 		record.Tags = slices.DeleteFunc(slices.Clone(record.Tags), func(t keystore.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
 		if len(record.Tags) == 0 {
 			record.Tags = nil
 		}
 		return nil
 	})
-	return outcome(&kms.UntagResourceOutput{}, err)
 }
 
 // ListResourceTags returns the tags of a key, ordered by tag key; Limit 1 to 50, default 50.
-func (c *Client) ListResourceTags(ctx context.Context, in *kms.ListResourceTagsInput, optFns ...func(*kms.Options)) (*kms.ListResourceTagsOutput, error) {
-	c, in, err := begin(c, in, optFns)
-	if err != nil {
-		return nil, err
-	}
-	out := &kms.ListResourceTagsOutput{Tags: []types.Tag{}}
-	err = c.guard(ctx, ops.ListResourceTags, request{keyID: in.KeyId}, func(ctx context.Context, k *key) error {
-		p := page{op: ops.ListResourceTags.Name, filter: k.record.ID, limit: in.Limit, most: 50, normal: 50, marker: in.Marker}
+func (c *Client) ListResourceTags(
+	ctx context.Context, in *kms.ListResourceTagsInput, optFns ...func(*kms.Options),
+) (*kms.ListResourceTagsOutput, error) {
+	return perform(ctx, c, ops.ListResourceTags, in, optFns, func(_ *Client, in *kms.ListResourceTagsInput) (request, error) {
+		return request{keyID: in.KeyId}, nil
+	}, func(
+		ctx context.Context, c *call, in *kms.ListResourceTagsInput, k *key,
+	) (*kms.ListResourceTagsOutput, error) {
+		out := &kms.ListResourceTagsOutput{Tags: []types.Tag{}}
+		p := page{op: ops.ListResourceTags.Name, filter: k.record.ID, limit: in.Limit, max: 50, normal: 50, marker: in.Marker}
 		more, err := c.walk(ctx, p, tagsAfter(k.record), func(rec keystore.Record) error {
 			out.Tags = append(out.Tags, types.Tag{TagKey: aws.String(rec.Ref.ID), TagValue: aws.String(string(rec.Value))})
 			return nil
 		})
 		out.Truncated, out.NextMarker = more != nil, more
-		return err
+		return out, err
 	})
-	return outcome(out, err)
 }
 
 // tagsAfter reads the tags of a record as if each were a record of its own, so that they page like every other list.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -25,6 +26,7 @@ func newClient(t *testing.T, keys int) (*pkcs11kms.Client, []string) {
 	store := filepath.Join(t.TempDir(), "kms.db")
 	require.NoError(t, sqlite.Create(store))
 	client, err := statedir.New(t.Context(), statedir.Config{StorePath: store, Config: pkcs11kms.Config{
+		Audit:   audit.Discard,
 		Quotas:  pkcs11kms.Quotas{NoRates: true},
 		Regions: map[string]pkcs11kms.Region{"us-east-1": {Token: token.URI(token.PINFile), SoftHSMConfig: token.ConfigFile}}}})
 	require.NoError(t, err)

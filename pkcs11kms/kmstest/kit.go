@@ -13,6 +13,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 	"github.com/pkcs11kms/bridge/softhsm"
@@ -69,6 +70,7 @@ func openBridge(tb TB, s *settings) *pkcs11kms.Bridge {
 	defer lifecycle.Unlock() // also when tb ends this goroutine
 	tok := softhsm.NewToken(tb)
 	cfg := pkcs11kms.Config{
+		Audit:         audit.Discard,
 		DefaultRegion: s.region,
 		Regions:       map[string]pkcs11kms.Region{s.region: {Token: tok.URI(tok.PINFile)}},
 		Quotas:        pkcs11kms.Quotas{NoRates: true},

@@ -26,6 +26,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -54,6 +55,7 @@ func newFixture(t testing.TB, change func(*pkcs11kms.Config, *Options)) *fixture
 	f := &fixture{pin: tok.PIN(), log: &logBuffer{}, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	logger := slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	f.cfg = pkcs11kms.Config{
+		Audit:         audit.Discard,
 		AccountID:     testAccount,
 		DefaultRegion: testRegion,
 		Regions:       map[string]pkcs11kms.Region{testRegion: {Token: tok.URI(tok.PINFile)}},

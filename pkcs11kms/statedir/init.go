@@ -11,6 +11,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -43,7 +44,8 @@ func Init(ctx context.Context, o InitOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg := Config{StorePath: filepath.Join(dir, storeFile), Config: pkcs11kms.Config{AccountID: o.AccountID, Partition: o.Partition}}
+	cfg := Config{StorePath: filepath.Join(dir, storeFile), Config: pkcs11kms.Config{
+		AccountID: o.AccountID, Partition: o.Partition, Audit: audit.Discard}}
 	cfg.Regions = map[string]pkcs11kms.Region{o.Region: {Token: "pkcs11:"}}
 	if _, err := cfg.WithDefaults(); err != nil { // before anything is made
 		return err

@@ -17,6 +17,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 )
 
 // The files of a state directory. The store keeps its locks in "locks" beside it.
@@ -51,6 +52,7 @@ func Load(dir string) (Config, error) {
 		return Config{}, err
 	}
 	cfg := Config{StorePath: filepath.Join(dir, storeFile), Config: pkcs11kms.Config{
+		Audit:         audit.Discard,
 		AccountID:     file.Account,
 		Partition:     file.Partition,
 		DefaultRegion: file.DefaultRegion,

@@ -20,6 +20,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -55,6 +56,7 @@ func setUp(b *testing.B) *rig {
 	r.region = pkcs11kms.Region{Token: tok.URI(tok.PINFile)}
 	store := newStore(b, filepath.Join(filepath.Dir(tok.PINFile), "bench"))
 	client, err := pkcs11kms.New(context.Background(), pkcs11kms.Config{
+		Audit:   audit.Discard,
 		Regions: map[string]pkcs11kms.Region{region: r.region},
 		Store:   store,
 		Quotas:  pkcs11kms.Quotas{NoRates: true},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
@@ -35,7 +36,8 @@ func newSized(b *testing.B, r *rig, records int) *sized {
 	s := &sized{keyID: fill(b, store, records, r.ckaID)}
 	require.NoError(b, store.Close())
 	s.cfg = statedir.Config{StorePath: path + ".db",
-		Config: pkcs11kms.Config{Regions: map[string]pkcs11kms.Region{region: r.region}, Quotas: pkcs11kms.Quotas{NoRates: true}}}
+		Config: pkcs11kms.Config{Regions: map[string]pkcs11kms.Region{region: r.region}, Quotas: pkcs11kms.Quotas{NoRates: true},
+			Audit: audit.Discard}}
 	var err error
 	s.client, err = statedir.New(ctx, s.cfg)
 	require.NoError(b, err)

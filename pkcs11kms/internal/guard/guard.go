@@ -1,0 +1,128 @@
+// Package guard is the one way that every call of every operation takes, whatever service it belongs to: the form of the input,
+// what it is about, whether the caller may, how often, whether the state and the kind of it allow that, then the operation, then
+// the answer and the audit log. This is the order of checks of the real service. There is no way past it, and nothing to plug in.
+package guard
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+)
+
+// RecheckInterval is how old a permission may get while a call lasts. With the age that a cache allows it stays within the second
+// and a half after which a key that was disabled must be at rest everywhere.
+const RecheckInterval = 500 * time.Millisecond
+
+// Call is one call of an operation, about a subject of type S: a key, a principal, or nothing. Its methods are what services
+// differ in. They are called by one goroutine, in the order in which they stand here.
+type Call[S any] interface {
+	Now() time.Time
+
+	// Check says what can be said before anything is looked up: nobody may do nothing, and a name has a form.
+	Check() error
+	// Bind notes what every change that the call makes must be bound to: whatever permits it, as it is now.
+	Bind(ctx context.Context) error
+	// Cached returns the subject as it is known without asking the store; ok tells whether it is.
+	Cached(ctx context.Context) (s S, ok bool, err error)
+	// Stored asks the store. missing is the answer for those who may know that there is no such subject.
+	Stored(ctx context.Context) (s S, missing error, err error)
+	// Authorise decides whether the caller may. With cached, nothing may be asked of the store.
+	Authorise(ctx context.Context, s S, cached bool) error
+	// Throttle takes one request from the caller's rate.
+	Throttle(s S) error
+	// Fits refuses what the state or the kind of the subject does not allow.
+	Fits(s S) error
+
+	// Answer turns an error into what the caller gets. What it returns for nil is nil.
+	Answer(ctx context.Context, s S, err error) error
+	// Event describes the call for the audit log. DryRun tells whether it changes nothing although the operation would.
+	Event(s S) audit.Event
+	DryRun() bool
+}
+
+// Perform makes a call. form is what is wrong with the form of the input, or nil; run is the operation itself. An error of
+// keystore.ErrConflict from run of an operation that writes means that somebody else was faster: the call is decided anew.
+func Perform[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit.Writer, form error, run func(context.Context, S) error) error {
+	var s S
+	err := form
+	if err == nil {
+		s, err = attempt(ctx, op, c, log, run)
+	}
+	err = c.Answer(ctx, s, err)
+	e := c.Event(s)
+	e.Err = err
+	if failure := log.Record(ctx, e); failure != nil {
+		return c.Answer(ctx, s, failure)
+	}
+	return err
+}
+
+func attempt[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit.Writer, run func(context.Context, S) error) (s S, err error) {
+	if err := c.Check(); err != nil {
+		return s, err
+	}
+	for charged, intended := false, false; ; {
+		began := c.Now()
+		s, err = permitted(ctx, op, c)
+		if err == nil && !charged {
+			charged, err = true, c.Throttle(s)
+		}
+		if err == nil {
+			err = c.Fits(s)
+		}
+		if err == nil && op.Writes && !intended && !c.DryRun() {
+			intended, err = true, log.Intend(ctx, c.Event(s))
+		}
+		if err == nil {
+			err = run(ctx, s)
+		}
+		// A token that is busy or hangs can take longer than a permission may get old. Then the result counts only if
+		// the key may still be used.
+		if took := c.Now().Sub(began); err == nil && op.States == ops.EnabledOnly && (took < 0 || took >= RecheckInterval) {
+			err = MayStill(ctx, op, c)
+		}
+		if !op.Writes || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
+			return s, err
+		}
+	}
+}
+
+// MayStill asks again whether the caller may make a call that is under way. It takes no second request from the caller's rate.
+func MayStill[S any](ctx context.Context, op *ops.Operation, c Call[S]) error {
+	s, err := permitted(ctx, op, c)
+	if err == nil {
+		err = c.Fits(s)
+	}
+	return err
+}
+
+// permitted returns the subject if the caller may run the operation on it. What is cached counts only where it permits; a
+// refusal is decided on what the store says now.
+func permitted[S any](ctx context.Context, op *ops.Operation, c Call[S]) (S, error) {
+	var none S
+	if op.Writes {
+		if err := c.Bind(ctx); err != nil {
+			return none, err
+		}
+	} else {
+		s, ok, err := c.Cached(ctx)
+		if err != nil {
+			return none, err
+		}
+		if ok && c.Authorise(ctx, s, true) == nil {
+			return s, nil
+		}
+	}
+	s, missing, err := c.Stored(ctx)
+	if err != nil {
+		return s, err
+	}
+	if err := c.Authorise(ctx, s, false); err != nil {
+		return s, err
+	}
+	return s, missing
+}
