@@ -55,7 +55,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		if err := c.grantedCreate(ctx, in, &c.req, &record); err != nil {
 			return nil, err
 		}
-		k, err := c.bridge.makeKey(ctx, c.region, spec, record, 0, c.precondition)
+		k, err := c.bridge.makeKey(ctx, c.region, spec, record, place{}, c.precondition)
 		if gap, ok := errors.AsType[*token.GapError](err); ok {
 			return nil, gapError(spec, gap)
 		}
@@ -181,11 +181,20 @@ func newCKAID(r *region) keystore.HexBytes {
 // idAttempts is how many CKA_IDs are tried on tokens where ids are so short that a random one may be taken.
 const idAttempts = 32
 
-// makeKey makes the key of a new record, in the three steps. expect is the version of a record that it replaces, or 0:
-// keystore.ErrConflict when it is another, or when what precondition names has changed.
-func (b *Bridge) makeKey(ctx context.Context, r *region, spec *keySpec, record keystore.Key, expect uint64, precondition []keystore.Change) (k *key, err error) {
+// place is where a new record goes: in the place of one that has this version (0: of none), if the others are as they are said
+// to be.
+type place struct {
+	expect uint64
+	others []keystore.Change
+}
+
+// makeKey makes the key of a new record, in the three steps: keystore.ErrConflict when its place is taken, or, at the end, when
+// what precondition names has changed.
+func (b *Bridge) makeKey(
+	ctx context.Context, r *region, spec *keySpec, record keystore.Key, at place, precondition []keystore.Change,
+) (k *key, err error) {
 	for range idAttempts {
-		k, err = b.tryMakeKey(ctx, r, spec, record, expect, precondition)
+		k, err = b.tryMakeKey(ctx, r, spec, record, at, precondition)
 		if !errors.Is(err, token.ErrKeyExists) && !errors.Is(err, keystore.ErrExists) {
 			break
 		}
@@ -194,7 +203,9 @@ func (b *Bridge) makeKey(ctx context.Context, r *region, spec *keySpec, record k
 	return k, err
 }
 
-func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *keySpec, record keystore.Key, expect uint64, precondition []keystore.Change) (*key, error) {
+func (b *Bridge) tryMakeKey(
+	ctx context.Context, r *region, spec *keySpec, record keystore.Key, at place, precondition []keystore.Change,
+) (*key, error) {
 	record.State, record.Instance = keystore.Creating, b.store.Instance()
 	record.Spec, record.Usage = string(spec.spec), string(spec.usage)
 	record.Origin = string(types.OriginTypeAwsKms)
@@ -202,7 +213,7 @@ func (b *Bridge) tryMakeKey(ctx context.Context, r *region, spec *keySpec, recor
 
 	done := b.working.add(record.Ref())
 	defer done()
-	version, err := b.commitCounted(ctx, record, 1, record.Put(expect))
+	version, err := b.commitCounted(ctx, record, 1, record.Put(at.expect), at.others...)
 	if err != nil {
 		return nil, err
 	}
@@ -239,14 +250,16 @@ func (s *keySpec) generate(ctx context.Context, t *token.Token, record keystore.
 }
 
 // commitCounted commits a change that makes or removes a key record together with the counter of the account's keys.
-// Losing a race for the counter alone is not told.
-func (b *Bridge) commitCounted(ctx context.Context, record keystore.Key, n int, change keystore.Change) (version uint64, err error) {
+// Losing a race for the counter alone is not told. The batch is bound to others.
+func (b *Bridge) commitCounted(
+	ctx context.Context, record keystore.Key, n int, change keystore.Change, others ...keystore.Change,
+) (version uint64, err error) {
 	err = records.RetryConflicts(ctx, func() error {
 		count, err := b.countKey(ctx, record, n)
 		if err != nil {
 			return err
 		}
-		version, err = b.cache.Commit(ctx, append(count, change)...)
+		version, err = b.cache.Commit(ctx, append(append(count, others...), change)...)
 		if !errors.Is(err, keystore.ErrConflict) {
 			return err
 		}
@@ -254,7 +267,7 @@ func (b *Bridge) commitCounted(ctx context.Context, record keystore.Key, n int, 
 		switch {
 		case getErr != nil && !errors.Is(getErr, keystore.ErrNotFound):
 			return getErr
-		case rec.Version != change.Expect:
+		case rec.Version != change.Expect, len(others) > 0:
 			return fmt.Errorf("key %s: %w", record.ID, errLostRecord)
 		}
 		return err

@@ -143,11 +143,9 @@ const (
 // healthKeys returns the service key, without which nobody can be authenticated; or else some keys of callers that are
 // enabled, those of MACs first.
 func (b *Bridge) healthKeys(ctx context.Context, r *region) ([]*key, error) {
-	if r.name == b.cfg.DefaultRegion {
-		k, err := b.key(ctx, keystore.KeyRef(r.name, "", secretsKey), false)
-		if !errors.Is(err, keystore.ErrNotFound) {
-			return []*key{k}, err
-		}
+	service, err := b.key(ctx, keystore.KeyRef(r.name, "", secretsKey), false)
+	if !errors.Is(err, keystore.ErrNotFound) {
+		return []*key{service}, err
 	}
 	recs, err := b.store.List(ctx, keystore.KindKey, r.name, b.cfg.AccountID, "", healthCandidates)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -11,15 +13,38 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 )
 
-// A service key is an HMAC key of the bridge's own in the home token. Its record is a key record of no account, so that
-// no KeyId can name it, and its id, which is also the CKA_LABEL, says what it is for.
+// A service key is an HMAC key of the bridge's own. It is made in the token of the default region and stays where it was made,
+// whichever region is the default one later, or for one command. Its record is a key record of no account, so that no KeyId can
+// name it, and its id, which is also the CKA_LABEL, says what it is for.
 const servicePrefix = "pkcs11kms/service/"
 
 // secretsKey makes the secrets of access keys.
 const secretsKey = servicePrefix + "access-keys"
 
-// serviceKey returns a service key, making it when it is not there. The record's fixed name sees to it that two who
-// begin at once cannot make two: one of them waits for the other.
+// serviceRegions are the configured regions in which a service key may be: the default region first.
+func (b *Bridge) serviceRegions() []string {
+	names := []string{b.cfg.DefaultRegion}
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.Regions)) {
+		if name != b.cfg.DefaultRegion {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// findServiceKey returns the service key, in whatever region it is, or keystore.ErrNotFound.
+func (b *Bridge) findServiceKey(ctx context.Context, name string) (*key, error) {
+	for _, region := range b.serviceRegions() {
+		k, err := b.key(ctx, keystore.KeyRef(region, "", name), false)
+		if !errors.Is(err, keystore.ErrNotFound) {
+			return k, err
+		}
+	}
+	return nil, keystore.ErrNotFound
+}
+
+// serviceKey returns a service key, making it when it is not there. Two who begin at once cannot make two: the record has a fixed
+// name, so that one of them waits for the other, and there must be none in another region.
 func (b *Bridge) serviceKey(ctx context.Context, name string) (*key, error) {
 	home := b.regions[b.cfg.DefaultRegion]
 	ref := keystore.KeyRef(home.name, "", name)
@@ -28,13 +53,13 @@ func (b *Bridge) serviceKey(ctx context.Context, name string) (*key, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.CallTimeout)
 	defer cancel()
 	for {
-		k, err := b.key(ctx, ref, false)
+		k, err := b.findServiceKey(ctx, name)
 		if err == nil || !errors.Is(err, keystore.ErrNotFound) {
 			return k, err
 		}
-		expect, err := b.abandoned(ctx, ref)
+		at, err := b.servicePlace(ctx, ref)
 		if err == nil {
-			k, err = b.makeKey(ctx, home, macSpecOf(types.KeySpecHmac256), newKeyRecord(home, "", name), expect, nil)
+			k, err = b.makeKey(ctx, home, macSpecOf(types.KeySpecHmac256), newKeyRecord(home, "", name), at, nil)
 		}
 		if !errors.Is(err, keystore.ErrConflict) {
 			return k, err
@@ -47,6 +72,23 @@ func (b *Bridge) serviceKey(ctx context.Context, name string) (*key, error) {
 			return nil, fmt.Errorf("waiting for the service key %s: %w", name, ctx.Err())
 		}
 	}
+}
+
+// servicePlace is the place of a service key at ref, if no other region has it.
+func (b *Bridge) servicePlace(ctx context.Context, ref keystore.Ref) (at place, err error) {
+	for _, region := range b.serviceRegions() {
+		other := keystore.KeyRef(region, "", ref.ID)
+		version, err := b.abandoned(ctx, other)
+		if err != nil {
+			return place{}, err
+		}
+		if other == ref {
+			at.expect = version
+			continue
+		}
+		at.others = append(at.others, keystore.Change{Op: keystore.Check, Ref: other, Expect: version})
+	}
+	return at, nil
 }
 
 // abandoned returns the version of a half-made record that the janitor cannot finish, since nothing proves that its maker

@@ -1,0 +1,86 @@
+package pkcs11kms
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
+)
+
+// serviceKeysIn counts the service keys of a store by region.
+func serviceKeysIn(t *testing.T, cfg testConfig) map[string]int {
+	store, found := reopen(t, cfg), map[string]int{}
+	for region := range cfg.Regions {
+		_, err := store.Get(t.Context(), keystore.KeyRef(region, "", secretsKey))
+		if err == nil {
+			found[region]++
+			continue
+		}
+		require.ErrorIs(t, err, keystore.ErrNotFound)
+	}
+	return found
+}
+
+// The secret of an access key stays what it is when another region becomes the default one, for good or for one command.
+func TestSecretsOutliveTheDefaultRegion(t *testing.T) {
+	cfg, _ := twoRegions(t)
+	opened := func(region string) *Bridge {
+		cfg := cfg
+		cfg.DefaultRegion = region
+		return openClient(t, cfg).bridge
+	}
+	known := func(b *Bridge, key AccessKey) {
+		t.Helper()
+		signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion)
+		require.NoError(t, err)
+		require.True(t, signing == sigv4.SigningKey(key.Secret, testDate, testRegion, "kms"), "the secret is another")
+	}
+	here, there := opened(testRegion), opened(otherRegion)
+	first, err := here.CreateAccessKey(t.Context(), PrincipalName{})
+	require.NoError(t, err)
+	known(there, first)
+	second, err := there.CreateAccessKey(t.Context(), PrincipalName{})
+	require.NoError(t, err)
+	known(here, second)
+	known(opened(otherRegion), first)
+	require.Equal(t, map[string]int{testRegion: 1}, serviceKeysIn(t, cfg))
+	require.NoError(t, there.Health(t.Context()))
+}
+
+// Processes with different default regions that need the first service key at once make one.
+func TestFirstStartsInTwoRegionsMakeOneServiceKey(t *testing.T) {
+	cfg, _ := twoRegions(t)
+	made := make(chan error)
+	bridges := map[string]*Bridge{}
+	for _, region := range []string{testRegion, otherRegion} {
+		cfg := cfg
+		cfg.DefaultRegion = region
+		bridges[region] = openClient(t, cfg).bridge
+	}
+	keys := map[string]*AccessKey{}
+	for region, b := range bridges {
+		key := &AccessKey{}
+		keys[region] = key
+		go func() {
+			var err error
+			*key, err = b.CreateAccessKey(t.Context(), PrincipalName{})
+			made <- err
+		}()
+	}
+	require.NoError(t, errors.Join(<-made, <-made))
+	total := 0
+	for _, n := range serviceKeysIn(t, cfg) {
+		total += n
+	}
+	require.Equal(t, 1, total)
+	for _, key := range keys {
+		for _, b := range bridges {
+			signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion)
+			require.NoError(t, err)
+			require.True(t, signing == sigv4.SigningKey(key.Secret, testDate, testRegion, "kms"))
+		}
+	}
+}
