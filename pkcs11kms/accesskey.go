@@ -172,7 +172,7 @@ func (b *Bridge) accessKeysOf(ctx context.Context, name PrincipalName) ([]Access
 }
 
 // UpdateAccessKey sets the status to Active or Inactive. Every process refuses an inactive key within a second. The key
-// must be owner's, unless that is the zero PrincipalName: then whosoever.
+// must be owner's, unless that is the zero PrincipalName: then it may be anybody's.
 func (b *Bridge) UpdateAccessKey(ctx context.Context, owner PrincipalName, id string, status keystore.AccessKeyStatus) error {
 	if status != keystore.AccessKeyActive && status != keystore.AccessKeyInactive {
 		return iamError(iamValidation, "1 validation error detected: Value '%s' at 'status' failed to satisfy constraint: "+
@@ -182,7 +182,7 @@ func (b *Bridge) UpdateAccessKey(ctx context.Context, owner PrincipalName, id st
 }
 
 // DeleteAccessKey ends an access key for good. Its id is never used again. The key must be owner's, unless that is the
-// zero PrincipalName: then whosoever.
+// zero PrincipalName: then it may be anybody's.
 func (b *Bridge) DeleteAccessKey(ctx context.Context, owner PrincipalName, id string) error {
 	return b.changeAccessKey(ctx, owner, id, keystore.AccessKeyDeleted)
 }

@@ -250,7 +250,7 @@ func (s *keySpec) generate(ctx context.Context, t *token.Token, record keystore.
 }
 
 // commitCounted commits a change that makes or removes a key record together with the counter of the account's keys.
-// Losing a race for the counter alone is not told. The batch is bound to others.
+// A race that is lost for the counter alone is run again. The batch is bound to others.
 func (b *Bridge) commitCounted(
 	ctx context.Context, record keystore.Key, n int, change keystore.Change, others ...keystore.Change,
 ) (version uint64, err error) {

@@ -137,7 +137,7 @@ func (a *app) updateAccessKeyCommand() *cobra.Command {
 	in := newInput(cmd)
 	in.text(&id, "access-key-id", accessKeyIDUsage)
 	enum(in, &status, "status", "Active or Inactive (required)", []keystore.AccessKeyStatus{keystore.AccessKeyActive, keystore.AccessKeyInactive})
-	of := owner(in, "whosoever it is")
+	of := owner(in, "whoever has it")
 	in.require("access-key-id", "status")
 	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
 		return nothing, accessKeyChange("updating", *id, of()), bridge.UpdateAccessKey(ctx, of(), *id, status)
@@ -152,7 +152,7 @@ func (a *app) deleteAccessKeyCommand() *cobra.Command {
 	var id *string
 	in := newInput(cmd)
 	in.text(&id, "access-key-id", accessKeyIDUsage)
-	of := owner(in, "whosoever it is")
+	of := owner(in, "whoever has it")
 	in.require("access-key-id")
 	cmd.RunE = a.iamOperation("DeleteAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
 		return nothing, accessKeyChange("deleting", *id, of()), bridge.DeleteAccessKey(ctx, of(), *id)

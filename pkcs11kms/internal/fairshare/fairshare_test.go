@@ -76,7 +76,7 @@ func TestGrowth(t *testing.T) {
 	require.False(t, whole.Leave())
 }
 
-// Whatever happens at once, the limit holds, nothing is lost that is not told, and all is free in the end.
+// Whatever happens at once, the limit holds, nothing is lost without a word, and all is free in the end.
 func TestAmountsAddUp(t *testing.T) {
 	const limit, workers, rounds = 50, 8, 2000
 	p := New(limit)
