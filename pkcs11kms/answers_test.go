@@ -117,7 +117,7 @@ func TestCreateKeyWithTheDefaultPolicy(t *testing.T) {
 	c := newClient(t)
 	compact := `{"Statement":[{"Resource":"*","Action":"kms:*","Principal":{"AWS":"arn:aws:iam::111122223333:root"},` +
 		`"Effect":"Allow","Sid":"Enable IAM User Permissions"}],"Id":"key-default-1","Version":"2012-10-17"}`
-	for _, policy := range []string{defaultPolicy(c.caller), compact} {
+	for _, policy := range []string{defaultPolicyOf(c.caller), compact} {
 		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC", Policy: &policy})
 		require.NoError(t, err)
 	}

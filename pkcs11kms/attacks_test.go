@@ -263,7 +263,7 @@ func TestRemovedBeforeTheCommit(t *testing.T) {
 		require.ErrorContains(t, call(user), "AccessDeniedException", i)
 	}
 	require.Equal(t, types.KeyStateEnabled, describe(t, c, key.KeyId).KeyState)
-	require.Equal(t, defaultPolicy(c.caller), policyOf(t, c, key.KeyId))
+	require.Equal(t, defaultPolicyOf(c.caller), policyOf(t, c, key.KeyId))
 	require.Equal(t, []string{"alias/app"}, aliasesOf(t, c, key.KeyId))
 	out, err := c.ListKeys(t.Context(), nil)
 	require.NoError(t, err)

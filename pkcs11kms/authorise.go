@@ -117,7 +117,7 @@ func (c *Client) authorise(ctx context.Context, op *ops.Operation, req *request,
 
 func (c *Client) questionAbout(s subject, req *request, cached bool) (question, error) {
 	q := question{
-		document: c.bridge.standard,
+		document: c.bridge.defaultPolicy,
 		about:    conditions{req: req, key: s.key, keyID: s.id, alias: cmp.Or(s.name.alias, req.byAlias), cached: cached},
 	}
 	var err error

@@ -18,7 +18,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
-	"github.com/pkcs11kms/bridge/test/contest"
+	"github.com/pkcs11kms/bridge/test/contention"
 )
 
 // openAgain opens a client that the test may close earlier than at its end.
@@ -45,7 +45,7 @@ func half(t *testing.T, c *Client) (record keystore.Key, finish func()) {
 	record = newKeyRecord(c.region, testAccount, unknownID)
 	record.Spec, record.Usage, record.Origin = "HMAC_256", "GENERATE_VERIFY_MAC", "AWS_KMS"
 	record.State, record.Instance = keystore.Creating, c.bridge.store.Instance()
-	done := c.bridge.working.add(record.Ref())
+	done := c.bridge.inProgress.add(record.Ref())
 	version, err := c.bridge.commitCounted(t.Context(), record, 1, record.Put(0))
 	require.NoError(t, err)
 	_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
@@ -165,7 +165,7 @@ func TestBackupWhileServing(t *testing.T) {
 		_, err := generate(t.Context(), again, ptr("alias/of-"+id), []byte("m"))
 		require.NoError(t, err)
 	}
-	require.NoError(t, contest.Judge(t.Context(), again.bridge.store, cfg.DefaultRegion, cfg.AccountID, fought))
+	require.NoError(t, contention.Judge(t.Context(), again.bridge.store, cfg.DefaultRegion, cfg.AccountID, fought))
 	for _, id := range fought {
 		require.NotNil(t, describe(t, again, &id), "it was there before the backup")
 	}

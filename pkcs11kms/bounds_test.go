@@ -21,7 +21,7 @@ func TestBoundsAreThoseOfTheDocuments(t *testing.T) {
 		"the clocks of one machine are apart":                                {time.Minute, clockTolerance},
 		"a call may take (Config.CallTimeout)":                               {5 * time.Second, DefaultCallTimeout},
 		"the janitor looks for what the dead left":                           {30 * time.Second, janitorInterval},
-		"a pass of the janitor may take":                                     {time.Minute, janitorPatience},
+		"a pass of the janitor may take":                                     {time.Minute, janitorTimeout},
 	} {
 		require.Equal(t, bound[0], bound[1], what)
 	}

@@ -20,17 +20,17 @@ import (
 // died), and one that writes when access keys were last used. Any number of processes may work on one store and its tokens at
 // the same time. A Bridge is safe for concurrent use.
 type Bridge struct {
-	cfg     Config
-	log     *slog.Logger
-	store   keystore.Store
-	regions map[string]*region // never changed after Open
-	cache   *records.Cache
-	uses    *lastuse.Recorder
-	working *working
-	unshare func()    // ends the use of working
-	opened  time.Time // by cfg.Now, with its monotonic reading
+	cfg               Config
+	log               *slog.Logger
+	store             keystore.Store
+	regions           map[string]*region // never changed after Open
+	cache             *records.Cache
+	uses              *lastuse.Recorder
+	inProgress        *inProgress
+	releaseInProgress func()    // ends the use of inProgress
+	opened            time.Time // by cfg.Now, with its monotonic reading
 
-	standard *policy.Document // the policy of keys that were created without one
+	defaultPolicy *policy.Document // the policy of keys that were created without one
 
 	throttle throttle
 
@@ -61,7 +61,7 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 	}
 	b := &Bridge{cfg: cfg, log: cfg.Logger, store: cfg.Store, regions: map[string]*region{}, opened: cfg.Now(), settled: make(chan struct{})}
 	b.closed = sync.OnceValue(b.closeAll)
-	if b.standard, err = policy.ParseKeyPolicy(defaultPolicy(b.Root())); err != nil {
+	if b.defaultPolicy, err = policy.ParseKeyPolicy(defaultPolicyOf(b.Root())); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the default key policy: %w", err), b.Close())
 	}
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
@@ -73,7 +73,7 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 	}
 	b.cache = records.New(b.store, b.log, b.cfg.Now)
 	b.uses = b.newUses()
-	b.working, b.unshare = shareWorking(b.store.Instance())
+	b.inProgress, b.releaseInProgress = shareInProgress(b.store.Instance())
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
 	b.tasks.Go(func() { b.cache.Poll(running) })
@@ -160,7 +160,7 @@ func (b *Bridge) closeAll() error {
 	if b.stop != nil {
 		b.stop()
 		b.tasks.Wait()
-		b.unshare()
+		b.releaseInProgress()
 	}
 	var problems []error
 	for _, r := range b.regions {

@@ -211,7 +211,7 @@ func (b *Bridge) tryMakeKey(
 	record.Origin = string(types.OriginTypeAwsKms)
 	record.Created = b.wallClock()
 
-	done := b.working.add(record.Ref())
+	done := b.inProgress.add(record.Ref())
 	defer done()
 	version, err := b.commitCounted(ctx, record, 1, record.Put(at.expect), at.others...)
 	if err != nil {
@@ -289,7 +289,7 @@ func (b *Bridge) undoCreate(ctx context.Context, record keystore.Key, version ui
 	var hung *token.HungError
 	if errors.As(cause, &hung) {
 		// The token may still make the object. Keep the janitor of this process away until it has come back.
-		b.working.keep(record.Ref(), hung.Done())
+		b.inProgress.keep(record.Ref(), hung.Done())
 		return
 	}
 	if _, err := b.finish(ctx, record, version); err != nil {

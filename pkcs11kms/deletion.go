@@ -125,7 +125,7 @@ func (b *Bridge) destroyKey(ctx context.Context, record keystore.Key, version ui
 	if _, ok := b.regions[record.Region]; !ok {
 		return nil // another process has its token
 	}
-	defer b.working.add(record.Ref())()
+	defer b.inProgress.add(record.Ref())()
 	value := keystore.TargetValue(record.Region, record.Account, record.ID)
 	aliases, err := b.store.Lookup(ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, keystore.MaxChanges-1)
 	if err != nil {

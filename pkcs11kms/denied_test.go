@@ -67,7 +67,7 @@ func fillAll(op, keyID string, c *Client) func(reflect.Value) {
 	return func(in reflect.Value) {
 		minimal(keyID)(in)
 		if policy := in.FieldByName("Policy"); policy.IsValid() && op == "PutKeyPolicy" {
-			policy.Set(reflect.ValueOf(ptr(defaultPolicy(c.bridge.Root()))))
+			policy.Set(reflect.ValueOf(ptr(defaultPolicyOf(c.bridge.Root()))))
 		}
 	}
 }

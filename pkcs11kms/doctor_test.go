@@ -49,7 +49,7 @@ func TestDoctorFinds(t *testing.T) {
 	c := openClient(t, cfg)
 	lost, kept := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac512)
 	half := plant(t, c, c.bridge.store.Instance(), "Creating", false)
-	defer c.bridge.working.add(half.Ref())()
+	defer c.bridge.inProgress.add(half.Ref())()
 	foreign := bytes.Repeat([]byte{0xab}, 16)
 	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, foreign, "somebody else's")
 	require.NoError(t, err)

@@ -112,7 +112,7 @@ func checkTrustPolicy(text string) error {
 	switch {
 	case text == "":
 		return nil
-	case weight(text) > maxTrustBytes:
+	case policyLength(text) > maxTrustBytes:
 		return quotaExceeded("ACLSizePerRole", maxTrustBytes)
 	case json.Unmarshal([]byte(text), &object) != nil || object == nil:
 		return iamError(malformedPolicyDocument, "This policy contains invalid Json")

@@ -211,7 +211,7 @@ func TestInlinePolicies(t *testing.T) {
 // ofWeight is a policy of so many characters besides blanks.
 func ofWeight(n int) string {
 	const start, end = `{"Version": "2012-10-17", "Statement": {"Sid": "`, `", "Effect": "Allow", "Action": "kms:*", "Resource": "*"}}`
-	return start + strings.Repeat("x", n-weight(start+end)) + end
+	return start + strings.Repeat("x", n-policyLength(start+end)) + end
 }
 
 func TestInlinePolicySizes(t *testing.T) {
@@ -219,7 +219,7 @@ func TestInlinePolicySizes(t *testing.T) {
 	for name, most := range map[PrincipalName]int{alice: 2048, producer: 10240} {
 		mustCreatePrincipal(t, b, name)
 		first, rest := ofWeight(1000), ofWeight(most-1000)
-		require.Equal(t, 1000, weight(first))
+		require.Equal(t, 1000, policyLength(first))
 		require.NoError(t, b.PutPrincipalPolicy(t.Context(), name, "first", first))
 		require.NoError(t, b.PutPrincipalPolicy(t.Context(), name, "rest", strings.ReplaceAll(rest, ": ", ":    ")), "blanks do not count")
 		tooMuch := fmt.Sprintf("Maximum policy size of %d bytes exceeded for %s %s", most, name.Type, name.Name)

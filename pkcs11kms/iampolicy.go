@@ -10,8 +10,8 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
-// weight is the length of a document in characters as the quotas of AWS IAM count it: without blanks.
-func weight(document string) int {
+// policyLength is the length of a document in characters as the quotas of AWS IAM count it: without blanks.
+func policyLength(document string) int {
 	n := 0
 	for _, r := range document {
 		if !strings.ContainsRune(" \t\r\n", r) {
@@ -43,7 +43,7 @@ func (b *Bridge) PutPrincipalPolicy(ctx context.Context, name PrincipalName, pol
 		record.Policies = putInline(record.Policies, keystore.InlinePolicy{Name: policyName, Document: document})
 		total := 0
 		for _, inline := range record.Policies {
-			total += weight(inline.Document)
+			total += policyLength(inline.Document)
 		}
 		if most := kindOf(name.Type).inlineBytes; total > most {
 			return iamError(iamLimitExceeded, "Maximum policy size of %d bytes exceeded for %s %s", most, name.Type, name.Name)

@@ -16,12 +16,12 @@ import (
 
 const (
 	janitorInterval = 30 * time.Second
-	janitorPatience = time.Minute // for one pass
+	janitorTimeout  = time.Minute // for one pass
 )
 
-// working holds the keys that an instance is creating or deleting right now, so that its own janitor leaves them alone.
+// inProgress holds the keys that an instance is creating or deleting right now, so that its own janitor leaves them alone.
 // Safe for concurrent use.
-type working struct {
+type inProgress struct {
 	mu   sync.Mutex // guards refs and what it holds
 	refs map[keystore.Ref]*mark
 }
@@ -36,25 +36,25 @@ type mark struct {
 // instances are the working sets of this process: Bridges that were given one Store are one instance.
 var instances = struct {
 	mu   sync.Mutex // guards sets and users
-	sets map[string]*sharedWorking
-}{sets: map[string]*sharedWorking{}}
+	sets map[string]*sharedInProgress
+}{sets: map[string]*sharedInProgress{}}
 
-type sharedWorking struct {
-	working
+type sharedInProgress struct {
+	inProgress
 	users int
 }
 
-// shareWorking returns the working set of an instance; done ends the use of it.
-func shareWorking(instance string) (set *working, done func()) {
+// shareInProgress returns the working set of an instance; done ends the use of it.
+func shareInProgress(instance string) (set *inProgress, done func()) {
 	instances.mu.Lock()
 	defer instances.mu.Unlock()
 	shared, ok := instances.sets[instance]
 	if !ok {
-		shared = &sharedWorking{}
+		shared = &sharedInProgress{}
 		instances.sets[instance] = shared
 	}
 	shared.users++
-	return &shared.working, func() {
+	return &shared.inProgress, func() {
 		instances.mu.Lock()
 		defer instances.mu.Unlock()
 		if shared.users--; shared.users == 0 {
@@ -64,7 +64,7 @@ func shareWorking(instance string) (set *working, done func()) {
 }
 
 // add marks a key; the returned function ends that mark, unless keep has prolonged it.
-func (w *working) add(ref keystore.Ref) (done func()) {
+func (w *inProgress) add(ref keystore.Ref) (done func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.of(ref).n++
@@ -77,20 +77,20 @@ func (w *working) add(ref keystore.Ref) (done func()) {
 }
 
 // keep prolongs the mark of a key until the channel is closed.
-func (w *working) keep(ref keystore.Ref, until <-chan struct{}) {
+func (w *inProgress) keep(ref keystore.Ref, until <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.of(ref).until = until
 }
 
-func (w *working) has(ref keystore.Ref) bool {
+func (w *inProgress) has(ref keystore.Ref) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.marked(ref)
 }
 
 // of returns the mark of a key. The caller holds mu.
-func (w *working) of(ref keystore.Ref) *mark {
+func (w *inProgress) of(ref keystore.Ref) *mark {
 	if w.refs == nil {
 		w.refs = map[keystore.Ref]*mark{}
 	}
@@ -101,7 +101,7 @@ func (w *working) of(ref keystore.Ref) *mark {
 }
 
 // marked tells whether a key has a mark that counts, and forgets one that does not any more. The caller holds mu.
-func (w *working) marked(ref keystore.Ref) bool {
+func (w *inProgress) marked(ref keystore.Ref) bool {
 	m, ok := w.refs[ref]
 	if !ok {
 		return false
@@ -184,7 +184,7 @@ func (b *Bridge) tidyOnce(ctx context.Context) (finished []string, err error) {
 // outlast returns a context that ends one call timeout after ctx does: what began is finished, so that a short-lived
 // process does its share, and Close does not wait for long.
 func (b *Bridge) outlast(ctx context.Context) (context.Context, context.CancelFunc) {
-	longer, cancel := context.WithTimeout(context.WithoutCancel(ctx), janitorPatience)
+	longer, cancel := context.WithTimeout(context.WithoutCancel(ctx), janitorTimeout)
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(b.cfg.CallTimeout, cancel) })
 	return longer, func() { stop(); cancel() }
 }
@@ -199,7 +199,7 @@ func (b *Bridge) tidyRecord(ctx context.Context, rec keystore.Record, owners map
 		return false, nil // only a process that has the region's token can finish it
 	}
 	if record.Instance == b.store.Instance() {
-		if b.working.has(rec.Ref) {
+		if b.inProgress.has(rec.Ref) {
 			return false, nil
 		}
 		return b.finish(ctx, record, rec.Version)
@@ -230,7 +230,7 @@ func (b *Bridge) ownerOf(ctx context.Context, instance string, owners map[string
 // creator that is still alive cannot flip it any more, and a janitor that has read it before cannot go on; then the object
 // goes; then the record. It tells whether it did so: that somebody else was faster is no error.
 func (b *Bridge) finish(ctx context.Context, record keystore.Key, version uint64) (removed bool, err error) {
-	defer b.working.add(record.Ref())()
+	defer b.inProgress.add(record.Ref())()
 	err = b.remove(ctx, record, version)
 	if err != nil {
 		return false, ignoreConflict(err)

@@ -74,7 +74,7 @@ func TestPassesOverAStoreThatHangsEnd(t *testing.T) {
 		} {
 			began := time.Now()
 			require.ErrorIs(t, pass(t.Context()), context.DeadlineExceeded, name)
-			require.Equal(t, janitorPatience, time.Since(began), name)
+			require.Equal(t, janitorTimeout, time.Since(began), name)
 
 			ctx, cancel := context.WithCancel(t.Context())
 			const alive = 7 * time.Second

@@ -194,7 +194,7 @@ func TestBridgesThatShareAStoreComeAndGo(t *testing.T) {
 	require.NoError(t, err)
 	<-second.bridge.settled // else its first pass may find the record before it is marked
 	record := plant(t, c, store.Instance(), keystore.Creating, true)
-	done := c.bridge.working.add(record.Ref())
+	done := c.bridge.inProgress.add(record.Ref())
 	require.NoError(t, second.Close())
 	third := openClient(t, cfg)
 	finished, err := third.bridge.tidyOnce(t.Context())

@@ -198,7 +198,7 @@ func TestJanitorInACopy(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
 	record := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
-	defer c.bridge.working.add(record.Ref())()
+	defer c.bridge.inProgress.add(record.Ref())()
 	copied := filepath.Join(t.TempDir(), "copy")
 	out, err := exec.Command("cp", "-a", filepath.Dir(cfg.StorePath), copied).CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -297,7 +297,7 @@ func TestJanitorLeavesTheLivingAlone(t *testing.T) {
 	cfg := newConfig(t)
 	c, other := openClient(t, cfg), openClient(t, cfg)
 	record := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
-	defer c.bridge.working.add(record.Ref())()
+	defer c.bridge.inProgress.add(record.Ref())()
 	for _, b := range []*Bridge{c.bridge, other.bridge} {
 		finished, err := b.tidyOnce(t.Context())
 		require.NoError(t, err)
@@ -339,7 +339,7 @@ func TestCreatorThatWasTakenForDead(t *testing.T) {
 
 // Marks of keys that this process works on. A mark that has ended is forgotten.
 func TestWorking(t *testing.T) {
-	var w working
+	var w inProgress
 	ref := keystore.KeyRef("r", "a", "i")
 	require.False(t, w.has(ref))
 	first, second := w.add(ref), w.add(ref)

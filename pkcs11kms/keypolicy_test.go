@@ -14,7 +14,7 @@ func TestKeyPolicyComesBackAsItWas(t *testing.T) {
 	c := newClient(t)
 	user := as(t, c, userName("reader"))
 	key := mustCreate(t, c, types.KeySpecHmac256)
-	require.Equal(t, defaultPolicy(c.bridge.Root()), policyOf(t, c, key.KeyId))
+	require.Equal(t, defaultPolicyOf(c.bridge.Root()), policyOf(t, c, key.KeyId))
 
 	document := "{ \"Statement\" :\t[\n" + grant("Allow", "111122223333", "kms:*") + " ,\r\n {\"Sid\":\"caf\u00e9 \\u0041\", \"Effect\":\"Allow\",\n" +
 		`"Principal":{"AWS":["` + user.caller.arn + `", "444455556666"]}, "Action":["kms:DescribeKey"],"Resource":["*"]} ] }`

@@ -68,7 +68,7 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 		token:   r.token,
 		mac:     macSpecOf(types.KeySpec(record.Spec)),
 		signing: signSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)),
-		policy:  func() (*policy.Document, error) { return b.standard, nil },
+		policy:  func() (*policy.Document, error) { return b.defaultPolicy, nil },
 	}
 	if record.Policy != "" {
 		k.policy = sync.OnceValues(func() (*policy.Document, error) { return policy.ParseKeyPolicy(record.Policy) })

@@ -256,7 +256,7 @@ func FuzzLife(f *testing.F) {
 		cfg.Now = l.clk.Now
 		clients := []*Client{openClient(t, cfg), openClient(t, cfg)}
 		l.clk.Advance(time.Hour) // long enough for the two to destroy keys
-		l.model = model{now: l.clk.Now(), aliases: map[string]*modelKey{}, policy: defaultPolicy(clients[0].caller)}
+		l.model = model{now: l.clk.Now(), aliases: map[string]*modelKey{}, policy: defaultPolicyOf(clients[0].caller)}
 		require.NoError(t, l.create(clients[0], "first"))
 		for i := 0; i+4 <= len(sequence); i += 4 {
 			which, who, key, name := sequence[i], sequence[i+1], sequence[i+2], sequence[i+3]

@@ -7,21 +7,21 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pkcs11kms/bridge/test/contest"
+	"github.com/pkcs11kms/bridge/test/contention"
 )
 
 // contenders are users of keys of the clients' account.
-func contenders(t *testing.T, clients []*Client, keys int) (ids []string, users []*contest.User) {
+func contenders(t *testing.T, clients []*Client, keys int) (ids []string, users []*contention.User) {
 	for range keys {
 		ids = append(ids, *mustCreate(t, clients[0], types.KeySpecHmac256).KeyId)
 	}
 	for i, c := range clients {
-		users = append(users, contest.NewUser(c, ids, i, len(clients), 1))
+		users = append(users, contention.NewUser(c, ids, i, len(clients), 1))
 	}
 	return ids, users
 }
 
-func claims(users []*contest.User) (all []contest.Claim) {
+func claims(users []*contention.User) (all []contention.Claim) {
 	for _, u := range users {
 		all = append(all, u.Claim)
 	}
@@ -44,7 +44,7 @@ func TestLifeUnderFire(t *testing.T) {
 	require.NoError(t, group.Wait())
 
 	c := clients[0]
-	require.NoError(t, contest.Judge(t.Context(), c.bridge.store, testRegion, testAccount, keys, claims(users)...))
+	require.NoError(t, contention.Judge(t.Context(), c.bridge.store, testRegion, testAccount, keys, claims(users)...))
 	done, err := c.bridge.Repair(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, done, "nothing is to be repaired")

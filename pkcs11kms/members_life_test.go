@@ -169,7 +169,7 @@ func (r *memberRig) life() map[string]map[string]func(*testing.T) {
 func (r *memberRig) putKeyPolicy() map[string]func(*testing.T) {
 	put := func(change func(*kms.PutKeyPolicyInput)) func(*testing.T) error {
 		return func(t *testing.T) error {
-			in := &kms.PutKeyPolicyInput{KeyId: r.key.KeyId, Policy: ptr(defaultPolicy(r.c.caller))}
+			in := &kms.PutKeyPolicyInput{KeyId: r.key.KeyId, Policy: ptr(defaultPolicyOf(r.c.caller))}
 			change(in)
 			_, err := r.c.PutKeyPolicy(t.Context(), in)
 			return err

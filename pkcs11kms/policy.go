@@ -21,9 +21,9 @@ const policyModelLimit = policy.MaxCharacters // the constraint of the API model
 
 var policyPattern = regexp.MustCompile(`^[\x{0009}\x{000A}\x{000D}\x{0020}-\x{00FF}]+$`)
 
-// defaultPolicy is the policy of a key that was created without one: the text that GetKeyPolicy of the real service
+// defaultPolicyOf is the policy of a key that was created without one: the text that GetKeyPolicy of the real service
 // returns for it.
-func defaultPolicy(root Caller) string {
+func defaultPolicyOf(root Caller) string {
 	return `{
   "Version" : "2012-10-17",
   "Id" : "key-default-1",

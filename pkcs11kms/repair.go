@@ -74,7 +74,7 @@ func (b *Bridge) DestroyObject(ctx context.Context, regionName string, ckaID []b
 	}
 	claim := keystore.Key{Region: c.region.name, ID: destroyPrefix + hex.EncodeToString(ckaID), CKAID: ckaID,
 		State: keystore.Deleting, Instance: b.store.Instance(), Created: b.wallClock()}
-	defer b.working.add(claim.Ref())()
+	defer b.inProgress.add(claim.Ref())()
 	version, err := b.cache.Commit(ctx, claim.Put(0))
 	switch {
 	case errors.Is(err, keystore.ErrExists):

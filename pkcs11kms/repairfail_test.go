@@ -143,7 +143,7 @@ func TestDestroyObjectIsClaimedByOne(t *testing.T) {
 	id := foreignObject(t, c)
 	claim := keystore.Key{Region: testRegion, ID: destroyPrefix + hex.EncodeToString(id), CKAID: id, State: keystore.Deleting,
 		Instance: c.bridge.store.Instance()}
-	done := c.bridge.working.add(claim.Ref())
+	done := c.bridge.inProgress.add(claim.Ref())
 	put(t, c, claim.Put(0))
 	var refused *RefusedError
 	require.ErrorAs(t, c.bridge.DestroyObject(t.Context(), "", id), &refused)

@@ -128,7 +128,7 @@ func TestReadinessPatience(t *testing.T) {
 		}, slog.New(slog.DiscardHandler))
 		began := time.Now()
 		require.ErrorIs(t, r.get(t.Context()), context.DeadlineExceeded)
-		require.Equal(t, readyPatience, time.Since(began))
+		require.Equal(t, readyTimeout, time.Since(began))
 	})
 }
 

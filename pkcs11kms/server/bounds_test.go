@@ -13,7 +13,7 @@ func TestBoundsAreThoseOfTheDocuments(t *testing.T) {
 	for what, bound := range map[string][2]time.Duration{
 		"what is under way is finished at a stop": {20 * time.Second, DefaultGrace},
 		"a check of readiness is at most so old":  {time.Second, readyAge},
-		"a check of readiness may take":           {2 * time.Second, readyPatience},
+		"a check of readiness may take":           {2 * time.Second, readyTimeout},
 	} {
 		require.Equal(t, bound[0], bound[1], what)
 	}

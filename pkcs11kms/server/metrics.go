@@ -67,7 +67,7 @@ func (k *keyCounts) get(bridge *pkcs11kms.Bridge) map[string]int {
 	if !k.at.IsZero() && time.Since(k.at) < countAge {
 		return k.counts
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), countPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
 	defer cancel()
 	k.at, k.counts = time.Now(), map[string]int{}
 	for _, region := range bridge.Regions() {
@@ -92,8 +92,8 @@ func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- keysDesc
 }
 
-// countPatience bounds what a scrape may cost the store.
-const countPatience = 2 * time.Second
+// countTimeout bounds what a scrape may cost the store.
+const countTimeout = 2 * time.Second
 
 func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
 	stats := c.bridge.Stats()

@@ -15,7 +15,7 @@ import (
 // The forms are those of the clients in test/clients.
 func TestOtherServicesAreNamed(t *testing.T) {
 	f := newFixture(t, nil)
-	f.strangers = rate.NewLimiter(rate.Inf, 1)
+	f.unauthenticated = rate.NewLimiter(rate.Inf, 1)
 	r := f.run(t, Listen{})
 	const (
 		begin = `This endpoint answers AWS KMS only: `

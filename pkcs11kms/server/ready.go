@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	readyAge      = time.Second     // how old an answer may be
-	readyPatience = 2 * time.Second // how long store and tokens may take
+	readyAge     = time.Second     // how old an answer may be
+	readyTimeout = 2 * time.Second // how long store and tokens may take
 )
 
 // readiness remembers the last check, so that probes cannot load the token. Safe for concurrent use.
@@ -41,7 +41,7 @@ func (r *readiness) get(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if r.at.IsZero() || time.Since(r.at) > readyAge {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyPatience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout)
 		defer cancel()
 		before := r.last
 		r.last = r.check(ctx)
@@ -85,7 +85,7 @@ func (c readyCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c readyCollector) Collect(ch chan<- prometheus.Metric) {
-	err := c.ready.get(context.Background()) // bounded by readyPatience, and by that of a check before it
+	err := c.ready.get(context.Background()) // bounded by readyTimeout, and by that of a check before it
 	ch <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, truth(err == nil))
 	health, _ := errors.AsType[*pkcs11kms.HealthError](err)
 	for _, subject := range c.subjects {

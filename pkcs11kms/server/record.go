@@ -48,7 +48,7 @@ func (s *Server) record(r *http.Request, x *exchange, status int, took time.Dura
 		attrs = append(attrs, slog.String("cause", causes(err)))
 	}
 	if x.accessKey == "" {
-		if !s.strangers.Allow() {
+		if !s.unauthenticated.Allow() {
 			s.suppressed.Add(1)
 			return
 		}

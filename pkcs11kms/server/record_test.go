@@ -83,7 +83,7 @@ func TestLogLines(t *testing.T) {
 // that were kept back.
 func TestStrangersCannotFillTheLog(t *testing.T) {
 	f := newFixture(t, nil)
-	f.strangers = rate.NewLimiter(0, 3)
+	f.unauthenticated = rate.NewLimiter(0, 3)
 	r := f.run(t, Listen{})
 	const strangers, known = 100, 20
 	stranger := func(i int) {
@@ -102,7 +102,7 @@ func TestStrangersCannotFillTheLog(t *testing.T) {
 		require.Equal(t, 400, f.send(t, f.request(t, r.url, "DescribeKey", "{}")).StatusCode)
 	}
 	f.lines(t, 3+known)
-	f.strangers.SetLimit(rate.Inf)
+	f.unauthenticated.SetLimit(rate.Inf)
 	stranger(0)
 	stranger(1)
 	lines := f.lines(t, 3+known+2)

@@ -52,9 +52,9 @@ type Server struct {
 	gates               *gates
 	bodies              bodies
 
-	transport  *transportLog
-	strangers  *rate.Limiter // of log lines about requests that nobody is known to have sent
-	suppressed atomic.Int64  // lines that it kept back since the last one
+	transport       *transportLog
+	unauthenticated *rate.Limiter // of log lines about requests that nobody is known to have sent
+	suppressed      atomic.Int64  // lines that it kept back since the last one
 }
 
 // New makes a Server on a Bridge.
@@ -69,7 +69,7 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 		o.CallTimeout = 10 * time.Second
 	}
 	s := &Server{
-		bridge: bridge, log: o.Logger, timeout: o.CallTimeout, metrics: newMetrics(bridge, o.Logger), strangers: newLimiter(),
+		bridge: bridge, log: o.Logger, timeout: o.CallTimeout, metrics: newMetrics(bridge, o.Logger), unauthenticated: newLimiter(),
 		limits: defaultLimits, adminLimits: defaultAdminLimits, transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
 	}
 	s.allotted = s.allot

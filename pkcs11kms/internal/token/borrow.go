@@ -43,7 +43,7 @@ func (t *Token) with(ctx context.Context, o *operation) error {
 			s.end(true)
 			return err
 		}
-		err = s.call(ctx, o, t.timeout+o.patience)
+		err = s.call(ctx, o, t.timeout+o.longer)
 		if err == nil && o.keep != nil {
 			o.keep(s)
 			return nil

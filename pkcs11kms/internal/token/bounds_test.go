@@ -15,7 +15,7 @@ func TestBoundsAreThoseOfConfig(t *testing.T) {
 	require.Equal(t, 7, poolSize(7, unlimited))
 	require.Equal(t, 5*time.Second, defaultCallTimeout)
 	require.Equal(t, time.Minute, shrunkFor, "a pool that had to shrink")
-	require.Equal(t, time.Minute, pairPatience, "the making of a key pair")
+	require.Equal(t, time.Minute, pairTimeout, "the making of a key pair")
 	require.Equal(t, 1024, maxPINFile)
 }
 

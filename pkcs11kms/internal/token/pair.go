@@ -28,9 +28,9 @@ func (t *Token) KeyPair(s pubkey.Spec, id []byte) *Pair {
 	return &Pair{spec: s, named: named{token: t, class: pkcs11.CKO_PRIVATE_KEY, id: append([]byte(nil), id...)}}
 }
 
-// pairPatience is how much longer than other calls the generation of a key pair may take: smart cards search for the primes
+// pairTimeout is how much longer than other calls the generation of a key pair may take: smart cards search for the primes
 // of a long RSA key for many seconds.
-const pairPatience = time.Minute
+const pairTimeout = time.Minute
 
 // GapError says that the token cannot make or use key pairs of a kind. It was tried.
 type GapError struct {
@@ -64,7 +64,7 @@ func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte
 	}
 	pair := t.KeyPair(spec, id)
 	var public *pubkey.Key
-	o := &operation{name: "C_GenerateKeyPair", patience: pairPatience}
+	o := &operation{name: "C_GenerateKeyPair", longer: pairTimeout}
 	err := t.make(ctx, o, &pair.named, func(s *session) ([]pkcs11.ObjectHandle, error) {
 		made, err := s.generatePair(spec, pair.id, label, true)
 		if err != nil {
@@ -95,7 +95,7 @@ func (t *Token) noteGap(spec pubkey.Spec, err error) {
 // returns a *GapError if the token cannot do the kind. Long RSA keys take seconds.
 func (t *Token) ProbeKeyPair(ctx context.Context, spec pubkey.Spec) error {
 	id := []byte("probe")[:min(5, t.quirk.maxIDBytes())]
-	return t.do(ctx, &operation{name: "C_GenerateKeyPair", once: true, patience: pairPatience, run: func(s *session, _ []byte) error {
+	return t.do(ctx, &operation{name: "C_GenerateKeyPair", once: true, longer: pairTimeout, run: func(s *session, _ []byte) error {
 		made, err := s.generatePair(spec, id, "pkcs11kms/probe", false)
 		if err != nil {
 			return err

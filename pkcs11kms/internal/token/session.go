@@ -17,9 +17,9 @@ type operation struct {
 	undo  func(s *session) // called if run succeeded after its caller had gone; may be nil
 	once  bool             // must not be repeated when a session or the device has failed
 	often bool             // callers can run it at any rate, on a missing key too: see regain
-	// patience is how much longer than Config.CallTimeout it may take.
-	patience time.Duration
-	keep     func(s *session) // takes the session over after success, instead of giving it back; may be nil
+	// longer is how much longer than Config.CallTimeout it may take.
+	longer time.Duration
+	keep   func(s *session) // takes the session over after success, instead of giving it back; may be nil
 }
 
 // The states of a session's call, which decide who handles its end: the caller or the session's goroutine.

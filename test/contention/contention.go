@@ -1,6 +1,6 @@
-// Package contest lets several users change the same few keys at once, and judges the store afterwards. The users may be
+// Package contention lets several users change the same few keys at once, and judges the store afterwards. The users may be
 // clients of one process or of many.
-package contest
+package contention
 
 import (
 	"context"

@@ -18,7 +18,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
-	"github.com/pkcs11kms/bridge/test/contest"
+	"github.com/pkcs11kms/bridge/test/contention"
 )
 
 // contenderJob is what one of several processes does to keys that all of them change.
@@ -43,7 +43,7 @@ func playContender(line []byte, rest io.Reader, answer *json.Encoder) (err error
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	fighting := untilEnd(rest)
-	u := contest.NewUser(c, job.Keys, job.Place, job.Users, job.Seed)
+	u := contention.NewUser(c, job.Keys, job.Place, job.Users, job.Seed)
 	always := context.Background()
 	if err := u.Work(always, job.Changes/2); err != nil {
 		return err
@@ -86,7 +86,7 @@ func TestProcessesFightForKeys(t *testing.T) {
 	for _, id := range doomed {
 		d.destroyAmong(t, c, id)
 	}
-	claims := make([]contest.Claim, len(fighters))
+	claims := make([]contention.Claim, len(fighters))
 	for i, f := range fighters {
 		f.end()
 		f.next(&claims[i])
@@ -128,12 +128,12 @@ func (d *stateDir) destroyAmong(t *testing.T, c *pkcs11kms.Client, id string) {
 }
 
 // assertJudged holds the store to what users of its keys were told.
-func (d *stateDir) assertJudged(t *testing.T, keys []string, claims ...contest.Claim) {
+func (d *stateDir) assertJudged(t *testing.T, keys []string, claims ...contention.Claim) {
 	t.Helper()
 	cfg := d.config(t)
 	store, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, store.Close()) }()
 	require.NoError(t, store.Verify(t.Context()))
-	require.NoError(t, contest.Judge(t.Context(), store, cfg.DefaultRegion, cfg.AccountID, keys, claims...))
+	require.NoError(t, contention.Judge(t.Context(), store, cfg.DefaultRegion, cfg.AccountID, keys, claims...))
 }
