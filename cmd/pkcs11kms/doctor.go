@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
@@ -31,6 +32,9 @@ func (a *app) doctorCommand() *cobra.Command {
 			"--retire-region, in place of the examination and after asking, sets the keys of a region aside whose HSM is\n" +
 			"gone for good, so that config.yaml need not name it. Nothing is destroyed: put back there with its token it\n" +
 			"works again.\n\n" +
+			"With --migrate it first brings a store of an older version of the program to this one, which no other command\n" +
+			"but serve does: no process may have the store open, the older program cannot use it afterwards, and a\n" +
+			"verified copy is kept beside it.\n\n" +
 			"With --crosscheck another PKCS#11 library, in a process of its own, makes a MAC with every enabled key, which\n" +
 			"must be equal to the one of this program. For that the state directory is opened as for any other command,\n" +
 			"which may remove keys that a process left half made.",
@@ -42,6 +46,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&o.crosscheck, "crosscheck", false, "compare with the MACs of an independent PKCS#11 library")
 	cmd.Flags().BoolVar(&o.tryPIN, "try-pin", false, "log in although the token counts wrong PINs: after the PIN file was corrected")
 	cmd.Flags().BoolVar(&o.repair, "repair", false, "correct the store first, and tell what was done")
+	cmd.Flags().BoolVar(&o.migrate, "migrate", false, "bring a store of an older version to this one first, and keep a copy")
 	asJSON := cmd.Flags().Bool("json", false, "print the report as JSON")
 	destroy := cmd.Flags().String("destroy-object", "", "destroy the object with this CKA_ID (hexadecimal), which no key has")
 	retire := cmd.Flags().String("retire-region", "", "set the keys of this region aside, whose HSM is gone for good")
@@ -78,7 +83,7 @@ func checkDestroyFlags(cmd *cobra.Command) error {
 		if !given(change) {
 			continue
 		}
-		for _, flag := range []string{"crosscheck", "json", "repair", "try-pin", "destroy-object", "retire-region"} {
+		for _, flag := range []string{"crosscheck", "json", "migrate", "repair", "try-pin", "destroy-object", "retire-region"} {
 			if flag != change && given(flag) {
 				return usagef("--%s does not go with --%s", flag, change)
 			}
@@ -93,7 +98,7 @@ func checkDestroyFlags(cmd *cobra.Command) error {
 
 // examination is what doctor does beside looking.
 type examination struct {
-	crosscheck, repair, tryPIN bool
+	crosscheck, migrate, repair, tryPIN bool
 }
 
 // examine makes the report. A wrong command line is an error, and what keeps the store from being repaired; else a state
@@ -109,23 +114,43 @@ func (a *app) examine(ctx context.Context, o examination) (*pkcs11kms.Report, er
 		return &pkcs11kms.Report{Checks: []pkcs11kms.Check{finding}, Regions: []pkcs11kms.RegionReport{}}, nil
 	}
 	allowLowPIN(cfg, o.tryPIN)
-	var repairs []pkcs11kms.Check
+	var changes []pkcs11kms.Check
+	if o.migrate {
+		if changes, err = migrate(ctx, cfg.StorePath); err != nil {
+			return nil, err
+		}
+	}
 	if o.repair {
-		if repairs, err = repair(ctx, cfg); err != nil {
+		repairs, err := repair(ctx, cfg)
+		if err != nil {
 			return nil, err // and no second log-in: it may have been a wrong PIN
 		}
+		changes = append(changes, repairs...)
 		allowLowPIN(cfg, false) // that was the one attempt
 	}
 	report := pkcs11kms.Doctor(ctx, cfg.Config, cfg.StorePath, cfg.OpenStore)
 	allowLowPIN(cfg, false)
-	report.Checks = append(repairs, report.Checks...)
+	report.Checks = append(changes, report.Checks...)
 	switch {
 	case ctx.Err() == nil && o.crosscheck:
 		report.Checks = append(report.Checks, crosscheckAll(ctx, cfg, report)...)
-	case ctx.Err() != nil && o.repair:
-		return report, nil // whose errors tell the interrupt: what was repaired must be told
+	case ctx.Err() != nil && len(changes) > 0:
+		return report, nil // whose errors tell the interrupt: what was changed must be told
 	}
 	return report, ctx.Err()
+}
+
+// migrate brings the store to the version of this program and tells so as a finding of the report.
+func migrate(ctx context.Context, path string) ([]pkcs11kms.Check, error) {
+	done, err := sqlite.Migrate(ctx, path, sqlite.Options{})
+	if err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("is of version %d already", done.To)
+	if done.From != done.To {
+		text = fmt.Sprintf("brought from version %d to %d; as it was before it is kept in %s", done.From, done.To, done.Copy)
+	}
+	return []pkcs11kms.Check{{Area: "migrate", Subject: "store", Status: pkcs11kms.StatusOK, Text: text}}, nil
 }
 
 // repair corrects the store and tells what it did as the first findings of the report.

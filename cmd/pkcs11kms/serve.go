@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
@@ -48,7 +49,8 @@ func (a *app) serveCommand() *cobra.Command {
 			"Requests are signed with the access keys that \"iam create-access-key\" makes. Prints \"ready\" and the\n" +
 			"addresses when it accepts connections, and logs one line a request to standard error. SIGTERM and Ctrl-C\n" +
 			"stop it after the requests under way; SIGHUP reads the TLS certificate again. TLS is required unless the\n" +
-			"address is one of this machine only. Flags win over the keys of the same names in config.yaml.",
+			"address is one of this machine only. Flags win over the keys of the same names in config.yaml. A store of an\n" +
+			"older version is migrated first, as by doctor --migrate.",
 		Example: "  pkcs11kms serve\n" +
 			"  pkcs11kms serve --listen 0.0.0.0:4599 --tls-cert server.crt --tls-key server.key --log-format json\n" +
 			"  pkcs11kms serve --dev",
@@ -91,6 +93,9 @@ func (s *serving) run(ctx context.Context) (err error) {
 	}
 	cfg.Logger = s.log
 	cfg.Quotas.NoRates = cfg.Quotas.NoRates || s.dev
+	if _, err := sqlite.Migrate(ctx, cfg.StorePath, sqlite.Options{Logger: s.log}); err != nil {
+		return stopped(ctx, err)
+	}
 	bridge, err := statedir.Open(ctx, cfg)
 	if err != nil {
 		return stopped(ctx, err)

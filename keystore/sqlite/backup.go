@@ -26,38 +26,46 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 		return err
 	}
 	defer s.leave()
-	if err := checkVacant(opBackup, path); err != nil {
-		return err
-	}
-	draft := draftOf(path)
-	if s.readOnly == nil { // else nothing can be noted beside the store, nor removed
+	if s.readOnly == nil { // else nothing can be removed beside the store
 		s.removeDrafts()
-		noted, err := noteDraft(s.locks, draft)
-		if err != nil {
-			return fail(ctx, opBackup, path, err)
-		}
-		defer noted()
 	}
-	defer removeDraft(draft)
-	err := s.copyTo(ctx, draft)
-	if err == nil {
-		err = verifyFile(ctx, draft)
-	}
-	if err == nil {
-		err = seal(draft)
-	}
-	if err == nil {
-		err = publish(opBackup, draft, path)
-	}
+	err := s.writeCopy(ctx, path, func(draft string) error { return s.copyTo(ctx, draft, s.current) })
 	if errors.Is(err, keystore.ErrClosed) {
 		return err
 	}
 	return fail(ctx, opBackup, path, err)
 }
 
-// copyTo copies one moment of the store. The transaction holds that moment for all steps; without it every commit of
+// writeCopy makes a verified file of what fill writes to its draft. What is at path is never replaced, and without success nothing is
+// left there.
+func (s *Store) writeCopy(ctx context.Context, path string, fill func(draft string) error) error {
+	if err := checkVacant(opBackup, path); err != nil {
+		return err
+	}
+	draft := draftOf(path)
+	if s.readOnly == nil { // else nothing can be noted beside the store
+		noted, err := noteDraft(s.locks, draft)
+		if err != nil {
+			return err
+		}
+		defer noted()
+	}
+	defer removeDraft(draft)
+	if err := fill(draft); err != nil {
+		return err
+	}
+	if err := verifyFile(ctx, draft); err != nil {
+		return err
+	}
+	if err := seal(draft); err != nil {
+		return err
+	}
+	return publish(opBackup, draft, path)
+}
+
+// copyTo copies one moment of the store, of which look reads something first. The transaction holds that moment for all steps; without it every commit of
 // another connection would make the copy begin anew.
-func (s *Store) copyTo(ctx context.Context, draft string) (err error) {
+func (s *Store) copyTo(ctx context.Context, draft string, look func(*sql.Conn) error) (err error) {
 	db := s.reading().open(1)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	conn, err := db.Conn(ctx)
@@ -70,7 +78,7 @@ func (s *Store) copyTo(ctx context.Context, draft string) (err error) {
 	}
 	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }() // nothing was written
 	// The transaction begins with the first read, which is this one.
-	if err := s.current(conn); err != nil {
+	if err := look(conn); err != nil {
 		return err
 	}
 	return copyPages(ctx, conn, draft, s.closing)

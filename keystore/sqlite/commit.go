@@ -35,15 +35,8 @@ func (w *writer) open(ctx context.Context, s *Store) (err error) {
 	if err := confirm(ctx, s.path, w.conn); err != nil {
 		return err
 	}
-	if err := s.checkMigration(ctx); err != nil {
+	if err := s.current(w.conn); err != nil {
 		return err
-	}
-	found, err := migrate(ctx, w.conn, schemaVersion)
-	if err != nil {
-		return err
-	}
-	if found < schemaVersion {
-		s.logger.Info("migrated the key store", "path", s.path, "from", found, "to", schemaVersion)
 	}
 	if err := w.prepare(ctx); err != nil {
 		return err
@@ -208,7 +201,10 @@ func (s *Store) begin(ctx context.Context) error {
 // what this program does not know.
 func (s *Store) current(conn *sql.Conn) error {
 	version, err := queryInt(context.Background(), conn, "PRAGMA user_version")
-	if err == nil && version != schemaVersion {
+	if err == nil && version < schemaVersion {
+		return s.end(olderError(s.path, version))
+	}
+	if err == nil && version > schemaVersion {
 		return s.end(&Error{Op: "use", Path: s.path, Err: newerError(version), hint: hintNewer})
 	}
 	return err

@@ -128,12 +128,15 @@ func fill(ctx context.Context, path string, version int64) (err error) {
 		fmt.Sprintf("PRAGMA application_id = %d", applicationID),
 		"PRAGMA journal_mode = WAL",
 	}
-	for _, step := range steps {
+	for _, step := range append(steps, "BEGIN IMMEDIATE") {
 		if _, err := conn.ExecContext(ctx, step); err != nil {
 			return err
 		}
 	}
-	if _, err := migrate(ctx, conn, version); err != nil {
+	if err := migrate(ctx, conn, 0, version); err != nil {
+		return err
+	}
+	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
 		return err
 	}
 	return checkpoint(ctx, conn)

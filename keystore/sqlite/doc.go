@@ -21,8 +21,8 @@
 //
 // # Versions
 //
-// SQLite's user_version is the least version of the program that reads the store, see Version. Open migrates an earlier one,
-// unless a process of an earlier version has it open, and refuses a later one.
+// SQLite's user_version is the least version of the program that reads the store, see Version. Open refuses an earlier one and a
+// later one. Migrate brings an earlier one to this version, while no process has it open, and keeps a copy of it.
 //
 // # Errors
 //

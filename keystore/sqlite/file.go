@@ -59,18 +59,18 @@ func checkPrivate(path string, info os.FileInfo, want fs.FileMode) error {
 const hintForeign = "The path names something else than a key store of pkcs11kms: check it. Nothing was changed."
 
 // checkHeader reads the header without touching anything, so that a foreign or newer file is refused untouched.
-func checkHeader(ctx context.Context, path string) error {
+func checkHeader(ctx context.Context, path string) (version int64, err error) {
 	id, version, err := readHeader(ctx, path)
 	var se sqlite3.Error
 	switch {
 	case errors.As(err, &se) && se.Code == sqlite3.ErrNotADB:
-		return &Error{Op: "open", Path: path, Err: errNotAStore, hint: hintForeign}
+		return 0, &Error{Op: "open", Path: path, Err: errNotAStore, hint: hintForeign}
 	case errors.As(err, &se) && se.Code == sqlite3.ErrCorrupt && hasJournal(path):
-		return nil // its pages may be in the journal: who opens it with locks will see
+		return 0, nil // its pages may be in the journal: who opens it with locks will see
 	case err != nil:
-		return err
+		return 0, err
 	}
-	return checkMarks(path, id, version)
+	return version, checkMarks(path, id, version)
 }
 
 // checkMarks refuses what is no store, or one that this program cannot read.

@@ -51,36 +51,6 @@ func TestNewRecordsNeedANewVersion(t *testing.T) {
 	require.Equal(t, string(want), recordFormats(), "see migrate.go: what is in a released list is never changed")
 }
 
-// An earlier version of the program that is running must not lose its store under it, and must not open a later one.
-func TestAStoreIsNotMigratedUnderAnOlderProgram(t *testing.T) {
-	script, err := os.ReadFile("testdata/v1.sql")
-	require.NoError(t, err)
-	path := filepath.Join(t.TempDir(), "kms.db")
-	build(t, path, string(script))
-	// What an instance of the first version looks like: an empty lock file that is locked.
-	locks := filepath.Join(filepath.Dir(path), "locks")
-	require.NoError(t, os.Mkdir(locks, 0o700))
-	held, err := os.OpenFile(filepath.Join(locks, strings.Repeat("0123456789abcdef", 3)+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	require.NoError(t, err)
-	lock(t, held)
-
-	_, err = sqlite.Open(t.Context(), path, sqlite.Options{})
-	requireHint(t, err, "an older version of the program uses schema version 1")
-	requireHintText(t, err, "Stop that process first")
-	db := raw(t, path)
-	requireText(t, db, "PRAGMA user_version", "1")
-	require.NoError(t, db.Close())
-
-	require.NoError(t, held.Close())
-	s, beside := mustOpen(t, path), mustOpen(t, path)
-	for _, s := range []*sqlite.Store{s, beside} {
-		_, err = s.Commit(t.Context(), key(s.Instance()).Put(0))
-		require.NoError(t, err, "programs of one version do not disturb each other")
-	}
-	db = raw(t, path)
-	requireText(t, db, "PRAGMA user_version", fmt.Sprint(sqlite.Version()))
-}
-
 func TestALaterStoreIsRefusedAtOpen(t *testing.T) {
 	path := newPath(t)
 	db := raw(t, path)

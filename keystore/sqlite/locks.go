@@ -20,9 +20,8 @@ import (
 // locksName is the directory of the lock files beside the store.
 const locksName = "locks"
 
-// Every instance has a lock file named by its id, with the version of the program's format in it (none in that of the first
-// format), and holds an flock on it from before its first Commit until Close
-// or the end of its process, however it ends: the kernel drops the lock with the last descriptor. Descriptors are
+// Every instance has a lock file named by its id, and holds an flock on it from before its first Commit until Close or the end
+// of its process, however it ends: the kernel drops the lock with the last descriptor. Descriptors are
 // close-on-exec, so that no child keeps a dead instance alive.
 //
 // Whoever gets the lock of another instance has proved that it is dead, if it is that very lock: in a copy of the
@@ -85,11 +84,6 @@ func lockInstance(dir string) (id string, f *os.File, err error) {
 		}
 	}()
 	if err = flock(f); err != nil {
-		return "", f, err
-	}
-	// Before the identity, which may be made of the time of this. Where there is no room for it, the instance passes for one of
-	// the first format: keys can be used on a full disk, and only the migration to a later format waits for its end.
-	if _, err = fmt.Fprintln(f, schemaVersion); err != nil && kindOf(err) != keystore.ErrFull {
 		return "", f, err
 	}
 	identity, err := identityOf(f)

@@ -37,44 +37,17 @@ func loadMigrations() []string {
 	return steps
 }
 
-// Version is the number of the newest format that this program reads and the one that it writes. Stores of earlier formats are
-// migrated when they are opened; those of later ones are refused.
+// Version is the number of the format that this program reads and writes. Stores of earlier formats must be brought to it by
+// Migrate; those of later ones are refused.
 func Version() int { return int(schemaVersion) }
 
-// migrate brings the file to version want, one transaction for each step. It returns the version it found.
-func migrate(ctx context.Context, conn *sql.Conn, want int64) (found int64, err error) {
-	found, err = queryInt(ctx, conn, "PRAGMA user_version")
-	if err != nil {
-		return 0, err
-	}
-	if found > want {
-		return found, newerError(found)
-	}
-	for from := found; from < want; from++ {
-		if err := migrateStep(ctx, conn, from); err != nil {
-			return found, fmt.Errorf("migrate from version %d: %w", from, err)
+// migrate runs the steps from one version to another, in the caller's transaction.
+func migrate(ctx context.Context, conn *sql.Conn, from, to int64) error {
+	for ; from < to; from++ {
+		if _, err := conn.ExecContext(ctx, migrations[from]); err != nil {
+			return fmt.Errorf("migrate from version %d: %w", from, err)
 		}
 	}
-	return found, nil
-}
-
-// migrateStep brings the file from the given version to the next. Openers race for the step: who comes second finds
-// it done when it gets the write lock.
-func migrateStep(ctx context.Context, conn *sql.Conn, from int64) error {
-	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return err
-	}
-	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }() // an error after COMMIT: nothing to roll back
-	now, err := queryInt(ctx, conn, "PRAGMA user_version")
-	if err != nil || now > from {
-		return err
-	}
-	if _, err := conn.ExecContext(ctx, migrations[from]); err != nil {
-		return err
-	}
-	if _, err := conn.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", from+1)); err != nil {
-		return err
-	}
-	_, err = conn.ExecContext(ctx, "COMMIT")
+	_, err := conn.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", to))
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -42,9 +43,9 @@ func schema(t *testing.T, path string) (list []string, version int) {
 	return list, version
 }
 
-// TestOpenMigratesEveryReleasedVersion opens a frozen store of each version that was ever released. A new migration
+// TestEveryReleasedVersionIsMigrated takes a frozen store of each version that was ever released. A new migration
 // needs a new one beside the old ones.
-func TestOpenMigratesEveryReleasedVersion(t *testing.T) {
+func TestEveryReleasedVersionIsMigrated(t *testing.T) {
 	fresh, current := schema(t, newPath(t))
 	for version := 1; version <= current; version++ {
 		script, err := os.ReadFile(filepath.Join("testdata", fmt.Sprintf("v%d.sql", version)))
@@ -52,6 +53,8 @@ func TestOpenMigratesEveryReleasedVersion(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "kms.db")
 		build(t, path, string(script))
 
+		done := mustMigrate(t, path)
+		assert.Equal(t, version, done.From)
 		s := mustOpen(t, path)
 		require.NoError(t, s.Verify(t.Context()))
 		requireFrozenRecords(t, s)
@@ -87,45 +90,57 @@ func requireFrozenRecords(t *testing.T, s *sqlite.Store) {
 	assert.Equal(t, uint64(43), version, "the numbers go on")
 }
 
-// unborn is a store before its first migration: every step is still to run.
-const unborn = "PRAGMA application_id = 1886079827; PRAGMA journal_mode = WAL; PRAGMA user_version = 0"
+// mustMigrate migrates a store and looks at the copy that is kept.
+func mustMigrate(t *testing.T, path string) sqlite.Migrated {
+	t.Helper()
+	done, err := sqlite.Migrate(t.Context(), path, sqlite.Options{})
+	require.NoError(t, err)
+	require.Equal(t, sqlite.Version(), done.To)
+	if done.From == done.To {
+		require.Empty(t, done.Copy)
+		return done
+	}
+	_, version := schema(t, done.Copy)
+	require.Equal(t, done.From, version)
+	require.Equal(t, filepath.Dir(path), filepath.Dir(done.Copy))
+	return done
+}
 
-func TestOpenersMigrateOnce(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kms.db")
-	build(t, path, unborn)
+// Who comes second finds it done.
+func TestMigrationsAtOnce(t *testing.T) {
+	path := frozen(t, 2)
 	var group errgroup.Group
-	for i := range 4 {
+	var copies atomic.Int32
+	for range 4 {
 		group.Go(func() error {
-			s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
-			if err != nil {
-				return err
+			done, err := sqlite.Migrate(t.Context(), path, sqlite.Options{})
+			if done.Copy != "" {
+				copies.Add(1)
 			}
-			_, err = s.Commit(t.Context(), key(fmt.Sprint("of opener ", i)).Put(0))
-			if err != nil {
-				return err
-			}
-			return s.Close()
+			return err
 		})
 	}
 	require.NoError(t, group.Wait())
+	assert.Equal(t, int32(1), copies.Load())
 	s := mustOpen(t, path)
 	require.NoError(t, s.Verify(t.Context()))
-	recs, err := s.List(t.Context(), keystore.KindKey, "us-east-1", "111122223333", "", 10)
-	require.NoError(t, err)
-	assert.Len(t, recs, 4, "nobody started over")
+	requireFrozenRecords(t, s)
 }
 
 func TestFailedMigrationChangesNothing(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kms.db")
-	// The table in the way makes the step fail after it has done something.
-	build(t, path, unborn+"; CREATE TABLE entry (precious TEXT); INSERT INTO entry VALUES ('x')")
+	path := frozen(t, 2)
+	db := raw(t, path)
+	// The trigger in the way makes the step fail after it has done something.
+	mustExec(t, db, "CREATE TRIGGER record_deleted AFTER DELETE ON record BEGIN SELECT 1; END")
+	require.NoError(t, db.Close())
 	before, _ := schema(t, path)
-	_, err := sqlite.Open(t.Context(), path, sqlite.Options{})
-	require.ErrorContains(t, err, "migrate from version 0")
+	_, err := sqlite.Migrate(t.Context(), path, sqlite.Options{})
+	require.ErrorContains(t, err, "migrate from version 2")
 	after, version := schema(t, path)
 	assert.Equal(t, before, after)
-	assert.Zero(t, version)
-	assert.Equal(t, []string{}, append([]string{}, names(t, filepath.Join(filepath.Dir(path), "locks"))...))
+	assert.Equal(t, 2, version)
+	assert.Equal(t, []string{"kms.db", "locks"}, names(t, filepath.Dir(path)), "nor is a copy kept of what is as it was")
+	assert.Empty(t, names(t, filepath.Join(filepath.Dir(path), "locks")))
 }
 
 func TestOpenRestoresTheJournalMode(t *testing.T) {

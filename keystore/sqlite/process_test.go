@@ -42,6 +42,8 @@ var children = map[string]func(path string) error{
 	"fullrestore":  childFullRestore,
 	"holdlock":     childHoldWriteLock,
 	"watch":        withStore(childWatch),
+	"migrate":      childMigrate,
+	"fullmigrate":  childFullMigrate,
 }
 
 func TestMain(m *testing.M) {

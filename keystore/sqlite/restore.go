@@ -101,7 +101,8 @@ func checkBackup(ctx context.Context, backup string) error {
 		return &Error{Op: opRestoreFrom, Path: backup, Err: errors.New("a journal is beside it, so it is a store and no backup"),
 			hint: "Make a backup of that store with: pkcs11kms backup FILE"}
 	}
-	return checkHeader(ctx, backup)
+	_, err = checkHeader(ctx, backup)
+	return err
 }
 
 // failRestore says of an error that the backup is to blame for.
@@ -132,6 +133,9 @@ func copyBackup(ctx context.Context, backup, draft string) (err error) {
 }
 
 func settleDraft(ctx context.Context, draft, locks string) (done *Restored, err error) {
+	if _, err := upgrade(ctx, draft, Options{LocksDir: locks}, false); err != nil {
+		return nil, err
+	}
 	s, err := Open(ctx, draft, Options{LocksDir: locks})
 	if err != nil {
 		return nil, err

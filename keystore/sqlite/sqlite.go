@@ -21,7 +21,7 @@ type Options struct {
 	// LocksDir is the directory of the instances' lock files. Default: "locks" beside the store's file. All who open
 	// one store must name the same directory: with another they would take living instances for dead ones.
 	LocksDir string
-	// Logger gets what is worth knowing but no error, such as a migration. Default: nothing is logged.
+	// Logger gets what is worth knowing but no error. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -29,7 +29,8 @@ type Options struct {
 type Store struct {
 	path     string // without symbolic links
 	found    os.FileInfo
-	opened   bool // Open has succeeded
+	header   int64 // the version in the main file; the journal may hold a later one
+	opened   bool  // Open has succeeded
 	locks    string
 	logger   *slog.Logger
 	instance string
@@ -58,14 +59,15 @@ var _ keystore.Store = (*Store)(nil)
 // readerCount is enough to keep a few processors busy: a read takes tens of microseconds.
 const readerCount = 4
 
-// Open opens the store at path and migrates it when it is of an older version and no process of that is running. It never
-// creates one: see Create. On a file system that is mounted read-only it opens for reading.
+// Open opens the store at path. It never creates one, see Create, and refuses one of an older version, see Migrate. On a file
+// system that is mounted read-only it opens for reading.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
-	s := &Store{path: path, locks: o.LocksDir, logger: o.Logger, closing: make(chan struct{})}
-	if s.logger == nil {
-		s.logger = slog.New(slog.DiscardHandler)
+	s := newStore(path, o)
+	err := s.locate(ctx)
+	if err == nil {
+		err = s.checkVersion(ctx)
 	}
-	if err := s.locate(ctx); err != nil {
+	if err != nil {
 		return nil, fail(ctx, "open", s.path, err)
 	}
 	if err := s.start(ctx); err != nil {
@@ -74,6 +76,14 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	}
 	s.opened = true // start has made everything
 	return s, nil
+}
+
+func newStore(path string, o Options) *Store {
+	s := &Store{path: path, locks: o.LocksDir, logger: o.Logger, closing: make(chan struct{})}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	return s
 }
 
 // locate finds the file and makes sure that it is a store, before anything is written.
@@ -93,7 +103,7 @@ func (s *Store) locate(ctx context.Context) error {
 	if err := checkFile(path, s.found); err != nil {
 		return err
 	}
-	if err := checkHeader(ctx, path); err != nil {
+	if s.header, err = checkHeader(ctx, path); err != nil {
 		return err
 	}
 	if s.locks == "" {

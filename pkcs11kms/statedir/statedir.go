@@ -31,7 +31,7 @@ const (
 // Config is what a state directory says: what a Bridge works with, and where its store is. Its field Store stays empty.
 type Config struct {
 	pkcs11kms.Config
-	// StorePath names an SQLite store made by Init or sqlite.Create.
+	// StorePath names an SQLite store made by Init or sqlite.Create. One of an older version is refused, see sqlite.Migrate.
 	StorePath string
 }
 

@@ -1,0 +1,185 @@
+package test
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/softhsm"
+)
+
+// The state directory of each version of the store's format stands in testdata, as the last program of that version left it: with keys
+// in a SoftHSM token, an alias, tags, policies, a user with an access key, a role, and a key that was half made. The keys and the PIN
+// are of no use to anybody.
+
+// What the program of version 2 has made.
+const (
+	oldMACKey, oldSignKey = "2fe358a7-3448-4218-92a9-f61635a15f13", "f625a9c4-195b-4c16-9ae0-59239089443f"
+	oldPending, oldHalf   = "60393de5-143c-4058-83e5-3fefb4669fa7", "3c37a0ef-bb44-420b-b3cd-8b2b3399b078"
+	oldMessage            = "dGhlIG1lc3NhZ2U=" // "the message"
+	oldMAC                = "QsK9ONXj0XwhszfMUb0VFHyfzkCJ9iC+gTGOzV6QnUE="
+	oldSignature          = "MEYCIQCpsJhhqyusfg9bBervcE2nQH1AoKyqcNi29PPP/P3A+QIhAJdTlzPkzpY6hsbpX4AStXjndm7QG4iS/f7mE185bes1"
+	oldAccessKey          = "AKIANRHIZHM7L66HIA42"
+)
+
+// oldStateDir unpacks the state directory of version 2.
+func oldStateDir(t *testing.T) *stateDir {
+	t.Helper()
+	_ = softhsm.NewToken(t) // finds SoftHSM, or skips
+	d := &stateDir{binary: executable(t, realBinary), path: filepath.Join(t.TempDir(), "state")}
+	file, err := os.Open("testdata/state-v2.tar.gz")
+	require.NoError(t, err)
+	defer file.Close()
+	plain, err := gzip.NewReader(file)
+	require.NoError(t, err)
+	for archive := tar.NewReader(plain); ; {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return d
+		}
+		require.NoError(t, err)
+		path := filepath.Join(d.path, header.Name)
+		if header.Typeflag == tar.TypeDir {
+			require.NoError(t, os.Mkdir(path, 0o700))
+			continue
+		}
+		content, err := io.ReadAll(archive)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+	}
+}
+
+// contents are the files of a state directory by name, in short, but for what is SoftHSM's own: its configuration is written anew where
+// the directory has moved, and doctor logs in.
+func (d *stateDir) contents(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	require.NoError(t, filepath.WalkDir(d.path, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || slices.Contains([]string{"softhsm2.conf", "token.object"}, entry.Name()) {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		found[strings.TrimPrefix(path, d.path)] = fmt.Sprintf("%x", sha256.Sum256(content))[:8]
+		return err
+	}))
+	return found
+}
+
+// refuses runs verbs that must end with 3 and tell what to do, and change nothing.
+func (d *stateDir) refuses(t *testing.T, said string, verbs ...[]string) {
+	t.Helper()
+	before := d.contents(t)
+	for _, verb := range verbs {
+		r, err := run(d.command(verb...))
+		require.NoError(t, err)
+		told := string(r.stdout) + string(r.stderr)
+		assert.Equal(t, 3, r.code, "%s: %s", verb, told)
+		assert.Contains(t, told, said, verb)
+		assert.Contains(t, told, "hint: ", verb)
+		assert.Equal(t, before, d.contents(t), verb)
+	}
+}
+
+// requireOldState holds that everything which the program of version 2 has made is there and works.
+func (d *stateDir) requireOldState(t *testing.T) {
+	t.Helper()
+	output := func(args ...string) string {
+		r, err := run(d.command(args...))
+		require.NoError(t, err)
+		require.Zero(t, r.code, "%s: %s", args, r.stderr)
+		return strings.TrimSpace(string(r.stdout))
+	}
+	text := func(query string, args ...string) string {
+		return output(append(args, "--query", query, "--output", "text")...)
+	}
+	assert.Equal(t, oldMAC, text("Mac", "generate-mac", "--key-id", "alias/tokens", "--mac-algorithm", "HMAC_SHA_256", "--message", oldMessage))
+	assert.Equal(t, "True", text("SignatureValid", "verify", "--key-id", oldSignKey, "--signing-algorithm", "ECDSA_SHA_256",
+		"--message", oldMessage, "--signature", oldSignature))
+	assert.Equal(t, "tokens & <more>", text("KeyMetadata.Description", "describe-key", "--key-id", oldMACKey))
+	assert.Equal(t, "team\tweb", text("Tags[].[TagKey,TagValue]", "list-resource-tags", "--key-id", oldMACKey))
+	assert.Equal(t, "PendingDeletion", text("KeyMetadata.KeyState", "describe-key", "--key-id", oldPending))
+	assert.ElementsMatch(t, []string{oldMACKey, oldSignKey, oldPending}, strings.Fields(text("Keys[].KeyId", "list-keys")))
+	assert.Contains(t, text("Policy", "get-key-policy", "--key-id", oldSignKey), "role/signer")
+	assert.Equal(t, "alice", text("Users[].UserName", "iam", "list-users"))
+	assert.Contains(t, output("iam", "get-user-policy", "--user-name", "alice", "--policy-name", "mac"), "kms:GenerateMac")
+	assert.Contains(t, output("iam", "get-role-policy", "--role-name", "signer", "--policy-name", "sign"), "kms:Sign")
+	assert.Equal(t, oldAccessKey, text("AccessKeyMetadata[].AccessKeyId", "iam", "list-access-keys", "--user-name", "alice"))
+
+	store, err := sqlite.Open(t.Context(), filepath.Join(d.path, "kms.db"), sqlite.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, store.Close()) }()
+	require.NoError(t, store.Verify(t.Context()))
+	rec, err := store.Get(t.Context(), keystore.KeyRef("us-west-2", "111122223333", oldHalf))
+	require.NoError(t, err, "nobody can prove in a copy that the one who made it is dead")
+	half, err := keystore.DecodeKey(rec)
+	require.NoError(t, err)
+	assert.Equal(t, keystore.Creating, half.State)
+}
+
+// copies are the stores of before a migration.
+func (d *stateDir) copies(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(d.path, "kms.db.format-2-*"))
+	require.NoError(t, err)
+	return found
+}
+
+// A state directory of the version before is used by no command until doctor --migrate has brought it to this version; then everything
+// in it works, and what it was is kept.
+func TestStateOfTheVersionBefore(t *testing.T) {
+	d := oldStateDir(t)
+	d.refuses(t, "doctor --migrate", []string{"list-keys"}, []string{"create-key"}, []string{"doctor"}, []string{"doctor", "--repair"}, []string{"iam", "list-users"},
+		[]string{"generate-mac", "--key-id", "alias/tokens", "--mac-algorithm", "HMAC_SHA_256", "--message", oldMessage},
+		[]string{"backup", filepath.Join(t.TempDir(), "kms.bak")})
+
+	alive, err := os.OpenFile(filepath.Join(d.path, "locks", strings.Repeat("0123456789abcdef", 3)+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	require.NoError(t, err)
+	require.NoError(t, syscall.Flock(int(alive.Fd()), syscall.LOCK_EX))
+	d.refuses(t, "another process has the store open", []string{"doctor", "--migrate"}, []string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"})
+	require.NoError(t, alive.Close())
+
+	r, err := run(d.command("doctor", "--migrate"))
+	require.NoError(t, err)
+	assert.Zero(t, r.code, "%s%s", r.stdout, r.stderr)
+	copies := d.copies(t)
+	require.Len(t, copies, 1)
+	assert.Contains(t, string(r.stdout), "brought from version 2 to 3; as it was before it is kept in "+copies[0])
+	d.requireOldState(t)
+	r, err = run(d.command("doctor", "--migrate"))
+	require.NoError(t, err)
+	assert.Contains(t, string(r.stdout), "is of version 3 already")
+	assert.Equal(t, copies, d.copies(t))
+}
+
+// The server does the same when it starts.
+func TestServerMigratesTheVersionBefore(t *testing.T) {
+	d := oldStateDir(t)
+	cmd := d.command("serve", "--listen", "127.0.0.1:0", "--admin-listen", "off")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	ready := make([]byte, 1)
+	_, err = io.ReadFull(out, ready) // it prints when it is ready
+	assert.NoError(t, err)
+	assert.Len(t, d.copies(t), 1)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	_, err = io.Copy(io.Discard, out)
+	require.NoError(t, err)
+	require.NoError(t, cmd.Wait())
+	d.requireOldState(t)
+}
