@@ -16,12 +16,14 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
-// watched is a real store that counts what it is asked for. A hook of Get runs after the store was read.
+// watched is a real store that counts what it is asked for. A hook of Get runs after the store was read, and one of Commit before
+// the store is changed: an error is the answer then.
 type watched struct {
 	keystore.Store
-	mu   sync.Mutex // guards what follows
-	gets []string
-	got  func(keystore.Ref)
+	mu     sync.Mutex // guards what follows
+	gets   []string
+	got    func(keystore.Ref)
+	commit func(context.Context) error
 }
 
 func (w *watched) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
@@ -36,11 +38,29 @@ func (w *watched) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, e
 	return rec, err
 }
 
-// onGet sets the hook; nil takes it away.
+func (w *watched) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
+	w.mu.Lock()
+	commit := w.commit
+	w.mu.Unlock()
+	if commit != nil {
+		if err := commit(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return w.Store.Commit(ctx, changes...)
+}
+
+// onGet sets the hook of Get, and onCommit that of Commit; nil takes one away.
 func (w *watched) onGet(got func(keystore.Ref)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.got = got
+}
+
+func (w *watched) onCommit(commit func(context.Context) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.commit = commit
 }
 
 // taken returns what was read since the last call.
@@ -161,6 +181,21 @@ func TestOwnCommitsDropWhatTheyChange(t *testing.T) {
 	_, err = c.Commit(t.Context(), check)
 	require.ErrorIs(t, err, keystore.ErrConflict)
 	require.Equal(t, 3, read(t, c, "c"))
+}
+
+// Who reads a record while this process changes it may be too early to see the change, and who reads it afterwards sees it.
+func TestAReadDuringAnOwnCommitHidesNothing(t *testing.T) {
+	c, store, _ := cached(t)
+	filled(t, c, store)
+	_, version, err := records.ReadCounter(t.Context(), store.Store, "", "", "b")
+	require.NoError(t, err)
+	store.onCommit(func(context.Context) error {
+		require.Equal(t, 1, read(t, c, "b"))
+		return nil
+	})
+	_, err = c.Commit(t.Context(), keystore.Counter{Name: "b", N: 10}.Put(version))
+	require.NoError(t, err)
+	require.Equal(t, 10, read(t, c, "b"))
 }
 
 // A record that was read before a change of it was seen is not kept, whoever made the change and however it is told; one that was
