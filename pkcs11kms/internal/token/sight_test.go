@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/miekg/pkcs11"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -38,6 +39,15 @@ func moveAway(t *testing.T, dir string) (back func()) {
 	t.Helper()
 	require.NoError(t, os.Rename(dir, dir+".away"))
 	return func() { require.NoError(t, os.Rename(dir+".away", dir)) }
+}
+
+// loseSight makes the module lose sight of the objects of a token: its directory was away when a key was used, and is back.
+func loseSight(t *testing.T, tok *token.Token, key *token.Key, dir string) {
+	t.Helper()
+	back := moveAway(t, dir)
+	_, err := tok.MAC(t.Context(), key, []byte("message"))
+	require.ErrorIs(t, err, token.ErrGone)
+	back()
 }
 
 // useUpDescriptors lets nobody in the process open a file until the returned function is called.
@@ -209,10 +219,7 @@ func TestTheModuleIsNotRestartedUnderOthers(t *testing.T) {
 func TestTheModuleIsNotRestartedUnderCalls(t *testing.T) {
 	tok, f, dir := openWatched(t)
 	key, other := newKey(t, tok), newKey(t, tok)
-	back := moveAway(t, dir)
-	_, err := tok.MAC(t.Context(), key, []byte("message"))
-	require.ErrorIs(t, err, token.ErrGone)
-	back()
+	loseSight(t, tok, key, dir)
 
 	reached, free := f.hang("C_GenerateRandom")
 	random := make(chan error, 1)
@@ -275,19 +282,33 @@ func TestARestartWaitsForCallsAndServesThoseWhoWait(t *testing.T) {
 func TestAFailedRestartIsRepeated(t *testing.T) {
 	tok, f, dir := openWatched(t)
 	key := newKey(t, tok)
-	back := moveAway(t, dir)
-	_, err := tok.MAC(t.Context(), key, []byte("message"))
-	require.ErrorIs(t, err, token.ErrGone)
-	back()
+	loseSight(t, tok, key, dir)
 	for _, function := range []string{"C_Initialize", "C_GetSlotList", "C_Login"} {
 		f.on(function, func() error { return errors.New("injected") })
 		before := f.count(function)
 		require.Eventually(t, func() bool {
-			_, err = tok.MAC(t.Context(), key, []byte("message"))
+			_, err := tok.MAC(t.Context(), key, []byte("message"))
 			require.ErrorIs(t, err, token.ErrGone)
 			return f.count(function) > before
 		}, patience, tick, function)
 		f.on(function, nil)
 	}
 	require.Eventually(t, func() bool { _, err := tok.MAC(t.Context(), key, []byte("message")); return err == nil }, patience, tick)
+}
+
+// A call that makes a key and fails while objects are out of sight brings them back, and is not repeated: nobody knows whether
+// the key was made.
+func TestGeneratingIsNotRepeatedAfterARestart(t *testing.T) {
+	tok, f, dir := openWatched(t)
+	key := newKey(t, tok)
+	loseSight(t, tok, key, dir)
+	initialized := f.count("C_Initialize")
+	generated := f.count("C_GenerateKey")
+	f.fail("C_GenerateKey", 1, pkcs11.CKR_DEVICE_ERROR)
+	_, err := tok.GenerateHMACKey(t.Context(), token.SHA256, randomBytes(t, 16), "made")
+	requireRV(t, err, "C_GenerateKey", pkcs11.CKR_DEVICE_ERROR)
+	assert.Equal(t, generated+1, f.count("C_GenerateKey"))
+	assert.Equal(t, initialized+1, f.count("C_Initialize"))
+	_, err = tok.MAC(t.Context(), key, []byte("message"))
+	require.NoError(t, err, "the objects are in sight again")
 }
