@@ -3,6 +3,7 @@ package main
 import (
 	"go/parser"
 	"go/token"
+	"path"
 	"strings"
 	"testing"
 
@@ -28,8 +29,10 @@ func TestListIsNotStale(t *testing.T) {
 			if !assert.NoError(t, err, "%s: %s", a.Name, f.Name) {
 				continue
 			}
-			_, err = parser.ParseFile(token.NewFileSet(), f.File, faulty, parser.SkipObjectResolution)
-			assert.NoError(t, err, "%s: %s", a.Name, f.Name)
+			if path.Ext(f.File) == ".go" {
+				_, err = parser.ParseFile(token.NewFileSet(), f.File, faulty, parser.SkipObjectResolution)
+				assert.NoError(t, err, "%s: %s", a.Name, f.Name)
+			}
 			assert.NotEqual(t, strings.TrimSpace(f.From), strings.TrimSpace(f.To), "%s: %s", a.Name, f.Name)
 		}
 	}

@@ -39,7 +39,7 @@ type declaration struct {
 }
 
 // merge puts the faults into copies of their functions. The number of a fault is its place in the list, counted from 1. It
-// returns which of them are in no function, and must be built alone.
+// returns which of them are in no function, or in no Go file, and must be built alone.
 func merge(root, active string, faults []fault) (*merged, map[int]bool, error) {
 	m := &merged{replace: map[string]string{}}
 	alone := map[int]bool{}
@@ -63,6 +63,12 @@ func (m *merged) addFile(root, active, name string, faults []fault, numbers []in
 	text, err := os.ReadFile(filepath.Join(root, name))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStale, err)
+	}
+	if path.Ext(name) != ".go" { // what a package embeds
+		for _, number := range numbers {
+			alone[number] = true
+		}
+		return nil
 	}
 	set := token.NewFileSet()
 	parsed, err := parser.ParseFile(set, name, text, parser.SkipObjectResolution)

@@ -14,7 +14,13 @@ import (
 // tiny is a module with functions of every form, and a test that notices some faults of it.
 var tiny = map[string]string{
 	"go.mod": "module tiny\n\ngo 1.26.0\n",
+	"tiny.txt": "to be seen\n",
 	"tiny.go": `package tiny
+
+import _ "embed"
+
+//go:embed tiny.txt
+var text string
 
 const limit = 10
 
@@ -48,6 +54,9 @@ func TestTiny(t *testing.T) {
 	if within(10) || !within(9) {
 		t.Fatal("limit")
 	}
+	if text != "to be seen\n" {
+		t.Fatal(text)
+	}
 	unseen()
 }
 `,
@@ -71,6 +80,7 @@ func TestFaultsMeetTheTests(t *testing.T) {
 		tinyFault("unnamed", "return 7", "return 8"),
 		tinyFault("generic", "return list[0], true", "return list[len(list)-1], true"),
 		tinyFault("constant", "limit = 10", "limit = 11"),
+		{Name: "embedded", File: "tiny.txt", From: "seen", To: "heard", at: -1},
 		tinyFault("survivor", "return 1", "return 2"),
 		explained,
 		tinyFault("nonsense", "n < limit", "n < nothing"),
@@ -81,21 +91,21 @@ func TestFaultsMeetTheTests(t *testing.T) {
 	results, err := r.area(t.Context(), a, options{dir: dir})
 	require.NoError(t, err)
 	require.Len(t, results, len(a.Faults))
-	for i, noticed := range []bool{true, true, true, true, false, false} {
+	for i, noticed := range []bool{true, true, true, true, true, false, false} {
 		assert.NoError(t, results[i].err, results[i].fault.Name)
 		assert.Equal(t, noticed, results[i].killer == ". ^TestTiny$", results[i].fault.Name)
 	}
-	require.ErrorIs(t, results[6].err, errDoesNotCompile)
-	require.ErrorContains(t, results[6].err, "undefined: nothing")
+	require.ErrorIs(t, results[7].err, errDoesNotCompile)
+	require.ErrorContains(t, results[7].err, "undefined: nothing")
 
 	var out bytes.Buffer
 	err = report(&out, results)
 	require.ErrorIs(t, err, errBelow)
 	require.ErrorIs(t, err, errDoesNotCompile)
-	require.Contains(t, out.String(), "tiny                   6         4          1         1   0.80")
+	require.Contains(t, out.String(), "tiny                   7         5          1         1   0.83")
 	require.Contains(t, out.String(), "- tiny, survivor (tiny.go)\n    return 1\n    -> return 2\n")
 	require.Contains(t, out.String(), "explained: nobody looks")
-	require.NoError(t, report(&out, results[:4]), "the target is reached")
+	require.NoError(t, report(&out, results[:5]), "the target is reached")
 
 	text, err := os.ReadFile(filepath.Join(dir, "tiny.go"))
 	require.NoError(t, err)
