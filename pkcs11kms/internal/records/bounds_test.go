@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"testing"
 	"time"
@@ -57,5 +58,10 @@ func TestMemoryIsBounded(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Len(t, c.decoded, 10)
+	for ref := range maps.Clone(c.decoded) {
+		_, err := Fresh(t.Context(), c, ref, keystore.DecodeCounter)
+		require.NoError(t, err)
+	}
+	require.Len(t, c.decoded, 10, "a record that is read again takes no other one's place")
 	require.Empty(t, c.reads)
 }

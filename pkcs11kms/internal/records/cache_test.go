@@ -269,6 +269,30 @@ func TestALateReadDoesNotTouchALaterOne(t *testing.T) {
 	require.Equal(t, 3, read(t, c, "a"))
 }
 
+// Of two who read a record at once, one ends before the record changes. The other one is told of the change all the same.
+func TestALateReadIsNotEndedByAnother(t *testing.T) {
+	c, store, other := cached(t)
+	set(t, store.Store, "a", 1)
+	confirm(t, c)
+	began, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	store.onGet(func(keystore.Ref) {
+		store.onGet(nil)
+		close(began)
+		<-goOn
+	})
+	go func() {
+		_, err := records.Fresh(context.Background(), c, ref("a"), keystore.DecodeCounter)
+		ended <- err
+	}()
+	<-began
+	require.Equal(t, 1, read(t, c, "a"))
+	set(t, other, "a", 2)
+	confirm(t, c)
+	close(goOn)
+	require.NoError(t, <-ended)
+	require.Equal(t, 2, read(t, c, "a"))
+}
+
 // change5000 writes more than a store keeps the names of.
 func change5000(t testing.TB, store keystore.Store) {
 	t.Helper()
