@@ -67,3 +67,15 @@ func TestADocumentThatIsTooLongIsNotRead(t *testing.T) {
 	_, err = (&app{}).readDocument(file)
 	assert.ErrorIs(t, err, os.ErrNotExist)
 }
+
+// TestConditionsOfARequest: a condition key that is named again has several values, whatever the case of its letters.
+func TestConditionsOfARequest(t *testing.T) {
+	got, err := parseConditions([]string{"aws:TagKeys=a", "kms:MacAlgorithm=HMAC_SHA_256", "AWS:tagkeys=b", "aws:TagKeys=c=d"})
+	require.NoError(t, err)
+	assert.Equal(t, map[string][]string{"aws:tagkeys": {"a", "b", "c=d"}, "kms:macalgorithm": {"HMAC_SHA_256"}}, got)
+	for _, text := range []string{"", "kms:MacAlgorithm", "MacAlgorithm=x", "MacAlgorithm=x:y"} {
+		_, err := parseConditions([]string{text})
+		var usage *usageError
+		assert.ErrorAs(t, err, &usage, text)
+	}
+}
