@@ -13,7 +13,7 @@ import (
 
 // tiny is a module with functions of every form, and a test that notices some faults of it.
 var tiny = map[string]string{
-	"go.mod": "module tiny\n\ngo 1.26.0\n",
+	"go.mod":   "module tiny\n\ngo 1.26.0\n",
 	"tiny.txt": "to be seen\n",
 	"tiny.go": `package tiny
 
