@@ -12,8 +12,8 @@ const policyNameUsage = "the name of the policy: default"
 
 func (a *app) getKeyPolicyCommand() *cobra.Command {
 	cmd := verb(groupPolicies, "get-key-policy --key-id ID [flags]", "Show the key policy",
-		"A key that was made without a policy has the default one, which leaves all to the account. Users and roles that were\n"+
-			"deleted since are shown by their unique ids.",
+		"A key that was made without a policy has the default one, which leaves all to the account. Users and roles\n"+
+			"that were deleted since are shown by their unique ids.",
 		"pkcs11kms get-key-policy --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --query Policy --output text")
 	var req kms.GetKeyPolicyInput
 	in := newInput(cmd)
@@ -26,9 +26,9 @@ func (a *app) getKeyPolicyCommand() *cobra.Command {
 
 func (a *app) putKeyPolicyCommand() *cobra.Command {
 	cmd := verb(groupPolicies, "put-key-policy --key-id ID --policy JSON [flags]", "Replace the key policy",
-		"Takes any document that AWS KMS takes, and binds the users and roles that it names by their unique ids. One that does not\n"+
-			"let its author replace it again is refused, unless --bypass-policy-lockout-safety-check says otherwise. It counts within\n"+
-			"a second. Look for mistakes first: pkcs11kms policy lint. Prints nothing.",
+		"Takes any document that AWS KMS takes, and binds the users and roles that it names by their unique ids. One\n"+
+			"that does not let its author replace it again is refused, unless --bypass-policy-lockout-safety-check says\n"+
+			"otherwise. It counts within a second. Look for mistakes first: pkcs11kms policy lint. Prints nothing.",
 		"pkcs11kms put-key-policy --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --policy file://policy.json")
 	var req kms.PutKeyPolicyInput
 	in := newInput(cmd)
