@@ -28,6 +28,17 @@ func (t PrincipalType) idPrefix() string {
 	return ""
 }
 
+// Counter is the name of the counter of an account's principals of a type.
+func (t PrincipalType) Counter() string {
+	switch t {
+	case PrincipalUser:
+		return CounterUsers
+	case PrincipalRole:
+		return CounterRoles
+	}
+	return ""
+}
+
 // PrincipalIDLength is the number of characters of a unique id after its prefix.
 const PrincipalIDLength = 17
 

@@ -46,7 +46,7 @@ func TestLastUseOfAnAccessKey(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, PrincipalName{}, owner)
 	require.Equal(t, never, used)
-	require.True(t, examine(t.Context(), cfg).OK())
+	requireNoDiscrepancies(t, b)
 
 	require.NoError(t, b.DeleteAccessKey(t.Context(), alice, key.ID))
 	_, _, err = b.GetAccessKeyLastUsed(t.Context(), key.ID)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
 //lint:file-ignore SA1019 deprecated members are part of the API
@@ -25,8 +26,8 @@ func TestCreateKeyMetadata(t *testing.T) {
 	cfg := newConfig(t)
 	cfg.Now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 6_789_000, time.UTC) }
 	c := openClient(t, cfg)
-	for _, spec := range macSpecs {
-		out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec.spec, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	for _, spec := range keyring.MACSpecs {
+		out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec.Name, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
 		require.NoError(t, err)
 		m := out.KeyMetadata
 		require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, *m.KeyId)
@@ -35,8 +36,8 @@ func TestCreateKeyMetadata(t *testing.T) {
 			CreationDate: aws.Time(time.Date(2026, 1, 2, 3, 4, 5, 6_000_000, time.UTC)),
 			Enabled:      true, Description: ptr(""), KeyUsage: types.KeyUsageTypeGenerateVerifyMac,
 			KeyState: types.KeyStateEnabled, Origin: types.OriginTypeAwsKms, KeyManager: types.KeyManagerTypeCustomer,
-			CustomerMasterKeySpec: types.CustomerMasterKeySpec(spec.spec), KeySpec: spec.spec,
-			MacAlgorithms: []types.MacAlgorithmSpec{spec.algorithm}, MultiRegion: aws.Bool(false),
+			CustomerMasterKeySpec: types.CustomerMasterKeySpec(spec.Name), KeySpec: spec.Name,
+			MacAlgorithms: []types.MacAlgorithmSpec{spec.Algorithm}, MultiRegion: aws.Bool(false),
 		}
 		require.Equal(t, want, m)
 		described, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: m.Arn})
@@ -228,20 +229,20 @@ func TestAliasWhereNoneIsTaken(t *testing.T) {
 
 func TestVerifyMacAnswers(t *testing.T) {
 	c := newClient(t)
-	for _, spec := range macSpecs {
-		key := mustCreate(t, c, spec.spec)
+	for _, spec := range keyring.MACSpecs {
+		key := mustCreate(t, c, spec.Name)
 		msg := []byte("message")
-		made, err := c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: spec.algorithm, Message: msg})
+		made, err := c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: spec.Algorithm, Message: msg})
 		require.NoError(t, err)
 		require.Equal(t, *key.Arn, *made.KeyId)
-		require.Equal(t, spec.algorithm, made.MacAlgorithm)
-		require.Len(t, made.Mac, spec.hash.TagBytes())
+		require.Equal(t, spec.Algorithm, made.MacAlgorithm)
+		require.Len(t, made.Mac, spec.Hash.TagBytes())
 		ask := func(mac []byte, dry *bool) (*kms.VerifyMacOutput, error) {
-			return c.VerifyMac(t.Context(), &kms.VerifyMacInput{KeyId: key.Arn, MacAlgorithm: spec.algorithm, Message: msg, Mac: mac, DryRun: dry})
+			return c.VerifyMac(t.Context(), &kms.VerifyMacInput{KeyId: key.Arn, MacAlgorithm: spec.Algorithm, Message: msg, Mac: mac, DryRun: dry})
 		}
 		out, err := ask(made.Mac, aws.Bool(false))
 		require.NoError(t, err)
-		require.Equal(t, &kms.VerifyMacOutput{KeyId: key.Arn, MacAlgorithm: spec.algorithm, MacValid: true}, out)
+		require.Equal(t, &kms.VerifyMacOutput{KeyId: key.Arn, MacAlgorithm: spec.Algorithm, MacValid: true}, out)
 
 		flipped := bytes.Clone(made.Mac)
 		flipped[len(flipped)-1] ^= 1

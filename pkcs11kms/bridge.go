@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -83,73 +86,27 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 	return b, nil
 }
 
+// checkHoldings refuses a configuration by which keys, users or access keys would not be seen.
+func checkHoldings(ctx context.Context, store keystore.Store, cfg Config) error {
+	err := keyring.CheckHoldings(ctx, store, cfg.AccountID, slices.Collect(maps.Keys(cfg.Regions)))
+	if hidden, ok := errors.AsType[*keyring.HiddenError](err); ok {
+		return &SetupError{Problem: hidden.Problem, Advice: hidden.Advice}
+	}
+	return err
+}
+
 func (b *Bridge) openRegions(ctx context.Context) error {
 	for name := range b.cfg.Regions {
 		if b.cfg.OnlyRegion != "" && name != b.cfg.OnlyRegion {
 			continue
 		}
-		t, err := openToken(ctx, b.cfg, b.store, name)
+		t, err := keyring.OpenToken(ctx, b.store, name, func(serial string) token.Config { return b.cfg.TokenConfig(name, serial) })
 		if err != nil {
 			return fmt.Errorf("opening the token of region %s: %w", name, err)
 		}
 		b.regions[name] = &region{name: name, token: t}
 	}
 	return nil
-}
-
-// openToken opens the token of a region and makes sure that it is the one that the store's keys live in.
-func openToken(ctx context.Context, cfg Config, store keystore.Store, name string) (*token.Token, error) {
-	bound, err := boundTo(ctx, store, name)
-	if err != nil {
-		return nil, err
-	}
-	t, err := token.Open(ctx, tokenConfig(cfg, name, bound.Serial))
-	if err == nil && bound.Retired != nil {
-		if err = reinstate(ctx, store, name); err != nil {
-			return nil, errors.Join(err, t.Close())
-		}
-	}
-	if err != nil || bound.Serial != "" {
-		return t, err
-	}
-	info := t.Info()
-	bound = keystore.Region{Name: name, Serial: info.Serial, Label: info.Label, Manufacturer: info.Manufacturer, Model: info.Model}
-	_, err = store.Commit(ctx, bound.Put(0))
-	if errors.Is(err, keystore.ErrConflict) { // another process was first; it must have meant the same token
-		if bound, err = boundTo(ctx, store, name); err == nil && bound.Serial != info.Serial {
-			err = fmt.Errorf("region %s was bound to the token with the serial %s meanwhile, this one has %s", name, bound.Serial, info.Serial)
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, t.Close())
-	}
-	return t, nil
-}
-
-// boundTo reads which token a region belongs to; the zero Region when it was never used.
-func boundTo(ctx context.Context, store keystore.Store, name string) (keystore.Region, error) {
-	rec, err := store.Get(ctx, keystore.RegionRef(name))
-	if errors.Is(err, keystore.ErrNotFound) {
-		return keystore.Region{}, nil
-	}
-	if err != nil {
-		return keystore.Region{}, err
-	}
-	return keystore.DecodeRegion(rec)
-}
-
-func tokenConfig(cfg Config, name, serial string) token.Config {
-	r := cfg.Regions[name]
-	return token.Config{
-		URI:         r.Token,
-		PIN:         r.PIN,
-		Serial:      serial,
-		SoftHSMConf: r.SoftHSMConfig,
-		MaxSessions: cfg.MaxSessions,
-		CallTimeout: cfg.CallTimeout,
-		TryLowPIN:   r.TryLowPIN,
-		Logger:      cfg.Logger,
-	}
 }
 
 // Close ends the goroutines, lets calls that are under way finish within the call timeout, and closes the tokens, and the

@@ -12,6 +12,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
@@ -187,13 +188,13 @@ func (k *key) fits(op *ops.Operation, req *request) error {
 	if op.Usage != "" && k.record.Usage != op.Usage {
 		return apierr.InvalidKeyUsage("%s key usage is %s which is not valid for %s.", k.arn, k.record.Usage, op.Name)
 	}
-	if req.algorithm != "" && (k.mac == nil || k.mac.algorithm != req.algorithm) {
+	if req.algorithm != "" && (k.mac == nil || k.mac.Algorithm != req.algorithm) {
 		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.record.Spec)
 	}
-	if req.signing != "" && (k.signing == nil || !k.signing.signs(req.signing)) {
+	if req.signing != "" && (k.signing == nil || !k.signing.Signs(req.signing)) {
 		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.record.Spec)
 	}
-	if algorithm, ok := signingAlgorithm(req.signing); ok && !k.token.Makes(algorithm) {
+	if algorithm, ok := keyring.SigningAlgorithm(req.signing); ok && !k.token.Makes(algorithm) {
 		return apierr.Unsupported("The token makes no %s signatures. Use ED25519_SHA_512 with MessageType RAW.", req.signing)
 	}
 	return nil

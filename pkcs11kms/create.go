@@ -18,6 +18,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -109,7 +110,7 @@ func checkCreateKey(in *kms.CreateKeyInput) error {
 	if in.KeyUsage == "" && spec != types.KeySpecSymmetricDefault {
 		return apierr.Validation("You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
 	}
-	if in.KeyUsage != "" && !slices.Contains(usagesOf(spec), in.KeyUsage) {
+	if in.KeyUsage != "" && !slices.Contains(keyring.UsagesOf(spec), in.KeyUsage) {
 		return apierr.Validation("KeyUsage " + string(in.KeyUsage) + " is not compatible with KeySpec " + string(spec))
 	}
 	return nil
@@ -126,7 +127,7 @@ func requestedSpec(in *kms.CreateKeyInput) types.KeySpec {
 }
 
 // supported returns the spec of the key to make, or the refusal of whatever this service or the token cannot do.
-func (c *Client) supported(in *kms.CreateKeyInput) (*keySpec, error) {
+func (c *Client) supported(in *kms.CreateKeyInput) (*keyring.Spec, error) {
 	switch {
 	case in.CustomKeyStoreId != nil || in.XksKeyId != nil:
 		return nil, apierr.Unsupported("Custom key stores are not supported.")
@@ -139,21 +140,21 @@ func (c *Client) supported(in *kms.CreateKeyInput) (*keySpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	if gap := spec.gap(c.region.token); gap != nil {
+	if gap := spec.Gap(c.region.token); gap != nil {
 		return nil, gapError(spec, gap)
 	}
 	return spec, nil
 }
 
 // supportedSpec returns the spec for the usage, which AWS KMS pairs, or the refusal of what this service does not make.
-func supportedSpec(name types.KeySpec, usage types.KeyUsageType) (*keySpec, error) {
-	if spec := macSpecOf(name); spec != nil {
+func supportedSpec(name types.KeySpec, usage types.KeyUsageType) (*keyring.Spec, error) {
+	if spec := keyring.MACSpecOf(name); spec != nil {
 		return spec, nil
 	}
-	if spec := signSpecOf(name, usage); spec != nil {
+	if spec := keyring.SignSpecOf(name, usage); spec != nil {
 		return spec, nil
 	}
-	if specIn(signSpecs, name) != nil {
+	if keyring.SpecIn(keyring.SignSpecs, name) != nil {
 		return nil, apierr.Unsupported("KeyUsage %s is not supported. Use SIGN_VERIFY for KeySpec %s.", usage, name)
 	}
 	var names []string
@@ -163,8 +164,8 @@ func supportedSpec(name types.KeySpec, usage types.KeyUsageType) (*keySpec, erro
 	return nil, apierr.Unsupported("KeySpec %s is not supported. Use one of %s.", name, strings.Join(names, ", "))
 }
 
-func gapError(spec *keySpec, gap error) error {
-	return apierr.WithCause(apierr.Unsupported("KeySpec %s is not supported by the token: %v.", spec.spec, gap), gap)
+func gapError(spec *keyring.Spec, gap error) error {
+	return apierr.WithCause(apierr.Unsupported("KeySpec %s is not supported by the token: %v.", spec.Name, gap), gap)
 }
 
 // newKeyRecord begins the record of a key that is to be made in the region's token.
@@ -191,7 +192,7 @@ type place struct {
 // makeKey makes the key of a new record, in the three steps: keystore.ErrConflict when its place is taken, or, at the end, when
 // what precondition names has changed.
 func (b *Bridge) makeKey(
-	ctx context.Context, r *region, spec *keySpec, record keystore.Key, at place, precondition []keystore.Change,
+	ctx context.Context, r *region, spec *keyring.Spec, record keystore.Key, at place, precondition []keystore.Change,
 ) (k *key, err error) {
 	for range idAttempts {
 		k, err = b.tryMakeKey(ctx, r, spec, record, at, precondition)
@@ -204,10 +205,10 @@ func (b *Bridge) makeKey(
 }
 
 func (b *Bridge) tryMakeKey(
-	ctx context.Context, r *region, spec *keySpec, record keystore.Key, at place, precondition []keystore.Change,
+	ctx context.Context, r *region, spec *keyring.Spec, record keystore.Key, at place, precondition []keystore.Change,
 ) (*key, error) {
 	record.State, record.Instance = keystore.Creating, b.store.Instance()
-	record.Spec, record.Usage = string(spec.spec), string(spec.usage)
+	record.Spec, record.Usage = string(spec.Name), string(spec.Usage)
 	record.Origin = string(types.OriginTypeAwsKms)
 	record.Created = b.wallClock()
 
@@ -218,7 +219,7 @@ func (b *Bridge) tryMakeKey(
 		return nil, err
 	}
 	crash.At("record-written")
-	object, public, err := spec.generate(ctx, r.token, record)
+	object, public, err := spec.Generate(ctx, r.token, record)
 	if err != nil {
 		b.undoCreate(ctx, record, version, err)
 		return nil, err
@@ -234,19 +235,6 @@ func (b *Bridge) tryMakeKey(
 	crash.At("flipped")
 	r.objects.Store(record.CKAID.String(), object)
 	return b.decodeKey(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
-}
-
-// generate makes the object of a key: a *token.Key, or a *token.Pair with its public key as DER SubjectPublicKeyInfo.
-func (s *keySpec) generate(ctx context.Context, t *token.Token, record keystore.Key) (object any, public []byte, err error) {
-	if !s.pair.Valid() {
-		object, err = t.GenerateHMACKey(ctx, s.hash, record.CKAID, record.ID)
-		return object, nil, err
-	}
-	pair, half, err := t.GenerateKeyPair(ctx, s.pair, record.CKAID, record.ID)
-	if err != nil {
-		return nil, nil, err
-	}
-	return pair, half.DER(), nil
 }
 
 // commitCounted commits a change that makes or removes a key record together with the counter of the account's keys.

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/sha512"
 	"crypto/x509"
-	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -93,16 +92,4 @@ func TestEd25519Refusals(t *testing.T) {
 		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: usage})
 		requireAPIError(t, err, "ValidationException", "KeyUsage KEY_AGREEMENT is not compatible with KeySpec ECC_NIST_EDWARDS25519")
 	}
-}
-
-// TestDoctorTellsOfEd25519ph: which of the two algorithms the token can do.
-func TestDoctorTellsOfEd25519ph(t *testing.T) {
-	found := examine(t.Context(), newConfig(t)).find("token", "us-west-2")
-	text := ""
-	for _, check := range found {
-		require.Equal(t, StatusOK, check.Status, check.Text)
-		text += check.Text + "\n"
-	}
-	require.Contains(t, text, "its ECC_NIST_EDWARDS25519 keys sign by ED25519_SHA_512, and not by ED25519_PH_SHA_512\n")
-	require.True(t, strings.Contains(text, "ECC_SECG_P256K1, ECC_NIST_EDWARDS25519"), text)
 }

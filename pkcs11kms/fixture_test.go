@@ -1,7 +1,6 @@
 package pkcs11kms
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,6 +18,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -81,26 +81,6 @@ func newAt(ctx context.Context, cfg testConfig) (*Client, error) {
 	return New(ctx, ready)
 }
 
-// openStore is an OpenStore. The store of the test survives its Close.
-func (c testConfig) openStore(ctx context.Context) (keystore.Store, error) {
-	if c.Store != nil {
-		return unclosed{c.Store}, nil
-	}
-	return sqlite.Open(ctx, c.StorePath, sqlite.Options{Logger: c.Logger})
-}
-
-type unclosed struct{ keystore.Store }
-
-func (unclosed) Close() error { return nil }
-
-func examine(ctx context.Context, cfg testConfig) *Report {
-	return Doctor(ctx, cfg.Config, cmp.Or(cfg.StorePath, "store"), cfg.openStore)
-}
-
-func retire(ctx context.Context, cfg testConfig, region string, agree func(RetiredRegion) (bool, error)) error {
-	return RetireRegion(ctx, cfg.Config, cfg.openStore, region, agree)
-}
-
 // logTo shows a log only where the test fails.
 type logTo struct{ t testing.TB }
 
@@ -125,7 +105,7 @@ func newClient(t testing.TB) *Client { return openClient(t, newConfig(t)) }
 
 func mustCreate(t testing.TB, c *Client, spec types.KeySpec) *types.KeyMetadata {
 	usage := types.KeyUsageTypeGenerateVerifyMac
-	if macSpecOf(spec) == nil {
+	if keyring.MACSpecOf(spec) == nil {
 		usage = types.KeyUsageTypeSignVerify
 	}
 	out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: usage})
@@ -169,4 +149,19 @@ func errorAs[T error](err error, target *T) bool { return errors.As(err, target)
 func requireSessionsBack(t testing.TB, c *Client) {
 	require.Eventually(t, func() bool { return c.region.token.Stats().InUse == 0 }, 10*time.Second, time.Millisecond,
 		"sessions in use after the test")
+}
+
+func storedKey(t *testing.T, c *Client, id *string) (keystore.Key, uint64) {
+	t.Helper()
+	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *id))
+	require.NoError(t, err)
+	record, err := keystore.DecodeKey(rec)
+	require.NoError(t, err)
+	return record, rec.Version
+}
+
+func put(t *testing.T, c *Client, change keystore.Change) {
+	t.Helper()
+	_, err := c.bridge.cache.Commit(t.Context(), change)
+	require.NoError(t, err)
 }

@@ -174,7 +174,7 @@ func (k *key) tryHealth(ctx context.Context) error {
 	if k.object != nil {
 		return k.token.HealthyMAC(ctx, k.object)
 	}
-	return k.token.HealthySignature(ctx, k.pair, k.signing.pair.Algorithms()[0])
+	return k.token.HealthySignature(ctx, k.pair, k.signing.Pair.Algorithms()[0])
 }
 
 func storeReason(err error) string {

@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -246,37 +245,4 @@ func TestABusyStoreIsThrottled(t *testing.T) {
 	_, err = generate(t.Context(), c, key.KeyId, []byte("m"))
 	require.NoError(t, err)
 	store.hook(nil, nil)
-}
-
-// Doctor does what requests do: it writes, and uses every key.
-func TestDoctorTriesWhatRequestsDo(t *testing.T) {
-	cfg := newConfig(t)
-	c, err := newAt(t.Context(), cfg)
-	require.NoError(t, err)
-	key := mustCreate(t, c, types.KeySpecHmac256)
-	require.NoError(t, c.Close())
-	r := examine(t.Context(), cfg)
-	require.True(t, r.OK(), r.Checks)
-	require.Contains(t, r.find("store", cfg.StorePath)[1].Text, "takes changes")
-
-	// An object that is there and of no use: it may be used with another hash only.
-	store, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, store.Close()) })
-	rec, err := store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *key.KeyId))
-	require.NoError(t, err)
-	record, err := keystore.DecodeKey(rec)
-	require.NoError(t, err)
-	record.Spec = "HMAC_512"
-	_, err = store.Commit(t.Context(), record.Put(rec.Version))
-	require.NoError(t, err)
-	checks := examine(t.Context(), cfg).find("key", *key.KeyId)
-	require.Contains(t, checks[len(checks)-1].Text, "makes no MAC: C_SignInit")
-
-	broken := &faultyStore{Store: store}
-	broken.hook(func([]keystore.Change) error { return keystore.ErrFull }, nil)
-	cfg.StorePath, cfg.Store = "", broken
-	checks = examine(t.Context(), cfg).find("store", "store")
-	require.Equal(t, StatusError, checks[1].Status)
-	require.Contains(t, checks[1].Text, "nothing can be changed: store has no room")
 }

@@ -4,8 +4,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
@@ -54,7 +52,7 @@ func untouched(cfg testConfig, edit func(*testConfig)) testConfig {
 	return cfg
 }
 
-// TestConfigurationThatHidesWhatTheStoreHolds: opening refuses before any token is touched, and names both sides; doctor says the same.
+// TestConfigurationThatHidesWhatTheStoreHolds: opening refuses before any token is touched, and names both sides.
 func TestConfigurationThatHidesWhatTheStoreHolds(t *testing.T) {
 	cfg, _ := twoRegions(t)
 	without := func(name string) func(*testConfig) {
@@ -85,16 +83,6 @@ func TestConfigurationThatHidesWhatTheStoreHolds(t *testing.T) {
 			require.Contains(t, setup.Hint(), text, name)
 		}
 		require.NotContains(t, err.Error(), "nonexistent", "a token was touched")
-
-		var found []Check
-		for _, check := range examine(t.Context(), changed).Checks {
-			if check.Area == "store" && check.Status == StatusError {
-				found = append(found, check)
-			}
-		}
-		require.Len(t, found, 1, name)
-		require.Equal(t, err.Error(), found[0].Text, name)
-		require.Equal(t, setup.Hint(), found[0].Hint, name)
 	}
 	b, err := openAt(t.Context(), cfg)
 	require.NoError(t, err)
@@ -121,93 +109,6 @@ func TestAccountOfUsersAndAccessKeys(t *testing.T) {
 		_, err = openAt(t.Context(), untouched(cfg, func(c *testConfig) { c.AccountID = "999999999999" }))
 		require.ErrorContains(t, err, "the store holds users or access keys of the account "+testAccount, name)
 	}
-}
-
-// TestRetiredRegion: what is gone for good may be missing in the configuration, once somebody has said so; nothing of it is lost.
-func TestRetiredRegion(t *testing.T) {
-	cfg, keyID := twoRegions(t)
-	one := cfg
-	one.Regions = map[string]Region{testRegion: cfg.Regions[testRegion]}
-	yes := func(RetiredRegion) (bool, error) { return true, nil }
-	var refused *RefusedError
-	for name, c := range map[string]struct {
-		cfg    testConfig
-		region string
-		agree  func(RetiredRegion) (bool, error)
-		text   string
-	}{
-		"in use":     {cfg, otherRegion, yes, "is in use"},
-		"unknown":    {one, "ap-south-1", yes, "has no region"},
-		"not agreed": {one, otherRegion, func(RetiredRegion) (bool, error) { return false, nil }, "is left as it is"},
-	} {
-		err := retire(t.Context(), c.cfg, c.region, c.agree)
-		require.ErrorAs(t, err, &refused, name)
-		require.ErrorContains(t, err, c.text, name)
-	}
-	_, err := openAt(t.Context(), one)
-	require.ErrorContains(t, err, otherRegion, "nothing was retired yet")
-
-	require.NoError(t, retire(t.Context(), untouched(one, func(*testConfig) {}), otherRegion, func(r RetiredRegion) (bool, error) {
-		require.Equal(t, otherRegion, r.Name)
-		require.Equal(t, 1, r.Keys)
-		require.NotEmpty(t, r.Serial)
-		return true, nil
-	}))
-	require.ErrorContains(t, retire(t.Context(), one, otherRegion, yes), "was retired on")
-	_, err = openClient(t, one).GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: aws.String(keyID[testRegion]),
-		MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte("message")})
-	require.NoError(t, err)
-	report := examine(t.Context(), one)
-	require.True(t, report.OK(), "%+v", report.Checks)
-	text := ""
-	for _, check := range report.Checks {
-		text += check.Subject + ": " + check.Text + "\n"
-	}
-	require.Contains(t, text, otherRegion+": retired on ")
-	require.Contains(t, text, "1 key is set aside")
-
-	// The token is there after all.
-	b, err := openAt(t.Context(), cfg)
-	require.NoError(t, err)
-	c, err := b.Client(otherRegion)
-	require.NoError(t, err)
-	_, err = c.As(b.Root()).GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: aws.String(keyID[otherRegion]),
-		MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte("message")})
-	require.NoError(t, err)
-	require.NoError(t, b.Close())
-	_, err = openAt(t.Context(), one)
-	require.ErrorContains(t, err, otherRegion, "it is in use again, and may not be missing")
-}
-
-// TestDoctorReadsTheWholeStore: counters and policies of keys that the configuration does not name are examined too.
-func TestDoctorReadsTheWholeStore(t *testing.T) {
-	cfg, keyID := twoRegions(t)
-	store := openedStore(t, cfg.StorePath)
-	for _, ref := range []keystore.Ref{keystore.CounterRef(otherRegion, testAccount, keystore.CounterKeys), keystore.KeyRef(otherRegion, testAccount, keyID[otherRegion])} {
-		rec, err := store.Get(t.Context(), ref)
-		require.NoError(t, err)
-		if ref.Kind == keystore.KindCounter {
-			counter, err := keystore.DecodeCounter(rec)
-			require.NoError(t, err)
-			counter.N = 7
-			_, err = store.Commit(t.Context(), counter.Put(rec.Version))
-			require.NoError(t, err)
-			continue
-		}
-		key, err := keystore.DecodeKey(rec)
-		require.NoError(t, err)
-		key.Policy = "{}"
-		_, err = store.Commit(t.Context(), key.Put(rec.Version))
-		require.NoError(t, err)
-	}
-	delete(cfg.Regions, otherRegion)
-	require.NoError(t, retire(t.Context(), cfg, otherRegion, func(RetiredRegion) (bool, error) { return true, nil }))
-	text := ""
-	for _, check := range examine(t.Context(), cfg).Checks {
-		text += check.Subject + ": " + check.Text + "\n"
-	}
-	require.Contains(t, text, otherRegion+": account "+testAccount+" has 1 keys, but their counter says 7")
-	require.Contains(t, text, keyID[otherRegion]+": its key policy cannot be read")
 }
 
 // TestTwoFirstStarts: two processes that open a store for the first time bind its region at once. Both work when they mean one token;

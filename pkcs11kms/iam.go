@@ -43,15 +43,14 @@ type PrincipalOptions struct {
 type principalKind struct {
 	member      string // of the API's inputs
 	entity      string // in the texts of errors
-	counter     string
 	quota       string // the name of limit
 	limit       int
 	inlineBytes int // of all inline policies together, blanks not counted
 }
 
 var principalKinds = map[keystore.PrincipalType]principalKind{
-	keystore.PrincipalUser: {"userName", "User", keystore.CounterUsers, "UsersPerAccount", 5000, 2048},
-	keystore.PrincipalRole: {"roleName", "Role", keystore.CounterRoles, "RolesPerAccount", 1000, 10240},
+	keystore.PrincipalUser: {"userName", "User", "UsersPerAccount", 5000, 2048},
+	keystore.PrincipalRole: {"roleName", "Role", "RolesPerAccount", 1000, 10240},
 }
 
 func kindOf(t keystore.PrincipalType) principalKind { return principalKinds[t] }
@@ -160,7 +159,7 @@ func (b *Bridge) createPrincipal(ctx context.Context, record keystore.Principal)
 // countPrincipal returns the change of the counter of users or roles, or LimitExceeded.
 func (b *Bridge) countPrincipal(ctx context.Context, t keystore.PrincipalType, n int) (keystore.Change, error) {
 	kind := kindOf(t)
-	counter, version, err := records.ReadCounter(ctx, b.store, "", b.cfg.AccountID, kind.counter)
+	counter, version, err := records.ReadCounter(ctx, b.store, "", b.cfg.AccountID, t.Counter())
 	if err != nil {
 		return keystore.Change{}, err
 	}

@@ -155,7 +155,7 @@ func TestPrincipalQuotas(t *testing.T) {
 	b := newClient(t).bridge
 	for name, quota := range map[PrincipalName]string{alice: "UsersPerAccount: 5000", producer: "RolesPerAccount: 1000"} {
 		kind := kindOf(name.Type)
-		_, err := b.store.Commit(t.Context(), keystore.Counter{Account: testAccount, Name: kind.counter, N: kind.limit - 1}.Put(0))
+		_, err := b.store.Commit(t.Context(), keystore.Counter{Account: testAccount, Name: name.Type.Counter(), N: kind.limit - 1}.Put(0))
 		require.NoError(t, err)
 		mustCreatePrincipal(t, b, name)
 		_, err = b.CreatePrincipal(t.Context(), PrincipalName{name.Type, "another"}, PrincipalOptions{})
@@ -261,43 +261,4 @@ func TestPrincipalTags(t *testing.T) {
 	for _, bad := range []keystore.Tag{tag("", ""), tag("a*", ""), tag("a", "*"), tag(strings.Repeat("x", 129), ""), tag("a", strings.Repeat("x", 257))} {
 		require.Equal(t, "ValidationError", errorCode(b.TagPrincipal(t.Context(), alice, []keystore.Tag{bad})), "%v", bad)
 	}
-}
-
-func TestRepairOfPrincipals(t *testing.T) {
-	cfg := newConfig(t)
-	c := openClient(t, cfg)
-	b := c.bridge
-	p := mustCreatePrincipal(t, b, alice)
-	mustCreateAccessKey(t, b, alice)
-	lost := mustCreatePrincipal(t, b, producer)
-	orphan := mustCreateAccessKey(t, b, producer)
-	require.True(t, examine(t.Context(), cfg).OK())
-	requireNoDiscrepancies(t, b)
-
-	dropPrincipal(t, b, lost.ID)
-	record, version, err := b.findPrincipal(t.Context(), alice)
-	require.NoError(t, err)
-	record.AccessKeys = 7
-	put(t, c, record.Put(version))
-	r := examine(t.Context(), cfg)
-	require.True(t, r.OK(), "all of it works: %+v", r.Checks)
-	for subject, text := range map[[2]string]string{
-		{"user", "Alice"}:         "has 1 access keys, but its record counts 7",
-		{"access key", orphan.ID}: "belongs to the principal " + lost.ID + ", which is not in the store",
-		{"store", testAccount}:    "account 111122223333 has 0 roles, but their counter says 1",
-	} {
-		require.Equal(t, Check{subject[0], subject[1], StatusWarning, text, "pkcs11kms doctor --repair"}, r.find(subject[0], subject[1])[0])
-	}
-	done, err := b.Repair(t.Context())
-	require.NoError(t, err)
-	require.ElementsMatch(t, []string{
-		"corrected the number of access keys of the user Alice from 7 to 1",
-		"ended the access key " + orphan.ID + " of the missing principal " + lost.ID,
-		"corrected the counter of the roles of account 111122223333 from 1 to 0",
-	}, done)
-	requireNoDiscrepancies(t, b)
-	requireUnknown(t, b, orphan.ID)
-	require.Equal(t, "NoSuchEntity", errorCode(b.DeleteAccessKey(t.Context(), nobodys, orphan.ID)))
-	_, err = b.principal(t.Context(), p.ID)
-	require.NoError(t, err)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -284,7 +285,7 @@ func (b *Bridge) destroyObject(ctx context.Context, record keystore.Key) error {
 		label = object.Label
 	}
 	destroy := t.DestroyKey
-	if signSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)) != nil {
+	if keyring.SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)) != nil {
 		destroy = t.DestroyKeyPair
 	}
 	err := destroy(ctx, record.CKAID, label)

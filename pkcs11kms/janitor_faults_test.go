@@ -306,3 +306,10 @@ func TestCreateKeyUndoesItselfForACallerThatHasGone(t *testing.T) {
 	requireNoClaim(t, c)
 	requireNothingHalfMade(t, c, 0)
 }
+
+func requireNoClaim(t *testing.T, c *Client) {
+	t.Helper()
+	recs, err := c.bridge.store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
+	require.NoError(t, err)
+	require.Empty(t, recs)
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -24,10 +25,10 @@ type key struct {
 	arn     string
 	token   *token.Token
 
-	mac    *keySpec // nil when the key is no HMAC key, and so is what follows
+	mac    *keyring.Spec // nil when the key is no HMAC key, and so is what follows
 	object *token.Key
 
-	signing *keySpec // nil when the key is no signing key, and so is what follows
+	signing *keyring.Spec // nil when the key is no signing key, and so is what follows
 	pair    *token.Pair
 	public  *pubkey.Key
 
@@ -66,8 +67,8 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 		version: rec.Version,
 		arn:     "arn:" + b.cfg.Partition + ":kms:" + record.Region + ":" + record.Account + ":key/" + record.ID,
 		token:   r.token,
-		mac:     macSpecOf(types.KeySpec(record.Spec)),
-		signing: signSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)),
+		mac:     keyring.MACSpecOf(types.KeySpec(record.Spec)),
+		signing: keyring.SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)),
 		policy:  func() (*policy.Document, error) { return b.defaultPolicy, nil },
 	}
 	if record.Policy != "" {
@@ -75,10 +76,10 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 	}
 	switch {
 	case k.mac != nil:
-		k.object = r.object(k.mac.hash, record)
+		k.object = r.object(k.mac.Hash, record)
 	case k.signing != nil:
-		k.pair = r.pair(k.signing.pair, record)
-		if k.public, err = pubkey.Parse(k.signing.pair, record.PublicKey); err != nil {
+		k.pair = r.pair(k.signing.Pair, record)
+		if k.public, err = pubkey.Parse(k.signing.Pair, record.PublicKey); err != nil {
 			return nil, fmt.Errorf("key record %s: %w", record.ID, err)
 		}
 	}
@@ -113,7 +114,7 @@ func (r *region) pair(spec pubkey.Spec, record keystore.Key) *token.Pair {
 }
 
 // curve tells whether the key is one of an elliptic curve.
-func (k *key) curve() bool { return k.signing != nil && k.signing.pair.RSABits() == 0 }
+func (k *key) curve() bool { return k.signing != nil && k.signing.Pair.RSABits() == 0 }
 
 // metadata is the KeyMetadata of CreateKey and DescribeKey, with the members that the real service sends for this
 // kind of key and no others.
@@ -134,10 +135,10 @@ func (k *key) metadata() *types.KeyMetadata {
 		MultiRegion:           aws.Bool(false),
 	}
 	if k.mac != nil {
-		m.MacAlgorithms = []types.MacAlgorithmSpec{k.mac.algorithm}
+		m.MacAlgorithms = []types.MacAlgorithmSpec{k.mac.Algorithm}
 	}
 	if k.signing != nil {
-		m.SigningAlgorithms = k.signing.signing(k.token)
+		m.SigningAlgorithms = k.signing.Signing(k.token)
 	}
 	if k.record.State == keystore.PendingDeletion {
 		m.DeletionDate = aws.Time(k.record.DeletionDate)

@@ -4,12 +4,14 @@ import (
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
 // KeySpecs returns the key specs of which CreateKey makes keys, those of HMAC keys first. A token may lack some of them.
 func KeySpecs() (names []types.KeySpec) {
-	for _, spec := range slices.Concat(macSpecs, signSpecs) {
-		names = append(names, spec.spec)
+	for _, spec := range slices.Concat(keyring.MACSpecs, keyring.SignSpecs) {
+		names = append(names, spec.Name)
 	}
 	return names
 }

@@ -45,9 +45,10 @@ func TestLifeUnderFire(t *testing.T) {
 
 	c := clients[0]
 	require.NoError(t, contention.Judge(t.Context(), c.bridge.store, testRegion, testAccount, keys, claims(users)...))
-	done, err := c.bridge.Repair(t.Context())
+	finished, err := c.bridge.tidyOnce(t.Context())
 	require.NoError(t, err)
-	require.Empty(t, done, "nothing is to be repaired")
+	require.Empty(t, finished)
+	requireNoDiscrepancies(t, c.bridge)
 	require.NoError(t, c.bridge.store.Verify(t.Context()))
 	requireNothingHalfMade(t, c, len(keys))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/refcount"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -235,7 +236,7 @@ func TestOneNameIsMadeOnce(t *testing.T) {
 
 func requireNoDiscrepancies(t *testing.T, b *Bridge) {
 	t.Helper()
-	found, err := discrepancies(t.Context(), b.store, b.cfg)
+	found, err := refcount.Find(t.Context(), b.store, b.cfg.AccountID, b.Regions())
 	require.NoError(t, err)
 	require.Empty(t, found)
 }

@@ -11,15 +11,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
-// A service key is an HMAC key of the bridge's own. It is made in the token of the default region and stays where it was made,
-// whichever region is the default one later, or for one command. Its record is a key record of no account, so that no KeyId can
-// name it, and its id, which is also the CKA_LABEL, says what it is for.
-const servicePrefix = "pkcs11kms/service/"
-
 // secretsKey makes the secrets of access keys.
-const secretsKey = servicePrefix + "access-keys"
+const secretsKey = keyring.ServicePrefix + "access-keys"
 
 // serviceRegions are the configured regions in which a service key may be: the default region first.
 func (b *Bridge) serviceRegions() []string {
@@ -59,7 +55,7 @@ func (b *Bridge) serviceKey(ctx context.Context, name string) (*key, error) {
 		}
 		at, err := b.servicePlace(ctx, ref)
 		if err == nil {
-			k, err = b.makeKey(ctx, home, macSpecOf(types.KeySpecHmac256), newKeyRecord(home, "", name), at, nil)
+			k, err = b.makeKey(ctx, home, keyring.MACSpecOf(types.KeySpecHmac256), newKeyRecord(home, "", name), at, nil)
 		}
 		if !errors.Is(err, keystore.ErrConflict) {
 			return k, err

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -40,7 +41,7 @@ func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*km
 }
 
 func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
-	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or the call had been refused
+	algorithm, _ := keyring.SigningAlgorithm(in.SigningAlgorithm) // the key has it, or the call had been refused
 	if in.MessageType != types.MessageTypeDigest || algorithm.OfMessage() {
 		return k.token.Sign(ctx, k.pair, algorithm, in.Message)
 	}
@@ -71,7 +72,7 @@ func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func
 }
 
 func (k *key) verify(in *kms.VerifyInput) error {
-	algorithm, _ := signingAlgorithm(in.SigningAlgorithm) // the key has it, or the call had been refused
+	algorithm, _ := keyring.SigningAlgorithm(in.SigningAlgorithm) // the key has it, or the call had been refused
 	verify := k.public.VerifyMessage
 	if in.MessageType == types.MessageTypeDigest && !algorithm.OfMessage() {
 		verify = k.public.Verify
@@ -102,7 +103,7 @@ func (c *Client) GetPublicKey(
 			CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.record.Spec),
 			KeySpec:               types.KeySpec(k.record.Spec),
 			KeyUsage:              types.KeyUsageType(k.record.Usage),
-			SigningAlgorithms:     k.signing.signing(k.token),
+			SigningAlgorithms:     k.signing.Signing(k.token),
 		}, nil
 	})
 }
@@ -127,7 +128,7 @@ func typeOf(algorithm pubkey.Algorithm) types.MessageType {
 // checkMessage applies the rules between message, its type and the algorithm. Those of algorithms that no key of this
 // service has are left to the refusal of the algorithm.
 func checkMessage(name types.SigningAlgorithmSpec, kind types.MessageType, message []byte) error {
-	algorithm, ok := signingAlgorithm(name)
+	algorithm, ok := keyring.SigningAlgorithm(name)
 	switch {
 	case !ok:
 		return nil

@@ -81,48 +81,6 @@ func TestHalfMadeSigningKeys(t *testing.T) {
 	}
 }
 
-func TestDoctorOnSigningKeys(t *testing.T) {
-	cfg := newConfig(t)
-	c := openClient(t, cfg)
-	sound, lost, swapped := mustCreate(t, c, types.KeySpecRsa2048), mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecEccNistP256)
-	edwards := mustCreate(t, c, types.KeySpecEccNistEdwards25519)
-	r := examine(t.Context(), cfg)
-	require.True(t, r.OK(), "%+v", r.Checks)
-	require.Len(t, r.Regions[0].Keys, 4)
-	require.Empty(t, r.Regions[0].Unknown, "the halves of a pair are known")
-	require.Equal(t, "CKO_PRIVATE_KEY", r.Regions[0].Keys[0].Object.Class)
-
-	record, _ := storedKey(t, c, lost.KeyId)
-	require.NoError(t, c.region.token.DestroyKeyPair(t.Context(), record.CKAID, record.ID))
-	record, _ = storedKey(t, c, swapped.KeyId)
-	require.NoError(t, c.region.token.DestroyKeyPair(t.Context(), record.CKAID, record.ID))
-	_, _, err := c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, record.CKAID, record.ID)
-	require.NoError(t, err)
-	record, _ = storedKey(t, c, edwards.KeyId)
-	require.NoError(t, c.region.token.DestroyKeyPair(t.Context(), record.CKAID, record.ID))
-	_, _, err = c.region.token.GenerateKeyPair(t.Context(), pubkey.Edwards25519, record.CKAID, record.ID)
-	require.NoError(t, err)
-	foreign := []byte("sixteen bytes ..")
-	_, _, err = c.region.token.GenerateKeyPair(t.Context(), pubkey.P256, foreign, "somebody else's")
-	require.NoError(t, err)
-
-	r = examine(t.Context(), cfg)
-	require.Equal(t, StatusOK, r.find("key", *sound.KeyId)[0].Status)
-	require.Contains(t, r.find("key", *lost.KeyId)[0].Text, "no object in the token")
-	require.Equal(t, StatusError, r.find("key", *swapped.KeyId)[0].Status)
-	require.Contains(t, r.find("key", *swapped.KeyId)[0].Text, "another public key than the record")
-	require.Contains(t, r.find("key", *edwards.KeyId)[0].Text, "another public key than the record")
-	require.Len(t, r.Regions[0].Unknown, 1, "a pair is one thing")
-	require.Equal(t, "CKO_PRIVATE_KEY and CKO_PUBLIC_KEY", r.Regions[0].Unknown[0].Class)
-	require.NoError(t, c.bridge.DestroyObject(t.Context(), "", foreign))
-	require.Empty(t, examine(t.Context(), cfg).Regions[0].Unknown)
-	record, _ = storedKey(t, c, sound.KeyId)
-	var refused *RefusedError
-	require.ErrorAs(t, c.bridge.DestroyObject(t.Context(), "", record.CKAID), &refused, "it is a key's")
-	_, _, err = c.bridge.AdoptKey(t.Context(), AdoptOptions{ID: record.CKAID, KeySpec: types.KeySpecHmac256})
-	require.ErrorAs(t, err, &refused)
-}
-
 // A record whose public key is not one is not believed.
 func TestDamagedPublicKey(t *testing.T) {
 	c := newClient(t)

@@ -11,17 +11,19 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
 func TestStreamAgreesWithGenerateMac(t *testing.T) {
 	c := newClient(t)
-	for _, spec := range macSpecs {
-		key := mustCreate(t, c, spec.spec)
+	for _, spec := range keyring.MACSpecs {
+		key := mustCreate(t, c, spec.Name)
 		data := bytes.Repeat([]byte("0123456789abcdef"), 256)
-		want, err := c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: spec.algorithm, Message: data})
+		want, err := c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: spec.Algorithm, Message: data})
 		require.NoError(t, err)
 		for _, piece := range []int{1, 7, 1000, 4096} {
-			s, err := c.NewMAC(t.Context(), *key.Arn, spec.algorithm)
+			s, err := c.NewMAC(t.Context(), *key.Arn, spec.Algorithm)
 			require.NoError(t, err)
 			n, err := io.CopyBuffer(struct{ io.Writer }{s}, struct{ io.Reader }{bytes.NewReader(data)}, make([]byte, piece))
 			require.NoError(t, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -50,11 +50,11 @@ var byClass = map[uint]string{
 }
 
 // reported is how doctor reports the keys among objects.
-func reported(objects []rawObject) []pkcs11kms.ObjectReport {
-	reports := []pkcs11kms.ObjectReport{}
+func reported(objects []rawObject) []doctor.ObjectReport {
+	reports := []doctor.ObjectReport{}
 	for _, o := range objects {
 		if class, ok := byClass[o.Class]; ok {
-			reports = append(reports, pkcs11kms.ObjectReport{Class: class, CKAID: o.ID, Label: o.Label, Length: int(o.ValueLen)})
+			reports = append(reports, doctor.ObjectReport{Class: class, CKAID: o.ID, Label: o.Label, Length: int(o.ValueLen)})
 		}
 	}
 	return reports

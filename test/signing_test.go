@@ -17,6 +17,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
@@ -201,11 +202,11 @@ func TestDoctorSeesAnEditedPublicKey(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, store.Close())
 	cfg := d.config(t)
-	report := pkcs11kms.Doctor(t.Context(), cfg.Config, cfg.StorePath, cfg.OpenStore)
+	report := doctor.Examine(t.Context(), cfg.Config, cfg.StorePath, cfg.OpenStore)
 	assert.False(t, report.OK())
 	for _, check := range report.Checks {
 		edited := check.Subject == records[0].ID
-		assert.Equal(t, edited, check.Status != pkcs11kms.StatusOK, "%s: %s", check.Subject, check.Text)
+		assert.Equal(t, edited, check.Status != doctor.StatusOK, "%s: %s", check.Subject, check.Text)
 		if edited {
 			assert.Contains(t, check.Text, "not valid by the record's public key")
 		}

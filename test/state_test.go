@@ -16,6 +16,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -138,12 +139,12 @@ func decodeMAC(t *testing.T, text string) []byte {
 }
 
 // doctor runs the examination, which must find nothing wrong.
-func (d *stateDir) doctor(t *testing.T) pkcs11kms.RegionReport {
+func (d *stateDir) doctor(t *testing.T) doctor.RegionReport {
 	t.Helper()
-	var report pkcs11kms.Report
+	var report doctor.Report
 	d.must(t, &report, "doctor", "--json")
 	for _, check := range report.Checks {
-		assert.Equal(t, pkcs11kms.StatusOK, check.Status, "%s %s: %s", check.Area, check.Subject, check.Text)
+		assert.Equal(t, doctor.StatusOK, check.Status, "%s %s: %s", check.Area, check.Subject, check.Text)
 	}
 	require.Len(t, report.Regions, 1)
 	return report.Regions[0]

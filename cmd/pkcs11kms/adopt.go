@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 )
 
 func (a *app) adoptKeyCommand() *cobra.Command {
@@ -24,7 +25,7 @@ func (a *app) adoptKeyCommand() *cobra.Command {
 		"pkcs11kms adopt-key --id 0a1b2c3d --key-spec HMAC_256 --destroy-with-key")
 	cmd.Annotations = map[string]string{printsResponse: ""}
 	var label, id, description *string
-	var o pkcs11kms.AdoptOptions
+	var o doctor.AdoptOptions
 	in := newInput(cmd)
 	in.text(&label, "label", "the CKA_LABEL of the object")
 	in.text(&id, "id", "the CKA_ID of the object, hexadecimal")
@@ -51,8 +52,8 @@ func (a *app) adoptKeyCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) adopt(ctx context.Context, bridge *pkcs11kms.Bridge, o pkcs11kms.AdoptOptions) error {
-	key, weaknesses, err := bridge.AdoptKey(ctx, o)
+func (a *app) adopt(ctx context.Context, bridge *pkcs11kms.Bridge, o doctor.AdoptOptions) error {
+	key, weaknesses, err := doctor.AdoptKey(ctx, bridge, o)
 	var refused *pkcs11kms.RefusedError
 	switch {
 	case errors.As(err, &refused):

@@ -25,7 +25,7 @@ func (a *app) backupCommand() *cobra.Command {
 			return err
 		}
 		return a.withBridge(cmd.Context(), func(bridge *pkcs11kms.Bridge) error {
-			if err := bridge.Backup(cmd.Context(), file); err != nil {
+			if err := statedir.Backup(cmd.Context(), bridge, file); err != nil {
 				return err
 			}
 			made := change{fmt.Sprintf("writing backup %q", args[0]), "it is complete: the token is next"}

@@ -20,7 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
 
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -80,38 +80,38 @@ func crosscheckChildCommand(a *app) *cobra.Command {
 
 // crosscheckAll compares the MACs of every enabled HMAC key of every region whose token has passed its examination: no other
 // is worth another log-in.
-func crosscheckAll(ctx context.Context, cfg statedir.Config, report *pkcs11kms.Report) (checks []pkcs11kms.Check) {
+func crosscheckAll(ctx context.Context, cfg statedir.Config, report *doctor.Report) (checks []doctor.Check) {
 	for _, region := range report.Regions {
 		if region.Token == nil {
-			checks = append(checks, crossFinding(region.Name, pkcs11kms.StatusError, "not done: the token could not be opened"))
+			checks = append(checks, crossFinding(region.Name, doctor.StatusError, "not done: the token could not be opened"))
 			continue
 		}
 		if tokenFailed(report, region.Name) {
-			checks = append(checks, crossFinding(region.Name, pkcs11kms.StatusError, "not done: something is wrong with the token"))
+			checks = append(checks, crossFinding(region.Name, doctor.StatusError, "not done: something is wrong with the token"))
 			continue
 		}
 		found, err := crosscheckRegion(ctx, cfg, region)
 		if err != nil {
-			check := crossFinding(region.Name, pkcs11kms.StatusError, err.Error())
+			check := crossFinding(region.Name, doctor.StatusError, err.Error())
 			check.Hint = hintOf(err)
-			found = []pkcs11kms.Check{check}
+			found = []doctor.Check{check}
 		}
 		checks = append(checks, found...)
 	}
 	return checks
 }
 
-func tokenFailed(report *pkcs11kms.Report, region string) bool {
-	return slices.ContainsFunc(report.Checks, func(c pkcs11kms.Check) bool {
-		return c.Area == "token" && c.Subject == region && c.Status == pkcs11kms.StatusError
+func tokenFailed(report *doctor.Report, region string) bool {
+	return slices.ContainsFunc(report.Checks, func(c doctor.Check) bool {
+		return c.Area == "token" && c.Subject == region && c.Status == doctor.StatusError
 	})
 }
 
-func crossFinding(subject, status, text string) pkcs11kms.Check {
-	return pkcs11kms.Check{Area: "crosscheck", Subject: subject, Status: status, Text: text}
+func crossFinding(subject, status, text string) doctor.Check {
+	return doctor.Check{Area: "crosscheck", Subject: subject, Status: status, Text: text}
 }
 
-func crosscheckRegion(ctx context.Context, cfg statedir.Config, region pkcs11kms.RegionReport) ([]pkcs11kms.Check, error) {
+func crosscheckRegion(ctx context.Context, cfg statedir.Config, region doctor.RegionReport) ([]doctor.Check, error) {
 	job := crossJob{Module: region.Token.Module, Serial: region.Token.Serial}
 	var ids []string
 	for _, key := range region.Keys {
@@ -127,7 +127,7 @@ func crosscheckRegion(ctx context.Context, cfg statedir.Config, region pkcs11kms
 		job.Keys = append(job.Keys, crossKey{CKAID: id, Algorithm: algorithm, Message: randomMessage()})
 	}
 	if len(ids) == 0 {
-		return []pkcs11kms.Check{crossFinding(region.Name, pkcs11kms.StatusOK, "no enabled key to compare")}, nil
+		return []doctor.Check{crossFinding(region.Name, doctor.StatusOK, "no enabled key to compare")}, nil
 	}
 	ours, err := ownMACs(ctx, cfg, region.Name, ids, job.Keys)
 	if err != nil {
@@ -141,7 +141,7 @@ func crosscheckRegion(ctx context.Context, cfg statedir.Config, region pkcs11kms
 	if err != nil {
 		return nil, err
 	}
-	var checks []pkcs11kms.Check
+	var checks []doctor.Check
 	for i, id := range ids {
 		checks = append(checks, compare(id, ours[i], theirs[i]))
 	}
@@ -154,18 +154,18 @@ func randomMessage() []byte {
 	return message
 }
 
-func compare(id string, ours, theirs crossMAC) pkcs11kms.Check {
+func compare(id string, ours, theirs crossMAC) doctor.Check {
 	switch {
 	case ours.Error != "":
-		return crossFinding(id, pkcs11kms.StatusError, "this program makes no MAC: "+ours.Error)
+		return crossFinding(id, doctor.StatusError, "this program makes no MAC: "+ours.Error)
 	case theirs.Error != "":
-		return crossFinding(id, pkcs11kms.StatusError, "crypto11 makes no MAC: "+theirs.Error)
+		return crossFinding(id, doctor.StatusError, "crypto11 makes no MAC: "+theirs.Error)
 	case subtle.ConstantTimeCompare(ours.MAC, theirs.MAC) != 1:
-		check := crossFinding(id, pkcs11kms.StatusError, "different: crypto11 makes another MAC with the same object")
+		check := crossFinding(id, doctor.StatusError, "different: crypto11 makes another MAC with the same object")
 		check.Hint = "do not use the key until it is known which of the two is wrong; ask a third, such as pkcs11-tool --sign"
 		return check
 	}
-	return crossFinding(id, pkcs11kms.StatusOK, "equal: crypto11 makes the same MAC")
+	return crossFinding(id, doctor.StatusOK, "equal: crypto11 makes the same MAC")
 }
 
 // ownMACs makes the MACs by the API. It opens the one region: to be wrong about another one's PIN is not its business.

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
@@ -21,12 +21,12 @@ func TestComparison(t *testing.T) {
 		ours, theirs crossMAC
 		status, text string
 	}{
-		{"equal", mac, mac, pkcs11kms.StatusOK, "equal: "},
-		{"different", mac, other, pkcs11kms.StatusError, "different: "},
-		{"shorter", mac, crossMAC{MAC: []byte("123")}, pkcs11kms.StatusError, "different: "},
-		{"none of theirs", mac, crossMAC{Error: "no object"}, pkcs11kms.StatusError, "crypto11 makes no MAC: no object"},
-		{"none of ours", crossMAC{Error: "disabled"}, mac, pkcs11kms.StatusError, "this program makes no MAC: disabled"},
-		{"none at all", crossMAC{Error: "disabled"}, crossMAC{Error: "no object"}, pkcs11kms.StatusError, "this program makes no MAC: disabled"},
+		{"equal", mac, mac, doctor.StatusOK, "equal: "},
+		{"different", mac, other, doctor.StatusError, "different: "},
+		{"shorter", mac, crossMAC{MAC: []byte("123")}, doctor.StatusError, "different: "},
+		{"none of theirs", mac, crossMAC{Error: "no object"}, doctor.StatusError, "crypto11 makes no MAC: no object"},
+		{"none of ours", crossMAC{Error: "disabled"}, mac, doctor.StatusError, "this program makes no MAC: disabled"},
+		{"none at all", crossMAC{Error: "disabled"}, crossMAC{Error: "no object"}, doctor.StatusError, "this program makes no MAC: disabled"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			check := compare("k1", tc.ours, tc.theirs)
@@ -59,37 +59,37 @@ func TestChildAnswersForATokenThatIsNotThere(t *testing.T) {
 }
 
 func TestTokensThatCouldNotBeOpenedAreNotCompared(t *testing.T) {
-	report := &pkcs11kms.Report{Regions: []pkcs11kms.RegionReport{{Name: "us-east-1"}}}
+	report := &doctor.Report{Regions: []doctor.RegionReport{{Name: "us-east-1"}}}
 	checks := crosscheckAll(t.Context(), statedir.Config{}, report)
 	require.Len(t, checks, 1)
-	assert.Equal(t, pkcs11kms.StatusError, checks[0].Status)
+	assert.Equal(t, doctor.StatusError, checks[0].Status)
 	assert.Equal(t, "us-east-1", checks[0].Subject)
 }
 
 func TestTokensThatFailedAreNotCompared(t *testing.T) {
-	report := &pkcs11kms.Report{
-		Checks: []pkcs11kms.Check{
-			{Area: "token", Subject: "us-east-1", Status: pkcs11kms.StatusError},
-			{Area: "token", Subject: "us-west-2", Status: pkcs11kms.StatusWarning},
-			{Area: "key", Subject: "us-west-2", Status: pkcs11kms.StatusError},
+	report := &doctor.Report{
+		Checks: []doctor.Check{
+			{Area: "token", Subject: "us-east-1", Status: doctor.StatusError},
+			{Area: "token", Subject: "us-west-2", Status: doctor.StatusWarning},
+			{Area: "key", Subject: "us-west-2", Status: doctor.StatusError},
 		},
-		Regions: []pkcs11kms.RegionReport{
-			{Name: "us-east-1", Token: &pkcs11kms.TokenReport{}},
-			{Name: "us-west-2", Token: &pkcs11kms.TokenReport{}},
+		Regions: []doctor.RegionReport{
+			{Name: "us-east-1", Token: &doctor.TokenReport{}},
+			{Name: "us-west-2", Token: &doctor.TokenReport{}},
 		},
 	}
 	checks := crosscheckAll(t.Context(), statedir.Config{}, report)
 	require.Len(t, checks, 2)
-	assert.Equal(t, pkcs11kms.Check{Area: "crosscheck", Subject: "us-east-1", Status: pkcs11kms.StatusError,
+	assert.Equal(t, doctor.Check{Area: "crosscheck", Subject: "us-east-1", Status: doctor.StatusError,
 		Text: "not done: something is wrong with the token"}, checks[0])
-	assert.Equal(t, pkcs11kms.StatusOK, checks[1].Status, "without a key there is nothing to compare")
+	assert.Equal(t, doctor.StatusOK, checks[1].Status, "without a key there is nothing to compare")
 }
 
 func TestReportForPeople(t *testing.T) {
-	report := &pkcs11kms.Report{Checks: []pkcs11kms.Check{
-		{Area: "store", Subject: "kms.db", Status: pkcs11kms.StatusOK, Text: "is sound"},
-		{Area: "key", Subject: "k1", Status: pkcs11kms.StatusError, Text: "has no object", Hint: "restore it\nor not"},
-		{Area: "store", Subject: "disk", Status: pkcs11kms.StatusWarning, Text: "is nearly full"},
+	report := &doctor.Report{Checks: []doctor.Check{
+		{Area: "store", Subject: "kms.db", Status: doctor.StatusOK, Text: "is sound"},
+		{Area: "key", Subject: "k1", Status: doctor.StatusError, Text: "has no object", Hint: "restore it\nor not"},
+		{Area: "store", Subject: "disk", Status: doctor.StatusWarning, Text: "is nearly full"},
 	}}
 	assert.Equal(t, `store
   ok       kms.db: is sound

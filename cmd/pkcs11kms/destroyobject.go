@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 )
 
 // destroyObject destroys one object of the token that no key has. Somebody at a terminal is asked first; who is at none
@@ -29,7 +30,7 @@ func (a *app) destroyObject(ctx context.Context, hexID string, agreed bool) erro
 	if err != nil {
 		return err
 	}
-	report := pkcs11kms.Doctor(ctx, cfg.Config, cfg.StorePath, cfg.OpenStore)
+	report := doctor.Examine(ctx, cfg.Config, cfg.StorePath, cfg.OpenStore)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -46,7 +47,7 @@ func (a *app) destroyObject(ctx context.Context, hexID string, agreed bool) erro
 		return &pkcs11kms.RefusedError{Problem: "the object is left alone", Advice: "to destroy it, answer y"}
 	}
 	return a.withBridge(ctx, func(bridge *pkcs11kms.Bridge) error {
-		if err := bridge.DestroyObject(ctx, "", id); err != nil {
+		if err := doctor.DestroyObject(ctx, bridge, "", id); err != nil {
 			return err
 		}
 		made := change{fmt.Sprintf("destroying object %x", id), "to see what is left: pkcs11kms doctor"}
@@ -55,11 +56,11 @@ func (a *app) destroyObject(ctx context.Context, hexID string, agreed bool) erro
 }
 
 // unknownObject finds the object that is meant among those that no key has, and says what it is.
-func unknownObject(report *pkcs11kms.Report, regionName, ckaID string) (name string, err error) {
+func unknownObject(report *doctor.Report, regionName, ckaID string) (name string, err error) {
 	const look = "see which objects no key has: pkcs11kms doctor"
 	region := examined(report, regionName)
-	found := slices.DeleteFunc(slices.Clone(region.Unknown), func(o pkcs11kms.ObjectReport) bool { return o.CKAID != ckaID })
-	owner := slices.IndexFunc(region.Keys, func(k pkcs11kms.KeyReport) bool { return k.CKAID == ckaID })
+	found := slices.DeleteFunc(slices.Clone(region.Unknown), func(o doctor.ObjectReport) bool { return o.CKAID != ckaID })
+	owner := slices.IndexFunc(region.Keys, func(k doctor.KeyReport) bool { return k.CKAID == ckaID })
 	switch {
 	case len(found) > 1:
 		return "", &pkcs11kms.RefusedError{Problem: fmt.Sprintf("%d objects of the token have the CKA_ID %s", len(found), ckaID),
@@ -72,7 +73,7 @@ func unknownObject(report *pkcs11kms.Report, regionName, ckaID string) (name str
 			Advice: "delete the key instead: pkcs11kms schedule-key-deletion --key-id ID"}
 	}
 	for _, check := range report.Checks {
-		if check.Status == pkcs11kms.StatusError && slices.Contains([]string{"config", "store", "token"}, check.Area) {
+		if check.Status == doctor.StatusError && slices.Contains([]string{"config", "store", "token"}, check.Area) {
 			return "", &environmentError{fmt.Errorf("looking for the object: %s: %s", check.Subject, check.Text), check.Hint}
 		}
 	}
@@ -80,7 +81,7 @@ func unknownObject(report *pkcs11kms.Report, regionName, ckaID string) (name str
 }
 
 // examined returns what was found in a region; the empty name is the default one.
-func examined(report *pkcs11kms.Report, name string) pkcs11kms.RegionReport {
+func examined(report *doctor.Report, name string) doctor.RegionReport {
 	if len(report.Regions) == 1 && name == "" {
 		return report.Regions[0]
 	}
@@ -90,7 +91,7 @@ func examined(report *pkcs11kms.Report, name string) pkcs11kms.RegionReport {
 			return region
 		}
 	}
-	return pkcs11kms.RegionReport{}
+	return doctor.RegionReport{}
 }
 
 // confirm asks, and takes for no what is not clearly yes.

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 )
 
 func TestOnlyAClearYesIsOne(t *testing.T) {
@@ -54,18 +54,18 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }
 
 // The object that is destroyed is one of the region that was asked for, and no other has its CKA_ID.
 func TestUnknownObject(t *testing.T) {
-	east := pkcs11kms.RegionReport{Name: "us-east-1", Token: &pkcs11kms.TokenReport{Label: "kms"},
-		Keys: []pkcs11kms.KeyReport{{KeyID: "k1", CKAID: "01"}},
-		Unknown: []pkcs11kms.ObjectReport{{Class: "CKO_SECRET_KEY", CKAID: "02", Label: "theirs"},
+	east := doctor.RegionReport{Name: "us-east-1", Token: &doctor.TokenReport{Label: "kms"},
+		Keys: []doctor.KeyReport{{KeyID: "k1", CKAID: "01"}},
+		Unknown: []doctor.ObjectReport{{Class: "CKO_SECRET_KEY", CKAID: "02", Label: "theirs"},
 			{Class: "CKO_PUBLIC_KEY", CKAID: "03"}, {Class: "CKO_PRIVATE_KEY", CKAID: "03"}}}
-	west := pkcs11kms.RegionReport{Name: "us-west-2", Token: &pkcs11kms.TokenReport{Label: "other"},
-		Unknown: []pkcs11kms.ObjectReport{{Class: "CKO_DATA", CKAID: "04", Label: "notes"}}}
-	failed := []pkcs11kms.Check{
-		{Area: "key", Subject: "k1", Status: pkcs11kms.StatusError, Text: "not this"},
-		{Area: "token", Subject: "us-west-2", Status: pkcs11kms.StatusError, Text: "gone", Hint: "plug it in"}}
+	west := doctor.RegionReport{Name: "us-west-2", Token: &doctor.TokenReport{Label: "other"},
+		Unknown: []doctor.ObjectReport{{Class: "CKO_DATA", CKAID: "04", Label: "notes"}}}
+	failed := []doctor.Check{
+		{Area: "key", Subject: "k1", Status: doctor.StatusError, Text: "not this"},
+		{Area: "token", Subject: "us-west-2", Status: doctor.StatusError, Text: "gone", Hint: "plug it in"}}
 	for _, tc := range []struct {
 		region, id string
-		checks     []pkcs11kms.Check
+		checks     []doctor.Check
 		name       string
 		code       int
 		text       string
@@ -80,7 +80,7 @@ func TestUnknownObject(t *testing.T) {
 		{region: "us-east-1", id: "03", code: exitRefused, text: "2 objects of the token have the CKA_ID 03"},
 		{region: "eu-west-1", id: "05", checks: failed, code: exitEnvironment, text: "looking for the object: us-west-2: gone"},
 	} {
-		report := &pkcs11kms.Report{Checks: tc.checks, Regions: []pkcs11kms.RegionReport{east, west}}
+		report := &doctor.Report{Checks: tc.checks, Regions: []doctor.RegionReport{east, west}}
 		name, err := unknownObject(report, tc.region, tc.id)
 		assert.Equal(t, tc.name, name, "%+v", tc)
 		var stderr bytes.Buffer
@@ -92,7 +92,7 @@ func TestUnknownObject(t *testing.T) {
 }
 
 func TestTheOnlyRegionNeedsNoName(t *testing.T) {
-	only := pkcs11kms.RegionReport{Name: "eu-central-1"}
-	assert.Equal(t, only, examined(&pkcs11kms.Report{Regions: []pkcs11kms.RegionReport{only}}, ""))
-	assert.Empty(t, examined(&pkcs11kms.Report{}, "").Name)
+	only := doctor.RegionReport{Name: "eu-central-1"}
+	assert.Equal(t, only, examined(&doctor.Report{Regions: []doctor.RegionReport{only}}, ""))
+	assert.Empty(t, examined(&doctor.Report{}, "").Name)
 }

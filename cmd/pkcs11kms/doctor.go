@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
@@ -103,18 +103,18 @@ type examination struct {
 
 // examine makes the report. A wrong command line is an error, and what keeps the store from being repaired; else a state
 // directory that cannot be read is a finding.
-func (a *app) examine(ctx context.Context, o examination) (*pkcs11kms.Report, error) {
+func (a *app) examine(ctx context.Context, o examination) (*doctor.Report, error) {
 	cfg, err := a.oneShotConfig()
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return nil, err
 	}
 	if err != nil {
-		finding := pkcs11kms.Check{Area: "config", Subject: "configuration", Status: pkcs11kms.StatusError, Text: err.Error(), Hint: hintOf(err)}
-		return &pkcs11kms.Report{Checks: []pkcs11kms.Check{finding}, Regions: []pkcs11kms.RegionReport{}}, nil
+		finding := doctor.Check{Area: "config", Subject: "configuration", Status: doctor.StatusError, Text: err.Error(), Hint: hintOf(err)}
+		return &doctor.Report{Checks: []doctor.Check{finding}, Regions: []doctor.RegionReport{}}, nil
 	}
 	allowLowPIN(cfg, o.tryPIN)
-	var changes []pkcs11kms.Check
+	var changes []doctor.Check
 	if o.migrate {
 		if changes, err = migrate(ctx, cfg.StorePath); err != nil {
 			return nil, err
@@ -128,7 +128,7 @@ func (a *app) examine(ctx context.Context, o examination) (*pkcs11kms.Report, er
 		changes = append(changes, repairs...)
 		allowLowPIN(cfg, false) // that was the one attempt
 	}
-	report := pkcs11kms.Doctor(ctx, cfg.Config, cfg.StorePath, cfg.OpenStore)
+	report := doctor.Examine(ctx, cfg.Config, cfg.StorePath, cfg.OpenStore)
 	allowLowPIN(cfg, false)
 	report.Checks = append(changes, report.Checks...)
 	switch {
@@ -141,7 +141,7 @@ func (a *app) examine(ctx context.Context, o examination) (*pkcs11kms.Report, er
 }
 
 // migrate brings the store to the version of this program and tells so as a finding of the report.
-func migrate(ctx context.Context, path string) ([]pkcs11kms.Check, error) {
+func migrate(ctx context.Context, path string) ([]doctor.Check, error) {
 	done, err := sqlite.Migrate(ctx, path, sqlite.Options{})
 	if err != nil {
 		return nil, err
@@ -150,26 +150,26 @@ func migrate(ctx context.Context, path string) ([]pkcs11kms.Check, error) {
 	if done.From != done.To {
 		text = fmt.Sprintf("brought from version %d to %d; as it was before it is kept in %s", done.From, done.To, done.Copy)
 	}
-	return []pkcs11kms.Check{{Area: "migrate", Subject: "store", Status: pkcs11kms.StatusOK, Text: text}}, nil
+	return []doctor.Check{{Area: "migrate", Subject: "store", Status: doctor.StatusOK, Text: text}}, nil
 }
 
 // repair corrects the store and tells what it did as the first findings of the report.
-func repair(ctx context.Context, cfg statedir.Config) (checks []pkcs11kms.Check, err error) {
+func repair(ctx context.Context, cfg statedir.Config) (checks []doctor.Check, err error) {
 	bridge, err := statedir.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer closing(bridge, &err)
-	done, failure := bridge.Repair(ctx)
+	done, failure := doctor.Repair(ctx, bridge)
 	for _, text := range done {
-		checks = append(checks, pkcs11kms.Check{Area: "repair", Subject: "store", Status: pkcs11kms.StatusOK, Text: text})
+		checks = append(checks, doctor.Check{Area: "repair", Subject: "store", Status: doctor.StatusOK, Text: text})
 	}
 	switch {
 	case failure != nil:
-		checks = append(checks, pkcs11kms.Check{Area: "repair", Subject: "store", Status: pkcs11kms.StatusError,
+		checks = append(checks, doctor.Check{Area: "repair", Subject: "store", Status: doctor.StatusError,
 			Text: oneLine(failure.Error()), Hint: hintOf(failure)})
 	case len(done) == 0:
-		checks = append(checks, pkcs11kms.Check{Area: "repair", Subject: "store", Status: pkcs11kms.StatusOK, Text: "nothing to correct"})
+		checks = append(checks, doctor.Check{Area: "repair", Subject: "store", Status: doctor.StatusOK, Text: "nothing to correct"})
 	}
 	return checks, nil
 }
@@ -181,7 +181,7 @@ func allowLowPIN(cfg statedir.Config, allow bool) {
 	}
 }
 
-func (a *app) printReport(report *pkcs11kms.Report, asJSON bool) error {
+func (a *app) printReport(report *doctor.Report, asJSON bool) error {
 	for i, check := range report.Checks {
 		report.Checks[i].Hint = a.followable(check.Hint)
 	}
@@ -199,7 +199,7 @@ func (a *app) printReport(report *pkcs11kms.Report, asJSON bool) error {
 }
 
 // describe writes the report for people: the checks of an area under its name, hints below what is wrong.
-func describe(report *pkcs11kms.Report) string {
+func describe(report *doctor.Report) string {
 	var areas []string
 	counts := map[string]int{}
 	for _, check := range report.Checks {
@@ -217,8 +217,8 @@ func describe(report *pkcs11kms.Report) string {
 			}
 		}
 	}
-	fmt.Fprintf(&b, "%d ok, %s, %s\n", counts[pkcs11kms.StatusOK],
-		counted(counts[pkcs11kms.StatusWarning], "warning"), counted(counts[pkcs11kms.StatusError], "error"))
+	fmt.Fprintf(&b, "%d ok, %s, %s\n", counts[doctor.StatusOK],
+		counted(counts[doctor.StatusWarning], "warning"), counted(counts[doctor.StatusError], "error"))
 	return b.String()
 }
 
@@ -229,7 +229,7 @@ func counted(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-func describeCheck(b *strings.Builder, check pkcs11kms.Check) {
+func describeCheck(b *strings.Builder, check doctor.Check) {
 	fmt.Fprintf(b, "  %-8s %s: %s\n", check.Status, oneLine(check.Subject), oneLine(check.Text))
 	if check.Hint == "" {
 		return

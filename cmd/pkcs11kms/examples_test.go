@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -155,9 +155,9 @@ func (p *program) theirObjects(flags ...string) *strings.Replacer {
 	for _, flag := range flags {
 		id := strings.TrimSpace(p.must("create-key", "--state-dir", "theirs", "--key-spec", "HMAC_256", "--key-usage", "GENERATE_VERIFY_MAC",
 			"--query", "KeyMetadata.KeyId", "--output", "text"))
-		var report pkcs11kms.Report
+		var report doctor.Report
 		require.NoError(p.t, json.Unmarshal([]byte(p.must("doctor", "--state-dir", "theirs", "--json")), &report))
-		key := slices.IndexFunc(report.Regions[0].Keys, func(k pkcs11kms.KeyReport) bool { return k.KeyID == id })
+		key := slices.IndexFunc(report.Regions[0].Keys, func(k doctor.KeyReport) bool { return k.KeyID == id })
 		verb, _, _ := strings.Cut(flag, " ")
 		name := report.Regions[0].Keys[key].CKAID
 		if verb == "--label" {

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 )
 
 // retireRegion sets the keys of a region aside. Somebody at a terminal is asked first; who is at none must have agreed by --yes.
@@ -19,8 +19,8 @@ func (a *app) retireRegion(ctx context.Context, name string, agreed bool) error 
 	if err != nil {
 		return err
 	}
-	var retired pkcs11kms.RetiredRegion
-	err = pkcs11kms.RetireRegion(ctx, cfg.Config, cfg.OpenStore, name, func(region pkcs11kms.RetiredRegion) (bool, error) {
+	var retired doctor.RetiredRegion
+	err = doctor.RetireRegion(ctx, cfg.Config, cfg.OpenStore, name, func(region doctor.RetiredRegion) (bool, error) {
 		retired = region
 		if agreed {
 			return true, nil

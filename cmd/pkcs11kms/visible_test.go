@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
@@ -87,8 +87,8 @@ func TestATextMakesNoRows(t *testing.T) {
 
 // TestReportsReachATerminalVisible: what doctor, mac --check, policy lint and restore say of what others have named.
 func TestReportsReachATerminalVisible(t *testing.T) {
-	check := pkcs11kms.Check{Area: "keys", Subject: hostile, Status: pkcs11kms.StatusError, Text: hostile, Hint: hostile + "\nmore"}
-	report := &pkcs11kms.Report{Checks: []pkcs11kms.Check{check}}
+	check := doctor.Check{Area: "keys", Subject: hostile, Status: doctor.StatusError, Text: hostile, Hint: hostile + "\nmore"}
+	report := &doctor.Report{Checks: []doctor.Check{check}}
 	assert.Empty(t, raw(describe(report)))
 	assert.Equal(t, 6, strings.Count(describe(report), "\n"), "area, check, a hint of two lines of which one is broken, counts")
 	var out, stderr bytes.Buffer

@@ -69,6 +69,9 @@ func TestKilledBackupsAreNamedAndRemoved(t *testing.T) {
 	dead, err := sqlite.DeadDrafts(path)
 	require.NoError(t, err)
 	require.Contains(t, dead, draft)
+	same, err := s.DeadDrafts()
+	require.NoError(t, err)
+	require.Equal(t, dead, same)
 
 	// The state directory is copied; the original's drafts are none of the copy's business.
 	copied := filepath.Join(t.TempDir(), "copy")

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
@@ -104,7 +105,7 @@ func TestHMACVectorOfRFC7515(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, tok.Close())
 	}))
-	adopted, _, err := srv.Bridge().AdoptKey(t.Context(), pkcs11kms.AdoptOptions{ID: id, KeySpec: types.KeySpecHmac256})
+	adopted, _, err := doctor.AdoptKey(t.Context(), srv.Bridge(), doctor.AdoptOptions{ID: id, KeySpec: types.KeySpecHmac256})
 	require.NoError(t, err)
 	key, err := Resolve(t.Context(), srv.Client(), *adopted.KeyId)
 	require.NoError(t, err)

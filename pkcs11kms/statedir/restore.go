@@ -14,7 +14,7 @@ import (
 
 // Restore puts a backup in a state directory that has its config.yaml but no store. It never replaces one, nor
 // does it touch a token. It tells what it changed of the backup (see sqlite.Restore): keys that were half made are not
-// restored, and scheduled deletions are put off. Run pkcs11kms.Doctor afterwards, which compares the store with the token.
+// restored, and scheduled deletions are put off. Run doctor.Examine afterwards, which compares the store with the token.
 func Restore(ctx context.Context, dir, backup string) (done []string, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {

@@ -20,7 +20,7 @@ func backUp(t *testing.T, cfg Config) (path string) {
 	b, err := Open(t.Context(), cfg)
 	require.NoError(t, err)
 	path = filepath.Join(t.TempDir(), "kms.bak")
-	require.NoError(t, errors.Join(b.Backup(t.Context(), path), b.Close()))
+	require.NoError(t, errors.Join(Backup(t.Context(), b, path), b.Close()))
 	return path
 }
 
@@ -41,11 +41,7 @@ func TestRestoreTellsWhatItChanged(t *testing.T) {
 	require.NoError(t, err)
 	path := backUp(t, cfg)
 	require.NoError(t, errors.Join(c.Close(), store.Close()))
-	for _, name := range []string{"kms.db", "kms.db-wal", "kms.db-shm"} {
-		if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
-			require.NoError(t, err)
-		}
-	}
+	loseStore(t, dir)
 
 	done, err := Restore(t.Context(), dir, path)
 	require.NoError(t, err)

@@ -115,7 +115,8 @@ func (cfg Config) withStore(ctx context.Context) (pkcs11kms.Config, error) {
 	return ready, err
 }
 
-// OpenStore opens the store alone, without any token: for pkcs11kms.Doctor and pkcs11kms.RetireRegion. Whoever calls it closes the store.
+// OpenStore opens the store alone, without any token: for doctor.Examine and doctor.RetireRegion. Whoever
+// calls it closes the store.
 func (cfg Config) OpenStore(ctx context.Context) (keystore.Store, error) {
 	store, err := sqlite.Open(ctx, cfg.StorePath, sqlite.Options{Logger: cfg.Logger})
 	if err != nil {

@@ -1,17 +1,21 @@
-package pkcs11kms
+package doctor
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
+// accountPattern is what names an account as a principal.
+var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+
 // examinePolicy reads the key policy, and looks for the users and roles that it names by their unique ids.
-func (d *doctor) examinePolicy(ctx context.Context, record keystore.Key) {
+func (d *examination) examinePolicy(ctx context.Context, record keystore.Key) {
 	if record.Policy == "" {
 		return
 	}

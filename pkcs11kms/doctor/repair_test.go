@@ -1,4 +1,4 @@
-package pkcs11kms
+package doctor
 
 import (
 	"context"
@@ -12,28 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
-func storedKey(t *testing.T, c *Client, id *string) (keystore.Key, uint64) {
-	t.Helper()
-	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *id))
-	require.NoError(t, err)
-	record, err := keystore.DecodeKey(rec)
-	require.NoError(t, err)
-	return record, rec.Version
-}
-
-func put(t *testing.T, c *Client, change keystore.Change) {
-	t.Helper()
-	_, err := c.bridge.cache.Commit(t.Context(), change)
-	require.NoError(t, err)
-}
-
 // spoil makes records disagree as only a defect or an edit by hand could.
-func spoil(t *testing.T, c *Client, keyID *string) {
-	counter, version, err := records.ReadCounter(t.Context(), c.bridge.store, testRegion, testAccount, keystore.CounterKeys)
+func spoil(t *testing.T, c *client, keyID *string) {
+	counter, version, err := records.ReadCounter(t.Context(), c.inside.Store, testRegion, testAccount, keystore.CounterKeys)
 	require.NoError(t, err)
 	counter.N = 77
 	put(t, c, counter.Put(version))
@@ -46,13 +32,13 @@ func spoil(t *testing.T, c *Client, keyID *string) {
 func TestRepair(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
-	done, err := c.bridge.Repair(t.Context())
+	done, err := Repair(t.Context(), c.bridge)
 	require.NoError(t, err)
 	require.Empty(t, done)
 
 	key, other := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
 	createAlias(t, c, "alias/good", key.KeyId)
-	_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA256, []byte("theirs"), "theirs")
+	_, err = c.token().GenerateHMACKey(t.Context(), token.SHA256, []byte("theirs"), "theirs")
 	require.NoError(t, err)
 	require.True(t, examine(t.Context(), cfg).OK())
 	spoil(t, c, key.KeyId)
@@ -70,7 +56,7 @@ func TestRepair(t *testing.T) {
 	require.Empty(t, r.find("alias", "alias/good"))
 	require.Len(t, r.find("key", *other.KeyId), 1)
 
-	done, err = c.bridge.Repair(t.Context())
+	done, err = Repair(t.Context(), c.bridge)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{
 		"corrected the counter of the keys of account 111122223333 in us-west-2 from 77 to 2",
@@ -80,27 +66,44 @@ func TestRepair(t *testing.T) {
 	require.Equal(t, 2, keyCount(t, c))
 	record, _ := storedKey(t, c, key.KeyId)
 	require.Equal(t, 1, record.Aliases)
-	require.Equal(t, []string{"alias/good"}, aliasesOf(t, c, nil))
+	require.Equal(t, []string{"alias/good"}, aliasesOf(t, c))
 	for _, check := range examine(t.Context(), cfg).Checks {
 		require.Equal(t, StatusOK, check.Status, "%+v", check)
 	}
-	done, err = c.bridge.Repair(t.Context())
+	done, err = Repair(t.Context(), c.bridge)
 	require.NoError(t, err)
 	require.Empty(t, done)
-	_, err = c.region.token.Describe(t.Context(), []byte("theirs"))
+	_, err = c.token().Describe(t.Context(), []byte("theirs"))
 	require.NoError(t, err, "nobody named it")
+}
+
+// A counter counts wrongly also where there is nothing to count.
+func TestRepairOfCountersOfNothing(t *testing.T) {
+	c := newClient(t)
+	put(t, c, keystore.Counter{Region: testRegion, Account: testAccount, Name: keystore.CounterKeys, N: 3}.Put(0))
+	put(t, c, keystore.Counter{Account: testAccount, Name: keystore.CounterRoles, N: 4}.Put(0))
+	done, err := Repair(t.Context(), c.bridge)
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{
+		"corrected the counter of the keys of account 111122223333 in us-west-2 from 3 to 0",
+		"corrected the counter of the roles of account 111122223333 from 4 to 0",
+	}, done)
+	requireNoDiscrepancies(t, c)
 }
 
 func TestRepairFinishesWhatTheDeadLeft(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
 	put(t, c, keystore.Counter{Region: testRegion, Account: testAccount, Name: keystore.CounterKeys, N: 1}.Put(0))
-	mine := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
-	done, err := c.bridge.Repair(t.Context())
+	mine := halfMade(c.inside.Store.Instance(), keystore.Creating)
+	_, err := c.token().GenerateHMACKey(t.Context(), token.SHA256, mine.CKAID, mine.ID)
+	require.NoError(t, err)
+	put(t, c, mine.Put(0))
+	done, err := Repair(t.Context(), c.bridge)
 	require.NoError(t, err)
 	// The janitor of the same process may have been faster.
 	require.Subset(t, []string{"removed the key " + unknownID + ", which was left half made or half deleted"}, done)
-	_, err = c.bridge.store.Get(t.Context(), mine.Ref())
+	_, err = c.inside.Store.Get(t.Context(), mine.Ref())
 	require.ErrorIs(t, err, keystore.ErrNotFound)
 	requireNothingHalfMade(t, c, 0)
 }
@@ -115,10 +118,10 @@ func TestRepairTellsWhatFailed(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	done, err := c.bridge.Repair(t.Context())
+	done, err := Repair(t.Context(), c.bridge)
 	require.ErrorIs(t, err, errDisk)
 	store.hook(nil, nil)
-	again, err := c.bridge.Repair(t.Context())
+	again, err := Repair(t.Context(), c.bridge)
 	require.NoError(t, err)
 	require.Len(t, append(done, again...), 3)
 }
@@ -126,7 +129,7 @@ func TestRepairTellsWhatFailed(t *testing.T) {
 // Keys and aliases come and go while others repair and examine: nothing that is right is found wrong, or made so.
 func TestRepairDuringChanges(t *testing.T) {
 	cfg := newConfig(t)
-	clients := []*Client{openClient(t, cfg), openClient(t, cfg)}
+	clients := []*client{openClient(t, cfg), openClient(t, cfg)}
 	target := mustCreate(t, clients[0], types.KeySpecHmac256)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -148,14 +151,14 @@ func TestRepairDuringChanges(t *testing.T) {
 	}
 	load.Go(func() {
 		for n := 0; ctx.Err() == nil && n < 200; n++ {
-			if _, err := createHMAC256(t.Context(), clients[0]); err != nil {
+			if _, err := clients[0].CreateKey(t.Context(), hmac256); err != nil {
 				t.Errorf("creating keys: %v", err)
 				return
 			}
 		}
 	})
 	for range 20 {
-		done, err := clients[1].bridge.Repair(t.Context())
+		done, err := Repair(t.Context(), clients[1].bridge)
 		if err != nil {
 			require.ErrorContains(t, err, "come and go too fast", "the counter never stood still for long enough")
 		}
@@ -184,12 +187,12 @@ func TestDestroyObject(t *testing.T) {
 		ourID, err = hex.DecodeString(k.CKAID)
 		require.NoError(t, err)
 	}
-	destroy := func(id []byte) error { return c.bridge.DestroyObject(t.Context(), "", id) }
+	destroy := func(id []byte) error { return DestroyObject(t.Context(), c.bridge, "", id) }
 	requireRefused(t, destroy(nil), "empty CKA_ID")
 	requireRefused(t, destroy([]byte("none")), "no object of the token has the CKA_ID 6e6f6e65")
 	requireRefused(t, destroy([]byte("shared")), "several objects")
 	requireRefused(t, destroy(ourID), "belongs to a key: the object with the CKA_ID")
-	require.ErrorContains(t, c.bridge.DestroyObject(t.Context(), "eu-west-1", []byte("lost")), "is not configured")
+	require.ErrorContains(t, DestroyObject(t.Context(), c.bridge, "eu-west-1", []byte("lost")), "is not configured")
 	require.Len(t, examine(t.Context(), cfg).Regions[0].Unknown, 4)
 
 	require.NoError(t, destroy([]byte("lost")))
@@ -201,7 +204,61 @@ func TestDestroyObject(t *testing.T) {
 	require.ElementsMatch(t, []string{"precious", "a", "b"}, left, "just the one")
 	_, err := generate(t.Context(), c, ours.KeyId, []byte("m"))
 	require.NoError(t, err)
-	recs, err := c.bridge.store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 1)
+	recs, err := c.inside.Store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 1)
 	require.NoError(t, err)
 	require.Empty(t, recs, "no claim is left")
+}
+
+func TestRepairOfPrincipals(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	b := c.bridge
+	alice := pkcs11kms.PrincipalName{Type: keystore.PrincipalUser, Name: "Alice"}
+	producer := pkcs11kms.PrincipalName{Type: keystore.PrincipalRole, Name: "JwtProducer"}
+	var ids []string
+	var keys []pkcs11kms.AccessKey
+	for _, name := range []pkcs11kms.PrincipalName{alice, producer} {
+		made, err := b.CreatePrincipal(t.Context(), name, pkcs11kms.PrincipalOptions{})
+		require.NoError(t, err)
+		key, err := b.CreateAccessKey(t.Context(), name)
+		require.NoError(t, err)
+		ids, keys = append(ids, made.ID), append(keys, key)
+	}
+	lost, orphan := ids[1], keys[1]
+	require.True(t, examine(t.Context(), cfg).OK())
+	requireNoDiscrepancies(t, c)
+
+	rec, err := c.inside.Store.Get(t.Context(), keystore.PrincipalRef(testAccount, lost))
+	require.NoError(t, err)
+	put(t, c, keystore.Change{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version})
+	rec, err = c.inside.Store.Get(t.Context(), keystore.PrincipalRef(testAccount, ids[0]))
+	require.NoError(t, err)
+	record, err := keystore.DecodePrincipal(rec)
+	require.NoError(t, err)
+	record.AccessKeys = 7
+	put(t, c, record.Put(rec.Version))
+	r := examine(t.Context(), cfg)
+	require.True(t, r.OK(), "all of it works: %+v", r.Checks)
+	for subject, text := range map[[2]string]string{
+		{"user", "Alice"}:         "has 1 access keys, but its record counts 7",
+		{"access key", orphan.ID}: "belongs to the principal " + lost + ", which is not in the store",
+		{"store", testAccount}:    "account 111122223333 has 0 roles, but their counter says 1",
+	} {
+		require.Equal(t, Check{subject[0], subject[1], StatusWarning, text, "pkcs11kms doctor --repair"}, r.find(subject[0], subject[1])[0])
+	}
+	done, err := Repair(t.Context(), b)
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{
+		"corrected the number of access keys of the user Alice from 7 to 1",
+		"ended the access key " + orphan.ID + " of the missing principal " + lost,
+		"corrected the counter of the roles of account 111122223333 from 1 to 0",
+	}, done)
+	requireNoDiscrepancies(t, c)
+	for i, want := range []error{nil, pkcs11kms.ErrUnknownAccessKey} {
+		_, _, err = b.SigningKey(t.Context(), keys[i].ID, "20260102", testRegion)
+		require.ErrorIs(t, err, want)
+	}
+	left, err := b.ListPrincipals(t.Context(), keystore.PrincipalUser, "")
+	require.NoError(t, err)
+	require.Len(t, left, 1, "Alice")
 }

@@ -1,4 +1,4 @@
-package pkcs11kms
+package doctor
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
@@ -24,14 +26,15 @@ type RetiredRegion struct {
 // as before. The region must be in the store and must not be in the configuration, else the error is a *RefusedError. No token is
 // touched. agree is asked before anything is changed; when it answers no, nothing is, and the error is a *RefusedError. The store is
 // the one that open opens, not cfg.Store.
-func RetireRegion(ctx context.Context, cfg Config, open OpenStore, name string, agree func(RetiredRegion) (bool, error)) (err error) {
+func RetireRegion(ctx context.Context, cfg pkcs11kms.Config, open OpenStore, name string,
+	agree func(RetiredRegion) (bool, error)) (err error) {
 	cfg, err = cfg.WithDefaults()
 	if err != nil {
 		return err
 	}
 	if _, configured := cfg.Regions[name]; configured {
-		return &RefusedError{Problem: fmt.Sprintf("region %s is in use: the configuration names its token", name),
-			Advice: "take it out of config.yaml first; at least one region must stay"}
+		return refused(fmt.Sprintf("region %s is in use: the configuration names its token", name),
+			"take it out of config.yaml first; at least one region must stay", nil)
 	}
 	store, err := open(ctx)
 	if err != nil {
@@ -47,51 +50,34 @@ func RetireRegion(ctx context.Context, cfg Config, open OpenStore, name string, 
 		return err
 	}
 	if !agreed {
-		return &RefusedError{Problem: fmt.Sprintf("region %s is left as it is", name), Advice: "to retire it, answer y"}
+		return refused(fmt.Sprintf("region %s is left as it is", name), "to retire it, answer y", nil)
 	}
 	now := cfg.Now().UTC()
 	bound.Retired = &now
 	_, err = store.Commit(ctx, bound.Put(version))
 	if errors.Is(err, keystore.ErrConflict) {
-		return &RefusedError{Problem: fmt.Sprintf("region %s was changed meanwhile", name), Advice: "look again: pkcs11kms doctor", Err: err}
-	}
-	return err
-}
-
-// reinstate takes a retired region back whose token is there after all, so that it may not be missing in the configuration again.
-func reinstate(ctx context.Context, store keystore.Store, name string) error {
-	rec, err := store.Get(ctx, keystore.RegionRef(name))
-	if err != nil {
-		return err
-	}
-	bound, err := keystore.DecodeRegion(rec)
-	if err != nil || bound.Retired == nil {
-		return err
-	}
-	bound.Retired = nil
-	_, err = store.Commit(ctx, bound.Put(rec.Version))
-	if errors.Is(err, keystore.ErrConflict) {
-		return nil // another process has done it
+		return refused(fmt.Sprintf("region %s was changed meanwhile", name), "look again: pkcs11kms doctor", err)
 	}
 	return err
 }
 
 // findRegion returns what is known of a region that may be retired, and its record with the version.
-func findRegion(ctx context.Context, store keystore.Store, name string) (region RetiredRegion, bound keystore.Region, version uint64, err error) {
-	held, err := holdings(ctx, store)
+func findRegion(ctx context.Context, store keystore.Store, name string) (
+	region RetiredRegion, bound keystore.Region, version uint64, err error) {
+	held, err := keyring.Holdings(ctx, store)
 	if err != nil {
 		return region, bound, 0, err
 	}
 	region.Name = name
 	known := map[string]bool{}
 	for _, h := range held {
-		if h.region != "" {
-			known[h.region] = true
+		if h.Region != "" {
+			known[h.Region] = true
 		}
-		if h.region != name {
+		if h.Region != name {
 			continue
 		}
-		err := records.EachOf(ctx, store, keystore.KindKey, name, h.account, func(keystore.Record) error {
+		err := records.EachOf(ctx, store, keystore.KindKey, name, h.Account, func(keystore.Record) error {
 			region.Keys++
 			return nil
 		})
@@ -102,8 +88,9 @@ func findRegion(ctx context.Context, store keystore.Store, name string) (region 
 	rec, err := store.Get(ctx, keystore.RegionRef(name))
 	switch {
 	case errors.Is(err, keystore.ErrNotFound) && !known[name]:
-		return region, bound, 0, &RefusedError{Problem: fmt.Sprintf("the store has no region %q; it has keys in %q", name, slices.Sorted(maps.Keys(known))),
-			Advice: "see what it holds: pkcs11kms doctor", Err: err}
+		return region, bound, 0, refused(
+			fmt.Sprintf("the store has no region %q; it has keys in %q", name, slices.Sorted(maps.Keys(known))),
+			"see what it holds: pkcs11kms doctor", err)
 	case errors.Is(err, keystore.ErrNotFound):
 		return region, keystore.Region{Name: name}, 0, nil
 	case err != nil:
@@ -113,8 +100,8 @@ func findRegion(ctx context.Context, store keystore.Store, name string) (region 
 		return region, bound, 0, err
 	}
 	if bound.Retired != nil {
-		return region, bound, 0, &RefusedError{Problem: fmt.Sprintf("region %s was retired on %s", name, bound.Retired.Format("2006-01-02")),
-			Advice: "nothing is left to do; see what is set aside: pkcs11kms doctor"}
+		return region, bound, 0, refused(fmt.Sprintf("region %s was retired on %s", name, bound.Retired.Format("2006-01-02")),
+			"nothing is left to do; see what is set aside: pkcs11kms doctor", nil)
 	}
 	region.Serial, region.Label = bound.Serial, bound.Label
 	return region, bound, rec.Version, nil

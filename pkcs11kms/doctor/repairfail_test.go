@@ -1,4 +1,4 @@
-package pkcs11kms
+package doctor
 
 import (
 	"context"
@@ -12,7 +12,9 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/refcount"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -28,7 +30,7 @@ func bumpCounter(ctx context.Context, store keystore.Store) error {
 }
 
 // whileCorrecting calls what others do right before a counter is corrected, at most so many times.
-func whileCorrecting(t *testing.T, store *faultyStore, times int) (called *atomic.Int64) {
+func whileCorrecting(t *testing.T, store *hookedStore, times int) (called *atomic.Int64) {
 	called = &atomic.Int64{}
 	store.hook(func(changes []keystore.Change) error {
 		if changes[0].Ref.Kind == keystore.KindCounter && called.Load() < int64(times) {
@@ -45,7 +47,7 @@ func TestRepairBeginsAnewWhenOthersWereFaster(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	spoil(t, c, key.KeyId)
 	called := whileCorrecting(t, store, 9)
-	done, err := c.bridge.Repair(t.Context())
+	done, err := Repair(t.Context(), c.bridge)
 	require.NoError(t, err)
 	require.EqualValues(t, 9, called.Load())
 	require.Contains(t, done, "corrected the counter of the keys of account 111122223333 in us-west-2 from 86 to 1")
@@ -58,12 +60,12 @@ func TestRepairGivesUpWhereOthersAreAlwaysFaster(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	spoil(t, c, key.KeyId)
 	called := whileCorrecting(t, store, 1000)
-	done, err := c.bridge.Repair(t.Context())
+	done, err := Repair(t.Context(), c.bridge)
 	require.ErrorContains(t, err, "others change the store too fast")
 	require.EqualValues(t, 10, called.Load(), "tries")
 	require.Len(t, done, 2, "the alias and the key's own number")
 	store.hook(nil, nil)
-	done, err = c.bridge.Repair(t.Context())
+	done, err = Repair(t.Context(), c.bridge)
 	require.NoError(t, err)
 	require.Len(t, done, 1)
 }
@@ -94,7 +96,7 @@ func TestRepairTellsWhatCannotBeLookedInto(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	spoil(t, c, key.KeyId)
 	store.restless.Store(true)
-	done, err := c.bridge.Repair(t.Context())
+	done, err := Repair(t.Context(), c.bridge)
 	require.ErrorContains(t, err, "keys of account 111122223333 come and go too fast for their counter to be checked")
 	require.Len(t, done, 2, "the rest is corrected")
 	store.restless.Store(false)
@@ -107,33 +109,33 @@ func TestRepairTellsWhatTheJanitorCouldNotFinish(t *testing.T) {
 	spoil(t, c, key.KeyId)
 	store.hook(failWhen(keystore.Deleting), nil)
 	dieOver(t, cfg.StorePath, halfMade("", keystore.Creating))
-	done, err := c.bridge.Repair(t.Context())
+	done, err := Repair(t.Context(), c.bridge)
 	require.ErrorIs(t, err, errDisk)
 	require.ErrorContains(t, err, unknownID)
 	require.NotContains(t, done, "removed the key "+unknownID+", which was left half made or half deleted")
 	require.Contains(t, done, "corrected the number of aliases of the key "+*key.KeyId+" from 5 to 0")
 	store.hook(nil, nil)
-	_, err = c.bridge.Repair(t.Context())
+	_, err = Repair(t.Context(), c.bridge)
 	require.NoError(t, err)
 	requireNothingHalfMade(t, c, 1)
 }
 
 // foreignObject makes an object that no record names.
-func foreignObject(t *testing.T, c *Client) []byte {
-	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, []byte("theirs"), "theirs")
+func foreignObject(t *testing.T, c *client) []byte {
+	_, err := c.token().GenerateHMACKey(t.Context(), token.SHA256, []byte("theirs"), "theirs")
 	require.NoError(t, err)
 	return []byte("theirs")
 }
 
-func requireObject(t *testing.T, c *Client, id []byte) {
+func requireObject(t *testing.T, c *client, id []byte) {
 	t.Helper()
-	_, err := c.region.token.Describe(t.Context(), id)
+	_, err := c.token().Describe(t.Context(), id)
 	require.NoError(t, err, "the object is there still")
 }
 
-func requireNoClaim(t *testing.T, c *Client) {
+func requireNoClaim(t *testing.T, c *client) {
 	t.Helper()
-	recs, err := c.bridge.store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
+	recs, err := c.inside.Store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, recs)
 }
@@ -142,27 +144,27 @@ func TestDestroyObjectIsClaimedByOne(t *testing.T) {
 	c, _, _ := withFaults(t)
 	id := foreignObject(t, c)
 	claim := keystore.Key{Region: testRegion, ID: destroyPrefix + hex.EncodeToString(id), CKAID: id, State: keystore.Deleting,
-		Instance: c.bridge.store.Instance()}
-	done := c.bridge.inProgress.add(claim.Ref())
+		Instance: c.inside.Store.Instance()}
+	done := c.inside.InProgress(claim.Ref())
 	put(t, c, claim.Put(0))
-	var refused *RefusedError
-	require.ErrorAs(t, c.bridge.DestroyObject(t.Context(), "", id), &refused)
+	var refused *pkcs11kms.RefusedError
+	require.ErrorAs(t, DestroyObject(t.Context(), c.bridge, "", id), &refused)
 	require.Contains(t, refused.Problem, "is being destroyed already")
 	require.Equal(t, "wait, and look again: pkcs11kms doctor", refused.Hint())
 	requireObject(t, c, id)
 	done()
-	_, err := c.bridge.tidyOnce(t.Context())
+	_, err := c.inside.Tidy(t.Context())
 	require.NoError(t, err)
 	requireNoClaim(t, c)
 	requireObject(t, c, id)
-	require.NoError(t, c.bridge.DestroyObject(t.Context(), "", id), "once the claim is gone")
+	require.NoError(t, DestroyObject(t.Context(), c.bridge, "", id), "once the claim is gone")
 }
 
 func TestDestroyObjectWithoutAClaimDestroysNothing(t *testing.T) {
 	c, store, _ := withFaults(t)
 	id := foreignObject(t, c)
 	store.hook(failWhen(keystore.Deleting), nil)
-	require.ErrorIs(t, c.bridge.DestroyObject(t.Context(), "", id), errDisk)
+	require.ErrorIs(t, DestroyObject(t.Context(), c.bridge, "", id), errDisk)
 	requireObject(t, c, id)
 }
 
@@ -177,9 +179,9 @@ func TestDestroyObjectThatEndsWithItsContextLeavesNoClaim(t *testing.T) {
 		}
 		return nil
 	})
-	require.ErrorIs(t, c.bridge.DestroyObject(ctx, "", id), context.Canceled)
+	require.ErrorIs(t, DestroyObject(ctx, c.bridge, "", id), context.Canceled)
 	requireNoClaim(t, c)
-	_, err := c.bridge.tidyOnce(t.Context())
+	_, err := c.inside.Tidy(t.Context())
 	require.NoError(t, err)
 	requireObject(t, c, id)
 }
@@ -194,11 +196,11 @@ func TestDestroyObjectTellsOfAClaimThatStays(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	require.ErrorIs(t, c.bridge.DestroyObject(t.Context(), "", id), errDisk)
-	_, err := c.region.token.Describe(t.Context(), id)
+	require.ErrorIs(t, DestroyObject(t.Context(), c.bridge, "", id), errDisk)
+	_, err := c.token().Describe(t.Context(), id)
 	require.ErrorIs(t, err, token.ErrKeyMissing)
 	store.hook(nil, nil)
-	_, err = c.bridge.tidyOnce(t.Context())
+	_, err = c.inside.Tidy(t.Context())
 	require.NoError(t, err)
 	requireNoClaim(t, c)
 }
@@ -213,12 +215,12 @@ func TestDestroyObjectKeepsItsClaimFromTheJanitor(t *testing.T) {
 			return nil
 		}
 		passes++
-		finished, err := c.bridge.tidyOnce(t.Context())
+		finished, err := c.inside.Tidy(t.Context())
 		assert.NoError(t, err)
 		assert.Empty(t, finished)
 		return nil
 	})
-	require.NoError(t, c.bridge.DestroyObject(t.Context(), "", id))
+	require.NoError(t, DestroyObject(t.Context(), c.bridge, "", id))
 	require.Equal(t, 1, passes)
 	requireNoClaim(t, c)
 }
@@ -241,7 +243,7 @@ func TestRecordThatChangesWhileItIsExaminedIsRight(t *testing.T) {
 		_, err := store.Store.Commit(t.Context(), right.Put(version))
 		return err
 	})
-	found, err := discrepancies(t.Context(), store, c.bridge.cfg)
+	found, err := refcount.Find(t.Context(), store, testAccount, c.bridge.Regions())
 	require.NoError(t, err)
 	require.Empty(t, found)
 	record, _ = storedKey(t, c, key.KeyId)
@@ -265,9 +267,9 @@ func TestRepairKeepsAnAliasWhoseKeyHasCome(t *testing.T) {
 		_, err := store.Store.Commit(t.Context(), record.Put(0), counter.Put(0))
 		return err
 	}, nil)
-	done, err := c.bridge.Repair(t.Context())
+	done, err := Repair(t.Context(), c.bridge)
 	require.NoError(t, err)
 	require.Empty(t, done)
 	require.Equal(t, 1, came)
-	require.Equal(t, []string{alias.Name}, aliasesOf(t, c, nil))
+	require.Equal(t, []string{alias.Name}, aliasesOf(t, c))
 }

@@ -1,4 +1,4 @@
-package pkcs11kms
+package refcount
 
 import (
 	"context"
@@ -9,54 +9,54 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
-// relation is a kind of record that names another, which counts those that name it: both change in one Commit.
-type relation struct {
+// refcount is a kind of record that names another, which counts those that name it: both change in one Commit.
+type refcount struct {
 	index   keystore.Index // of the records that name
 	targets keystore.Index // of the records that are named
 	// named returns what a record names. The zero Ref: nothing that counts.
 	named func(keystore.Record) (keystore.Ref, error)
 	// dangling is the finding about a record that names what is missing.
-	dangling func(rec keystore.Record, target keystore.Ref) (discrepancy, error)
+	dangling func(rec keystore.Record, target keystore.Ref) (Discrepancy, error)
 	// count reads what a record counts.
-	count func(keystore.Record) (tally, error)
+	count func(keystore.Record) (stated, error)
 }
 
-// tally is what a record says about those that name it.
-type tally struct {
+// stated is what a record says about those that name it.
+type stated struct {
 	n       int
-	value   string // of relation.index, for those that name it
+	value   string // of refcount.index, for those that name it
 	area    string
 	subject string
 	what    string                      // is counted, in the plural
 	correct func(n int) keystore.Change // the record with another number
-	counter func(counted)               // adds the counters that count the record itself
+	counter func(counters)              // adds the counters that count the record itself
 }
 
-var aliasesOfKeys = relation{
+var aliasesOfKeys = refcount{
 	index:   keystore.IndexAliasTarget,
 	targets: keystore.IndexCKAID,
 	named: func(rec keystore.Record) (keystore.Ref, error) {
 		alias, err := keystore.DecodeAlias(rec)
 		return keystore.KeyRef(alias.Region, alias.Account, alias.Target), err
 	},
-	dangling: func(rec keystore.Record, target keystore.Ref) (discrepancy, error) {
-		return discrepancy{
-			area: "alias", subject: rec.Ref.ID,
-			text:   fmt.Sprintf("names the key %s, which is not in the store", target.ID),
-			remedy: fmt.Sprintf("removed the alias %s of the missing key %s", rec.Ref.ID, target.ID),
-			batch:  []keystore.Change{{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version}},
+	dangling: func(rec keystore.Record, target keystore.Ref) (Discrepancy, error) {
+		return Discrepancy{
+			Area: "alias", Subject: rec.Ref.ID,
+			Text:   fmt.Sprintf("names the key %s, which is not in the store", target.ID),
+			Remedy: fmt.Sprintf("removed the alias %s of the missing key %s", rec.Ref.ID, target.ID),
+			Batch:  []keystore.Change{{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version}},
 		}, nil
 	},
-	count: func(rec keystore.Record) (tally, error) {
+	count: func(rec keystore.Record) (stated, error) {
 		record, err := keystore.DecodeKey(rec)
-		return tally{
+		return stated{
 			n: record.Aliases, value: keystore.TargetValue(record.Region, record.Account, record.ID),
 			area: "key", subject: record.ID, what: "aliases",
 			correct: func(n int) keystore.Change {
 				record.Aliases = n
 				return record.Put(rec.Version)
 			},
-			counter: func(c counted) {
+			counter: func(c counters) {
 				if record.Account != "" { // a service key
 					c.add(record.Region, record.Account, keystore.CounterKeys)
 				}
@@ -65,7 +65,7 @@ var aliasesOfKeys = relation{
 	},
 }
 
-var accessKeysOfPrincipals = relation{
+var accessKeysOfPrincipals = refcount{
 	index:   keystore.IndexAccessKeyOwner,
 	targets: keystore.IndexPrincipalName,
 	named: func(rec keystore.Record) (keystore.Ref, error) {
@@ -75,33 +75,33 @@ var accessKeysOfPrincipals = relation{
 		}
 		return keystore.PrincipalRef(key.Account, key.Owner), nil
 	},
-	dangling: func(rec keystore.Record, target keystore.Ref) (discrepancy, error) {
+	dangling: func(rec keystore.Record, target keystore.Ref) (Discrepancy, error) {
 		key, err := keystore.DecodeAccessKey(rec)
 		key.Status = keystore.AccessKeyDeleted
-		return discrepancy{
-			area: "access key", subject: key.ID,
-			text:   fmt.Sprintf("belongs to the principal %s, which is not in the store", target.ID),
-			remedy: fmt.Sprintf("ended the access key %s of the missing principal %s", key.ID, target.ID),
-			batch:  []keystore.Change{key.Put(rec.Version)},
+		return Discrepancy{
+			Area: "access key", Subject: key.ID,
+			Text:   fmt.Sprintf("belongs to the principal %s, which is not in the store", target.ID),
+			Remedy: fmt.Sprintf("ended the access key %s of the missing principal %s", key.ID, target.ID),
+			Batch:  []keystore.Change{key.Put(rec.Version)},
 		}, err
 	},
-	count: func(rec keystore.Record) (tally, error) {
+	count: func(rec keystore.Record) (stated, error) {
 		record, err := keystore.DecodePrincipal(rec)
-		return tally{
+		return stated{
 			n: record.AccessKeys, value: keystore.OwnerValue(record.Account, record.ID),
 			area: string(record.Type), subject: record.Name, what: "access keys",
 			correct: func(n int) keystore.Change {
 				record.AccessKeys = n
 				return record.Put(rec.Version)
 			},
-			counter: func(c counted) { c.add("", record.Account, kindOf(record.Type).counter) },
+			counter: func(c counters) { c.add("", record.Account, record.Type.Counter()) },
 		}, err
 	},
 }
 
 // examine compares every record's number with the records that name it, and finds those that name what is missing. It adds
 // the counters that it came across.
-func (r relation) examine(ctx context.Context, store keystore.Store, counts counted) ([]discrepancy, error) {
+func (r refcount) examine(ctx context.Context, store keystore.Store, counts counters) ([]Discrepancy, error) {
 	names := map[keystore.Ref][]keystore.Ref{}
 	err := records.EachIndexed(ctx, store, r.index, func(rec keystore.Record) error {
 		target, err := r.named(rec)
@@ -126,7 +126,7 @@ func (r relation) examine(ctx context.Context, store keystore.Store, counts coun
 		if has.n == len(names[rec.Ref]) {
 			return nil
 		}
-		wrong, err := r.examineTally(ctx, store, rec.Ref)
+		wrong, err := r.examineCount(ctx, store, rec.Ref)
 		found = append(found, wrong...)
 		return err
 	})
@@ -134,7 +134,8 @@ func (r relation) examine(ctx context.Context, store keystore.Store, counts coun
 }
 
 // examineTargets looks for what is named.
-func (r relation) examineTargets(ctx context.Context, store keystore.Store, names map[keystore.Ref][]keystore.Ref) (found []discrepancy, err error) {
+func (r refcount) examineTargets(ctx context.Context, store keystore.Store, names map[keystore.Ref][]keystore.Ref) (
+	found []Discrepancy, err error) {
 	for target := range names {
 		_, err := store.Get(ctx, target)
 		if err == nil {
@@ -155,7 +156,7 @@ func (r relation) examineTargets(ctx context.Context, store keystore.Store, name
 }
 
 // examineDangling makes sure that a record names what is missing, and that this is missing while it does.
-func (r relation) examineDangling(ctx context.Context, store keystore.Store, name, target keystore.Ref) ([]discrepancy, error) {
+func (r refcount) examineDangling(ctx context.Context, store keystore.Store, name, target keystore.Ref) ([]Discrepancy, error) {
 	rec, err := store.Get(ctx, name)
 	if err != nil {
 		return nil, records.IgnoreNotFound(err)
@@ -171,13 +172,13 @@ func (r relation) examineDangling(ctx context.Context, store keystore.Store, nam
 		return nil, err
 	}
 	wrong, err := r.dangling(rec, target)
-	wrong.batch = append(wrong.batch, keystore.Change{Op: keystore.Check, Ref: target})
-	return []discrepancy{wrong}, err
+	wrong.Batch = append(wrong.Batch, keystore.Change{Op: keystore.Check, Ref: target})
+	return []Discrepancy{wrong}, err
 }
 
-// examineTally compares the number in a record with those that name it. The numbers of a walk are of several moments, so
+// examineCount compares the number in a record with those that name it. The numbers of a walk are of several moments, so
 // what seems wrong by them is looked at again here.
-func (r relation) examineTally(ctx context.Context, store keystore.Store, ref keystore.Ref) ([]discrepancy, error) {
+func (r refcount) examineCount(ctx context.Context, store keystore.Store, ref keystore.Ref) ([]Discrepancy, error) {
 	rec, err := store.Get(ctx, ref)
 	if err != nil {
 		return nil, records.IgnoreNotFound(err)
@@ -193,10 +194,10 @@ func (r relation) examineTally(ctx context.Context, store keystore.Store, ref ke
 	if same, err := records.Unchanged(ctx, store, ref, rec.Version); err != nil || !same {
 		return nil, err
 	}
-	return []discrepancy{{
-		area: has.area, subject: has.subject,
-		text:   fmt.Sprintf("has %d %s, but its record counts %d", len(naming), has.what, has.n),
-		remedy: fmt.Sprintf("corrected the number of %s of the %s %s from %d to %d", has.what, has.area, has.subject, has.n, len(naming)),
-		batch:  []keystore.Change{has.correct(len(naming))},
+	return []Discrepancy{{
+		Area: has.area, Subject: has.subject,
+		Text:   fmt.Sprintf("has %d %s, but its record counts %d", len(naming), has.what, has.n),
+		Remedy: fmt.Sprintf("corrected the number of %s of the %s %s from %d to %d", has.what, has.area, has.subject, has.n, len(naming)),
+		Batch:  []keystore.Change{has.correct(len(naming))},
 	}}, nil
 }

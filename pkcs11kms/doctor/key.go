@@ -1,4 +1,4 @@
-package pkcs11kms
+package doctor
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -24,7 +25,7 @@ type inventory struct {
 // examineKeys compares every record of the region with its object: the keys of the account, and the service keys, which
 // are of none. Objects that no record names belong to other applications, other state directories, or to keys newer than
 // a restored backup.
-func (d *doctor) examineKeys(ctx context.Context, region *RegionReport, held inventory) {
+func (d *examination) examineKeys(ctx context.Context, region *RegionReport, held inventory) {
 	sharing := byCKAID(held.objects)
 	for _, account := range []string{d.cfg.AccountID, ""} {
 		err := d.eachKey(ctx, region.Name, account, func(record keystore.Key) {
@@ -40,7 +41,7 @@ func (d *doctor) examineKeys(ctx context.Context, region *RegionReport, held inv
 }
 
 // eachKey visits the keys of an account whose records can be read, and reports the others.
-func (d *doctor) eachKey(ctx context.Context, region, account string, visit func(keystore.Key)) error {
+func (d *examination) eachKey(ctx context.Context, region, account string, visit func(keystore.Key)) error {
 	after := ""
 	for {
 		recs, err := d.store.List(ctx, keystore.KindKey, region, account, after, keystore.MaxPage)
@@ -64,10 +65,11 @@ func (d *doctor) eachKey(ctx context.Context, region, account string, visit func
 
 // examineKey looks at the objects that have the CKA_ID of a key: there should be one secret key, or one private key and its
 // public one.
-func (d *doctor) examineKey(ctx context.Context, record keystore.Key, objects []token.Object, t *token.Token) KeyReport {
-	r := KeyReport{KeyID: record.ID, State: string(record.State), KeySpec: record.Spec, CKAID: record.CKAID.String(), Adopted: string(record.Adopted)}
-	spec := macSpecOf(types.KeySpec(record.Spec))
-	signing := signSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage))
+func (d *examination) examineKey(ctx context.Context, record keystore.Key, objects []token.Object, t *token.Token) KeyReport {
+	r := KeyReport{KeyID: record.ID, State: string(record.State), KeySpec: record.Spec, CKAID: record.CKAID.String(),
+		Adopted: string(record.Adopted)}
+	spec := keyring.MACSpecOf(types.KeySpec(record.Spec))
+	signing := keyring.SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage))
 	objects = slices.DeleteFunc(slices.Clone(objects), func(o token.Object) bool {
 		return signing == nil && !o.SecretKey() || signing != nil && !o.PrivateKey()
 	})
@@ -94,13 +96,13 @@ func (d *doctor) examineKey(ctx context.Context, record keystore.Key, objects []
 		d.examineOwn(record, objects[0], otherLength(spec, objects[0])...)
 	}
 	if spec != nil && len(objects) == 1 && !record.State.Unfinished() {
-		d.examineUse(ctx, record, t.HMACKey(spec.hash, record.CKAID), t)
+		d.examineUse(ctx, record, t.HMACKey(spec.Hash, record.CKAID), t)
 	}
 	return r
 }
 
 // examineUse makes a MAC: that there is an object, and what it says of itself, does not prove that it can be used.
-func (d *doctor) examineUse(ctx context.Context, record keystore.Key, k *token.Key, t *token.Token) {
+func (d *examination) examineUse(ctx context.Context, record keystore.Key, k *token.Key, t *token.Token) {
 	if _, err := t.MAC(ctx, k, []byte("pkcs11kms doctor")); err != nil {
 		d.advise("key", record.ID, StatusError, fmt.Sprintf("makes no MAC: %v", err),
 			"if the token serves other keys, its object is damaged: restore the token from the HSM's backup")
@@ -108,8 +110,8 @@ func (d *doctor) examineUse(ctx context.Context, record keystore.Key, k *token.K
 }
 
 // otherLength tells whether an object has the length that its key was made with.
-func otherLength(spec *keySpec, o token.Object) []string {
-	if spec != nil && o.ValueLen != 0 && o.ValueLen != spec.hash.KeyBytes() {
+func otherLength(spec *keyring.Spec, o token.Object) []string {
+	if spec != nil && o.ValueLen != 0 && o.ValueLen != spec.Hash.KeyBytes() {
 		return []string{"another length"}
 	}
 	return nil
@@ -118,8 +120,8 @@ func otherLength(spec *keySpec, o token.Object) []string {
 // examinePair looks at the public key in the token and at that of the record, which Verify and GetPublicKey use. Without the
 // one in the token nothing is amiss, but who edits the record may have removed that: a signature is the proof that the
 // record's is the private key's. It is verified and forgotten.
-func (d *doctor) examinePair(ctx context.Context, record keystore.Key, spec *keySpec, private token.Object, t *token.Token) {
-	pair := t.KeyPair(spec.pair, record.CKAID)
+func (d *examination) examinePair(ctx context.Context, record keystore.Key, spec *keyring.Spec, private token.Object, t *token.Token) {
+	pair := t.KeyPair(spec.Pair, record.CKAID)
 	held, err := t.PublicKey(ctx, pair)
 	switch {
 	case err != nil && !errors.Is(err, token.ErrKeyMissing):
@@ -129,12 +131,12 @@ func (d *doctor) examinePair(ctx context.Context, record keystore.Key, spec *key
 		d.examineOwn(record, private, "another public key than the record")
 		return
 	}
-	public, err := pubkey.Parse(spec.pair, record.PublicKey)
+	public, err := pubkey.Parse(spec.Pair, record.PublicKey)
 	if err != nil {
 		d.fail("key", record.ID, fmt.Errorf("public key of the record: %w", err))
 		return
 	}
-	algorithm, message := spec.pair.Algorithms()[0], []byte("pkcs11kms doctor")
+	algorithm, message := spec.Pair.Algorithms()[0], []byte("pkcs11kms doctor")
 	signature, err := t.Sign(ctx, pair, algorithm, message)
 	if err != nil {
 		d.advise("key", record.ID, StatusError, fmt.Sprintf("the token does not sign with its object: %v", err),
@@ -149,7 +151,7 @@ func (d *doctor) examinePair(ctx context.Context, record keystore.Key, spec *key
 }
 
 // examineOwn compares an object with what CreateKey asked the token for; more is what else is wrong with it.
-func (d *doctor) examineOwn(record keystore.Key, o token.Object, more ...string) {
+func (d *examination) examineOwn(record keystore.Key, o token.Object, more ...string) {
 	wrong := exposure(o)
 	if !o.Sign {
 		wrong = append(wrong, "cannot sign")
@@ -167,7 +169,7 @@ func (d *doctor) examineOwn(record keystore.Key, o token.Object, more ...string)
 }
 
 // examineAdopted holds nothing against an adopted object that was known when it was adopted, but says it.
-func (d *doctor) examineAdopted(record keystore.Key, spec *keySpec, o token.Object, restricts bool) {
+func (d *examination) examineAdopted(record keystore.Key, spec *keyring.Spec, o token.Object, restricts bool) {
 	switch weak := adoptedWeaknesses(o, spec, restricts); {
 	case !o.Sign:
 		d.advise("key", record.ID, StatusError, "its adopted object cannot sign", "find out who changed it; create a new key and retire this one")
@@ -179,6 +181,6 @@ func (d *doctor) examineAdopted(record keystore.Key, spec *keySpec, o token.Obje
 	}
 }
 
-func (d *doctor) sound(record keystore.Key) {
+func (d *examination) sound(record keystore.Key) {
 	d.add("key", record.ID, StatusOK, fmt.Sprintf("%s, %s, object %s", record.Spec, record.State, record.CKAID))
 }

@@ -1,4 +1,4 @@
-package pkcs11kms
+package doctor
 
 import (
 	"fmt"
@@ -7,7 +7,7 @@ import (
 )
 
 // examineLeftovers names what backups and restores have left half made that were killed.
-func (d *doctor) examineLeftovers(name string) {
+func (d *examination) examineLeftovers(name string) {
 	store, ok := d.store.(keystore.Backuper)
 	if !ok {
 		return

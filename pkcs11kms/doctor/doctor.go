@@ -1,17 +1,20 @@
-package pkcs11kms
+// Package doctor examines the store, the tokens and the keys of a Bridge, and mends what can be mended: it corrects what records
+// say twice, adopts or destroys objects of a token that no record names, and retires regions whose token is gone.
+package doctor
 
 import (
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -24,7 +27,7 @@ const (
 	StatusError   = "error"   // does not work, or not as promised
 )
 
-// Report is what Doctor found.
+// Report is what Examine found.
 type Report struct {
 	Checks  []Check        `json:"checks"`
 	Regions []RegionReport `json:"regions"`
@@ -81,23 +84,23 @@ func (r *Report) OK() bool {
 	return !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Status == StatusError })
 }
 
-// doctor collects a Report. Without a store, since it could not be opened, the tokens are still looked at.
-type doctor struct {
-	cfg    Config
+// examination collects a Report. Without a store, since it could not be opened, the tokens are still looked at.
+type examination struct {
+	cfg    pkcs11kms.Config
 	store  keystore.Store
 	report Report
 }
 
-func (d *doctor) add(area, subject, status, text string) {
+func (d *examination) add(area, subject, status, text string) {
 	d.report.Checks = append(d.report.Checks, Check{Area: area, Subject: subject, Status: status, Text: text})
 }
 
-func (d *doctor) advise(area, subject, status, text, hint string) {
+func (d *examination) advise(area, subject, status, text, hint string) {
 	d.report.Checks = append(d.report.Checks, Check{area, subject, status, text, hint})
 }
 
 // fail reports an error with its hint.
-func (d *doctor) fail(area, subject string, err error) {
+func (d *examination) fail(area, subject string, err error) {
 	var hinted interface{ Hint() string }
 	hint := ""
 	if errors.As(err, &hinted) {
@@ -109,12 +112,12 @@ func (d *doctor) fail(area, subject string, err error) {
 // OpenStore opens the store for an examination, which closes it afterwards. statedir.Config has one.
 type OpenStore func(context.Context) (keystore.Store, error)
 
-// Doctor examines store, tokens and keys. It changes nothing but what a log-in leaves in a token, and a record of the store
+// Examine examines store, tokens and keys. It changes nothing but what a log-in leaves in a token, and a record of the store
 // that is there to be written. It never fails: what is wrong stands in the report. It reads the whole store, asks the token
 // for every object, and makes a MAC or a signature with every key. The store is the one that open opens, not cfg.Store; the
 // report calls it by its name, such as the path of its file.
-func Doctor(ctx context.Context, cfg Config, name string, open OpenStore) *Report {
-	d := &doctor{}
+func Examine(ctx context.Context, cfg pkcs11kms.Config, name string, open OpenStore) *Report {
+	d := &examination{}
 	d.report.Regions = []RegionReport{}
 	var err error
 	if d.cfg, err = cfg.WithDefaults(); err != nil {
@@ -129,14 +132,14 @@ func Doctor(ctx context.Context, cfg Config, name string, open OpenStore) *Repor
 		d.store = store
 		d.examineStore(ctx, name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(d.cfg.Regions)) {
+	for _, name := range d.regions() {
 		d.examineRegion(ctx, name)
 	}
 	return &d.report
 }
 
 // examineStore reads all of the store.
-func (d *doctor) examineStore(ctx context.Context, name string) {
+func (d *examination) examineStore(ctx context.Context, name string) {
 	if err := d.store.Verify(ctx); err != nil {
 		d.fail("store", name, err)
 		return
@@ -152,17 +155,17 @@ func (d *doctor) examineStore(ctx context.Context, name string) {
 	d.examineConsistency(ctx)
 }
 
-func (d *doctor) examineRegion(ctx context.Context, name string) {
+func (d *examination) examineRegion(ctx context.Context, name string) {
 	region := RegionReport{Name: name, Keys: []KeyReport{}, Unknown: []ObjectReport{}}
 	defer func() { d.report.Regions = append(d.report.Regions, region) }()
 	bound := keystore.Region{}
 	if d.store != nil {
 		var err error
-		if bound, err = boundTo(ctx, d.store, name); err != nil {
+		if bound, err = keyring.BoundTo(ctx, d.store, name); err != nil {
 			d.fail("store", name, err)
 		}
 	}
-	t, err := token.Open(ctx, tokenConfig(d.cfg, name, bound.Serial))
+	t, err := token.Open(ctx, d.cfg.TokenConfig(name, bound.Serial))
 	if err != nil {
 		d.fail("token", name, err)
 		return
@@ -180,29 +183,29 @@ func (d *doctor) examineRegion(ctx context.Context, name string) {
 	d.examineKeys(ctx, &region, inventory{objects: objects, token: t})
 }
 
-func (d *doctor) examineToken(ctx context.Context, name string, t *token.Token) *TokenReport {
+func (d *examination) examineToken(ctx context.Context, name string, t *token.Token) *TokenReport {
 	info, able := t.Info(), t.Capabilities()
 	r := &TokenReport{Label: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer, Model: info.Model,
 		Module: info.ModulePath, KeySpecs: []string{}, MissingKeySpecs: []string{}}
 	d.add("token", name, StatusOK, fmt.Sprintf("logged in to %q, serial %s (%s %s)", info.Label, info.Serial, info.Manufacturer, info.Model))
-	tried := func(spec keySpec, gap error) {
+	tried := func(spec keyring.Spec, gap error) {
 		if gap == nil {
-			r.KeySpecs = append(r.KeySpecs, string(spec.spec))
+			r.KeySpecs = append(r.KeySpecs, string(spec.Name))
 			return
 		}
-		r.MissingKeySpecs = append(r.MissingKeySpecs, string(spec.spec))
-		d.advise("token", name, StatusWarning, fmt.Sprintf("cannot make or use %s keys: %v", spec.spec, gap),
+		r.MissingKeySpecs = append(r.MissingKeySpecs, string(spec.Name))
+		d.advise("token", name, StatusWarning, fmt.Sprintf("cannot make or use %s keys: %v", spec.Name, gap),
 			"CreateKey refuses this spec; use another one")
 	}
-	for _, spec := range macSpecs {
-		tried(spec, able.For(spec.hash).Err())
+	for _, spec := range keyring.MACSpecs {
+		tried(spec, able.For(spec.Hash).Err())
 	}
 	if len(r.KeySpecs) == 0 {
 		d.advise("token", name, StatusError, "cannot make or use any HMAC key", "use a token that supports CKM_SHA256_HMAC")
 	}
-	for _, spec := range signSpecs {
-		if spec.pair.RSABits() <= 2048 { // longer ones take seconds
-			tried(spec, t.ProbeKeyPair(ctx, spec.pair))
+	for _, spec := range keyring.SignSpecs {
+		if spec.Pair.RSABits() <= 2048 { // longer ones take seconds
+			tried(spec, t.ProbeKeyPair(ctx, spec.Pair))
 		}
 	}
 	if edwards := string(types.KeySpecEccNistEdwards25519); slices.Contains(r.KeySpecs, edwards) && !t.Makes(pubkey.Ed25519phSHA512) {
@@ -222,7 +225,7 @@ func (d *doctor) examineToken(ctx context.Context, name string, t *token.Token) 
 }
 
 // listUnknown names the objects of the token that no record of the whole store names; the halves of a key pair as one.
-func (d *doctor) listUnknown(ctx context.Context, region *RegionReport, objects []token.Object) {
+func (d *examination) listUnknown(ctx context.Context, region *RegionReport, objects []token.Object) {
 	sharing := byCKAID(objects)
 	for _, o := range objects {
 		others := sharing[string(o.ID)]

@@ -1,16 +1,14 @@
-package pkcs11kms
+package doctor
 
 import (
 	"bytes"
 	"crypto/elliptic"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ThalesIgnite/crypto11"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -18,7 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -49,26 +48,11 @@ func object(t *testing.T, other *crypto11.Context, id, label string, bits int, m
 	return key
 }
 
-func adopt(t *testing.T, c *Client, o AdoptOptions) (*types.KeyMetadata, []string) {
+func mustAdopt(t *testing.T, c *client, o AdoptOptions) (*types.KeyMetadata, []string) {
 	t.Helper()
-	m, weak, err := c.bridge.AdoptKey(t.Context(), o)
+	m, weak, err := AdoptKey(t.Context(), c.bridge, o)
 	require.NoError(t, err)
 	return m, weak
-}
-
-func keyCount(t *testing.T, c *Client) int {
-	t.Helper()
-	counter, _, err := records.ReadCounter(t.Context(), c.bridge.store, testRegion, testAccount, keystore.CounterKeys)
-	require.NoError(t, err)
-	return counter.N
-}
-
-func requireRefused(t *testing.T, err error, text string) {
-	t.Helper()
-	var refused *RefusedError
-	require.ErrorAs(t, err, &refused)
-	require.ErrorContains(t, err, text)
-	require.NotEmpty(t, refused.Hint())
 }
 
 // A key of another application makes the same MACs under management as it made there.
@@ -83,7 +67,7 @@ func TestAdoptKeyOfCrypto11(t *testing.T) {
 		want = mac.Sum(nil)
 	})
 	c := openClient(t, cfg)
-	m, weak := adopt(t, c, AdoptOptions{Label: "sessions", KeySpec: types.KeySpecHmac256, Description: "was the shop's"})
+	m, weak := mustAdopt(t, c, AdoptOptions{Label: "sessions", KeySpec: types.KeySpecHmac256, Description: "was the shop's"})
 	require.Equal(t, []string{"usable with other mechanisms than the HMAC with SHA-256"}, weak)
 	require.Equal(t, m, describe(t, c, m.KeyId))
 	require.True(t, m.Enabled)
@@ -100,7 +84,7 @@ func TestAdoptKeyOfCrypto11(t *testing.T) {
 	require.Equal(t, "keep", r.Regions[0].Keys[0].Adopted)
 	require.Empty(t, r.Regions[0].Unknown)
 
-	_, _, err = c.bridge.AdoptKey(t.Context(), AdoptOptions{ID: []byte("their id"), KeySpec: types.KeySpecHmac256})
+	_, _, err = AdoptKey(t.Context(), c.bridge, AdoptOptions{ID: []byte("their id"), KeySpec: types.KeySpecHmac256})
 	requireRefused(t, err, "belongs to the key "+*m.KeyId+" in us-west-2 already")
 	require.ErrorIs(t, err, keystore.ErrExists)
 	require.Equal(t, 1, keyCount(t, c))
@@ -127,9 +111,9 @@ func TestAdoptKeyOfPKCS11Tool(t *testing.T) {
 	c := openClient(t, cfg)
 	pkcs11Tool(t, tok, "--keygen", "--key-type", "GENERIC:32", "--label", "open", "--id", "0a01", "--usage-sign")
 	pkcs11Tool(t, tok, "--keygen", "--key-type", "GENERIC:32", "--label", "nameless", "--usage-sign")
-	_, weak := adopt(t, c, AdoptOptions{ID: []byte{0x0a, 0x01}, KeySpec: types.KeySpecHmac256})
+	_, weak := mustAdopt(t, c, AdoptOptions{ID: []byte{0x0a, 0x01}, KeySpec: types.KeySpecHmac256})
 	require.Subset(t, weak, []string{"not sensitive"})
-	_, _, err := c.bridge.AdoptKey(t.Context(), AdoptOptions{Label: "nameless", KeySpec: types.KeySpecHmac256})
+	_, _, err := AdoptKey(t.Context(), c.bridge, AdoptOptions{Label: "nameless", KeySpec: types.KeySpecHmac256})
 	requireRefused(t, err, "empty CKA_ID")
 }
 
@@ -140,19 +124,19 @@ func TestAdoptSaysWhatIsWeaker(t *testing.T) {
 			crypto11.CkaSensitive: false, crypto11.CkaExtractable: true, crypto11.CkaPrivate: false})
 	})
 	c := openClient(t, cfg)
-	m, weak := adopt(t, c, AdoptOptions{Label: "loose", KeySpec: types.KeySpecHmac256})
+	m, weak := mustAdopt(t, c, AdoptOptions{Label: "loose", KeySpec: types.KeySpecHmac256})
 	require.Equal(t, []string{"not sensitive", "extractable", "not private", "usable with other mechanisms than the HMAC with SHA-256"}, weak)
 	require.Contains(t, examine(t.Context(), cfg).find("key", *m.KeyId)[0].Text, "not sensitive, extractable, not private")
 
-	_, err := c.region.token.ImportHMACKey(t.Context(), token.SHA512, []byte("imported"), "imported", bytes.Repeat([]byte{5}, maxAdoptedBytes))
+	_, err := c.token().ImportHMACKey(t.Context(), token.SHA512, []byte("imported"), "imported", bytes.Repeat([]byte{5}, maxAdoptedBytes))
 	require.NoError(t, err)
-	m, weak = adopt(t, c, AdoptOptions{ID: []byte("imported"), KeySpec: types.KeySpecHmac512})
+	m, weak = mustAdopt(t, c, AdoptOptions{ID: []byte("imported"), KeySpec: types.KeySpecHmac512})
 	require.Equal(t, []string{"not always sensitive", "extractable at some time", "not generated in the token"}, weak)
 	require.Equal(t, types.KeySpecHmac512, m.KeySpec)
 
-	_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA384, []byte("like ours"), "like ours")
+	_, err = c.token().GenerateHMACKey(t.Context(), token.SHA384, []byte("like ours"), "like ours")
 	require.NoError(t, err)
-	m, weak = adopt(t, c, AdoptOptions{Label: "like ours", KeySpec: types.KeySpecHmac384})
+	m, weak = mustAdopt(t, c, AdoptOptions{Label: "like ours", KeySpec: types.KeySpecHmac384})
 	require.Empty(t, weak)
 	require.Equal(t, StatusOK, examine(t.Context(), cfg).find("key", *m.KeyId)[0].Status, "its label is its own affair")
 }
@@ -172,17 +156,17 @@ func TestAdoptRefusals(t *testing.T) {
 		require.NoError(t, err)
 		_, err = other.GenerateSecretKeyWithLabel([]byte("aes"), []byte("aes"), 256, crypto11.CipherAES)
 		require.NoError(t, err)
-		object(t, other, "service", servicePrefix+"access-keys", 256, nil)
+		object(t, other, "service", keyring.ServicePrefix+"access-keys", 256, nil)
 	})
 	c := openClient(t, cfg)
 	for id, n := range map[string]int{"31 bytes": 31, "129 bytes": 129} {
-		_, err := c.region.token.ImportHMACKey(t.Context(), token.SHA256, []byte(id), id, bytes.Repeat([]byte{5}, n))
+		_, err := c.token().ImportHMACKey(t.Context(), token.SHA256, []byte(id), id, bytes.Repeat([]byte{5}, n))
 		require.NoError(t, err)
 	}
-	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA512, []byte("bound"), "bound to SHA-512")
+	_, err := c.token().GenerateHMACKey(t.Context(), token.SHA512, []byte("bound"), "bound to SHA-512")
 	require.NoError(t, err)
 	ours := mustCreate(t, c, types.KeySpecHmac256)
-	before, err := c.region.token.Objects(t.Context())
+	before, err := c.token().Objects(t.Context())
 	require.NoError(t, err)
 
 	const spec = types.KeySpecHmac256
@@ -205,47 +189,47 @@ func TestAdoptRefusals(t *testing.T) {
 		"takes keys of 32 to 128 bytes":              {KeySpec: spec, Label: "129 bytes"},
 		"takes keys of 64 to 128 bytes":              {KeySpec: types.KeySpecHmac512, ID: []byte("twin-1")},
 		"does not allow HMACs with SHA-256":          {KeySpec: spec, Label: "bound to SHA-512"},
-		"the object is a service key":                {KeySpec: spec, Label: servicePrefix + "access-keys"},
+		"the object is a service key":                {KeySpec: spec, Label: keyring.ServicePrefix + "access-keys"},
 		"belongs to the key " + *ours.KeyId + " in ": {KeySpec: spec, Label: *ours.KeyId},
 	} {
-		_, _, err := c.bridge.AdoptKey(t.Context(), o)
+		_, _, err := AdoptKey(t.Context(), c.bridge, o)
 		requireRefused(t, err, text)
 	}
-	_, _, err = c.bridge.AdoptKey(t.Context(), AdoptOptions{Region: "eu-west-1", Label: "twins", KeySpec: spec})
+	_, _, err = AdoptKey(t.Context(), c.bridge, AdoptOptions{Region: "eu-west-1", Label: "twins", KeySpec: spec})
 	require.ErrorContains(t, err, `"eu-west-1" is not configured`)
 	require.Equal(t, 1, keyCount(t, c))
-	after, err := c.region.token.Objects(t.Context())
+	after, err := c.token().Objects(t.Context())
 	require.NoError(t, err)
 	require.Len(t, after, len(before))
-	adopt(t, c, AdoptOptions{ID: []byte("twin-1"), KeySpec: spec})
+	mustAdopt(t, c, AdoptOptions{ID: []byte("twin-1"), KeySpec: spec})
 }
 
 // An object of which a record of another region has the CKA_ID, as in a copy of the token, is not adopted.
 func TestAdoptRefusesWhatAnotherRegionHas(t *testing.T) {
 	c := newClient(t)
-	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, bytes.Repeat([]byte{9}, 16), "copy")
+	_, err := c.token().GenerateHMACKey(t.Context(), token.SHA256, bytes.Repeat([]byte{9}, 16), "copy")
 	require.NoError(t, err)
 	record := keystore.Key{Region: "eu-west-1", Account: testAccount, ID: unknownID, State: keystore.Enabled, Spec: "HMAC_256",
 		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: bytes.Repeat([]byte{9}, 16)}
-	_, err = c.bridge.store.Commit(t.Context(), record.Put(0))
+	_, err = c.inside.Store.Commit(t.Context(), record.Put(0))
 	require.NoError(t, err)
-	_, _, err = c.bridge.AdoptKey(t.Context(), AdoptOptions{Label: "copy", KeySpec: types.KeySpecHmac256})
+	_, _, err = AdoptKey(t.Context(), c.bridge, AdoptOptions{Label: "copy", KeySpec: types.KeySpecHmac256})
 	requireRefused(t, err, unknownID+" in eu-west-1 already")
 }
 
 func TestAdoptCountsAndHasOneWinner(t *testing.T) {
 	cfg := newConfig(t)
 	cfg.Quotas.Keys = 2
-	clients := []*Client{openClient(t, cfg), openClient(t, cfg)}
+	clients := []*client{openClient(t, cfg), openClient(t, cfg)}
 	mustCreate(t, clients[0], types.KeySpecHmac256)
 	for _, id := range []string{"contested", "one too many"} {
-		_, err := clients[0].region.token.GenerateHMACKey(t.Context(), token.SHA256, []byte(id), id)
+		_, err := clients[0].token().GenerateHMACKey(t.Context(), token.SHA256, []byte(id), id)
 		require.NoError(t, err)
 	}
 	errs := make(chan error)
 	for i := range 6 {
 		go func() {
-			_, _, err := clients[i%2].bridge.AdoptKey(t.Context(), AdoptOptions{Label: "contested", KeySpec: types.KeySpecHmac256})
+			_, _, err := AdoptKey(t.Context(), clients[i%2].bridge, AdoptOptions{Label: "contested", KeySpec: types.KeySpecHmac256})
 			errs <- err
 		}()
 	}
@@ -256,103 +240,44 @@ func TestAdoptCountsAndHasOneWinner(t *testing.T) {
 			won++
 			continue
 		}
-		var refused *RefusedError
+		var refused *pkcs11kms.RefusedError
 		var limit *types.LimitExceededException
 		require.True(t, errors.As(err, &refused) || errors.As(err, &limit), "%v", err)
 	}
 	require.Equal(t, 1, won)
 	require.Equal(t, 2, keyCount(t, clients[1]))
-	_, _, err := clients[1].bridge.AdoptKey(t.Context(), AdoptOptions{Label: "one too many", KeySpec: types.KeySpecHmac256})
+	_, _, err := AdoptKey(t.Context(), clients[1].bridge, AdoptOptions{Label: "one too many", KeySpec: types.KeySpecHmac256})
 	requireAPIError(t, err, "LimitExceededException", "The account has reached its limit of 2 keys in the region.")
-}
-
-// destroyAllDue waits until no key is left. The janitor's own pass may be at it, too.
-func destroyAllDue(t *testing.T, c *Client) {
-	t.Helper()
-	require.NoError(t, c.bridge.destroyDue(t.Context()))
-	require.Eventually(t, func() bool { return keyCount(t, c) == 0 }, 20*time.Second, time.Millisecond)
-}
-
-// At its date only the record of an adopted key goes, unless its object was given up as well.
-func TestDeletionOfAdoptedKeys(t *testing.T) {
-	for _, destroy := range []bool{false, true} {
-		t.Run(fmt.Sprintf("destroy %v", destroy), func(t *testing.T) {
-			cfg := newConfig(t)
-			clk := newClock()
-			cfg.Now = clk.Now
-			c := openClient(t, cfg)
-			id := []byte("theirs")
-			_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA512, id, "theirs")
-			require.NoError(t, err)
-			m, _ := adopt(t, c, AdoptOptions{Label: "theirs", KeySpec: types.KeySpecHmac512, DestroyWithKey: destroy})
-			createAlias(t, c, "alias/theirs", m.KeyId)
-			schedule(t, c, m.KeyId, 7)
-			clk.Advance(7 * day)
-			destroyAllDue(t, c)
-			_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: m.KeyId})
-			requireAPIError(t, err, "NotFoundException", "Key '"+*m.Arn+"' does not exist")
-			_, err = c.region.token.Describe(t.Context(), id)
-			if destroy {
-				require.ErrorIs(t, err, token.ErrKeyMissing)
-				return
-			}
-			require.NoError(t, err)
-			require.Len(t, examine(t.Context(), cfg).Regions[0].Unknown, 1)
-			adopt(t, c, AdoptOptions{ID: id, KeySpec: types.KeySpecHmac512})
-		})
-	}
-}
-
-// Whoever finishes the deletion of a key that was adopted to be kept leaves the object alone, too. Its label, which others can
-// change, does not matter: not even the one that an object of ours would have.
-func TestJanitorLeavesKeptObjectsAlone(t *testing.T) {
-	cfg := newConfig(t)
-	c := openClient(t, cfg)
-	record := keystore.Key{Region: testRegion, Account: testAccount, ID: unknownID, State: keystore.Deleting, Spec: "HMAC_256",
-		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: bytes.Repeat([]byte{9}, 16), Adopted: keystore.AdoptedKeep}
-	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
-	require.NoError(t, err)
-	dieOver(t, cfg.StorePath, record)
-	other := openClient(t, cfg)
-	require.Eventually(t, func() bool {
-		_, err := other.bridge.tidyOnce(t.Context())
-		require.NoError(t, err)
-		_, err = c.bridge.store.Get(t.Context(), record.Ref())
-		return errors.Is(err, keystore.ErrNotFound)
-	}, 20*time.Second, time.Millisecond)
-	_, err = c.region.token.Describe(t.Context(), record.CKAID)
-	require.NoError(t, err)
 }
 
 // What looks right is tried before it counts.
 func TestAdoptTriesTheObject(t *testing.T) {
 	c := newClient(t)
-	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, []byte("fleeting"), "fleeting")
+	_, err := c.token().GenerateHMACKey(t.Context(), token.SHA256, []byte("fleeting"), "fleeting")
 	require.NoError(t, err)
-	o, err := c.region.token.Describe(t.Context(), []byte("fleeting"))
+	o, err := c.token().Describe(t.Context(), []byte("fleeting"))
 	require.NoError(t, err)
-	spec := macSpecOf(types.KeySpecHmac256)
-	require.NoError(t, c.bridge.adoptable(t.Context(), c.region, spec, o))
-	require.NoError(t, c.region.token.DestroyKey(t.Context(), o.ID, "fleeting"))
-	requireRefused(t, c.bridge.adoptable(t.Context(), c.region, spec, o), "does not make a MAC with the object")
+	spec := keyring.MACSpecOf(types.KeySpecHmac256)
+	require.NoError(t, adoptable(t.Context(), c.inside.Store, c.token(), spec, o))
+	require.NoError(t, c.token().DestroyKey(t.Context(), o.ID, "fleeting"))
+	requireRefused(t, adoptable(t.Context(), c.inside.Store, c.token(), spec, o), "does not make a MAC with the object")
 }
 
 // An object that was kept can be adopted with another spec, and processes that knew it before use it so.
 func TestAdoptAnewWithAnotherSpec(t *testing.T) {
 	cfg, tok := newConfigAndToken(t)
 	byCrypto11(t, tok, func(other *crypto11.Context) { object(t, other, "theirs", "theirs", 512, nil) })
-	clk := newClock()
-	cfg.Now = clk.Now
 	c, other := openClient(t, cfg), openClient(t, cfg)
-	first, _ := adopt(t, c, AdoptOptions{Label: "theirs", KeySpec: types.KeySpecHmac256})
+	first, _ := mustAdopt(t, c, AdoptOptions{Label: "theirs", KeySpec: types.KeySpecHmac256})
 	mac, err := generate(t.Context(), other, first.KeyId, []byte("m"))
 	require.NoError(t, err)
 	require.Len(t, mac, sha256.Size)
-	schedule(t, c, first.KeyId, 7)
-	clk.Advance(7 * day)
-	destroyAllDue(t, c)
-	second, _ := adopt(t, c, AdoptOptions{Label: "theirs", KeySpec: types.KeySpecHmac512})
-	out, err := other.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: second.KeyId, MacAlgorithm: types.MacAlgorithmSpecHmacSha512, Message: []byte("m")})
+	record, version := storedKey(t, c, first.KeyId) // what a deletion does to a key whose object is kept
+	_, err = c.inside.CommitKey(t.Context(), record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
+	require.NoError(t, err)
+	second, _ := mustAdopt(t, c, AdoptOptions{Label: "theirs", KeySpec: types.KeySpecHmac512})
+	out, err := other.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: second.KeyId,
+		MacAlgorithm: types.MacAlgorithmSpecHmacSha512, Message: []byte("m")})
 	require.NoError(t, err)
 	require.Len(t, out.Mac, 64)
 }

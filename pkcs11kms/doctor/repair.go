@@ -1,0 +1,58 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/refcount"
+)
+
+// repairTries bounds how often Repair begins anew because others changed what it was about to correct.
+const repairTries = 10
+
+// Repair finishes keys that dead processes left half made or half deleted, corrects counters that do not fit what they
+// count, and removes aliases that name no key. It destroys only objects that a half-made record names: unknown objects are
+// DestroyObject's, one at a time. It tells what it did, also beside an error.
+func Repair(ctx context.Context, b *pkcs11kms.Bridge) (done []string, err error) {
+	inside := b.Core()
+	finished, err := inside.Tidy(ctx)
+	for _, id := range finished {
+		done = append(done, "removed the key "+id+", which was left half made or half deleted")
+	}
+	problems := []error{err}
+	for range repairTries {
+		found, err := refcount.Find(ctx, inside.Store, inside.Account, inside.Regions)
+		if err != nil {
+			return done, errors.Join(append(problems, err)...)
+		}
+		remedies, lost, err := correct(ctx, inside.Cache, found)
+		done = append(done, remedies...)
+		if err != nil || !lost {
+			return done, errors.Join(append(problems, err)...)
+		}
+	}
+	return done, errors.Join(append(problems, errors.New("others change the store too fast for it to be corrected"))...)
+}
+
+// correct commits what would correct the findings, and tells whether others were faster in a case.
+func correct(ctx context.Context, store *records.Cache, found []refcount.Discrepancy) (done []string, lost bool, err error) {
+	for _, wrong := range found {
+		if wrong.Batch == nil {
+			err = errors.Join(err, fmt.Errorf("%s %s %s", wrong.Area, wrong.Subject, wrong.Text))
+			continue
+		}
+		switch _, failure := store.Commit(ctx, wrong.Batch...); {
+		case failure == nil:
+			done = append(done, wrong.Remedy)
+		case errors.Is(failure, keystore.ErrConflict):
+			lost = true
+		default:
+			return done, false, errors.Join(err, failure)
+		}
+	}
+	return done, lost, err
+}

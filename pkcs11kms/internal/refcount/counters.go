@@ -1,0 +1,139 @@
+// Package refcount compares what the records of a store say twice.
+//
+// Such records change in one Commit, so they agree unless somebody edited the store or a program had a defect: the counters of
+// an account's keys, users and roles, and whatever names another record that counts those that name it (see type refcount). What is
+// found here was so at one moment although others change the store meanwhile: each finding is made between two looks at a
+// record that every such change would have changed too.
+package refcount
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+)
+
+// Discrepancy is a finding and the batch that would correct it, if nothing was changed since. Without a batch it is one
+// that could not be looked into.
+type Discrepancy struct {
+	Area, Subject string
+	Text          string // what is wrong
+	Remedy        string // what the batch does, in the past tense
+	Batch         []keystore.Change
+}
+
+// countTries bounds how often the keys of an account are counters while others create and delete them.
+const countTries = 20
+
+// Find reads all keys, principals, and what names them. The counters of the account in the regions are looked at even where the
+// store has nothing that they count.
+func Find(ctx context.Context, store keystore.Store, account string, regions []string) ([]Discrepancy, error) {
+	counts := counters{}
+	for _, name := range regions {
+		counts.add(name, account, keystore.CounterKeys)
+	}
+	counts.add("", account, keystore.CounterUsers, keystore.CounterRoles)
+	held, err := keyring.Holdings(ctx, store) // also what the configuration does not name
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range held {
+		switch {
+		case h.Region == "":
+			counts.add("", h.Account, keystore.CounterUsers, keystore.CounterRoles)
+		case h.Account != "":
+			counts.add(h.Region, h.Account, keystore.CounterKeys)
+		}
+	}
+	var found []Discrepancy
+	for _, r := range []refcount{aliasesOfKeys, accessKeysOfPrincipals} {
+		wrong, err := r.examine(ctx, store, counts)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, wrong...)
+	}
+	for ref := range counts {
+		wrong, err := examineCounter(ctx, store, ref)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, wrong...)
+	}
+	slices.SortStableFunc(found, func(a, b Discrepancy) int { return strings.Compare(a.Subject, b.Subject) })
+	return found, nil
+}
+
+// counters are the counters to look at.
+type counters map[keystore.Ref]bool
+
+func (c counters) add(region, account string, names ...string) {
+	for _, name := range names {
+		c[keystore.CounterRef(region, account, name)] = true
+	}
+}
+
+// examineCounter counts what a counter counts.
+func examineCounter(ctx context.Context, store keystore.Store, ref keystore.Ref) ([]Discrepancy, error) {
+	where := ref.Region
+	if where == "" {
+		where = ref.Account
+	}
+	for range countTries {
+		counter, version, err := records.ReadCounter(ctx, store, ref.Region, ref.Account, ref.ID)
+		if err != nil {
+			return nil, err
+		}
+		n, err := count(ctx, store, ref)
+		if err != nil {
+			return nil, err
+		}
+		same, err := records.Unchanged(ctx, store, ref, version)
+		if err != nil {
+			return nil, err
+		}
+		if !same {
+			continue
+		}
+		if counter.N == n {
+			return nil, nil
+		}
+		was := counter.N
+		counter.N = n
+		remedy := fmt.Sprintf("corrected the counter of the %s of account %s from %d to %d", ref.ID, ref.Account, was, n)
+		if ref.Region != "" {
+			remedy = fmt.Sprintf("corrected the counter of the %s of account %s in %s from %d to %d", ref.ID, ref.Account, ref.Region, was, n)
+		}
+		return []Discrepancy{{
+			Area: "store", Subject: where,
+			Text:   fmt.Sprintf("account %s has %d %s, but their counter says %d", ref.Account, n, ref.ID, was),
+			Remedy: remedy,
+			Batch:  []keystore.Change{counter.Put(version)},
+		}}, nil
+	}
+	return []Discrepancy{{Area: "store", Subject: where,
+		Text: fmt.Sprintf("%s of account %s come and go too fast for their counter to be checked", ref.ID, ref.Account)}}, nil
+}
+
+// count counts the records that the counter of that name is for.
+func count(ctx context.Context, store keystore.Store, counter keystore.Ref) (n int, err error) {
+	if counter.ID == keystore.CounterKeys {
+		err = records.EachOf(ctx, store, keystore.KindKey, counter.Region, counter.Account, func(keystore.Record) error {
+			n++
+			return nil
+		})
+		return n, err
+	}
+	err = records.EachOf(ctx, store, keystore.KindPrincipal, counter.Region, counter.Account, func(rec keystore.Record) error {
+		record, err := keystore.DecodePrincipal(rec)
+		if err == nil && record.Type.Counter() == counter.ID {
+			n++
+		}
+		return err
+	})
+	return n, err
+}
