@@ -107,7 +107,8 @@ func (d *stateDir) requireOldState(t *testing.T) {
 	text := func(query string, args ...string) string {
 		return output(append(args, "--query", query, "--output", "text")...)
 	}
-	assert.Equal(t, oldMAC, text("Mac", "generate-mac", "--key-id", "alias/tokens", "--mac-algorithm", "HMAC_SHA_256", "--message", oldMessage))
+	assert.Equal(t, oldMAC, text("Mac", "generate-mac", "--key-id", "alias/tokens", "--mac-algorithm", "HMAC_SHA_256",
+		"--message", oldMessage))
 	assert.Equal(t, "True", text("SignatureValid", "verify", "--key-id", oldSignKey, "--signing-algorithm", "ECDSA_SHA_256",
 		"--message", oldMessage, "--signature", oldSignature))
 	assert.Equal(t, "tokens & <more>", text("KeyMetadata.Description", "describe-key", "--key-id", oldMACKey))
@@ -143,14 +144,16 @@ func (d *stateDir) copies(t *testing.T) []string {
 // in it works, and what it was is kept.
 func TestStateOfTheVersionBefore(t *testing.T) {
 	d := oldStateDir(t)
-	d.refuses(t, "doctor --migrate", []string{"list-keys"}, []string{"create-key"}, []string{"doctor"}, []string{"doctor", "--repair"}, []string{"iam", "list-users"},
+	d.refuses(t, "doctor --migrate", []string{"list-keys"}, []string{"create-key"},
+		[]string{"doctor"}, []string{"doctor", "--repair"}, []string{"iam", "list-users"},
 		[]string{"generate-mac", "--key-id", "alias/tokens", "--mac-algorithm", "HMAC_SHA_256", "--message", oldMessage},
 		[]string{"backup", filepath.Join(t.TempDir(), "kms.bak")})
 
 	alive, err := os.OpenFile(filepath.Join(d.path, "locks", strings.Repeat("0123456789abcdef", 3)+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	require.NoError(t, err)
 	require.NoError(t, syscall.Flock(int(alive.Fd()), syscall.LOCK_EX))
-	d.refuses(t, "another process has the store open", []string{"doctor", "--migrate"}, []string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"})
+	d.refuses(t, "another process has the store open", []string{"doctor", "--migrate"},
+		[]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"})
 	require.NoError(t, alive.Close())
 
 	r, err := run(d.command("doctor", "--migrate"))

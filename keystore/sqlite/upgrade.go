@@ -112,7 +112,8 @@ func (s *Store) migrateAlone(ctx context.Context, conn *sql.Conn, keep bool) (do
 			return
 		}
 		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // SQLite may have done so by itself
-		if now, lookErr := queryInt(context.WithoutCancel(ctx), conn, "PRAGMA user_version"); done.Copy != "" && lookErr == nil && now == int64(done.From) {
+		now, lookErr := queryInt(context.WithoutCancel(ctx), conn, "PRAGMA user_version")
+		if done.Copy != "" && lookErr == nil && now == int64(done.From) {
 			_ = os.Remove(done.Copy) // of a store that is as it was
 		}
 	}()
