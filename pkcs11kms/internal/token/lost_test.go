@@ -121,9 +121,10 @@ func TestKeeperSessionIsReplaced(t *testing.T) {
 	newKey(t, tok) // so that another session keeps the login
 	f.fail("C_GetSessionInfo", 1, pkcs11.CKR_SESSION_HANDLE_INVALID)
 	f.set(func() { f.asked = nil })
-	opened := f.count("C_OpenSession")
+	opened, closed := f.count("C_OpenSession"), f.count("C_CloseSession")
 	require.NoError(t, tok.Healthy(context.Background()))
 	assert.Equal(t, opened+1, f.count("C_OpenSession"))
+	assert.Equal(t, closed+1, f.count("C_CloseSession"), "the broken one takes none of the token's sessions any more")
 	require.NoError(t, tok.Healthy(context.Background()))
 	assert.Equal(t, opened+1, f.count("C_OpenSession"))
 	require.Len(t, f.asked, 3)

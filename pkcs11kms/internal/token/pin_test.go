@@ -160,6 +160,22 @@ func TestTryLowPIN(t *testing.T) {
 	open(t, right)
 }
 
+// A good PIN ends what is remembered of a bad one from the same source.
+func TestGoodPINEndsTheRefusal(t *testing.T) {
+	cfg, made := newConfig(t)
+	pin := "wrong PIN"
+	cfg.PIN = func(context.Context) (string, error) { return pin, nil }
+	requireRefused(t, cfg, token.PINRefused, pin)
+	pin = made.PIN()
+	requireRefused(t, cfg, token.PINAttemptUnsafe, pin)
+	for _, try := range []bool{true, false} {
+		cfg.TryLowPIN = try
+		tok, err := token.Open(t.Context(), cfg)
+		require.NoError(t, err)
+		require.NoError(t, tok.Close())
+	}
+}
+
 func TestLogHoldsNoSecrets(t *testing.T) {
 	cfg, tok := newConfig(t)
 	var log bytes.Buffer

@@ -183,6 +183,29 @@ func TestSessionCountShrinksThePool(t *testing.T) {
 	}
 }
 
+// A session that was given back while the token refused another one serves: the one who was refused takes it.
+func TestSessionGivenBackDuringTheRefusalIsTaken(t *testing.T) {
+	tok, f := openFaulty(t, sessions(2))
+	key := newKey(t, tok)
+	reached, free := f.hang("C_Sign")
+	defer free()
+	first := sign(context.Background(), tok, key)
+	<-reached
+	opening, refuse := make(chan struct{}), make(chan struct{})
+	f.on("C_OpenSession", func() error {
+		close(opening)
+		<-refuse
+		return pkcs11.Error(pkcs11.CKR_SESSION_COUNT)
+	})
+	second := sign(context.Background(), tok, key)
+	<-opening
+	free()
+	require.NoError(t, <-first)
+	close(refuse)
+	require.NoError(t, <-second)
+	assert.Equal(t, 1, tok.Stats().Size)
+}
+
 // Only C_OpenSession tells that there are no more sessions, and only by CKR_SESSION_COUNT.
 func TestOtherFailuresDoNotShrinkThePool(t *testing.T) {
 	tok, f := openFaulty(t, sessions(8))

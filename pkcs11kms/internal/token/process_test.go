@@ -258,6 +258,36 @@ func TestCloseWaitsForAHealthCheck(t *testing.T) {
 	require.Eventually(t, func() bool { return ourGoroutines() == 0 }, patience, tick)
 }
 
+// A call that fails after Close has begun, and would ask the device, is told of the Close and does not keep it from its end.
+func TestCloseEndsAfterACallThatFailsMeanwhile(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	cfg.CallTimeout = patience
+	tok, err := token.Open(context.Background(), cfg)
+	require.NoError(t, err)
+	key := newKey(t, tok)
+	reached, free := f.hang("C_Sign")
+	underWay := sign(context.Background(), tok, key) // so that Close waits
+	<-reached
+	begun, gate := make(chan struct{}), make(chan struct{})
+	f.on("C_Sign", func() error {
+		close(begun)
+		<-gate
+		return pkcs11.Error(pkcs11.CKR_DEVICE_ERROR)
+	})
+	fails := sign(context.Background(), tok, key)
+	<-begun
+	closed := make(chan error, 1)
+	go func() { closed <- tok.Close() }()
+	require.Eventually(t, func() bool { return errors.Is(tok.Healthy(context.Background()), token.ErrClosed) }, patience, tick)
+	close(gate)
+	require.ErrorIs(t, <-fails, token.ErrClosed)
+	free()
+	require.NoError(t, <-underWay)
+	require.NoError(t, <-closed)
+	assert.Equal(t, 1, f.count("C_Finalize"))
+}
+
 func TestCloseDoesNotWaitForAHungCall(t *testing.T) {
 	cfg, _ := newConfig(t)
 	f := newFaulty(&cfg)

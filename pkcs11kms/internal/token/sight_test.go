@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -187,6 +188,39 @@ func TestADamagedObjectIsMissing(t *testing.T) {
 	require.ErrorIs(t, err, token.ErrKeyMissing)
 	require.NoError(t, tok.HealthyMAC(t.Context(), other))
 	assert.Equal(t, initialized+1, f.count("C_Initialize"))
+}
+
+// A damaged file that was taken away excuses no object that is lost sight of later.
+func TestADamagedObjectThatIsRemovedHidesNoLoss(t *testing.T) {
+	tok, f, dir := openWatched(t)
+	fileOf := func(key *token.Key) string {
+		files, err := filepath.Glob(filepath.Join(dir, "*.object"))
+		require.NoError(t, err)
+		files = slices.DeleteFunc(files, func(file string) bool { return filepath.Base(file) == "token.object" })
+		require.Len(t, files, 1, "of %x", key.ID())
+		return files[0]
+	}
+	requireMissing := func(key *token.Key) {
+		_, err := tok.Describe(t.Context(), key.ID())
+		require.ErrorIs(t, err, token.ErrKeyMissing)
+	}
+	damaged := newKey(t, tok)
+	file := fileOf(damaged)
+	require.NoError(t, os.Truncate(file, 0))
+	requireMissing(damaged)
+	require.Equal(t, 1, f.count("C_Finalize"))
+	require.NoError(t, os.Remove(file))
+	requireMissing(damaged)
+	require.Equal(t, 1, f.count("C_Finalize"))
+
+	key := newKey(t, tok)
+	file = fileOf(key)
+	require.NoError(t, os.Rename(file, file+".away"))
+	requireMissing(key)
+	require.NoError(t, os.Rename(file+".away", file))
+	_, err := tok.Describe(t.Context(), key.ID())
+	require.NoError(t, err)
+	require.Equal(t, 2, f.count("C_Finalize"))
 }
 
 // While another part of the process uses the module it is not restarted under it; afterwards it is.
