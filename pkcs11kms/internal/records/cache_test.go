@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -368,4 +369,43 @@ func TestSteadyWritesElsewhereDoNotEmptyTheCache(t *testing.T) {
 		}
 	}
 	require.Len(t, store.taken(), 20, "each is read once")
+}
+
+// hidden is a store whose changes cannot be looked at, so many times.
+type hidden struct {
+	keystore.Store
+	times atomic.Int64
+}
+
+func (h *hidden) ChangedSince(ctx context.Context, since keystore.Mark) (keystore.Changed, error) {
+	if h.times.Add(-1) >= 0 {
+		return keystore.Changed{}, errDisk
+	}
+	return h.Store.ChangedSince(ctx, since)
+}
+
+// The poller goes on after a look that failed, so that changes are seen before anybody has to wait for a look.
+func TestPollingGoesOnAfterAFailure(t *testing.T) {
+	path := newPath(t)
+	store, other := &hidden{Store: openStore(t, path)}, openStore(t, path)
+	c := newCache(store)
+	confirm(t, c)
+	set(t, other, "a", 1)
+	require.Equal(t, 1, read(t, c, "a"))
+	confirm(t, c)
+	require.Equal(t, 1, read(t, c, "a"))
+	store.times.Store(1)
+	polling, stop := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		c.Poll(polling)
+	}()
+	defer func() {
+		stop()
+		<-stopped
+	}()
+	require.Eventually(t, func() bool { return store.times.Load() <= 0 }, 30*time.Second, time.Millisecond)
+	set(t, other, "a", 2)
+	require.Eventually(t, func() bool { return c.Peek(ref("a")) == nil }, 30*time.Second, time.Millisecond)
 }
