@@ -92,6 +92,31 @@ func TestCreateKeyUndoesItself(t *testing.T) {
 	}
 }
 
+// A CKA_ID that another key has got at the last moment is not tried again: the new key gets one of its own.
+func TestCreateKeyTakesAnotherCKAID(t *testing.T) {
+	c, store, _ := withFaults(t)
+	var other *keystore.Key
+	store.hook(func(changes []keystore.Change) error {
+		for _, change := range changes {
+			record, err := keystore.DecodeKey(keystore.Record{Ref: change.Ref, Value: change.Value})
+			if err != nil || other != nil {
+				continue
+			}
+			taken := numbered(1, keystore.Enabled)
+			taken.CKAID, other = record.CKAID, &taken
+			if _, err := store.Store.Commit(t.Context(), taken.Put(0)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil)
+	made, err := createHMAC256(t.Context(), c)
+	require.NoError(t, err)
+	require.NotEqual(t, other.CKAID, mustRecord(t, c, keystore.KeyRef(testRegion, testAccount, *made.KeyId)).CKAID)
+	_, err = generate(t.Context(), c, made.KeyId, []byte("m"))
+	require.NoError(t, err)
+}
+
 // The flip happened, but its answer got lost: the key must not be destroyed, somebody may use it already.
 func TestFlipWhoseAnswerIsLost(t *testing.T) {
 	c, store, _ := withFaults(t)

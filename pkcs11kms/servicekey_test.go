@@ -1,12 +1,15 @@
 package pkcs11kms
 
 import (
+	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -83,4 +86,36 @@ func TestFirstStartsInTwoRegionsMakeOneServiceKey(t *testing.T) {
 			require.True(t, signing == sigv4.SigningKey(key.Secret, testDate, testRegion, "kms"))
 		}
 	}
+}
+
+// The other process may be faster between the look at its region and the commit: then its key is taken.
+func TestServiceKeyOfAnotherRegionAtTheLastMoment(t *testing.T) {
+	cfg, _ := twoRegions(t)
+	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, real.Close()) })
+	store := &faultyStore{Store: real, path: cfg.StorePath}
+	here, there := cfg, cfg
+	here.DefaultRegion, here.Store, here.StorePath = testRegion, store, ""
+	there.DefaultRegion = otherRegion
+	slow, fast := openClient(t, here).bridge, openClient(t, there).bridge
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // for one who would repeat for ever what cannot succeed
+	defer cancel()
+	first := true
+	store.hook(func(changes []keystore.Change) error {
+		for _, change := range changes {
+			if first && change.Ref == keystore.KeyRef(testRegion, "", secretsKey) {
+				first = false
+				_, err := fast.CreateAccessKey(ctx, PrincipalName{})
+				return err
+			}
+		}
+		return nil
+	}, nil)
+	key, err := slow.CreateAccessKey(ctx, PrincipalName{})
+	require.NoError(t, err)
+	require.False(t, first)
+	require.Equal(t, map[string]int{otherRegion: 1}, serviceKeysIn(t, cfg))
+	_, _, err = fast.SigningKey(ctx, key.ID, testDate, testRegion)
+	require.NoError(t, err)
 }
