@@ -1,0 +1,53 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+)
+
+// ownVerbs are those that the aws CLI does not have.
+var ownVerbs = []string{"init", "doctor", "crosscheck-child", "backup", "restore", "serve", "iam", "version", "adopt-key", "mac", "jwt", "policy"}
+
+// verbless are operations that are answered and have no verb: they could only be refused here, or concern grants, of which there are
+// none.
+var verbless = []string{"Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPair",
+	"GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate", "GetParametersForImport", "ImportKeyMaterial",
+	"DeleteImportedKeyMaterial", "ListGrants", "ListRetirableGrants", "RetireGrant", "RevokeGrant"}
+
+// awsName is the aws CLI's name of an operation: CreateKey is create-key.
+func awsName(operation string) string {
+	var verb strings.Builder
+	for i, r := range operation {
+		if unicode.IsUpper(r) && i > 0 {
+			verb.WriteByte('-')
+		}
+		verb.WriteRune(unicode.ToLower(r))
+	}
+	return verb.String()
+}
+
+// Every operation of the table that is answered has its verb, and every verb is of an operation or our own.
+func TestTheTableOfOperationsHasVerbs(t *testing.T) {
+	verbs := map[string]bool{}
+	for _, cmd := range (&app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}).rootCommand().Commands() {
+		verbs[cmd.Name()] = true
+	}
+	for _, name := range ownVerbs {
+		delete(verbs, name)
+	}
+	for _, op := range pkcs11kms.Operations() {
+		wanted := !op.Unsupported
+		for _, name := range verbless {
+			wanted = wanted && name != op.Name
+		}
+		assert.Equal(t, wanted, verbs[awsName(op.Name)], "the verb of %s", op.Name)
+		delete(verbs, awsName(op.Name))
+	}
+	assert.Empty(t, verbs, "verbs of no operation")
+}
