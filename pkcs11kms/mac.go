@@ -16,11 +16,11 @@ import (
 // the call would have succeeded, and the token is not used.
 func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optFns ...func(*kms.Options)) (*kms.GenerateMacOutput, error) {
 	return perform(ctx, c, ops.GenerateMac, in, optFns, func(_ *Client, in *kms.GenerateMacInput) (request, error) {
-		return request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}, nil
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm, dryRun: aws.ToBool(in.DryRun)}, nil
 	}, func(
-		ctx context.Context, _ *call, in *kms.GenerateMacInput, k *key,
+		ctx context.Context, c *call, in *kms.GenerateMacInput, k *key,
 	) (*kms.GenerateMacOutput, error) {
-		if aws.ToBool(in.DryRun) {
+		if c.req.dryRun {
 			return nil, apierr.DryRun()
 		}
 		tag, err := k.token.MAC(ctx, k.object, in.Message)
@@ -35,9 +35,9 @@ func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optF
 // KMSInvalidMacException; there is no output with MacValid false.
 func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns ...func(*kms.Options)) (*kms.VerifyMacOutput, error) {
 	return perform(ctx, c, ops.VerifyMac, in, optFns, func(_ *Client, in *kms.VerifyMacInput) (request, error) {
-		return request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm}, nil
+		return request{keyID: in.KeyId, grantTokens: in.GrantTokens, algorithm: in.MacAlgorithm, dryRun: aws.ToBool(in.DryRun)}, nil
 	}, func(
-		ctx context.Context, _ *call, in *kms.VerifyMacInput, k *key,
+		ctx context.Context, c *call, in *kms.VerifyMacInput, k *key,
 	) (*kms.VerifyMacOutput, error) {
 		tag, err := k.token.MAC(ctx, k.object, in.Message)
 		if err != nil {
@@ -46,7 +46,7 @@ func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns .
 		if subtle.ConstantTimeCompare(tag, in.Mac) != 1 {
 			return nil, apierr.InvalidMac()
 		}
-		if aws.ToBool(in.DryRun) {
+		if c.req.dryRun {
 			return nil, apierr.DryRun()
 		}
 		return &kms.VerifyMacOutput{KeyId: aws.String(k.arn), MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -17,16 +16,8 @@ import (
 // secretsKey makes the secrets of access keys.
 const secretsKey = keyring.ServicePrefix + "access-keys"
 
-// serviceRegions are the configured regions in which a service key may be: the default region first.
-func (b *Bridge) serviceRegions() []string {
-	names := []string{b.cfg.DefaultRegion}
-	for _, name := range slices.Sorted(maps.Keys(b.cfg.Regions)) {
-		if name != b.cfg.DefaultRegion {
-			names = append(names, name)
-		}
-	}
-	return names
-}
+// serviceRegions are the configured regions, open or not, in which a service key may be: the default region first.
+func (b *Bridge) serviceRegions() []string { return b.defaultFirst(maps.Keys(b.cfg.Regions)) }
 
 // findServiceKey returns the service key, in whatever region it is, or keystore.ErrNotFound.
 func (b *Bridge) findServiceKey(ctx context.Context, name string) (*key, error) {

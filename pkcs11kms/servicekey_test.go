@@ -119,3 +119,13 @@ func TestServiceKeyOfAnotherRegionAtTheLastMoment(t *testing.T) {
 	_, _, err = fast.SigningKey(ctx, key.ID, testDate, testRegion)
 	require.NoError(t, err)
 }
+
+// The default region comes first, whatever its name.
+func TestRegionsBeginWithTheDefaultOne(t *testing.T) {
+	cfg, _ := twoRegions(t)
+	for _, want := range [][]string{{testRegion, otherRegion}, {otherRegion, testRegion}} {
+		cfg := cfg
+		cfg.DefaultRegion = want[0]
+		require.Equal(t, want, openClient(t, cfg).bridge.Regions())
+	}
+}

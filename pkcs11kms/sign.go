@@ -24,12 +24,13 @@ import (
 // used.
 func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*kms.Options)) (*kms.SignOutput, error) {
 	return perform(ctx, c, ops.Sign, in, optFns, func(_ *Client, in *kms.SignInput) (request, error) {
-		req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
+		req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm,
+			messageType: messageType(in.MessageType), dryRun: aws.ToBool(in.DryRun)}
 		return req, checkMessage(in.SigningAlgorithm, in.MessageType, in.Message)
 	}, func(
-		ctx context.Context, _ *call, in *kms.SignInput, k *key,
+		ctx context.Context, c *call, in *kms.SignInput, k *key,
 	) (*kms.SignOutput, error) {
-		if aws.ToBool(in.DryRun) {
+		if c.req.dryRun {
 			return nil, apierr.DryRun()
 		}
 		signature, err := k.sign(ctx, in)
@@ -56,15 +57,16 @@ func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
 // but a valid signature is KMSInvalidSignatureException; there is no output with SignatureValid false.
 func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func(*kms.Options)) (*kms.VerifyOutput, error) {
 	return perform(ctx, c, ops.Verify, in, optFns, func(_ *Client, in *kms.VerifyInput) (request, error) {
-		req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm, messageType: messageType(in.MessageType)}
+		req := request{keyID: in.KeyId, grantTokens: in.GrantTokens, signing: in.SigningAlgorithm,
+			messageType: messageType(in.MessageType), dryRun: aws.ToBool(in.DryRun)}
 		return req, checkMessage(in.SigningAlgorithm, in.MessageType, in.Message)
 	}, func(
-		_ context.Context, _ *call, in *kms.VerifyInput, k *key,
+		_ context.Context, c *call, in *kms.VerifyInput, k *key,
 	) (*kms.VerifyOutput, error) {
 		if err := k.verify(in); err != nil {
 			return nil, err
 		}
-		if aws.ToBool(in.DryRun) {
+		if c.req.dryRun {
 			return nil, apierr.DryRun()
 		}
 		return &kms.VerifyOutput{KeyId: aws.String(k.arn), SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil

@@ -3,6 +3,9 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
+	"iter"
+	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -77,10 +80,13 @@ func (b *Bridge) CountKeys(ctx context.Context, regionName string) (int, error) 
 	}
 }
 
-// Regions returns the names of the configured regions, the default one first.
-func (b *Bridge) Regions() []string {
+// Regions returns the names of the regions that are open, the default one first.
+func (b *Bridge) Regions() []string { return b.defaultFirst(maps.Keys(b.regions)) }
+
+// defaultFirst returns the names of regions in order, but the default one first.
+func (b *Bridge) defaultFirst(regions iter.Seq[string]) []string {
 	names := []string{b.cfg.DefaultRegion}
-	for name := range b.regions {
+	for _, name := range slices.Sorted(regions) {
 		if name != b.cfg.DefaultRegion {
 			names = append(names, name)
 		}

@@ -40,21 +40,7 @@ func (w *watch) prepare(ctx context.Context) error {
 	})
 }
 
-func (w *watch) close() error {
-	var errs []error
-	for _, stmt := range []*sql.Stmt{w.since, w.newest} {
-		if stmt != nil {
-			errs = append(errs, stmt.Close())
-		}
-	}
-	if w.conn != nil {
-		errs = append(errs, w.conn.Close())
-	}
-	if w.db != nil {
-		errs = append(errs, w.db.Close())
-	}
-	return errors.Join(errs...)
-}
+func (w *watch) close() error { return closeAll(w.db, w.conn, w.since, w.newest) }
 
 // ChangedSince implements keystore.Store. It also notices, once, that a newer program has migrated the store: then it and
 // every other call fail for good.

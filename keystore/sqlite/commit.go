@@ -73,17 +73,22 @@ func prepareAll(ctx context.Context, p preparer, queries map[**sql.Stmt]string) 
 }
 
 func (w *writer) close() error {
+	return closeAll(w.db, w.conn, w.version, w.next, w.put, w.remove, w.unindex, w.index)
+}
+
+// closeAll closes a connection with its statements, of which any may not have been made: they are nil.
+func closeAll(db *sql.DB, conn *sql.Conn, statements ...*sql.Stmt) error {
 	var errs []error
-	for _, stmt := range []*sql.Stmt{w.version, w.next, w.put, w.remove, w.unindex, w.index} {
+	for _, stmt := range statements {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
 		}
 	}
-	if w.conn != nil {
-		errs = append(errs, w.conn.Close())
+	if conn != nil {
+		errs = append(errs, conn.Close())
 	}
-	if w.db != nil {
-		errs = append(errs, w.db.Close())
+	if db != nil {
+		errs = append(errs, db.Close())
 	}
 	return errors.Join(errs...)
 }

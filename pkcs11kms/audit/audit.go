@@ -25,7 +25,8 @@ type Writer interface {
 	// Intend is called before an operation changes something: once a call, when everything allows it, and not for dry runs. An
 	// error keeps the change from being made.
 	Intend(ctx context.Context, e Event) error
-	// Record is called at the end of every call, refusals included. An error takes the place of the call's answer.
+	// Record is called at the end of every call, refusals included. An error takes the place of the call's answer. The context may
+	// have ended before: what was done is written down all the same, so a Writer bounds its own waiting.
 	Record(ctx context.Context, e Event) error
 }
 
