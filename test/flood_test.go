@@ -108,6 +108,7 @@ func outlast(t *testing.T, d *stateDir, s *floodedServer, duration time.Duration
 			s.look(t)
 		case <-over:
 			waiting = false
+			close(f.lasted)
 		}
 	}
 	f.stop()
