@@ -11,12 +11,13 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
 // Access keys are what callers of the server sign their requests with. The secret of an access key is stored nowhere: it
-// is made anew, whenever it is needed, by the service key secretsKey from the account, the owner and the id. So whoever
+// is made anew, whenever it is needed, by the service key keyring.SecretsKey from the account, the owner and the id. So whoever
 // may use the home token and this store can make every secret; showing one once is a convention, not a protection.
 
 // AccessKey is an access key as the calls of AWS IAM return it. Secret is set by CreateAccessKey alone.
@@ -318,11 +319,7 @@ func (b *Bridge) keyCaller(ctx context.Context, key keystore.AccessKey) (Caller,
 
 // secretOf makes the secret of an access key: the first 30 bytes, in base64, of an HMAC-SHA-256 by the service key.
 func (b *Bridge) secretOf(ctx context.Context, k keystore.AccessKey) (string, error) {
-	service, err := b.serviceKey(ctx, secretsKey)
-	if err != nil {
-		return "", err
-	}
-	mac, err := service.token.MAC(ctx, service.object, lengthPrefixed("pkcs11kms secret v1", k.Account, k.Owner, k.ID))
+	mac, err := b.core.Keys.ServiceMAC(ctx, keyring.SecretsKey, lengthPrefixed("pkcs11kms secret v1", k.Account, k.Owner, k.ID))
 	if err != nil {
 		return "", err
 	}

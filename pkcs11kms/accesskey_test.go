@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -157,7 +158,7 @@ func TestSigningKeysThatAreKeptAreBounded(t *testing.T) {
 func TestUnknownAccessKeysDoNotReachTheToken(t *testing.T) {
 	c := newClient(t)
 	requireUnknown(t, c.bridge, "AKIAAAAAAAAAAAAAAAAA")
-	objects, err := c.region.token.Objects(t.Context())
+	objects, err := c.region.Token.Objects(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, objects)
 }
@@ -175,7 +176,7 @@ func firstStarts(t *testing.T, provable bool) {
 		bridges[i] = openClient(t, cfg).bridge
 	}
 	b := bridges[0]
-	half := newKeyRecord(b.regions[testRegion], "", secretsKey)
+	half := b.core.Keys.Region(testRegion).NewRecord("", keyring.SecretsKey)
 	half.State = keystore.Creating
 	if provable {
 		dieOver(t, cfg.StorePath, half)
@@ -195,7 +196,7 @@ func firstStarts(t *testing.T, provable bool) {
 		})
 	}
 	wg.Wait()
-	objects, err := b.regions[testRegion].token.Objects(t.Context())
+	objects, err := b.core.Keys.Region(testRegion).Token.Objects(t.Context())
 	require.NoError(t, err)
 	require.Len(t, objects, 1)
 	require.Equal(t, "pkcs11kms/service/access-keys", objects[0].Label)
@@ -211,8 +212,8 @@ func firstStarts(t *testing.T, provable bool) {
 func TestServiceKeyIsWaitedFor(t *testing.T) {
 	c, store, cfg := withFaults(t)
 	maker := reopen(t, cfg)
-	half := newKeyRecord(c.region, "", secretsKey)
-	half.State, half.Instance, half.Created = keystore.Creating, maker.Instance(), c.bridge.wallClock()
+	half := c.region.NewRecord("", keyring.SecretsKey)
+	half.State, half.Instance, half.Created = keystore.Creating, maker.Instance(), c.bridge.core.Now()
 	half.Spec, half.Usage, half.Origin = "HMAC_256", "GENERATE_VERIFY_MAC", "AWS_KMS"
 	version, err := maker.Commit(t.Context(), half.Put(0))
 	require.NoError(t, err)
@@ -230,7 +231,7 @@ func TestServiceKeyIsWaitedFor(t *testing.T) {
 		made <- err
 	}()
 	require.Eventually(t, func() bool { return looks.Load() > 12 }, 10*time.Second, time.Millisecond, "it looks again and again")
-	_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA256, half.CKAID, half.ID)
+	_, err = c.region.Token.GenerateHMACKey(t.Context(), token.SHA256, half.CKAID, half.ID)
 	require.NoError(t, err)
 	half.State, half.Instance = keystore.Enabled, ""
 	_, err = maker.Commit(t.Context(), half.Put(version))
@@ -249,11 +250,11 @@ func TestFirstAccessKeysOfOneProcess(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, "", secretsKey))
+	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, "", keyring.SecretsKey))
 	require.NoError(t, err)
 	service, err := keystore.DecodeKey(rec)
 	require.NoError(t, err)
-	objects, err := c.region.token.Objects(t.Context())
+	objects, err := c.region.Token.Objects(t.Context())
 	require.NoError(t, err)
 	require.Len(t, objects, 1)
 	require.Equal(t, []byte(service.CKAID), objects[0].ID)
@@ -267,7 +268,7 @@ func TestServiceKeysAreInvisible(t *testing.T) {
 	out, err := c.ListKeys(t.Context(), nil)
 	require.NoError(t, err)
 	require.Empty(t, out.Keys)
-	for _, id := range []string{secretsKey, "arn:aws:kms:us-west-2::key/" + secretsKey, "arn:aws:kms:us-west-2:111122223333:key/" + secretsKey} {
+	for _, id := range []string{keyring.SecretsKey, "arn:aws:kms:us-west-2::key/" + keyring.SecretsKey, "arn:aws:kms:us-west-2:111122223333:key/" + keyring.SecretsKey} {
 		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
 		require.Error(t, err)
 	}

@@ -3,8 +3,6 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/aws/smithy-go"
@@ -44,7 +42,7 @@ func (b *Bridge) GetAccessKeyLastUsed(ctx context.Context, id string) (Principal
 }
 
 func (b *Bridge) lastUse(ctx context.Context, id string) (AccessKeyLastUsed, error) {
-	use, err := lastuse.Read(ctx, b.store, b.cfg.AccountID, id, slices.Collect(maps.Keys(b.regions)))
+	use, err := lastuse.Read(ctx, b.store, b.cfg.AccountID, id, b.Regions())
 	if err != nil || use == (lastuse.Use{}) {
 		return AccessKeyLastUsed{ServiceName: noneUsed, Region: noneUsed}, err
 	}

@@ -21,11 +21,11 @@ import (
 func adopted(t *testing.T, c *Client, spec types.KeySpec, ckaID []byte, destroy bool) *types.KeyMetadata {
 	t.Helper()
 	record := keystore.Key{Region: testRegion, Account: testAccount, ID: uuid.NewString(), State: keystore.Enabled, Spec: string(spec),
-		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", Created: c.bridge.wallClock(), CKAID: ckaID, Adopted: keystore.AdoptedKeep}
+		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", Created: c.bridge.core.Now(), CKAID: ckaID, Adopted: keystore.AdoptedKeep}
 	if destroy {
 		record.Adopted = keystore.AdoptedDestroy
 	}
-	_, err := c.bridge.commitCounted(t.Context(), record, 1, record.Put(0))
+	_, err := c.bridge.core.Keys.CommitCounted(t.Context(), record, 1, record.Put(0))
 	require.NoError(t, err)
 	return describe(t, c, &record.ID)
 }
@@ -40,7 +40,7 @@ func keyCount(t *testing.T, c *Client) int {
 // destroyAllDue waits until no key is left. The janitor's own pass may be at it, too.
 func destroyAllDue(t *testing.T, c *Client) {
 	t.Helper()
-	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 	require.Eventually(t, func() bool { return keyCount(t, c) == 0 }, 20*time.Second, time.Millisecond)
 }
 
@@ -53,7 +53,7 @@ func TestDeletionOfAdoptedKeys(t *testing.T) {
 			cfg.Now = clk.Now
 			c := openClient(t, cfg)
 			id := []byte("theirs")
-			_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA512, id, "theirs")
+			_, err := c.region.Token.GenerateHMACKey(t.Context(), token.SHA512, id, "theirs")
 			require.NoError(t, err)
 			m := adopted(t, c, types.KeySpecHmac512, id, destroy)
 			createAlias(t, c, "alias/theirs", m.KeyId)
@@ -62,7 +62,7 @@ func TestDeletionOfAdoptedKeys(t *testing.T) {
 			destroyAllDue(t, c)
 			_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: m.KeyId})
 			requireAPIError(t, err, "NotFoundException", "Key '"+*m.Arn+"' does not exist")
-			_, err = c.region.token.Describe(t.Context(), id)
+			_, err = c.region.Token.Describe(t.Context(), id)
 			if destroy {
 				require.ErrorIs(t, err, token.ErrKeyMissing)
 				return
@@ -80,16 +80,16 @@ func TestJanitorLeavesKeptObjectsAlone(t *testing.T) {
 	c := openClient(t, cfg)
 	record := keystore.Key{Region: testRegion, Account: testAccount, ID: unknownID, State: keystore.Deleting, Spec: "HMAC_256",
 		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: bytes.Repeat([]byte{9}, 16), Adopted: keystore.AdoptedKeep}
-	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
+	_, err := c.region.Token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
 	require.NoError(t, err)
 	dieOver(t, cfg.StorePath, record)
 	other := openClient(t, cfg)
 	require.Eventually(t, func() bool {
-		_, err := other.bridge.tidyOnce(t.Context())
+		_, err := other.bridge.core.Keys.Tidy(t.Context())
 		require.NoError(t, err)
 		_, err = c.bridge.store.Get(t.Context(), record.Ref())
 		return errors.Is(err, keystore.ErrNotFound)
 	}, 20*time.Second, time.Millisecond)
-	_, err = c.region.token.Describe(t.Context(), record.CKAID)
+	_, err = c.region.Token.Describe(t.Context(), record.CKAID)
 	require.NoError(t, err)
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -76,9 +76,9 @@ func (c *Client) checkAliasInput(name, target *string) error {
 }
 
 func (c *call) createAlias(ctx context.Context, name string, k *key) error {
-	now := c.bridge.wallClock()
-	alias := keystore.Alias{Region: c.region.name, Account: c.caller.account, Name: name, Target: k.record.ID, Created: now, Updated: now}
-	_, err := c.bridge.store.Get(ctx, alias.Ref())
+	now := c.bridge.core.Now()
+	alias := keystore.Alias{Region: c.region.Name, Account: c.caller.account, Name: name, Target: k.Record.ID, Created: now, Updated: now}
+	_, err := c.bridge.core.Store.Get(ctx, alias.Ref())
 	if err == nil {
 		return apierr.AliasExists(c.aliasARN(name))
 	}
@@ -94,16 +94,16 @@ func (c *call) createAlias(ctx context.Context, name string, k *key) error {
 
 // countAlias returns the change of the key's record that counts aliases in or out.
 func (c *Client) countAlias(k *key, n int) (keystore.Change, error) {
-	record := k.record
+	record := k.Record
 	record.Aliases += n
 	if limit := c.bridge.cfg.Quotas.AliasesPerKey; n > 0 && record.Aliases > limit {
 		return keystore.Change{}, apierr.LimitExceeded(fmt.Sprintf("The key has reached its limit of %d aliases.", limit))
 	}
-	return record.Put(k.version), nil
+	return record.Put(k.Version), nil
 }
 
 func (c *Client) aliasARN(name string) string {
-	return c.arn(keyID{region: c.region.name, account: c.caller.account, alias: name})
+	return c.arn(keyID{region: c.region.Name, account: c.caller.account, alias: name})
 }
 
 // UpdateAlias points an alias to another key of the same kind and usage. Callers by the alias use the new key at once.
@@ -122,22 +122,22 @@ func (c *call) updateAlias(ctx context.Context, name string, to *key) error {
 	if err != nil {
 		return err
 	}
-	from, err := c.bridge.key(ctx, keystore.KeyRef(c.region.name, c.caller.account, alias.record.Target), true)
+	from, err := c.bridge.key(ctx, keystore.KeyRef(c.region.Name, c.caller.account, alias.record.Target), true)
 	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
 		return err
 	}
 	record := alias.record
-	record.Target, record.Updated = to.record.ID, c.bridge.wallClock()
+	record.Target, record.Updated = to.Record.ID, c.bridge.core.Now()
 	changes := []keystore.Change{record.Put(alias.version)}
 	if from != nil {
 		if err := c.authoriseTarget(ctx, ops.UpdateAlias, name, from); err != nil {
 			return err
 		}
-		if from.record.Usage != to.record.Usage || (from.mac == nil) != (to.mac == nil) {
+		if from.Record.Usage != to.Record.Usage || reflect.TypeOf(from.Material) != reflect.TypeOf(to.Material) {
 			return apierr.Validation(fmt.Sprintf("Alias %s can only be associated with a key of the same type and usage.", name))
 		}
-		if from.record.ID == to.record.ID {
-			same := keystore.Change{Op: keystore.Check, Ref: to.record.Ref(), Expect: to.version}
+		if from.Record.ID == to.Record.ID {
+			same := keystore.Change{Op: keystore.Check, Ref: to.Record.Ref(), Expect: to.Version}
 			return c.commit(ctx, append(changes, same)...)
 		}
 		lost, err := c.countAlias(from, -1)
@@ -154,7 +154,7 @@ func (c *call) updateAlias(ctx context.Context, name string, to *key) error {
 }
 
 func (c *Client) freshAlias(ctx context.Context, name string) (*aliasRecord, error) {
-	alias, err := records.Fresh(ctx, c.bridge.cache, keystore.AliasRef(c.region.name, c.caller.account, name), decodeAlias)
+	alias, err := records.Fresh(ctx, c.bridge.core.Cache, keystore.AliasRef(c.region.Name, c.caller.account, name), decodeAlias)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, apierr.AliasNotFound(c.aliasARN(name))
 	}
@@ -178,7 +178,7 @@ func (c *call) deleteAlias(ctx context.Context, name string) error {
 		return err
 	}
 	changes := []keystore.Change{{Op: keystore.Delete, Ref: alias.record.Ref(), Expect: alias.version}}
-	k, err := c.bridge.key(ctx, keystore.KeyRef(c.region.name, c.caller.account, alias.record.Target), true)
+	k, err := c.bridge.key(ctx, keystore.KeyRef(c.region.Name, c.caller.account, alias.record.Target), true)
 	switch {
 	case err == nil:
 		if err := c.authoriseTarget(ctx, ops.DeleteAlias, name, k); err != nil {
@@ -205,7 +205,7 @@ func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optF
 		out := &kms.ListAliasesOutput{Aliases: []types.AliasListEntry{}}
 		keyID := "" // of all keys
 		if k != nil {
-			keyID = k.record.ID
+			keyID = k.Record.ID
 		}
 		p := page{op: ops.ListAliases.Name, filter: keyID, limit: in.Limit, max: 100, normal: 50, marker: in.Marker}
 		more, err := c.walk(ctx, p, c.aliasesAfter(keyID), func(rec keystore.Record) error {
@@ -222,14 +222,14 @@ func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optF
 func (c *Client) aliasesAfter(keyID string) reader {
 	return func(ctx context.Context, after string, limit int) ([]keystore.Record, error) {
 		if keyID == "" {
-			return c.bridge.store.List(ctx, keystore.KindAlias, c.region.name, c.caller.account, after, limit)
+			return c.bridge.core.Store.List(ctx, keystore.KindAlias, c.region.Name, c.caller.account, after, limit)
 		}
 		var from keystore.Ref
 		if after != "" {
-			from = keystore.AliasRef(c.region.name, c.caller.account, after)
+			from = keystore.AliasRef(c.region.Name, c.caller.account, after)
 		}
-		value := keystore.TargetValue(c.region.name, c.caller.account, keyID)
-		return c.bridge.store.Lookup(ctx, keystore.IndexAliasTarget, value, from, limit)
+		value := keystore.TargetValue(c.region.Name, c.caller.account, keyID)
+		return c.bridge.core.Store.Lookup(ctx, keystore.IndexAliasTarget, value, from, limit)
 	}
 }
 
@@ -242,6 +242,3 @@ func (c *Client) aliasEntry(a keystore.Alias) types.AliasListEntry {
 		LastUpdatedDate: aws.Time(a.Updated),
 	}
 }
-
-// wallClock is the time that goes into records: UTC, in whole milliseconds as on the wire.
-func (b *Bridge) wallClock() time.Time { return b.cfg.Now().UTC().Truncate(time.Millisecond) }

@@ -101,7 +101,7 @@ func TestCreateKeyRefusals(t *testing.T) {
 	out, err := c.ListKeys(t.Context(), nil)
 	require.NoError(t, err)
 	require.Empty(t, out.Keys, "a refused CreateKey must leave nothing")
-	objects, err := c.region.token.Objects(t.Context())
+	objects, err := c.region.Token.Objects(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, objects)
 }

@@ -124,7 +124,7 @@ func (c *Client) questionAbout(s subject, req *request, cached bool) (question, 
 	if s.key == nil {
 		q.resource = c.arn(keyID{region: s.name.region, account: s.name.account, id: s.id})
 	} else {
-		q.resource = s.key.arn
+		q.resource = s.key.ARN
 		q.document, err = s.key.policy()
 	}
 	q.shown = q.resource
@@ -136,7 +136,7 @@ func (c *Client) questionAbout(s subject, req *request, cached bool) (question, 
 
 // authoriseTarget decides on the key that an alias leads to, which a refusal does not name.
 func (c *Client) authoriseTarget(ctx context.Context, op *ops.Operation, aliasName string, k *key) error {
-	q, err := c.questionAbout(subject{id: k.record.ID, key: k}, &request{}, false)
+	q, err := c.questionAbout(subject{id: k.Record.ID, key: k}, &request{}, false)
 	if err != nil {
 		return err
 	}

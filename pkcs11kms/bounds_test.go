@@ -13,15 +13,11 @@ import (
 // What documents promise stands here in their words: a test that takes its expectation from the constant holds nothing.
 func TestBoundsAreThoseOfTheDocuments(t *testing.T) {
 	for what, bound := range map[string][2]time.Duration{
-		"another process's change is seen (Client.DisableKey)":               {time.Second, records.MaxAge},
-		"the store is looked at":                                             {250 * time.Millisecond, records.PollInterval},
-		"a look at the store may take":                                       {2 * time.Second, records.ConfirmTimeout},
-		"a stream looks at its permission":                                   {500 * time.Millisecond, guard.RecheckInterval},
-		"a process must have lived before it destroys keys (docs/backup.md)": {10 * time.Minute, deletionUptime},
-		"the clocks of one machine are apart":                                {time.Minute, clockTolerance},
-		"a call may take (Config.CallTimeout)":                               {5 * time.Second, DefaultCallTimeout},
-		"the janitor looks for what the dead left":                           {30 * time.Second, janitorInterval},
-		"a pass of the janitor may take":                                     {time.Minute, janitorTimeout},
+		"another process's change is seen (Client.DisableKey)": {time.Second, records.MaxAge},
+		"the store is looked at":                               {250 * time.Millisecond, records.PollInterval},
+		"a look at the store may take":                         {2 * time.Second, records.ConfirmTimeout},
+		"a stream looks at its permission":                     {500 * time.Millisecond, guard.RecheckInterval},
+		"a call may take (Config.CallTimeout)":                 {5 * time.Second, DefaultCallTimeout},
 	} {
 		require.Equal(t, bound[0], bound[1], what)
 	}

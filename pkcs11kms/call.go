@@ -75,7 +75,7 @@ var _ guard.Call[subject] = (*call)(nil)
 
 // commit changes the store, if what permitted the call is as it was then. Otherwise the error is keystore.ErrConflict.
 func (c *call) commit(ctx context.Context, changes ...keystore.Change) error {
-	_, err := c.bridge.cache.Commit(ctx, append(changes, c.precondition...)...)
+	_, err := c.bridge.core.Cache.Commit(ctx, append(changes, c.precondition...)...)
 	return err
 }
 
@@ -161,7 +161,7 @@ func (c *call) Answer(ctx context.Context, s subject, err error) error {
 func (c *call) Event(s subject) audit.Event {
 	return audit.Event{
 		Service: c.op.Service, Operation: c.op.Name, ReadOnly: c.op.Read,
-		Region: c.region.name, Account: c.caller.account, Principal: c.caller.arn, Resource: s.arn(),
+		Region: c.region.Name, Account: c.caller.account, Principal: c.caller.arn, Resource: s.arn(),
 		Input: c.input, Recorded: c.op.Record,
 	}
 }
@@ -171,30 +171,36 @@ func (c *call) DryRun() bool { return c.req.dryRun }
 
 // stateAllows returns the refusal of the key's state, or nil.
 func stateAllows(rule ops.States, k *key) error {
-	pending := k.record.State == keystore.PendingDeletion
+	pending := k.Record.State == keystore.PendingDeletion
 	switch {
 	case rule == ops.PendingOnly && !pending:
-		return apierr.InvalidState("%s is not pending deletion.", k.arn)
+		return apierr.InvalidState("%s is not pending deletion.", k.ARN)
 	case (rule == ops.EnabledOnly || rule == ops.NotPending) && pending:
-		return apierr.InvalidState("%s is pending deletion.", k.arn)
-	case rule == ops.EnabledOnly && k.record.State != keystore.Enabled:
-		return apierr.Disabled(k.arn)
+		return apierr.InvalidState("%s is pending deletion.", k.ARN)
+	case rule == ops.EnabledOnly && k.Record.State != keystore.Enabled:
+		return apierr.Disabled(k.ARN)
 	}
 	return nil
 }
 
 // fits checks usage, then algorithm, as the real service does.
 func (k *key) fits(op *ops.Operation, req *request) error {
-	if op.Usage != "" && k.record.Usage != op.Usage {
-		return apierr.InvalidKeyUsage("%s key usage is %s which is not valid for %s.", k.arn, k.record.Usage, op.Name)
+	if op.Usage != "" && k.Record.Usage != op.Usage {
+		return apierr.InvalidKeyUsage("%s key usage is %s which is not valid for %s.", k.ARN, k.Record.Usage, op.Name)
 	}
-	if req.algorithm != "" && (k.mac == nil || k.mac.Algorithm != req.algorithm) {
-		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.record.Spec)
+	mac, signature := req.algorithm == "", req.signing == "" // whether the key has what is asked for
+	switch material := k.Material.(type) {
+	case *keyring.HMAC:
+		mac = mac || material.Spec.Algorithm == req.algorithm
+	case *keyring.Pair:
+		signature = signature || material.Spec.Signs(req.signing)
 	}
-	if req.signing != "" && (k.signing == nil || !k.signing.Signs(req.signing)) {
-		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.record.Spec)
-	}
-	if algorithm, ok := keyring.SigningAlgorithm(req.signing); ok && !k.token.Makes(algorithm) {
+	switch algorithm, signs := keyring.SigningAlgorithm(req.signing); {
+	case !mac:
+		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.Record.Spec)
+	case !signature:
+		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.Record.Spec)
+	case signs && !k.pair().Makes(algorithm):
 		return apierr.Unsupported("The token makes no %s signatures. Use ED25519_SHA_512 with MessageType RAW.", req.signing)
 	}
 	return nil

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
 // Client answers the operations of AWS KMS for one region in the name of one Caller. Its methods have the signatures
@@ -19,7 +19,7 @@ import (
 // are never changed and outputs never shared.
 type Client struct {
 	bridge *Bridge
-	region *region
+	region *keyring.Region
 	caller Caller
 	owner  bool // made by New: Close closes the Bridge
 }
@@ -46,15 +46,15 @@ func (b *Bridge) Client(regionName string) (*Client, error) {
 	if regionName == "" {
 		regionName = b.cfg.DefaultRegion
 	}
-	r, ok := b.regions[regionName]
-	if !ok {
+	r := b.core.Keys.Region(regionName)
+	if r == nil {
 		return nil, fmt.Errorf("region %q is not configured", regionName)
 	}
 	return &Client{bridge: b, region: r}, nil
 }
 
 // Region returns the name of the region the Client works in.
-func (c *Client) Region() string { return c.region.name }
+func (c *Client) Region() string { return c.region.Name }
 
 // Caller returns the principal in whose name the Client acts.
 func (c *Client) Caller() Caller { return c.caller }
@@ -75,17 +75,17 @@ func (c *Client) with(optFns []func(*kms.Options)) (*Client, error) {
 	if len(optFns) == 0 {
 		return c, nil
 	}
-	opts := kms.Options{Region: c.region.name}
+	opts := kms.Options{Region: c.region.Name}
 	for _, fn := range optFns {
 		fn(&opts)
 	}
-	if opts.Region == c.region.name {
+	if opts.Region == c.region.Name {
 		return c, nil
 	}
 	other, err := c.bridge.Client(opts.Region)
 	if err != nil {
 		return nil, apierr.Validation(fmt.Sprintf("Region %s is not configured. Configured: %s.", opts.Region,
-			strings.Join(slices.Sorted(maps.Keys(c.bridge.regions)), ", ")))
+			strings.Join(slices.Sorted(slices.Values(c.bridge.Regions())), ", ")))
 	}
 	return other.As(c.caller), nil
 }

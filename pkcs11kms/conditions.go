@@ -77,11 +77,11 @@ func (x *conditions) service(name string) ([]string, bool) {
 	}
 	switch name {
 	case "keyspec", "customermasterkeyspec":
-		return one(x.key.record.Spec)
+		return one(x.key.Record.Spec)
 	case "keyusage", "customermasterkeyusage":
-		return one(x.key.record.Usage)
+		return one(x.key.Record.Usage)
 	case "keyorigin":
-		return one(x.key.record.Origin)
+		return one(x.key.Record.Origin)
 	case "multiregion":
 		return one("false")
 	}
@@ -98,7 +98,7 @@ func (x *conditions) resourceAliases() ([]string, bool) {
 		return nil, false
 	}
 	c := x.client
-	value := keystore.TargetValue(c.region.name, c.caller.account, x.keyID)
+	value := keystore.TargetValue(c.region.Name, c.caller.account, x.keyID)
 	recs, err := c.bridge.store.Lookup(x.ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, MaxAliasesPerKey)
 	if err != nil {
 		x.err = err
@@ -116,7 +116,7 @@ func (x *conditions) global(name string) ([]string, bool) {
 		return tagValues(x.who.tags, tag)
 	}
 	if tag, ok := strings.CutPrefix(name, "resourcetag/"); ok && x.key != nil {
-		return tagValues(x.key.record.Tags, tag)
+		return tagValues(x.key.Record.Tags, tag)
 	}
 	switch name {
 	case "currenttime":
@@ -124,7 +124,7 @@ func (x *conditions) global(name string) ([]string, bool) {
 	case "epochtime":
 		return one(strconv.FormatInt(x.now().Unix(), 10))
 	case "requestedregion":
-		return one(x.client.region.name)
+		return one(x.client.region.Name)
 	case "resourceaccount":
 		return one(x.client.caller.account)
 	case "viaawsservice", "principalisawsservice":

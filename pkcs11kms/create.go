@@ -2,9 +2,7 @@ package pkcs11kms
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -17,24 +15,12 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 //lint:file-ignore SA1019 deprecated members are part of the API
-
-// A key is made in three steps, and whoever dies between two of them leaves something that the janitor can finish:
-//
-//  1. the record, in the state Creating, with the CKA_ID that the object will have and the instance that works on it;
-//  2. the object in the token;
-//  3. the record again, now Enabled.
-//
-// The record comes first because an object that no record names could never be told from another application's. The
-// record is invisible until step 3. When step 2 or 3 fails, the record goes to Deleting, the object is destroyed and
-// the record removed: the same way that the janitor takes.
 
 // CreateKey generates a key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or HMAC_512 with
 // the KeyUsage GENERATE_VERIFY_MAC, or RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521,
@@ -51,19 +37,19 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		if err != nil {
 			return nil, err
 		}
-		record := newKeyRecord(c.region, c.caller.account, uuid.NewString())
+		record := c.region.NewRecord(c.caller.account, uuid.NewString())
 		record.Description = aws.ToString(in.Description)
 		if err := c.grantedCreate(ctx, in, &c.req, &record); err != nil {
 			return nil, err
 		}
-		k, err := c.bridge.makeKey(ctx, c.region, spec, record, place{}, c.precondition)
+		k, err := c.bridge.core.Keys.Make(ctx, c.region, spec, record, c.precondition)
 		if gap, ok := errors.AsType[*token.GapError](err); ok {
 			return nil, gapError(spec, gap)
 		}
 		if err != nil {
 			return nil, err
 		}
-		return &kms.CreateKeyOutput{KeyMetadata: k.metadata()}, nil
+		return &kms.CreateKeyOutput{KeyMetadata: k.Metadata()}, nil
 	})
 }
 
@@ -79,8 +65,8 @@ func (c *Client) grantedCreate(ctx context.Context, in *kms.CreateKeyInput, req 
 		}
 	}
 	if in.Policy != nil {
-		k := &key{record: *record, arn: arn} // what it will be
-		k.record.Spec, k.record.Usage, k.record.Origin = string(requestedSpec(in)), string(in.KeyUsage), string(types.OriginTypeAwsKms)
+		k := &key{Key: &keyring.Key{Record: *record, ARN: arn}} // what it will be
+		k.Record.Spec, k.Record.Usage, k.Record.Origin = string(requestedSpec(in)), string(in.KeyUsage), string(types.OriginTypeAwsKms)
 		record.Policy, err = c.givenPolicy(ctx, *in.Policy, k, in.BypassPolicyLockoutSafetyCheck)
 	}
 	return err
@@ -140,7 +126,7 @@ func (c *Client) supported(in *kms.CreateKeyInput) (*keyring.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	if gap := spec.Gap(c.region.token); gap != nil {
+	if gap := spec.Gap(c.region.Token); gap != nil {
 		return nil, gapError(spec, gap)
 	}
 	return spec, nil
@@ -166,121 +152,4 @@ func supportedSpec(name types.KeySpec, usage types.KeyUsageType) (*keyring.Spec,
 
 func gapError(spec *keyring.Spec, gap error) error {
 	return apierr.WithCause(apierr.Unsupported("KeySpec %s is not supported by the token: %v.", spec.Name, gap), gap)
-}
-
-// newKeyRecord begins the record of a key that is to be made in the region's token.
-func newKeyRecord(r *region, account, id string) keystore.Key {
-	return keystore.Key{Region: r.name, Account: account, ID: id, CKAID: newCKAID(r)}
-}
-
-func newCKAID(r *region) keystore.HexBytes {
-	id := make(keystore.HexBytes, r.token.Capabilities().IDBytes)
-	rand.Read(id) // never fails, see crypto/rand
-	return id
-}
-
-// idAttempts is how many CKA_IDs are tried on tokens where ids are so short that a random one may be taken.
-const idAttempts = 32
-
-// place is where a new record goes: in the place of one that has this version (0: of none), if the others are as they are said
-// to be.
-type place struct {
-	expect uint64
-	others []keystore.Change
-}
-
-// makeKey makes the key of a new record, in the three steps: keystore.ErrConflict when its place is taken, or, at the end, when
-// what precondition names has changed.
-func (b *Bridge) makeKey(
-	ctx context.Context, r *region, spec *keyring.Spec, record keystore.Key, at place, precondition []keystore.Change,
-) (k *key, err error) {
-	for range idAttempts {
-		k, err = b.tryMakeKey(ctx, r, spec, record, at, precondition)
-		if !errors.Is(err, token.ErrKeyExists) && !errors.Is(err, keystore.ErrExists) {
-			break
-		}
-		record.CKAID = newCKAID(r)
-	}
-	return k, err
-}
-
-func (b *Bridge) tryMakeKey(
-	ctx context.Context, r *region, spec *keyring.Spec, record keystore.Key, at place, precondition []keystore.Change,
-) (*key, error) {
-	record.State, record.Instance = keystore.Creating, b.store.Instance()
-	record.Spec, record.Usage = string(spec.Name), string(spec.Usage)
-	record.Origin = string(types.OriginTypeAwsKms)
-	record.Created = b.wallClock()
-
-	done := b.inProgress.add(record.Ref())
-	defer done()
-	version, err := b.commitCounted(ctx, record, 1, record.Put(at.expect), at.others...)
-	if err != nil {
-		return nil, err
-	}
-	crash.At("record-written")
-	object, public, err := spec.Generate(ctx, r.token, record)
-	if err != nil {
-		b.undoCreate(ctx, record, version, err)
-		return nil, err
-	}
-	crash.At("object-made")
-	made := record
-	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", public
-	enabled, err := b.cache.Commit(ctx, append([]keystore.Change{made.Put(version)}, precondition...)...)
-	if err != nil {
-		b.undoCreate(ctx, record, version, err)
-		return nil, err
-	}
-	crash.At("flipped")
-	r.objects.Store(record.CKAID.String(), object)
-	return b.decodeKey(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
-}
-
-// commitCounted commits a change that makes or removes a key record together with the counter of the account's keys.
-// A race that is lost for the counter alone is run again. The batch is bound to others.
-func (b *Bridge) commitCounted(
-	ctx context.Context, record keystore.Key, n int, change keystore.Change, others ...keystore.Change,
-) (version uint64, err error) {
-	err = records.RetryConflicts(ctx, func() error {
-		count, err := b.countKey(ctx, record, n)
-		if err != nil {
-			return err
-		}
-		version, err = b.cache.Commit(ctx, append(append(count, others...), change)...)
-		if !errors.Is(err, keystore.ErrConflict) {
-			return err
-		}
-		rec, getErr := b.store.Get(ctx, change.Ref) // whose conflict was it?
-		switch {
-		case getErr != nil && !errors.Is(getErr, keystore.ErrNotFound):
-			return getErr
-		case rec.Version != change.Expect, len(others) > 0:
-			return fmt.Errorf("key %s: %w", record.ID, errLostRecord)
-		}
-		return err
-	})
-	if errors.Is(err, errLostRecord) {
-		err = fmt.Errorf("%w: %w", keystore.ErrConflict, err)
-	}
-	return version, err
-}
-
-// errLostRecord tells a conflict over the record itself from one over its counter.
-var errLostRecord = errors.New("its record was changed by somebody else")
-
-// undoCreate removes what createKey began. What cannot be removed now is left to the janitor, under the record.
-func (b *Bridge) undoCreate(ctx context.Context, record keystore.Key, version uint64, cause error) {
-	// The caller's time may be over, which must not keep us from tidying up.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.CallTimeout)
-	defer cancel()
-	var hung *token.HungError
-	if errors.As(cause, &hung) {
-		// The token may still make the object. Keep the janitor of this process away until it has come back.
-		b.inProgress.keep(record.Ref(), hung.Done())
-		return
-	}
-	if _, err := b.finish(ctx, record, version); err != nil {
-		b.log.Warn("a key that could not be created is left to the janitor", "key", record.ID, "error", err)
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -78,7 +79,7 @@ func due(t *testing.T) (c *Client, clk *clock, cfg testConfig, gone, kept *types
 
 func TestDeletionDestroysJustTheKey(t *testing.T) {
 	c, _, _, gone, kept := due(t)
-	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
 	requireAPIError(t, err, "NotFoundException", "Key '"+*gone.Arn+"' does not exist")
 	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: ptr("alias/gone")})
@@ -100,17 +101,17 @@ func TestDeletionWaits(t *testing.T) {
 	young := openClient(t, cfg) // it opens with the date long gone
 	clk.Advance(365 * day)
 	late := openClient(t, cfg)
-	require.NoError(t, late.bridge.destroyDue(t.Context()))
+	require.NoError(t, late.bridge.core.Keys.DestroyDue(t.Context()))
 	there(late)
-	clk.Advance(deletionUptime - 1)
-	require.NoError(t, late.bridge.destroyDue(t.Context()))
+	clk.Advance(10*time.Minute - 1)
+	require.NoError(t, late.bridge.core.Keys.DestroyDue(t.Context()))
 	there(late)
 	cfg.ShortLived = true
 	short := openClient(t, cfg)
 	clk.Advance(day)
-	require.NoError(t, short.bridge.destroyDue(t.Context()))
+	require.NoError(t, short.bridge.core.Keys.DestroyDue(t.Context()))
 	there(short)
-	require.NoError(t, young.bridge.destroyDue(t.Context()))
+	require.NoError(t, young.bridge.core.Keys.DestroyDue(t.Context()))
 	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
 	requireCode(t, err, "NotFoundException")
 }
@@ -121,32 +122,46 @@ func TestDeletionWithAClockThatWentBack(t *testing.T) {
 	c, clk, _, gone, _ := due(t)
 	clk.Advance(365 * day)
 	seen := clk.Now().Truncate(time.Second)
-	require.NoError(t, c.bridge.checkClock(t.Context(), seen))
+	haveSeen(t, c, seen)
 	for _, back := range []time.Duration{time.Minute + time.Nanosecond, 59 * time.Minute, 3 * time.Hour, 2 * day, 365 * day} {
 		clk.Advance(seen.Add(-back).Sub(clk.Now()))
-		require.ErrorContains(t, c.bridge.destroyDue(t.Context()), "no key is destroyed")
+		require.ErrorContains(t, c.bridge.core.Keys.DestroyDue(t.Context()), "no key is destroyed")
 		describe(t, c, gone.KeyId)
 	}
 	clk.Advance(seen.Add(-time.Minute).Sub(clk.Now()))
-	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
 	requireCode(t, err, "NotFoundException")
 }
 
+// haveSeen is what a process that destroyed keys at that time leaves in the store.
+func haveSeen(t *testing.T, c *Client, now time.Time) {
+	t.Helper()
+	counter, version, err := records.ReadCounter(t.Context(), c.bridge.store, "", "", keyring.ClockCounter)
+	require.NoError(t, err)
+	counter.N = int(now.Unix())
+	_, err = c.bridge.store.Commit(t.Context(), counter.Put(version))
+	require.NoError(t, err)
+}
+
 // The store's time moves on by an hour or more at once, and never back.
 func TestTimeThatTheStoreHasSeen(t *testing.T) {
-	c := newClient(t)
+	cfg, clk := newConfig(t), newClock()
+	cfg.Now = clk.Now
+	c := openClient(t, cfg)
+	clk.Advance(day) // a process must have lived for a while
 	seen := func() int {
-		counter, _, err := records.ReadCounter(t.Context(), c.bridge.store, "", "", clockCounter)
+		counter, _, err := records.ReadCounter(t.Context(), c.bridge.store, "", "", keyring.ClockCounter)
 		require.NoError(t, err)
 		return counter.N
 	}
-	now := newClock().Now()
+	now := clk.Now()
 	for _, step := range []struct {
 		to   time.Duration
 		want time.Duration
 	}{{0, 0}, {time.Hour - 1, 0}, {-time.Minute, 0}, {time.Hour, time.Hour}, {2*time.Hour - 1, time.Hour}, {50 * time.Hour, 50 * time.Hour}} {
-		require.NoError(t, c.bridge.checkClock(t.Context(), now.Add(step.to)))
+		clk.Advance(now.Add(step.to).Sub(clk.Now()))
+		require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 		require.EqualValues(t, now.Add(step.want).Unix(), seen())
 	}
 }
@@ -154,23 +169,23 @@ func TestTimeThatTheStoreHasSeen(t *testing.T) {
 // When the time that the store has seen cannot be read, nothing is destroyed.
 func TestDeletionWithoutTheTimeOfTheStore(t *testing.T) {
 	c, store, clk, gone := dueWithFaults(t)
-	require.NoError(t, c.bridge.checkClock(t.Context(), clk.Now()))
+	haveSeen(t, c, clk.Now())
 	store.onGet(func(ref keystore.Ref) error {
-		if ref == keystore.CounterRef("", "", clockCounter) {
+		if ref == keystore.CounterRef("", "", keyring.ClockCounter) {
 			return errDisk
 		}
 		return nil
 	})
-	require.ErrorIs(t, c.bridge.destroyDue(t.Context()), errDisk)
+	require.ErrorIs(t, c.bridge.core.Keys.DestroyDue(t.Context()), errDisk)
 	store.onGet(nil)
 	describe(t, c, gone.KeyId)
 
-	_, version, err := records.ReadCounter(t.Context(), store, "", "", clockCounter)
+	_, version, err := records.ReadCounter(t.Context(), store, "", "", keyring.ClockCounter)
 	require.NoError(t, err)
-	damaged := keystore.Change{Op: keystore.Put, Ref: keystore.CounterRef("", "", clockCounter), Expect: version, Value: []byte("damaged")}
+	damaged := keystore.Change{Op: keystore.Put, Ref: keystore.CounterRef("", "", keyring.ClockCounter), Expect: version, Value: []byte("damaged")}
 	_, err = store.Commit(t.Context(), damaged)
 	require.NoError(t, err)
-	require.ErrorContains(t, c.bridge.destroyDue(t.Context()), "counter")
+	require.ErrorContains(t, c.bridge.core.Keys.DestroyDue(t.Context()), "counter")
 	describe(t, c, gone.KeyId)
 }
 
@@ -186,27 +201,29 @@ func dueWithFaults(t *testing.T) (c *Client, store *faultyStore, clk *clock, gon
 // Cancel and the janitor at the last moment: one of them wins, cleanly.
 func TestCancelAgainstTheJanitor(t *testing.T) {
 	for _, cancelFirst := range []bool{true, false} {
-		c, _, _, gone, _ := due(t)
-		ref := keystore.KeyRef(testRegion, testAccount, *gone.KeyId)
-		rec, err := c.bridge.store.Get(t.Context(), ref)
-		require.NoError(t, err)
-		record, err := keystore.DecodeKey(rec)
-		require.NoError(t, err)
+		c, store, _, gone := dueWithFaults(t)
+		record, _ := storedKey(t, c, gone.KeyId)
 		cancel := func() error {
 			_, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: gone.KeyId})
 			return err
 		}
 		if cancelFirst {
-			require.NoError(t, cancel())
-			require.NoError(t, c.bridge.destroyKey(t.Context(), record, rec.Version), "too late, which is no error")
+			store.hook(func(changes []keystore.Change) error {
+				if failWhen(keystore.Deleting)(changes) == nil {
+					return nil
+				}
+				store.hook(nil, nil)
+				return cancel()
+			}, nil)
+			require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()), "too late, which is no error")
 			require.Equal(t, types.KeyStateDisabled, describe(t, c, gone.KeyId).KeyState)
-			_, err := c.region.token.Describe(t.Context(), record.CKAID)
+			_, err := c.region.Token.Describe(t.Context(), record.CKAID)
 			require.NoError(t, err)
 			continue
 		}
-		require.NoError(t, c.bridge.destroyKey(t.Context(), record, rec.Version))
+		require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 		requireAPIError(t, cancel(), "NotFoundException", "Key '"+*gone.Arn+"' does not exist")
-		_, err = c.region.token.Describe(t.Context(), record.CKAID)
+		_, err := c.region.Token.Describe(t.Context(), record.CKAID)
 		require.ErrorIs(t, err, token.ErrKeyMissing)
 	}
 }
@@ -225,10 +242,10 @@ func TestCancelAndJanitorAtOnce(t *testing.T) {
 		schedule(t, c, key.KeyId, 7)
 		clk.Advance(7 * day)
 		destroyed := make(chan error)
-		go func() { destroyed <- janitor.bridge.destroyDue(t.Context()) }()
+		go func() { destroyed <- janitor.bridge.core.Keys.DestroyDue(t.Context()) }()
 		_, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: key.KeyId})
 		require.NoError(t, <-destroyed)
-		_, object := c.region.token.Describe(t.Context(), record.CKAID)
+		_, object := c.region.Token.Describe(t.Context(), record.CKAID)
 		if err == nil {
 			cancelled++
 			require.NoError(t, object)
@@ -254,7 +271,7 @@ func TestAliasAgainstDeletion(t *testing.T) {
 	live := mustCreate(t, c, types.KeySpecHmac256)
 	_, err = c.UpdateAlias(t.Context(), &kms.UpdateAliasInput{AliasName: ptr("alias/gone"), TargetKeyId: live.KeyId})
 	require.NoError(t, err, "away from it is fine")
-	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 	require.Equal(t, []string{"alias/gone"}, aliasesOf(t, c, live.KeyId))
 	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *live.KeyId))
 	require.NoError(t, err)

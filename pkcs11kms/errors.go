@@ -90,5 +90,5 @@ func tokenFailed(err error) bool {
 
 func (c *Client) log(ctx context.Context, op, arn, what string, err error, more ...slog.Attr) {
 	attrs := append([]slog.Attr{slog.String("operation", op), slog.String("key", arn), slog.Any("error", err)}, more...)
-	c.bridge.log.LogAttrs(ctx, slog.LevelError, what, attrs...)
+	c.bridge.core.Log.LogAttrs(ctx, slog.LevelError, what, attrs...)
 }

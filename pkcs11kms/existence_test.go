@@ -20,7 +20,7 @@ func TestExistenceIsNotRevealed(t *testing.T) {
 		"Condition":{"ForAnyValue:StringEquals":{"kms:ResourceAliases":"alias/none"}}}]}`)
 	putPolicy(t, c, denying.KeyId, keyPolicy(grant("Deny", stranger.caller.arn, "kms:*")))
 	createAlias(t, c, "alias/there", aliased.KeyId)
-	require.NoError(t, c.region.token.Close()) // whatever asks the token from here on fails in another way
+	require.NoError(t, c.region.Token.Close()) // whatever asks the token from here on fails in another way
 
 	type answer struct {
 		err   string

@@ -93,7 +93,7 @@ func (l logTo) Write(p []byte) (int, error) {
 func openClient(t testing.TB, cfg testConfig) *Client {
 	c, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
-	<-c.bridge.settled // tests set the clock, which no first pass may see half-way
+	<-c.bridge.core.Keys.Settled() // tests set the clock, which no first pass may see half-way
 	t.Cleanup(func() {
 		requireSessionsBack(t, c)
 		assert.NoError(t, c.Close())
@@ -147,7 +147,7 @@ func errorAs[T error](err error, target *T) bool { return errors.As(err, target)
 
 // requireSessionsBack asserts that the pool is whole. A session with an operation on it is closed by its own goroutine.
 func requireSessionsBack(t testing.TB, c *Client) {
-	require.Eventually(t, func() bool { return c.region.token.Stats().InUse == 0 }, 10*time.Second, time.Millisecond,
+	require.Eventually(t, func() bool { return c.region.Token.Stats().InUse == 0 }, 10*time.Second, time.Millisecond,
 		"sessions in use after the test")
 }
 

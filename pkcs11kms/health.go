@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -73,10 +72,13 @@ func (b *Bridge) Health(ctx context.Context) error {
 	var problems []HealthProblem
 	if err := b.readsStore(ctx); err != nil {
 		problems = append(problems, HealthProblem{subjectStore, storeReason(err), err})
-	} else if err := b.cache.WriteFailure(); err != nil {
+	} else if err := b.core.Cache.WriteFailure(); err != nil {
 		problems = append(problems, HealthProblem{subjectStore, storeReason(err), err})
 	}
-	problems = append(problems, b.tokensHealth(ctx)...)
+	tokens := b.core.Keys.Health(ctx)
+	for _, name := range slices.Sorted(maps.Keys(tokens)) {
+		problems = append(problems, HealthProblem{name, tokenReason(tokens[name]), tokens[name]})
+	}
 	if len(problems) == 0 {
 		return nil
 	}
@@ -84,97 +86,10 @@ func (b *Bridge) Health(ctx context.Context) error {
 }
 
 func (b *Bridge) readsStore(ctx context.Context) error {
-	if _, err := b.store.Get(ctx, keystore.RegionRef(b.cfg.DefaultRegion)); err != nil {
+	if _, err := b.core.Store.Get(ctx, keystore.RegionRef(b.cfg.DefaultRegion)); err != nil {
 		return err
 	}
-	return b.cache.Confirm(ctx)
-}
-
-// tokensHealth asks all tokens at once, so that one that hangs leaves time for the others.
-func (b *Bridge) tokensHealth(ctx context.Context) (problems []HealthProblem) {
-	errs := make(map[string]error)
-	var mu sync.Mutex // guards errs
-	var asked sync.WaitGroup
-	for name, r := range b.regions {
-		asked.Go(func() {
-			err := b.tokenHealth(ctx, r)
-			mu.Lock()
-			defer mu.Unlock()
-			errs[name] = err
-		})
-	}
-	asked.Wait()
-	for _, name := range slices.Sorted(maps.Keys(errs)) {
-		if err := errs[name]; err != nil {
-			problems = append(problems, HealthProblem{name, tokenReason(err), err})
-		}
-	}
-	return problems
-}
-
-// tokenHealth tries the keys of a region until one works: the key of a caller may be damaged while the token is well.
-func (b *Bridge) tokenHealth(ctx context.Context, r *region) error {
-	keys, err := b.healthKeys(ctx, r)
-	if err != nil || len(keys) == 0 { // that the store fails is said already
-		return ignoreBusy(r.token.Healthy(ctx))
-	}
-	for _, k := range keys {
-		err = ignoreBusy(k.tryHealth(ctx))
-		if err == nil || ctx.Err() != nil || errors.Is(err, token.ErrGone) {
-			return err
-		}
-	}
-	return err
-}
-
-func ignoreBusy(err error) error {
-	if errors.Is(err, token.ErrBusy) {
-		return nil
-	}
-	return err
-}
-
-// healthCandidates bounds how many keys of callers one check looks at, and triedKeys how many it uses.
-const (
-	healthCandidates = 100
-	triedKeys        = 3
-)
-
-// healthKeys returns the service key, without which nobody can be authenticated; or else some keys of callers that are
-// enabled, those of MACs first.
-func (b *Bridge) healthKeys(ctx context.Context, r *region) ([]*key, error) {
-	service, err := b.key(ctx, keystore.KeyRef(r.name, "", secretsKey), false)
-	if !errors.Is(err, keystore.ErrNotFound) {
-		return []*key{service}, err
-	}
-	recs, err := b.store.List(ctx, keystore.KindKey, r.name, b.cfg.AccountID, "", healthCandidates)
-	if err != nil {
-		return nil, err
-	}
-	var keys []*key
-	for _, rec := range recs {
-		k, err := b.decodeKey(rec)
-		if err == nil && k.record.State == keystore.Enabled && (k.object != nil || k.pair != nil) {
-			keys = append(keys, k)
-		}
-	}
-	slices.SortStableFunc(keys, func(a, b *key) int {
-		switch {
-		case (a.object != nil) == (b.object != nil):
-			return 0
-		case a.object != nil:
-			return -1
-		}
-		return 1
-	})
-	return keys[:min(len(keys), triedKeys)], nil
-}
-
-func (k *key) tryHealth(ctx context.Context) error {
-	if k.object != nil {
-		return k.token.HealthyMAC(ctx, k.object)
-	}
-	return k.token.HealthySignature(ctx, k.pair, k.signing.Pair.Algorithms()[0])
+	return b.core.Cache.Confirm(ctx)
 }
 
 func storeReason(err error) string {

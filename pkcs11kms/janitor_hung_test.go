@@ -46,20 +46,20 @@ func TestJanitorLeavesAloneWhatHangsInTheToken(t *testing.T) {
 		require.NoError(t, err)
 		return found
 	}
-	require.Eventually(t, func() bool { return len(unfinished()) == 1 && c.region.token.Stats().InUse == 1 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(unfinished()) == 1 && c.region.Token.Stats().InUse == 1 }, 30*time.Second, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-created, context.Canceled)
-	require.Equal(t, 1, c.region.token.Stats().Lost, "the call hangs")
+	require.Equal(t, 1, c.region.Token.Stats().Lost, "the call hangs")
 
 	before := unfinished()
-	removed, err := c.bridge.tidyOnce(t.Context())
+	removed, err := c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, removed)
 	require.Equal(t, before, unfinished())
 
 	free()
 	require.Eventually(t, func() bool {
-		_, err := c.bridge.tidyOnce(t.Context())
+		_, err := c.bridge.core.Keys.Tidy(t.Context())
 		require.NoError(t, err)
 		return len(unfinished()) == 0
 	}, 30*time.Second, time.Millisecond)

@@ -33,21 +33,21 @@ func TestTwoJanitorsOnOneDeadInstance(t *testing.T) {
 	record := numbered(1, keystore.Deleting)
 	record.Adopted = keystore.AdoptedDestroy
 	theirs := func() {
-		_, err := c.region.token.GenerateHMACKey(context.Background(), token.SHA256, record.CKAID, "theirs")
+		_, err := c.region.Token.GenerateHMACKey(context.Background(), token.SHA256, record.CKAID, "theirs")
 		assert.NoError(t, err)
 	}
 	theirs()
 	dieOver(t, cfg.StorePath, record, elsewhere(2, keystore.Deleting))
 	store.onceListed(func() {
-		finished, err := other.bridge.tidyOnce(context.Background())
+		finished, err := other.bridge.core.Keys.Tidy(context.Background())
 		assert.NoError(t, err)
 		assert.Equal(t, []string{record.ID}, finished)
 		theirs()
 	})
-	finished, err := c.bridge.tidyOnce(t.Context())
+	finished, err := c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, finished)
-	_, err = c.region.token.Describe(t.Context(), record.CKAID)
+	_, err = c.region.Token.Describe(t.Context(), record.CKAID)
 	require.NoError(t, err)
 }
 
@@ -60,7 +60,7 @@ func TestJanitorBehindAnOwnerThatFinishes(t *testing.T) {
 	record.Instance, left.Instance = owner.Instance(), owner.Instance()
 	version, err := owner.Commit(t.Context(), record.Put(0), left.Put(0))
 	require.NoError(t, err)
-	_, err = c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
+	_, err = c.region.Token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
 	require.NoError(t, err)
 	store.onceListed(func() {
 		made := record
@@ -69,7 +69,7 @@ func TestJanitorBehindAnOwnerThatFinishes(t *testing.T) {
 		assert.NoError(t, err)
 		assert.NoError(t, owner.Close())
 	})
-	finished, err := c.bridge.tidyOnce(t.Context())
+	finished, err := c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.NotContains(t, finished, record.ID)
 	_, err = generate(t.Context(), c, ptr(record.ID), []byte("m"))
@@ -91,7 +91,7 @@ func TestOnePassFinishesWhatItCan(t *testing.T) {
 	}, nil)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	finished, err := c.bridge.tidyOnce(ended) // a pass that began is finished
+	finished, err := c.bridge.core.Keys.Tidy(ended) // a pass that began is finished
 	require.ErrorIs(t, err, errDisk)
 	require.ErrorContains(t, err, records[1].ID)
 	require.Equal(t, []string{records[0].ID, records[2].ID}, finished)
@@ -100,7 +100,7 @@ func TestOnePassFinishesWhatItCan(t *testing.T) {
 	free, err := store.TakeOver(t.Context(), instance)
 	require.NoError(t, err, "the next janitor can take it over")
 	free(false)
-	finished, err = c.bridge.tidyOnce(t.Context())
+	finished, err = c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{records[1].ID}, finished)
 	_, err = store.TakeOver(t.Context(), instance)
@@ -123,10 +123,10 @@ func TestJanitorReadsEveryPage(t *testing.T) {
 	last := numbered(2*keystore.MaxPage, keystore.Creating)
 	dieOver(t, store.path, append(left, last)...)
 	dieOver(t, store.path, due...)
-	finished, err := c.bridge.tidyOnce(t.Context())
+	finished, err := c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{last.ID}, finished)
-	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
 	requireCode(t, err, "NotFoundException")
 	recs, err := store.Lookup(t.Context(), keystore.IndexPendingDeletion, "", keystore.Ref{}, keystore.MaxPage)
@@ -145,7 +145,7 @@ func TestOwnJanitorLeavesAloneWhatIsWorkedOn(t *testing.T) {
 		inside = true
 		defer func() { inside = false }()
 		passes++
-		finished, err := c.bridge.tidyOnce(context.Background())
+		finished, err := c.bridge.core.Keys.Tidy(context.Background())
 		assert.NoError(t, err)
 		assert.Empty(t, finished)
 		return nil
@@ -153,9 +153,9 @@ func TestOwnJanitorLeavesAloneWhatIsWorkedOn(t *testing.T) {
 	store.hook(pass, pass)
 	_, err := createHMAC256(t.Context(), c)
 	require.NoError(t, err)
-	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 	dieOver(t, store.path, numbered(1, keystore.Creating))
-	finished, err := c.bridge.tidyOnce(t.Context())
+	finished, err := c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Len(t, finished, 1)
 	store.hook(nil, nil)
@@ -189,22 +189,20 @@ func TestBridgesThatShareAStoreAtOnce(t *testing.T) {
 func TestBridgesThatShareAStoreComeAndGo(t *testing.T) {
 	c, store, cfg := withFaults(t)
 	cfg.Store, cfg.StorePath = store, ""
-	before := len(instances.sets)
 	second, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
-	<-second.bridge.settled // else its first pass may find the record before it is marked
+	<-second.bridge.core.Keys.Settled() // else its first pass may find the record before it is marked
 	record := plant(t, c, store.Instance(), keystore.Creating, true)
-	done := c.bridge.inProgress.add(record.Ref())
+	done := c.bridge.core.Keys.InProgress(record.Ref())
 	require.NoError(t, second.Close())
 	third := openClient(t, cfg)
-	finished, err := third.bridge.tidyOnce(t.Context())
+	finished, err := third.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, finished)
 	done()
-	finished, err = third.bridge.tidyOnce(t.Context())
+	finished, err = third.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{record.ID}, finished)
-	require.Len(t, instances.sets, before)
 }
 
 // A record that cannot be read is told, and keeps neither the janitor nor the deletion from the others.
@@ -218,29 +216,31 @@ func TestDamagedRecordStopsNobody(t *testing.T) {
 		require.NoError(t, err)
 	}
 	dieOver(t, store.path, numbered(3, keystore.Creating))
-	finished, err := c.bridge.tidyOnce(t.Context())
+	finished, err := c.bridge.core.Keys.Tidy(t.Context())
 	require.ErrorContains(t, err, unfinished.ID)
 	require.Len(t, finished, 1)
-	require.ErrorContains(t, c.bridge.destroyDue(t.Context()), due.ID)
+	require.ErrorContains(t, c.bridge.core.Keys.DestroyDue(t.Context()), due.ID)
 	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: gone.KeyId})
 	requireCode(t, err, "NotFoundException")
 }
 
 // A store that cannot be read is told.
 func TestJanitorOfAStoreThatCannotBeRead(t *testing.T) {
-	c, err := newAt(t.Context(), newConfig(t))
+	cfg, clk := newConfig(t), newClock()
+	cfg.Now = clk.Now
+	c, err := newAt(t.Context(), cfg)
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
-	_, err = c.bridge.tidyOnce(t.Context())
+	_, err = c.bridge.core.Keys.Tidy(t.Context())
 	require.ErrorIs(t, err, keystore.ErrClosed)
-	require.ErrorIs(t, c.bridge.checkClock(t.Context(), time.Now()), keystore.ErrClosed)
+	clk.Advance(day)
+	require.ErrorIs(t, c.bridge.core.Keys.DestroyDue(t.Context()), keystore.ErrClosed)
 }
 
 // In a long-lived process the janitor makes a pass each half minute, and after ten minutes it begins to destroy the keys
 // whose date has come. The clock is that of a bubble.
 func TestJanitorOfALongLivedProcess(t *testing.T) {
 	cfg := newConfig(t)
-	sets := len(instances.sets)
 	early := cfg
 	early.Now = func() time.Time { return time.Date(1999, 12, 25, 0, 0, 0, 0, time.UTC) } // a bubble begins a week later
 	earlier, err := newAt(t.Context(), early)
@@ -271,5 +271,4 @@ func TestJanitorOfALongLivedProcess(t *testing.T) {
 		at(10 * time.Minute)
 		require.False(t, there(key))
 	})
-	require.Len(t, instances.sets, sets)
 }

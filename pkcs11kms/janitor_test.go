@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -50,7 +49,7 @@ func requireNothingHalfMade(t *testing.T, c *Client, keys int) {
 		recs, err := c.bridge.store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
 		return err == nil && len(recs) == 0
 	}, 20*time.Second, 10*time.Millisecond)
-	objects, err := c.region.token.Objects(t.Context())
+	objects, err := c.region.Token.Objects(t.Context())
 	require.NoError(t, err)
 	require.Len(t, objects, keys)
 	out, err := c.ListKeys(t.Context(), nil)
@@ -147,7 +146,7 @@ func TestJanitorFinishesOwnLeftovers(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, recs, 1)
 	store.hook(nil, nil)
-	_, err = c.bridge.tidyOnce(t.Context())
+	_, err = c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	requireNothingHalfMade(t, c, 0)
 }
@@ -164,7 +163,7 @@ func plant(t *testing.T, c *Client, instance string, state keystore.KeyState, ob
 	_, err := c.bridge.store.Commit(t.Context(), record.Put(0))
 	require.NoError(t, err)
 	if object {
-		_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
+		_, err := c.region.Token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
 		require.NoError(t, err)
 	}
 	return record
@@ -204,7 +203,7 @@ func TestJanitorFinishesWhatTheDeadLeft(t *testing.T) {
 				record := halfMade("", state)
 				dieOver(t, cfg.StorePath, record)
 				if object {
-					_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
+					_, err := c.region.Token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
 					require.NoError(t, err)
 				}
 				_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: ptr(unknownID)})
@@ -223,7 +222,7 @@ func TestJanitorInACopy(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
 	record := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
-	defer c.bridge.inProgress.add(record.Ref())()
+	defer c.bridge.core.Keys.InProgress(record.Ref())()
 	copied := filepath.Join(t.TempDir(), "copy")
 	out, err := exec.Command("cp", "-a", filepath.Dir(cfg.StorePath), copied).CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -235,7 +234,7 @@ func TestJanitorInACopy(t *testing.T) {
 
 	cfg.StorePath = filepath.Join(copied, filepath.Base(cfg.StorePath))
 	other := openClient(t, cfg)
-	finished, err := other.bridge.tidyOnce(t.Context())
+	finished, err := other.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, finished)
 	_, err = generate(t.Context(), c, ptr(record.ID), []byte("m"))
@@ -249,13 +248,13 @@ func TestJanitorLeavesAForeignObjectAlone(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
 	record := halfMade("", keystore.Creating)
-	_, err := c.region.token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, "somebody else's")
+	_, err := c.region.Token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, "somebody else's")
 	require.NoError(t, err)
 	dieOver(t, cfg.StorePath, record)
-	c.bridge.tidyOnce(t.Context())
+	c.bridge.core.Keys.Tidy(t.Context())
 	_, err = c.bridge.store.Get(t.Context(), record.Ref())
 	require.ErrorIs(t, err, keystore.ErrNotFound, "the record is gone")
-	o, err := c.region.token.Describe(t.Context(), record.CKAID)
+	o, err := c.region.Token.Describe(t.Context(), record.CKAID)
 	require.NoError(t, err)
 	require.Equal(t, "somebody else's", o.Label)
 }
@@ -274,7 +273,7 @@ func TestBridgesThatShareAStore(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				second.bridge.tidyOnce(context.Background())
+				second.bridge.core.Keys.Tidy(context.Background())
 			}
 		}
 	}()
@@ -302,7 +301,7 @@ func TestCloseEndsTheJanitor(t *testing.T) {
 	}
 	passed := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { defer close(passed); c.bridge.tidyOnce(ctx) }()
+	go func() { defer close(passed); c.bridge.core.Keys.Tidy(ctx) }()
 	cancel()
 	<-passed // a pass of 20 records would wait for the session 20 times
 	require.NoError(t, c.Close())
@@ -322,17 +321,17 @@ func TestJanitorLeavesTheLivingAlone(t *testing.T) {
 	cfg := newConfig(t)
 	c, other := openClient(t, cfg), openClient(t, cfg)
 	record := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
-	defer c.bridge.inProgress.add(record.Ref())()
+	defer c.bridge.core.Keys.InProgress(record.Ref())()
 	for _, b := range []*Bridge{c.bridge, other.bridge} {
-		finished, err := b.tidyOnce(t.Context())
+		finished, err := b.core.Keys.Tidy(t.Context())
 		require.NoError(t, err)
 		require.Empty(t, finished)
 	}
 	_, err := c.bridge.store.Get(t.Context(), record.Ref())
 	require.NoError(t, err)
-	_, err = c.region.token.Describe(t.Context(), record.CKAID)
+	_, err = c.region.Token.Describe(t.Context(), record.CKAID)
 	require.NoError(t, err)
-	removed, err := c.bridge.finish(t.Context(), record, mustVersion(t, c, record.Ref()))
+	removed, err := c.bridge.core.Keys.Finish(t.Context(), record, mustVersion(t, c, record.Ref()))
 	require.NoError(t, err)
 	require.True(t, removed)
 }
@@ -355,45 +354,10 @@ func TestCreatorThatWasTakenForDead(t *testing.T) {
 		require.NoError(t, err)
 		record, err := keystore.DecodeKey(rec)
 		require.NoError(t, err)
-		return c.bridge.remove(t.Context(), record, rec.Version)
+		_, err = c.bridge.core.Keys.Finish(t.Context(), record, rec.Version)
+		return err
 	}, nil)
 	_, err := createHMAC256(t.Context(), c)
 	require.NoError(t, err)
 	requireNothingHalfMade(t, c, 1)
-}
-
-// Marks of keys that this process works on. A mark that has ended is forgotten.
-func TestWorking(t *testing.T) {
-	var w inProgress
-	ref := keystore.KeyRef("r", "a", "i")
-	require.False(t, w.has(ref))
-	first, second := w.add(ref), w.add(ref)
-	require.True(t, w.has(ref))
-	first()
-	require.True(t, w.has(ref), "another works on it still")
-	second()
-	require.Empty(t, w.refs)
-	require.False(t, w.has(ref))
-
-	done := w.add(ref)
-	until := make(chan struct{})
-	w.keep(ref, until)
-	done()
-	require.True(t, w.has(ref), "kept until the channel is closed")
-	close(until)
-	require.False(t, w.has(ref))
-	require.Empty(t, w.refs)
-
-	var all sync.WaitGroup
-	for range 4 {
-		all.Go(func() {
-			for range 100 {
-				done := w.add(ref)
-				assert.True(t, w.has(ref))
-				done()
-			}
-		})
-	}
-	all.Wait()
-	require.False(t, w.has(ref))
 }

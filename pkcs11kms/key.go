@@ -20,7 +20,7 @@ func (c *Client) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, optF
 	}, func(
 		_ context.Context, _ *call, _ *kms.DescribeKeyInput, k *key,
 	) (*kms.DescribeKeyOutput, error) {
-		return &kms.DescribeKeyOutput{KeyMetadata: k.metadata()}, nil
+		return &kms.DescribeKeyOutput{KeyMetadata: k.Metadata()}, nil
 	})
 }
 
@@ -40,7 +40,7 @@ func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...
 				return nil // between two of its steps, and not to be seen
 			}
 			if err == nil {
-				out.Keys = append(out.Keys, types.KeyListEntry{KeyId: aws.String(k.record.ID), KeyArn: aws.String(k.arn)})
+				out.Keys = append(out.Keys, types.KeyListEntry{KeyId: aws.String(k.Record.ID), KeyArn: aws.String(k.ARN)})
 			}
 			return err
 		})
@@ -50,7 +50,7 @@ func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...
 }
 
 func (c *Client) keysAfter(ctx context.Context, after string, limit int) ([]keystore.Record, error) {
-	return c.bridge.store.List(ctx, keystore.KindKey, c.region.name, c.caller.account, after, limit)
+	return c.bridge.core.Store.List(ctx, keystore.KindKey, c.region.Name, c.caller.account, after, limit)
 }
 
 // EnableKey sets the state to Enabled. On a key that is enabled already it changes nothing and succeeds.
@@ -80,11 +80,11 @@ func changeRecord[In, Out any](
 	ask func(*Client, *In) (request, error), edit func(*call, *In, *keystore.Key) error,
 ) (*Out, error) {
 	return perform(ctx, c, op, in, optFns, ask, func(ctx context.Context, c *call, in *In, k *key) (*Out, error) {
-		record := k.record
-		if err := edit(c, in, &record); err != nil || reflect.DeepEqual(record, k.record) {
+		record := k.Record
+		if err := edit(c, in, &record); err != nil || reflect.DeepEqual(record, k.Record) {
 			return out, err
 		}
-		return out, c.commit(ctx, record.Put(k.version))
+		return out, c.commit(ctx, record.Put(k.Version))
 	})
 }
 

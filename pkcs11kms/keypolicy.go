@@ -69,9 +69,9 @@ func (c *Client) PutKeyPolicy(
 		if err != nil {
 			return nil, err
 		}
-		record := k.record
+		record := k.Record
 		record.Policy = text
-		return &kms.PutKeyPolicyOutput{}, c.commit(ctx, record.Put(k.version))
+		return &kms.PutKeyPolicyOutput{}, c.commit(ctx, record.Put(k.Version))
 	})
 }
 

@@ -218,7 +218,7 @@ func (l *life) generate(c *Client, k *modelKey, id *string) (string, error) {
 func (l *life) others(c *Client, days int, text string) []step {
 	steps := []step{{"time", func() (string, error) {
 		l.clk.Advance(time.Duration(days) * day)
-		return answerOK, c.bridge.destroyDue(l.t.Context())
+		return answerOK, c.bridge.core.Keys.DestroyDue(l.t.Context())
 	}, func() string { l.pass(days); return answerOK }}}
 	if len(l.live()) < 3 {
 		steps = append(steps, step{"CreateKey", func() (string, error) { return answerOK, l.create(c, text) }, func() string { return answerOK }})

@@ -45,7 +45,7 @@ func TestLifeUnderFire(t *testing.T) {
 
 	c := clients[0]
 	require.NoError(t, contention.Judge(t.Context(), c.bridge.store, testRegion, testAccount, keys, claims(users)...))
-	finished, err := c.bridge.tidyOnce(t.Context())
+	finished, err := c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, finished)
 	requireNoDiscrepancies(t, c.bridge)

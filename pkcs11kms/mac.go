@@ -23,11 +23,11 @@ func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optF
 		if c.req.dryRun {
 			return nil, apierr.DryRun()
 		}
-		tag, err := k.token.MAC(ctx, k.object, in.Message)
+		tag, err := k.hmac().MAC(ctx, in.Message)
 		if err != nil {
 			return nil, err
 		}
-		return &kms.GenerateMacOutput{KeyId: aws.String(k.arn), Mac: tag, MacAlgorithm: in.MacAlgorithm}, nil
+		return &kms.GenerateMacOutput{KeyId: aws.String(k.ARN), Mac: tag, MacAlgorithm: in.MacAlgorithm}, nil
 	})
 }
 
@@ -39,7 +39,7 @@ func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns .
 	}, func(
 		ctx context.Context, c *call, in *kms.VerifyMacInput, k *key,
 	) (*kms.VerifyMacOutput, error) {
-		tag, err := k.token.MAC(ctx, k.object, in.Message)
+		tag, err := k.hmac().MAC(ctx, in.Message)
 		if err != nil {
 			return nil, err
 		}
@@ -49,6 +49,6 @@ func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns .
 		if c.req.dryRun {
 			return nil, apierr.DryRun()
 		}
-		return &kms.VerifyMacOutput{KeyId: aws.String(k.arn), MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
+		return &kms.VerifyMacOutput{KeyId: aws.String(k.ARN), MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
 	})
 }

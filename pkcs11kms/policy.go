@@ -63,7 +63,7 @@ func (c *Client) givenPolicy(ctx context.Context, text string, k *key, bypass bo
 		return bound.Text(), nil
 	}
 	later := request{given: givenBypass(false)} // the next PutKeyPolicy, not what is asked for now
-	q := question{resource: k.arn, document: bound, about: conditions{req: &later, key: k, keyID: k.record.ID}}
+	q := question{resource: k.ARN, document: bound, about: conditions{req: &later, key: k, keyID: k.Record.ID}}
 	d, err := c.decision(ctx, ops.PutKeyPolicy, &q)
 	if err == nil && !d.Allowed {
 		err = apierr.MalformedPolicy(lockoutText)

@@ -1,7 +1,6 @@
 package pkcs11kms
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,7 +10,6 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // Quotas bound what one account may have and do. A zero field is the default of AWS KMS.
@@ -60,7 +58,7 @@ func (c *Client) throttle(op *ops.Operation, k *key) error {
 	if class == nil || c.bridge.cfg.Quotas.NoRates {
 		return nil
 	}
-	name := throttleKey{c.caller.account, c.region.name, class}
+	name := throttleKey{c.caller.account, c.region.Name, class}
 	limiter, ok := c.bridge.throttle.limiters.Load(name)
 	if !ok {
 		fresh := rate.NewLimiter(rate.Limit(class.PerSecond), max(1, int(class.PerSecond)))
@@ -70,21 +68,4 @@ func (c *Client) throttle(op *ops.Operation, k *key) error {
 		return apierr.Throttled()
 	}
 	return nil
-}
-
-// countKey returns the change of the counter of an account's keys, or LimitExceededException. Service keys are not counted:
-// no change.
-func (b *Bridge) countKey(ctx context.Context, record keystore.Key, n int) ([]keystore.Change, error) {
-	if record.Account == "" {
-		return nil, nil
-	}
-	counter, version, err := records.ReadCounter(ctx, b.store, record.Region, record.Account, keystore.CounterKeys)
-	if err != nil {
-		return nil, err
-	}
-	counter.N += n
-	if limit := b.cfg.Quotas.Keys; n > 0 && counter.N > limit {
-		return nil, apierr.LimitExceeded(fmt.Sprintf("The account has reached its limit of %d keys in the region.", limit))
-	}
-	return []keystore.Change{counter.Put(version)}, nil
 }

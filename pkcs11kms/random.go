@@ -27,7 +27,7 @@ func (c *Client) GenerateRandom(
 		case in.Recipient != nil:
 			return nil, apierr.Unsupported("Recipients are not supported.")
 		}
-		random, err := c.region.token.Random(ctx, int(*in.NumberOfBytes))
+		random, err := c.region.Token.Random(ctx, int(*in.NumberOfBytes))
 		return &kms.GenerateRandomOutput{Plaintext: random}, err
 	})
 }

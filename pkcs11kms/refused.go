@@ -28,13 +28,13 @@ func refuse[Out, In any](
 
 // otherKind refuses a key that has the right usage after all: a record that a newer version of the program wrote.
 func otherKind(k *key) error {
-	return apierr.Unsupported("Keys with KeySpec %s are not supported.", k.record.Spec)
+	return apierr.Unsupported("Keys with KeySpec %s are not supported.", k.Record.Spec)
 }
 
 func noSuchKind(*key) error { return apierr.UnsupportedKind() }
 
 func notExternal(k *key) error {
-	return apierr.Unsupported("%s origin is %s which is not valid for this operation.", k.arn, k.record.Origin)
+	return apierr.Unsupported("%s origin is %s which is not valid for this operation.", k.ARN, k.Record.Origin)
 }
 
 // checkCiphertext holds what the model leaves to the operation: without the modifier there must be a ciphertext.
@@ -203,6 +203,6 @@ func (c *Client) GetKeyRotationStatus(
 	}, func(
 		_ context.Context, _ *call, _ *kms.GetKeyRotationStatusInput, k *key,
 	) (*kms.GetKeyRotationStatusOutput, error) {
-		return &kms.GetKeyRotationStatusOutput{KeyId: aws.String(k.record.ID)}, nil
+		return &kms.GetKeyRotationStatusOutput{KeyId: aws.String(k.Record.ID)}, nil
 	})
 }

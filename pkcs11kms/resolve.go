@@ -29,21 +29,21 @@ func (s subject) arn() string {
 	if s.key == nil {
 		return ""
 	}
-	return s.key.arn
+	return s.key.ARN
 }
 
 // cachedSubject finds the key without asking the store for records. Its key is nil when that does not find it.
 func (c *Client) cachedSubject(ctx context.Context, name keyID) (subject, error) {
 	s := subject{name: name, id: name.id}
 	if name.alias != "" {
-		alias, ok, err := records.Cached[*aliasRecord](ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias))
+		alias, ok, err := records.Cached[*aliasRecord](ctx, c.bridge.core.Cache, keystore.AliasRef(name.region, name.account, name.alias))
 		if err != nil || !ok {
 			return s, err
 		}
 		s.id = alias.record.Target
 	}
 	var err error
-	s.key, _, err = records.Cached[*key](ctx, c.bridge.cache, keystore.KeyRef(name.region, name.account, s.id))
+	s.key, _, err = records.Cached[*key](ctx, c.bridge.core.Cache, keystore.KeyRef(name.region, name.account, s.id))
 	return s, err
 }
 
@@ -52,7 +52,7 @@ func (c *Client) readSubject(ctx context.Context, name keyID) (subject, error) {
 	s := subject{name: name, id: name.id, missing: apierr.NotFound("Key '%s' does not exist", c.arn(name))}
 	if name.alias != "" {
 		s.missing = apierr.AliasNotFound(c.arn(name))
-		alias, err := records.Fresh(ctx, c.bridge.cache, keystore.AliasRef(name.region, name.account, name.alias), decodeAlias)
+		alias, err := records.Fresh(ctx, c.bridge.core.Cache, keystore.AliasRef(name.region, name.account, name.alias), decodeAlias)
 		switch {
 		case errors.Is(err, keystore.ErrNotFound):
 			s.id = noKey

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -17,7 +18,7 @@ import (
 func serviceKeysIn(t *testing.T, cfg testConfig) map[string]int {
 	store, found := reopen(t, cfg), map[string]int{}
 	for region := range cfg.Regions {
-		_, err := store.Get(t.Context(), keystore.KeyRef(region, "", secretsKey))
+		_, err := store.Get(t.Context(), keystore.KeyRef(region, "", keyring.SecretsKey))
 		if err == nil {
 			found[region]++
 			continue
@@ -104,7 +105,7 @@ func TestServiceKeyOfAnotherRegionAtTheLastMoment(t *testing.T) {
 	first := true
 	store.hook(func(changes []keystore.Change) error {
 		for _, change := range changes {
-			if first && change.Ref == keystore.KeyRef(testRegion, "", secretsKey) {
+			if first && change.Ref == keystore.KeyRef(testRegion, "", keyring.SecretsKey) {
 				first = false
 				_, err := fast.CreateAccessKey(ctx, PrincipalName{})
 				return err

@@ -37,16 +37,16 @@ func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*km
 		if err != nil {
 			return nil, err
 		}
-		return &kms.SignOutput{KeyId: aws.String(k.arn), Signature: signature, SigningAlgorithm: in.SigningAlgorithm}, nil
+		return &kms.SignOutput{KeyId: aws.String(k.ARN), Signature: signature, SigningAlgorithm: in.SigningAlgorithm}, nil
 	})
 }
 
 func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
 	algorithm, _ := keyring.SigningAlgorithm(in.SigningAlgorithm) // the key has it, or the call had been refused
 	if in.MessageType != types.MessageTypeDigest || algorithm.OfMessage() {
-		return k.token.Sign(ctx, k.pair, algorithm, in.Message)
+		return k.pair().Sign(ctx, algorithm, in.Message)
 	}
-	signature, err := k.token.SignDigest(ctx, k.pair, algorithm, in.Message)
+	signature, err := k.pair().SignDigest(ctx, algorithm, in.Message)
 	if errors.Is(err, token.ErrDigestRefused) {
 		return nil, apierr.WithCause(apierr.Unsupported("The token cannot sign digests. Use MessageType RAW."), err)
 	}
@@ -69,15 +69,16 @@ func (c *Client) Verify(ctx context.Context, in *kms.VerifyInput, optFns ...func
 		if c.req.dryRun {
 			return nil, apierr.DryRun()
 		}
-		return &kms.VerifyOutput{KeyId: aws.String(k.arn), SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
+		return &kms.VerifyOutput{KeyId: aws.String(k.ARN), SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
 	})
 }
 
 func (k *key) verify(in *kms.VerifyInput) error {
 	algorithm, _ := keyring.SigningAlgorithm(in.SigningAlgorithm) // the key has it, or the call had been refused
-	verify := k.public.VerifyMessage
+	public := k.pair().Public
+	verify := public.VerifyMessage
 	if in.MessageType == types.MessageTypeDigest && !algorithm.OfMessage() {
-		verify = k.public.Verify
+		verify = public.Verify
 	}
 	err := verify(algorithm, in.Message, in.Signature)
 	if errors.Is(err, pubkey.ErrInvalid) {
@@ -96,16 +97,17 @@ func (c *Client) GetPublicKey(
 	}, func(
 		_ context.Context, _ *call, _ *kms.GetPublicKeyInput, k *key,
 	) (*kms.GetPublicKeyOutput, error) {
-		if k.public == nil {
+		pair, ok := k.Material.(*keyring.Pair)
+		if !ok {
 			return nil, apierr.UnsupportedKind()
 		}
 		return &kms.GetPublicKeyOutput{
-			KeyId:                 aws.String(k.arn),
-			PublicKey:             k.public.DER(),
-			CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.record.Spec),
-			KeySpec:               types.KeySpec(k.record.Spec),
-			KeyUsage:              types.KeyUsageType(k.record.Usage),
-			SigningAlgorithms:     k.signing.Signing(k.token),
+			KeyId:                 aws.String(k.ARN),
+			PublicKey:             pair.Public.DER(),
+			CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.Record.Spec),
+			KeySpec:               types.KeySpec(k.Record.Spec),
+			KeyUsage:              types.KeyUsageType(k.Record.Usage),
+			SigningAlgorithms:     pair.Algorithms(),
 		}, nil
 	})
 }

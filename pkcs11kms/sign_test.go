@@ -254,7 +254,7 @@ func TestPublicKeyWithoutTheObject(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecEccNistP256)
 	signature := mustSign(t, c, key, ecdsaSHA256, []byte("m"))
 	record, _ := storedKey(t, c, key.KeyId)
-	require.NoError(t, c.region.token.DestroyKeyPair(t.Context(), record.CKAID, record.ID))
+	require.NoError(t, c.region.Token.DestroyKeyPair(t.Context(), record.CKAID, record.ID))
 	require.NoError(t, verifySignature(t, c, key.KeyId, ecdsaSHA256, []byte("m"), signature))
 	_, err := c.GetPublicKey(t.Context(), &kms.GetPublicKeyInput{KeyId: key.KeyId})
 	require.NoError(t, err)

@@ -43,13 +43,13 @@ func TestDeletionOfASigningKey(t *testing.T) {
 		schedule(t, c, key.KeyId, 7)
 	}
 	clk.Advance(7*day + time.Minute)
-	require.NoError(t, c.bridge.destroyDue(t.Context()))
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 	for _, key := range gone {
 		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: key.KeyId})
 		requireAPIError(t, err, "NotFoundException", "Key '"+*key.Arn+"' does not exist")
 	}
 	mustSign(t, c, kept, ecdsaSHA256, []byte("m"))
-	objects, err := c.region.token.Objects(t.Context())
+	objects, err := c.region.Token.Objects(t.Context())
 	require.NoError(t, err)
 	require.Len(t, objects, 2)
 	for _, o := range objects {
@@ -67,7 +67,7 @@ func TestHalfMadeSigningKeys(t *testing.T) {
 			record.Spec = "ECC_NIST_EDWARDS25519"
 		}
 		dieOver(t, cfg.StorePath, record)
-		_, _, err := c.region.token.GenerateKeyPair(t.Context(), spec, record.CKAID, record.ID)
+		_, _, err := c.region.Token.GenerateKeyPair(t.Context(), spec, record.CKAID, record.ID)
 		require.NoError(t, err)
 		other := openClient(t, cfg) // its janitor starts with a pass
 		requireNothingHalfMade(t, other, 0)

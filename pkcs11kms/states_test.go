@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
 // kinds are one spec of each kind of key that there is.
@@ -178,7 +180,11 @@ func requireCell(t *testing.T, c *Client, spec types.KeySpec, op, state, want st
 		schedule(t, c, key.KeyId, 7)
 	case "Unavailable": // the token has lost the object
 		record, _ := storedKey(t, c, key.KeyId)
-		require.NoError(t, c.bridge.destroyObject(t.Context(), record))
+		destroy := c.region.Token.DestroyKey
+		if keyring.MACSpecOf(spec) == nil {
+			destroy = c.region.Token.DestroyKeyPair
+		}
+		require.NoError(t, destroy(t.Context(), record.CKAID, record.ID))
 	}
 	got := answerOf(t, c, op, *key.KeyId)
 	require.Equal(t, strings.ReplaceAll(want, "%ARN%", *key.Arn), got, "%s of a %s key in the state %s", op, spec, state)

@@ -3,9 +3,6 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
-	"iter"
-	"maps"
-	"slices"
 	"sync/atomic"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -32,8 +29,8 @@ type SessionStats struct {
 // Stats returns the counts of now. It asks nothing of store and tokens.
 func (b *Bridge) Stats() Stats {
 	s := Stats{Sessions: map[string]SessionStats{}, TokenErrors: map[string]uint64{}}
-	for name, r := range b.regions {
-		s.Sessions[name] = SessionStats(r.token.Stats())
+	for _, name := range b.Regions() {
+		s.Sessions[name] = SessionStats(b.core.Keys.Region(name).Token.Stats())
 	}
 	for class := range tokenErrorClasses {
 		s.TokenErrors[tokenErrorClasses[class]] = b.tokenErrors[class].Load()
@@ -68,7 +65,7 @@ func (c *tokenErrorCounts) count(err error) {
 func (b *Bridge) CountKeys(ctx context.Context, regionName string) (int, error) {
 	count, after := 0, ""
 	for {
-		recs, err := b.store.List(ctx, keystore.KindKey, regionName, b.cfg.AccountID, after, keystore.MaxPage)
+		recs, err := b.core.Store.List(ctx, keystore.KindKey, regionName, b.cfg.AccountID, after, keystore.MaxPage)
 		if err != nil {
 			return 0, err
 		}
@@ -78,18 +75,4 @@ func (b *Bridge) CountKeys(ctx context.Context, regionName string) (int, error) 
 		}
 		after = recs[len(recs)-1].Ref.ID
 	}
-}
-
-// Regions returns the names of the regions that are open, the default one first.
-func (b *Bridge) Regions() []string { return b.defaultFirst(maps.Keys(b.regions)) }
-
-// defaultFirst returns the names of regions in order, but the default one first.
-func (b *Bridge) defaultFirst(regions iter.Seq[string]) []string {
-	names := []string{b.cfg.DefaultRegion}
-	for _, name := range slices.Sorted(regions) {
-		if name != b.cfg.DefaultRegion {
-			names = append(names, name)
-		}
-	}
-	return names
 }

@@ -41,11 +41,11 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 		return request{keyID: in.KeyId, algorithm: in.MacAlgorithm}, nil
 	}, func(ctx context.Context, c *call, _ *kms.GenerateMacInput, k *key) (*MACStream, error) {
 		var err error
-		stream, err = k.token.NewStream(ctx, k.object)
+		stream, err = k.hmac().Stream(ctx)
 		if errors.Is(err, token.ErrStreamRefused) {
 			return nil, apierr.WithCause(apierr.Unsupported("The token cannot make a MAC over more than 4096 bytes."), err)
 		}
-		return &MACStream{client: c.Client, ctx: ctx, req: c.req, arn: k.arn, stream: stream, checked: c.Now()}, err
+		return &MACStream{client: c.Client, ctx: ctx, req: c.req, arn: k.ARN, stream: stream, checked: c.Now()}, err
 	})
 	if err != nil {
 		if stream != nil {

@@ -118,7 +118,7 @@ func TestAbandonedStreams(t *testing.T) {
 		_, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
 		require.NoError(t, err)
 	}()
-	require.Eventually(t, func() bool { runtime.GC(); return c.region.token.Stats().InUse == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { runtime.GC(); return c.region.Token.Stats().InUse == 0 }, 10*time.Second, time.Millisecond)
 }
 
 // A token that is busy until the deadline is an answer that SDKs try again by themselves.
@@ -157,7 +157,7 @@ func TestKeyThatIsDisabledWhileACallWaits(t *testing.T) {
 		require.NoError(t, err)
 		answer := make(chan error, 1)
 		go func() { _, err := generate(ctx, c, key.KeyId, []byte("m")); answer <- err }()
-		require.Eventually(t, func() bool { return c.region.token.Stats().Waiting == 1 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return c.region.Token.Stats().Waiting == 1 }, 10*time.Second, time.Millisecond)
 		require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
 		clk.Advance(500 * time.Millisecond)
 		require.NoError(t, s.Close())

@@ -98,8 +98,8 @@ func (c *Client) ListResourceTags(
 		ctx context.Context, c *call, in *kms.ListResourceTagsInput, k *key,
 	) (*kms.ListResourceTagsOutput, error) {
 		out := &kms.ListResourceTagsOutput{Tags: []types.Tag{}}
-		p := page{op: ops.ListResourceTags.Name, filter: k.record.ID, limit: in.Limit, max: 50, normal: 50, marker: in.Marker}
-		more, err := c.walk(ctx, p, tagsAfter(k.record), func(rec keystore.Record) error {
+		p := page{op: ops.ListResourceTags.Name, filter: k.Record.ID, limit: in.Limit, max: 50, normal: 50, marker: in.Marker}
+		more, err := c.walk(ctx, p, tagsAfter(k.Record), func(rec keystore.Record) error {
 			out.Tags = append(out.Tags, types.Tag{TagKey: aws.String(rec.Ref.ID), TagValue: aws.String(string(rec.Value))})
 			return nil
 		})

@@ -48,7 +48,7 @@ func AdoptKey(ctx context.Context, b *pkcs11kms.Bridge, o AdoptOptions) (*types.
 		return nil, nil, err
 	}
 	inside := b.Core()
-	t := inside.Tokens[c.Region()]
+	t := inside.Keys.Region(c.Region()).Token
 	able := t.Capabilities()
 	if gap := able.For(spec.Hash).Err(); gap != nil {
 		return nil, nil, refused(fmt.Sprintf("the token cannot use %s keys", spec.Name), "use another --key-spec", gap)
@@ -192,7 +192,7 @@ func adopt(ctx context.Context, inside *core.Core, region string, spec *keyring.
 		record.Adopted = keystore.AdoptedDestroy
 	}
 	change := record.Put(0)
-	version, err := inside.CommitKey(ctx, record, 1, change)
+	version, err := inside.Keys.CommitCounted(ctx, record, 1, change)
 	if errors.Is(err, keystore.ErrExists) {
 		return nil, managed(object.ID, "of somebody who was faster,")
 	}
@@ -200,7 +200,11 @@ func adopt(ctx context.Context, inside *core.Core, region string, spec *keyring.
 		return nil, err
 	}
 	inside.Log.Info("adopted an object of the token", "key", record.ID, "cka_id", record.CKAID.String(), "at_deletion", string(record.Adopted))
-	return inside.Metadata(keystore.Record{Ref: change.Ref, Version: version, Value: change.Value})
+	key, err := inside.Keys.Decode(keystore.Record{Ref: change.Ref, Version: version, Value: change.Value})
+	if err != nil {
+		return nil, err
+	}
+	return key.Metadata(), nil
 }
 
 // exposure tells through what the value of a key may have become known, or can be used, beside this service.

@@ -273,7 +273,7 @@ func TestAdoptAnewWithAnotherSpec(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, mac, sha256.Size)
 	record, version := storedKey(t, c, first.KeyId) // what a deletion does to a key whose object is kept
-	_, err = c.inside.CommitKey(t.Context(), record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
+	_, err = c.inside.Keys.CommitCounted(t.Context(), record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
 	require.NoError(t, err)
 	second, _ := mustAdopt(t, c, AdoptOptions{Label: "theirs", KeySpec: types.KeySpecHmac512})
 	out, err := other.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: second.KeyId,

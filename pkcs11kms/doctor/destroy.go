@@ -32,7 +32,7 @@ func DestroyObject(ctx context.Context, b *pkcs11kms.Bridge, region string, ckaI
 	inside := b.Core()
 	claim := keystore.Key{Region: c.Region(), ID: destroyPrefix + hex.EncodeToString(ckaID), CKAID: ckaID,
 		State: keystore.Deleting, Instance: inside.Store.Instance(), Created: inside.Now()}
-	defer inside.InProgress(claim.Ref())()
+	defer inside.Keys.InProgress(claim.Ref())()
 	version, err := inside.Cache.Commit(ctx, claim.Put(0))
 	switch {
 	case errors.Is(err, keystore.ErrExists):
@@ -44,7 +44,7 @@ func DestroyObject(ctx context.Context, b *pkcs11kms.Bridge, region string, ckaI
 	case err != nil:
 		return err
 	}
-	destroyed := inside.Tokens[c.Region()].DestroyObject(ctx, ckaID)
+	destroyed := inside.Keys.Region(c.Region()).Token.DestroyObject(ctx, ckaID)
 	// The caller's time may be over, but not for the claim: whoever was told of an error does not expect the janitor to
 	// destroy the object after all.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inside.CallTimeout)

@@ -56,7 +56,7 @@ func TestDoctorFinds(t *testing.T) {
 	c := openClient(t, cfg)
 	lost, kept := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac512)
 	half := halfMade(c.inside.Store.Instance(), keystore.Creating)
-	defer c.inside.InProgress(half.Ref())()
+	defer c.inside.Keys.InProgress(half.Ref())()
 	put(t, c, half.Put(0))
 	foreign := bytes.Repeat([]byte{0xab}, 16)
 	_, err := c.token().GenerateHMACKey(t.Context(), token.SHA256, foreign, "somebody else's")

@@ -62,7 +62,7 @@ type client struct {
 	inside *core.Core
 }
 
-func (c *client) token() *token.Token { return c.inside.Tokens[testRegion] }
+func (c *client) token() *token.Token { return c.inside.Keys.Region(testRegion).Token }
 
 func openBridge(ctx context.Context, cfg statedir.Config) (*pkcs11kms.Bridge, error) {
 	if cfg.Store != nil {

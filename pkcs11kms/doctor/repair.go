@@ -19,7 +19,7 @@ const repairTries = 10
 // DestroyObject's, one at a time. It tells what it did, also beside an error.
 func Repair(ctx context.Context, b *pkcs11kms.Bridge) (done []string, err error) {
 	inside := b.Core()
-	finished, err := inside.Tidy(ctx)
+	finished, err := inside.Keys.Tidy(ctx)
 	for _, id := range finished {
 		done = append(done, "removed the key "+id+", which was left half made or half deleted")
 	}

@@ -145,7 +145,7 @@ func TestDestroyObjectIsClaimedByOne(t *testing.T) {
 	id := foreignObject(t, c)
 	claim := keystore.Key{Region: testRegion, ID: destroyPrefix + hex.EncodeToString(id), CKAID: id, State: keystore.Deleting,
 		Instance: c.inside.Store.Instance()}
-	done := c.inside.InProgress(claim.Ref())
+	done := c.inside.Keys.InProgress(claim.Ref())
 	put(t, c, claim.Put(0))
 	var refused *pkcs11kms.RefusedError
 	require.ErrorAs(t, DestroyObject(t.Context(), c.bridge, "", id), &refused)
@@ -153,7 +153,7 @@ func TestDestroyObjectIsClaimedByOne(t *testing.T) {
 	require.Equal(t, "wait, and look again: pkcs11kms doctor", refused.Hint())
 	requireObject(t, c, id)
 	done()
-	_, err := c.inside.Tidy(t.Context())
+	_, err := c.inside.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	requireNoClaim(t, c)
 	requireObject(t, c, id)
@@ -181,7 +181,7 @@ func TestDestroyObjectThatEndsWithItsContextLeavesNoClaim(t *testing.T) {
 	})
 	require.ErrorIs(t, DestroyObject(ctx, c.bridge, "", id), context.Canceled)
 	requireNoClaim(t, c)
-	_, err := c.inside.Tidy(t.Context())
+	_, err := c.inside.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	requireObject(t, c, id)
 }
@@ -200,7 +200,7 @@ func TestDestroyObjectTellsOfAClaimThatStays(t *testing.T) {
 	_, err := c.token().Describe(t.Context(), id)
 	require.ErrorIs(t, err, token.ErrKeyMissing)
 	store.hook(nil, nil)
-	_, err = c.inside.Tidy(t.Context())
+	_, err = c.inside.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	requireNoClaim(t, c)
 }
@@ -215,7 +215,7 @@ func TestDestroyObjectKeepsItsClaimFromTheJanitor(t *testing.T) {
 			return nil
 		}
 		passes++
-		finished, err := c.inside.Tidy(t.Context())
+		finished, err := c.inside.Keys.Tidy(t.Context())
 		assert.NoError(t, err)
 		assert.Empty(t, finished)
 		return nil

@@ -33,8 +33,8 @@ func half(t *testing.T, c *client) (record keystore.Key, finish func()) {
 	record = keystore.Key{Region: testRegion, Account: testAccount, ID: unknownID, CKAID: []byte("sixteen bytes of"), Created: c.inside.Now()}
 	record.Spec, record.Usage, record.Origin = "HMAC_256", "GENERATE_VERIFY_MAC", "AWS_KMS"
 	record.State, record.Instance = keystore.Creating, c.inside.Store.Instance()
-	done := c.inside.InProgress(record.Ref())
-	version, err := c.inside.CommitKey(t.Context(), record, 1, record.Put(0))
+	done := c.inside.Keys.InProgress(record.Ref())
+	version, err := c.inside.Keys.CommitCounted(t.Context(), record, 1, record.Put(0))
 	require.NoError(t, err)
 	_, err = c.token().GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
 	require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestRestoreAfterTheTokenWentOn(t *testing.T) {
 	require.Equal(t, []keystore.Ref{keystore.KeyRef(testRegion, testAccount, *cancelled.KeyId)}, restored.Postponed)
 	again := openClient(t, cfg)
 	for range 3 {
-		finished, err := again.inside.Tidy(t.Context())
+		finished, err := again.inside.Keys.Tidy(t.Context())
 		require.NoError(t, err)
 		require.Empty(t, finished)
 	}

@@ -1,39 +1,65 @@
-// Package core is the inside of a Bridge: what packages of this module that administrate it work on beside its Clients. Whoever
-// has it is past every policy.
+// Package core is the inside of a Bridge: what its Clients work on, and what packages of this module that administrate it need
+// beside them. Whoever has it is past every policy.
 package core
 
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 // Core is the inside of one open Bridge. It is good for as long as that, and safe for concurrent use; nothing of it is changed.
 type Core struct {
 	Account     string
-	Regions     []string // as configured
+	Regions     []string // as configured, the default one first
 	CallTimeout time.Duration
 	Log         *slog.Logger
-	Now         func() time.Time // UTC, in the store's precision
 
-	Store  keystore.Store
-	Cache  *records.Cache          // of Store; Commits go through it
-	Tokens map[string]*token.Token // by region
+	Store keystore.Store
+	Cache *records.Cache // of Store; Commits go through it
+	Keys  *keyring.Ring
 
-	// Tidy finishes what dead processes have left half made or half deleted, and returns the ids of those keys.
-	Tidy func(context.Context) (finished []string, err error)
-	// InProgress keeps the janitor of this instance away from a key that is half made or half deleted, until done is called.
-	InProgress func(keystore.Ref) (done func())
-	// CommitKey commits a change that makes (n is 1) or removes (-1) a key's record together with the counter of the account's
-	// keys, within their quota. The batch is bound to others.
-	CommitKey func(ctx context.Context, record keystore.Key, n int, change keystore.Change, others ...keystore.Change) (
-		version uint64, err error)
-	// Metadata is what the API tells of the key of a record.
-	Metadata func(keystore.Record) (*types.KeyMetadata, error)
+	now     func() time.Time
+	running context.Context    // of the goroutines
+	stop    context.CancelFunc // ends them
+	tasks   sync.WaitGroup     // counts them
+}
+
+// Open opens the tokens, and starts the goroutines that keep what is cached honest (a poller that confirms it) and the keys whole
+// (the janitor). A configuration by which keys, users or access keys would not be seen is refused with a *keyring.HiddenError.
+// The store stays the caller's.
+func Open(ctx context.Context, cfg keyring.Config) (*Core, error) {
+	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
+	if err := keyring.CheckHoldings(ctx, cfg.Store, cfg.Account, cfg.Regions); err != nil {
+		return nil, err
+	}
+	c := &Core{Account: cfg.Account, Regions: cfg.Regions, CallTimeout: cfg.CallTimeout, Log: cfg.Log, Store: cfg.Store, now: cfg.Now}
+	c.Cache = records.New(c.Store, c.Log, c.now)
+	var err error
+	if c.Keys, err = keyring.Open(ctx, cfg, c.Cache); err != nil {
+		return nil, err
+	}
+	c.running, c.stop = context.WithCancel(context.WithoutCancel(ctx))
+	c.Go(c.Cache.Poll)
+	c.Go(c.Cache.WatchWrites)
+	c.Go(c.Keys.Run)
+	return c, nil
+}
+
+// Now is the time as records hold it.
+func (c *Core) Now() time.Time { return records.Time(c.now()) }
+
+// Go runs a task until Close ends its context, and waits for it.
+func (c *Core) Go(task func(context.Context)) { c.tasks.Go(func() { task(c.running) }) }
+
+// Close ends the goroutines, and closes the tokens once calls that are under way have finished, within the call timeout.
+func (c *Core) Close() error {
+	c.stop()
+	c.tasks.Wait()
+	return c.Keys.Close()
 }

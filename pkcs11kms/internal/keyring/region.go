@@ -9,11 +9,6 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
-// ServicePrefix begins the ids of service keys: HMAC keys of the bridge's own. One is made in the token of the default region and
-// stays where it was made, whichever region is the default one later, or for one command. Its record is a key record of no
-// account, so that no KeyId can name it, and its id, which is also the CKA_LABEL, says what it is for.
-const ServicePrefix = "pkcs11kms/service/"
-
 // OpenToken opens the token of a region and makes sure that it is the one that the store's keys live in. config says how a token
 // of a serial is opened; of any where the serial is empty, which is bound to the region then.
 func OpenToken(ctx context.Context, store keystore.Store, region string, config func(serial string) token.Config) (*token.Token, error) {

@@ -1,5 +1,3 @@
-// Package keyring knows how keys of this service are kept: their kinds, the tokens that regions are bound to, and what a store
-// holds of them.
 package keyring
 
 import (

@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
 )
@@ -51,3 +52,6 @@ func IgnoreNotFound(err error) error {
 	}
 	return err
 }
+
+// Time is a time as records hold it: UTC, in whole milliseconds as on the wire.
+func Time(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -1,0 +1,84 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
+)
+
+// A key that is scheduled for deletion stays as it is, unusable, until its date. Then the janitor of a long-lived process
+// destroys it in three steps, of which whoever comes later can finish what is left:
+//
+//  1. one Commit takes the record to Deleting and removes the aliases; from here on there is no way back;
+//  2. the object in the token is destroyed (unless the key was adopted to be kept);
+//  3. the record goes.
+//
+// CancelKeyDeletion changes the same record as step 1, so one of the two wins.
+
+// deletionUptime is how long a process must have lived before it destroys keys whose date has come: time for an operator
+// to notice a clock that is wrong.
+const deletionUptime = 10 * time.Minute
+
+// DestroyDue begins the deletion of keys whose date has come. The rest is remove's.
+func (r *Ring) DestroyDue(ctx context.Context) error {
+	ctx, cancel := r.outlast(ctx)
+	defer cancel()
+	now := r.cfg.Now()
+	if r.cfg.ShortLived || now.Sub(r.opened) < deletionUptime {
+		return nil
+	}
+	if err := r.checkClock(ctx, now); err != nil {
+		return err
+	}
+	var problems []error
+	var after keystore.Ref
+	for {
+		recs, err := r.cfg.Store.Lookup(ctx, keystore.IndexPendingDeletion, "", after, keystore.MaxPage)
+		if err != nil {
+			return errors.Join(append(problems, err)...)
+		}
+		for _, rec := range recs {
+			after = rec.Ref
+			record, err := keystore.DecodeKey(rec)
+			if err == nil && !record.DeletionDate.After(now) {
+				err = r.destroyKey(ctx, record, rec.Version)
+			}
+			problems = append(problems, err)
+		}
+		if len(recs) < keystore.MaxPage {
+			return errors.Join(problems...)
+		}
+	}
+}
+
+// destroyKey begins with the commit after which there is no way back. That the key was cancelled or taken by another
+// process at the last moment is no error.
+func (r *Ring) destroyKey(ctx context.Context, record keystore.Key, version uint64) error {
+	if _, ok := r.regions[record.Region]; !ok {
+		return nil // another process has its token
+	}
+	defer r.inProgress.add(record.Ref())()
+	value := keystore.TargetValue(record.Region, record.Account, record.ID)
+	aliases, err := r.cfg.Store.Lookup(ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, keystore.MaxChanges-1)
+	if err != nil {
+		return err
+	}
+	record.State, record.Instance, record.Aliases = keystore.Deleting, r.cfg.Store.Instance(), 0
+	record.DeletionDate = time.Time{}
+	crash.At("deleting-begins")
+	changes := []keystore.Change{record.Put(version)}
+	for _, alias := range aliases {
+		changes = append(changes, keystore.Change{Op: keystore.Delete, Ref: alias.Ref, Expect: alias.Version})
+	}
+	version, err = r.cache.Commit(ctx, changes...)
+	if err != nil {
+		return ignoreConflict(err)
+	}
+	crash.At("deleting-written")
+	r.cfg.Log.Warn("destroying a key whose deletion date has come", "key", record.ID, "cka_id", record.CKAID.String())
+	_, err = r.Finish(ctx, record, version)
+	return err
+}

@@ -1,0 +1,205 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+const (
+	janitorInterval = 30 * time.Second
+	janitorTimeout  = time.Minute // for one pass
+)
+
+// InProgress keeps the janitor of this instance away from a key that is half made or half deleted, until done is called.
+func (r *Ring) InProgress(ref keystore.Ref) (done func()) { return r.inProgress.add(ref) }
+
+// Settled is closed after the janitor's first pass.
+func (r *Ring) Settled() <-chan struct{} { return r.settled }
+
+// Run runs the janitor until ctx ends: once at the start, then every janitorInterval. A pass that began is finished,
+// so that a short-lived process does its share.
+func (r *Ring) Run(ctx context.Context) {
+	tick := time.NewTicker(janitorInterval)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		_, _ = r.Tidy(ctx) // logs what fails
+		if err := r.DestroyDue(ctx); err != nil {
+			r.cfg.Log.Error("keys whose deletion date has come are not destroyed", "error", err)
+		}
+		if first {
+			close(r.settled)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if ctx.Err() != nil {
+			return // both were ready
+		}
+	}
+}
+
+// Tidy finishes the records in Creating and Deleting of instances that are dead, and those of this instance that
+// nobody works on. It destroys only objects that such a record names. It returns the ids of the keys that are gone now.
+// What fails is logged and tried again later; the error is for those who asked for the pass.
+func (r *Ring) Tidy(ctx context.Context) (finished []string, err error) {
+	ctx, cancel := r.outlast(ctx)
+	defer cancel()
+	owners := map[string]func(forget bool){}
+	defer func() {
+		for _, free := range owners {
+			if free != nil {
+				free(true)
+			}
+		}
+	}()
+	var problems []error
+	var after keystore.Ref
+	for {
+		recs, err := r.cfg.Store.Lookup(ctx, keystore.IndexUnfinished, "", after, keystore.MaxPage)
+		if err != nil {
+			r.cfg.Log.Warn("janitor cannot read the store", "error", err)
+			return finished, errors.Join(append(problems, err)...)
+		}
+		for _, rec := range recs {
+			after = rec.Ref
+			done, err := r.tidyRecord(ctx, rec, owners)
+			if err != nil {
+				r.cfg.Log.Warn("janitor cannot remove a key that was left half made", "key", rec.Ref.ID, "error", err)
+				problems = append(problems, fmt.Errorf("removing the half-made key %s: %w", rec.Ref.ID, err))
+			}
+			if done {
+				finished = append(finished, rec.Ref.ID)
+			}
+		}
+		if len(recs) < keystore.MaxPage {
+			return finished, errors.Join(problems...)
+		}
+	}
+}
+
+// outlast returns a context that ends one call timeout after ctx does: what began is finished, so that a short-lived
+// process does its share, and Close does not wait for long.
+func (r *Ring) outlast(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithTimeout(context.WithoutCancel(ctx), janitorTimeout)
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(r.cfg.CallTimeout, cancel) })
+	return longer, func() { stop(); cancel() }
+}
+
+// tidyRecord finishes one record unless somebody else is at it, and tells whether it did.
+func (r *Ring) tidyRecord(ctx context.Context, rec keystore.Record, owners map[string]func(forget bool)) (done bool, err error) {
+	record, err := keystore.DecodeKey(rec)
+	if err != nil {
+		return false, err
+	}
+	if _, ok := r.regions[record.Region]; !ok {
+		return false, nil // only a process that has the region's token can finish it
+	}
+	if record.Instance == r.cfg.Store.Instance() {
+		if r.inProgress.has(rec.Ref) {
+			return false, nil
+		}
+		return r.Finish(ctx, record, rec.Version)
+	}
+	free, err := r.ownerOf(ctx, record.Instance, owners)
+	if err != nil || free == nil {
+		return false, err
+	}
+	// The version makes this safe even if the record was read before its owner finished it and ended.
+	return r.Finish(ctx, record, rec.Version)
+}
+
+// ownerOf takes an instance over, once in a pass, and returns what ends that. Nil when the instance is alive, or when
+// nothing proves that it is dead: then this may be a copy of the store, and the original may have finished the key.
+func (r *Ring) ownerOf(ctx context.Context, instance string, owners map[string]func(forget bool)) (func(forget bool), error) {
+	if free, ok := owners[instance]; ok {
+		return free, nil
+	}
+	free, err := r.cfg.Store.TakeOver(ctx, instance)
+	if err != nil && !errors.Is(err, keystore.ErrAlive) && !errors.Is(err, keystore.ErrUndecided) {
+		return nil, err
+	}
+	owners[instance] = free
+	return free, nil
+}
+
+// Finish removes a key that is in Creating or Deleting: first the record goes to Deleting in our own name, so that a
+// creator that is still alive cannot flip it any more, and a janitor that has read it before cannot go on; then the object
+// goes; then the record. It tells whether it did so: that somebody else was faster is no error.
+func (r *Ring) Finish(ctx context.Context, record keystore.Key, version uint64) (removed bool, err error) {
+	defer r.inProgress.add(record.Ref())()
+	err = r.remove(ctx, record, version)
+	if err != nil {
+		return false, ignoreConflict(err)
+	}
+	r.cfg.Log.Info("removed a key that was half made or half deleted", "key", record.ID)
+	return true, nil
+}
+
+func ignoreConflict(err error) error {
+	if errors.Is(err, keystore.ErrConflict) {
+		return nil
+	}
+	return err
+}
+
+func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64) error {
+	var err error
+	if record.State != keystore.Deleting || record.Instance != r.cfg.Store.Instance() {
+		record.State, record.Instance = keystore.Deleting, r.cfg.Store.Instance()
+		if version, err = r.cache.Commit(ctx, record.Put(version)); err != nil {
+			return err
+		}
+	}
+	if err := r.destroyObject(ctx, record); err != nil {
+		return err
+	}
+	crash.At("object-destroyed")
+	r.regions[record.Region].handles.Delete(record.CKAID.String())
+	if _, err = r.CommitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version}); err != nil {
+		return err
+	}
+	crash.At("record-removed")
+	return nil
+}
+
+// destroyObject destroys the object of a key that is being removed, if it is there and is ours to destroy.
+func (r *Ring) destroyObject(ctx context.Context, record keystore.Key) error {
+	t := r.regions[record.Region].Token
+	label := record.ID
+	switch record.Adopted {
+	case keystore.AdoptedKeep:
+		return nil
+	case keystore.AdoptedDestroy: // has kept the label that it had before
+		object, err := t.Describe(ctx, record.CKAID)
+		if errors.Is(err, token.ErrKeyMissing) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		label = object.Label
+	}
+	destroy := t.DestroyKey
+	if SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)) != nil {
+		destroy = t.DestroyKeyPair
+	}
+	err := destroy(ctx, record.CKAID, label)
+	switch {
+	case errors.Is(err, token.ErrKeyForeign):
+		r.cfg.Log.Warn("another application's object has the CKA_ID of a key that is removed: left alone", "key", record.ID)
+		return nil
+	case errors.Is(err, token.ErrKeyMissing):
+		return nil
+	}
+	return err
+}

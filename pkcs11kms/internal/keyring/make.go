@@ -1,0 +1,165 @@
+package keyring
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// A key is made in three steps, and whoever dies between two of them leaves something that the janitor can finish:
+//
+//  1. the record, in the state Creating, with the CKA_ID that the object will have and the instance that works on it;
+//  2. the object in the token;
+//  3. the record again, now Enabled.
+//
+// The record comes first because an object that no record names could never be told from another application's. The
+// record is invisible until step 3. When step 2 or 3 fails, the record goes to Deleting, the object is destroyed and
+// the record removed: the same way that the janitor takes.
+
+// NewRecord begins the record of a key that is to be made in the region's token.
+func (g *Region) NewRecord(account, id string) keystore.Key {
+	return keystore.Key{Region: g.Name, Account: account, ID: id, CKAID: g.newCKAID()}
+}
+
+func (g *Region) newCKAID() keystore.HexBytes {
+	id := make(keystore.HexBytes, g.Token.Capabilities().IDBytes)
+	rand.Read(id) // never fails, see crypto/rand
+	return id
+}
+
+// idAttempts is how many CKA_IDs are tried on tokens where ids are so short that a random one may be taken.
+const idAttempts = 32
+
+// place is where a new record goes: in the place of one that has this version (0: of none), if the others are as they are said
+// to be.
+type place struct {
+	expect uint64
+	others []keystore.Change
+}
+
+// Make makes the key of a new record, in the three steps. keystore.ErrConflict says that what precondition names has changed
+// at the end.
+func (r *Ring) Make(ctx context.Context, in *Region, spec *Spec, record keystore.Key, precondition []keystore.Change) (*Key, error) {
+	return r.make(ctx, in, spec, record, place{}, precondition)
+}
+
+// make is Make, also with keystore.ErrConflict when the record's place is taken.
+func (r *Ring) make(
+	ctx context.Context, in *Region, spec *Spec, record keystore.Key, at place, precondition []keystore.Change,
+) (k *Key, err error) {
+	for range idAttempts {
+		k, err = r.tryMake(ctx, in, spec, record, at, precondition)
+		if !errors.Is(err, token.ErrKeyExists) && !errors.Is(err, keystore.ErrExists) {
+			break
+		}
+		record.CKAID = in.newCKAID()
+	}
+	return k, err
+}
+
+func (r *Ring) tryMake(
+	ctx context.Context, in *Region, spec *Spec, record keystore.Key, at place, precondition []keystore.Change,
+) (*Key, error) {
+	record.State, record.Instance = keystore.Creating, r.cfg.Store.Instance()
+	record.Spec, record.Usage = string(spec.Name), string(spec.Usage)
+	record.Origin = string(types.OriginTypeAwsKms)
+	record.Created = records.Time(r.cfg.Now())
+
+	done := r.inProgress.add(record.Ref())
+	defer done()
+	version, err := r.CommitCounted(ctx, record, 1, record.Put(at.expect), at.others...)
+	if err != nil {
+		return nil, err
+	}
+	crash.At("record-written")
+	object, public, err := spec.Generate(ctx, in.Token, record)
+	if err != nil {
+		r.undo(ctx, record, version, err)
+		return nil, err
+	}
+	crash.At("object-made")
+	made := record
+	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", public
+	enabled, err := r.cache.Commit(ctx, append([]keystore.Change{made.Put(version)}, precondition...)...)
+	if err != nil {
+		r.undo(ctx, record, version, err)
+		return nil, err
+	}
+	crash.At("flipped")
+	in.handles.Store(record.CKAID.String(), object)
+	return r.Decode(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
+}
+
+// CommitCounted commits a change that makes (n is 1) or removes (-1) a key's record together with the counter of the account's
+// keys, within their quota. A race that is lost for the counter alone is run again. The batch is bound to others.
+func (r *Ring) CommitCounted(
+	ctx context.Context, record keystore.Key, n int, change keystore.Change, others ...keystore.Change,
+) (version uint64, err error) {
+	err = records.RetryConflicts(ctx, func() error {
+		count, err := r.countKey(ctx, record, n)
+		if err != nil {
+			return err
+		}
+		version, err = r.cache.Commit(ctx, append(append(count, others...), change)...)
+		if !errors.Is(err, keystore.ErrConflict) {
+			return err
+		}
+		rec, getErr := r.cfg.Store.Get(ctx, change.Ref) // whose conflict was it?
+		switch {
+		case getErr != nil && !errors.Is(getErr, keystore.ErrNotFound):
+			return getErr
+		case rec.Version != change.Expect, len(others) > 0:
+			return fmt.Errorf("key %s: %w", record.ID, errLostRecord)
+		}
+		return err
+	})
+	if errors.Is(err, errLostRecord) {
+		err = fmt.Errorf("%w: %w", keystore.ErrConflict, err)
+	}
+	return version, err
+}
+
+// errLostRecord tells a conflict over the record itself from one over its counter.
+var errLostRecord = errors.New("its record was changed by somebody else")
+
+// countKey returns the change of the counter of an account's keys, or LimitExceededException. Service keys are not counted:
+// no change.
+func (r *Ring) countKey(ctx context.Context, record keystore.Key, n int) ([]keystore.Change, error) {
+	if record.Account == "" {
+		return nil, nil
+	}
+	counter, version, err := records.ReadCounter(ctx, r.cfg.Store, record.Region, record.Account, keystore.CounterKeys)
+	if err != nil {
+		return nil, err
+	}
+	counter.N += n
+	if limit := r.cfg.MaxKeys; n > 0 && counter.N > limit {
+		return nil, apierr.LimitExceeded(fmt.Sprintf("The account has reached its limit of %d keys in the region.", limit))
+	}
+	return []keystore.Change{counter.Put(version)}, nil
+}
+
+// undo removes what tryMake began. What cannot be removed now is left to the janitor, under the record.
+func (r *Ring) undo(ctx context.Context, record keystore.Key, version uint64, cause error) {
+	// The caller's time may be over, which must not keep us from tidying up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.CallTimeout)
+	defer cancel()
+	var hung *token.HungError
+	if errors.As(cause, &hung) {
+		// The token may still make the object. Keep the janitor of this process away until it has come back.
+		r.inProgress.keep(record.Ref(), hung.Done())
+		return
+	}
+	if _, err := r.Finish(ctx, record, version); err != nil {
+		r.cfg.Log.Warn("a key that could not be created is left to the janitor", "key", record.ID, "error", err)
+	}
+}
