@@ -20,7 +20,7 @@ type mark struct {
 	until <-chan struct{}
 }
 
-// instances are the working sets of this process: Bridges that were given one Store are one instance.
+// instances are the working sets of this process: Rings that were given one Store are one instance.
 var instances = struct {
 	mu   sync.Mutex // guards sets and users
 	sets map[string]*sharedInProgress
