@@ -84,12 +84,8 @@ func (t *Token) examine(ctx context.Context, cause error) error {
 // ask makes a round trip to the device on the session that stays open, and then runs try there, unless it is nil. It
 // returns the error of the round trip alone. If only the keeper's session is broken, another takes its place.
 func (t *Token) ask(ctx context.Context, try func(*session)) error {
-	if err := t.keeper.busy.takeWithin(ctx, t.timeout); err != nil {
+	if err := t.takeKeeper(ctx); err != nil {
 		return err
-	}
-	if t.closing.Err() != nil {
-		t.keeper.release()
-		return ErrClosed
 	}
 	err := t.lostCause()
 	if err == nil {
@@ -108,6 +104,22 @@ func (t *Token) ask(ctx context.Context, try func(*session)) error {
 		t.keeper.release()
 	}
 	return err
+}
+
+// takeKeeper waits for the session that stays open, as long as for any other. Close takes it for good, so whoever waits for it
+// then is told at once.
+func (t *Token) takeKeeper(ctx context.Context) error {
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.closing, cancel)()
+	err := t.keeper.busy.takeWithin(waiting, t.timeout)
+	if t.closing.Err() == nil {
+		return err
+	}
+	if err == nil {
+		t.keeper.release()
+	}
+	return ErrClosed
 }
 
 // renew puts another session in the place of a broken one.

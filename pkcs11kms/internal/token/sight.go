@@ -55,7 +55,7 @@ func (t *Token) mayRegain(err error) bool {
 // repeated, since the objects are in sight again; cause if they were all the time; and otherwise ErrGone, which is not to
 // be taken for a key that is missing.
 func (t *Token) regain(ctx context.Context, generation uint64, o *operation, cause error) error {
-	if err := t.keeper.busy.takeWithin(ctx, t.timeout); err != nil {
+	if err := t.takeKeeper(ctx); err != nil {
 		return err
 	}
 	restored := make(chan error, 1)
