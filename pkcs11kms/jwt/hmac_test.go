@@ -158,7 +158,7 @@ func TestRefusedForms(t *testing.T) {
 	last := parts[2][len(parts[2])-1]
 	require.NoError(t, v.Verify(t.Context(), f.resign(key, header, `{"apps":{"App":1,"app":2}}`), nil), "what is deeper is the application's")
 	for name, token := range map[string]string{
-		"nothing": "", "two parts": parts[0] + "." + parts[1], "four parts": good + ".", "padding": good + "=", "line end": good + "\n",
+		"nothing": "", "two parts": parts[0] + "." + parts[1], "four parts": good + ".", "padding": good + "=", "line end": good + "\n", "carriage return": good + "\r",
 		"line end inside": parts[0] + ".\n" + parts[1] + "." + parts[2], "blank": " " + good, "base64": good[:len(good)-1] + "+",
 		"unused bits": good[:len(good)-1] + string(last+1), "long": good + strings.Repeat("A", jwt.MaxTokenBytes),
 	} {

@@ -107,6 +107,7 @@ func TestUnreachable(t *testing.T) {
 	requireDown(v.Verify(t.Context(), own, nil))
 	client.heal()
 	require.NoError(t, v.Verify(t.Context(), own, nil))
+	requireInvalid(t, v.Verify(t.Context(), foreign, nil), jwt.ErrUnknownKey) // KMS was reached
 	client.fail(down)
 	require.NoError(t, v.Verify(t.Context(), own, nil))
 	c.pass(time.Minute)
@@ -166,7 +167,7 @@ func TestKeysThatAreNone(t *testing.T) {
 		_, err := jwt.NewSigner(cfg)
 		require.ErrorContains(t, err, "are required")
 	}
-	for _, reserved := range []string{"kid", "alg", "Alg"} {
+	for _, reserved := range []string{"kid", "alg", "crit", "b64", "Alg", "KID", "Crit", "B64"} {
 		_, err := jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: key, Header: map[string]any{reserved: "none"}})
 		require.ErrorContains(t, err, "the header's "+reserved+" is not for the caller to set")
 	}
@@ -174,6 +175,10 @@ func TestKeysThatAreNone(t *testing.T) {
 	require.NoError(t, err)
 	_, err = signer.Sign(t.Context(), map[string]any{})
 	require.ErrorIs(t, err, jwt.ErrAlgorithm)
+	signer, err = jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: key, Header: map[string]any{"x": make(chan int)}})
+	require.NoError(t, err)
+	_, err = signer.Sign(t.Context(), map[string]any{})
+	require.ErrorContains(t, err, "writing the header")
 	signer, err = jwt.NewSigner(jwt.SignerConfig{Client: f.remote, KeyID: key, Header: map[string]any{"typ": "at+jwt", "x": 5}})
 	require.NoError(t, err)
 	token, err = signer.Sign(t.Context(), map[string]any{})
