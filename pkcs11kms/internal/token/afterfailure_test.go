@@ -169,3 +169,27 @@ func TestGrantInTheLastMoment(t *testing.T) {
 		require.NoError(t, err)
 	})
 }
+
+// Who is about to give up when the token is closed is told of that.
+func TestCloseInTheLastMoment(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		cfg, _ := newConfig(t)
+		f := newFaulty(&cfg)
+		cfg.MaxSessions = 1
+		tok, err := token.Open(context.Background(), cfg)
+		require.NoError(t, err)
+		key := newKey(t, tok)
+		reached, free := f.hang("C_Sign")
+		first := sign(context.Background(), tok, key)
+		<-reached
+		closed := make(chan error, 1)
+		ctx := lateContext{newManualContext(), func() { go func() { closed <- tok.Close() }() }}
+		waiting := sign(ctx, tok, key)
+		synctest.Wait()
+		ctx.end(context.Canceled)
+		require.ErrorIs(t, <-waiting, token.ErrClosed)
+		free()
+		require.NoError(t, <-first)
+		require.NoError(t, <-closed)
+	})
+}

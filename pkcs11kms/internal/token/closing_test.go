@@ -14,9 +14,11 @@ import (
 // any more. The clock is that of a bubble.
 func TestThoseWhoWaitToAskTheDeviceLearnOfClose(t *testing.T) {
 	for name, call := range map[string]func(*token.Token, *token.Key) error{
-		"check":               func(tok *token.Token, _ *token.Key) error { return tok.Healthy(context.Background()) },
-		"call that failed":    func(tok *token.Token, key *token.Key) error { return <-sign(context.Background(), tok, key) },
-		"key that is missing": func(tok *token.Token, _ *token.Key) error { return tok.DestroyKey(context.Background(), []byte("none"), "none") },
+		"check":            func(tok *token.Token, _ *token.Key) error { return tok.Healthy(context.Background()) },
+		"call that failed": func(tok *token.Token, key *token.Key) error { return <-sign(context.Background(), tok, key) },
+		"key that is missing": func(tok *token.Token, _ *token.Key) error {
+			return tok.DestroyKey(context.Background(), []byte("none"), "none")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {

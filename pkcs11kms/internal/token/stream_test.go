@@ -1,6 +1,7 @@
 package token_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"runtime"
@@ -46,17 +47,20 @@ func TestStreamEndsOnce(t *testing.T) {
 	key := newKey(t, tok)
 	st, err := tok.NewStream(t.Context(), key)
 	require.NoError(t, err)
-	tag, err := st.Sum()
+	first, err := st.Sum()
 	require.NoError(t, err)
-	again, err := st.Sum()
-	require.NoError(t, err)
-	requireSame(t, tag, again, "the second Sum")
-	again[0]++
-	third, err := st.Sum()
-	require.NoError(t, err)
-	requireSame(t, tag, third, "Sum after its result was changed")
-	_, err = st.Write([]byte("late"))
-	assert.ErrorIs(t, err, token.ErrClosed)
+	tag := bytes.Clone(first)
+	for range 2 {
+		first[0]++ // which is the caller's own
+		again, err := st.Sum()
+		require.NoError(t, err)
+		requireSame(t, tag, again, "Sum after its result was changed")
+		first = again
+	}
+	for _, late := range []string{"late", ""} {
+		_, err = st.Write([]byte(late))
+		assert.ErrorIs(t, err, token.ErrClosed)
+	}
 	assert.NoError(t, st.Close())
 	assert.NoError(t, st.Close())
 
@@ -64,10 +68,26 @@ func TestStreamEndsOnce(t *testing.T) {
 	require.NoError(t, err)
 	assert.NoError(t, st.Close())
 	assert.NoError(t, st.Close())
-	_, err = st.Write([]byte("late"))
-	assert.ErrorIs(t, err, token.ErrClosed)
+	for _, late := range []string{"late", ""} {
+		_, err = st.Write([]byte(late))
+		assert.ErrorIs(t, err, token.ErrClosed)
+	}
 	_, err = st.Sum()
 	assert.ErrorIs(t, err, token.ErrClosed)
+}
+
+// A long Write is many calls, so that each has the time of one: none gets more than 64 KiB.
+func TestLongWriteIsManyCalls(t *testing.T) {
+	tok, f := openFaulty(t)
+	st, err := tok.NewStream(t.Context(), newKey(t, tok))
+	require.NoError(t, err)
+	for n, calls := range map[int]int{65536: 1, 65537: 2, 200_000: 4} {
+		before := f.count("C_SignUpdate")
+		_, err = st.Write(make([]byte, n))
+		require.NoError(t, err)
+		assert.Equal(t, before+calls, f.count("C_SignUpdate"), "%d bytes", n)
+	}
+	require.NoError(t, st.Close())
 }
 
 func TestStreamEndsWithItsContext(t *testing.T) {
