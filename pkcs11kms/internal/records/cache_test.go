@@ -181,6 +181,24 @@ func TestOwnCommitsDropWhatTheyChange(t *testing.T) {
 	_, err = c.Commit(t.Context(), check)
 	require.ErrorIs(t, err, keystore.ErrConflict)
 	require.Equal(t, 3, read(t, c, "c"))
+
+	// What is deleted is there no more.
+	_, version, err = records.ReadCounter(t.Context(), store.Store, "", "", "a")
+	require.NoError(t, err)
+	_, err = c.Commit(t.Context(), keystore.Change{Op: keystore.Delete, Ref: ref("a"), Expect: version})
+	require.NoError(t, err)
+	_, err = records.CachedOrFresh(t.Context(), c, ref("a"), keystore.DecodeCounter)
+	require.ErrorIs(t, err, keystore.ErrNotFound)
+}
+
+// A record that is held in another form than is asked for is read anew in this one.
+func TestARecordIsReadInTheFormThatIsAskedFor(t *testing.T) {
+	c, store, _ := cached(t)
+	filled(t, c, store)
+	version, err := records.CachedOrFresh(t.Context(), c, ref("b"), func(rec keystore.Record) (uint64, error) { return rec.Version, nil })
+	require.NoError(t, err)
+	require.NotZero(t, version)
+	require.Equal(t, []string{"b"}, store.taken())
 }
 
 // Who reads a record while this process changes it may be too early to see the change, and who reads it afterwards sees it.

@@ -3,9 +3,11 @@ package records_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -129,4 +131,52 @@ func TestPollingGoesOnAfterAFailure(t *testing.T) {
 	require.Eventually(t, func() bool { return store.times.Load() <= 0 }, 30*time.Second, time.Millisecond)
 	set(t, other, "a", 2)
 	require.Eventually(t, func() bool { return c.Peek(ref("a")) == nil }, 30*time.Second, time.Millisecond)
+}
+
+// looking is a store whose looks a test plays before they are made.
+type looking struct {
+	keystore.Store
+	look func(context.Context)
+}
+
+func (l looking) ChangedSince(ctx context.Context, since keystore.Mark) (keystore.Changed, error) {
+	l.look(ctx)
+	return l.Store.ChangedSince(ctx, since)
+}
+
+// What a look confirms is too old when the look has taken longer than a confirmation counts: then the store is asked for the record.
+func TestASlowLookConfirmsNothing(t *testing.T) {
+	store := &watched{Store: openStore(t, newPath(t))}
+	now, takes := time.Now(), time.Duration(0)
+	slow := looking{store, func(context.Context) { now = now.Add(takes) }}
+	c := records.New(slow, slog.New(slog.DiscardHandler), func() time.Time { return now })
+	filled(t, c, store)
+	for _, tc := range []struct {
+		takes time.Duration
+		asked []string
+	}{{time.Second, nil}, {time.Second + 1, []string{"a"}}} {
+		takes = tc.takes
+		now = now.Add(time.Hour)
+		require.Equal(t, 0, read(t, c, "a"))
+		require.Equal(t, tc.asked, store.taken(), "%v", takes)
+	}
+}
+
+// A look has two seconds, also that of a caller who has more; and who waits for another's look can give up.
+func TestALookHasTwoSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hung := looking{&played{}, func(ctx context.Context) { <-ctx.Done(); <-time.After(time.Hour) }}
+		c := records.New(hung, slog.New(slog.DiscardHandler), time.Now)
+		begin := time.Now()
+		done := make(chan error, 1)
+		go func() { done <- c.Confirm(context.Background()) }() // which does not heed its end
+		synctest.Wait()
+		require.ErrorIs(t, c.Confirm(context.Background()), context.DeadlineExceeded)
+		require.Equal(t, 2*time.Second, time.Since(begin))
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		require.ErrorIs(t, c.Confirm(ended), context.Canceled)
+		require.ErrorIs(t, <-done, errDisk)
+		require.Equal(t, time.Hour+2*time.Second, time.Since(begin))
+	})
 }

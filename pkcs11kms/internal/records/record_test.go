@@ -94,6 +94,19 @@ func TestCounterThatIsNotThere(t *testing.T) {
 	require.ErrorIs(t, err, keystore.ErrClosed)
 }
 
+// getter is a store with one record.
+type getter keystore.Record
+
+func (g getter) Get(context.Context, keystore.Ref) (keystore.Record, error) {
+	return keystore.Record(g), nil
+}
+
+// A counter that cannot be read is no 0.
+func TestCounterThatIsNone(t *testing.T) {
+	_, _, err := records.ReadCounter(t.Context(), getter{Ref: keystore.CounterRef("r", "a", "n"), Version: 3, Value: []byte("junk")}, "r", "a", "n")
+	require.ErrorContains(t, err, "counter record n")
+}
+
 // Of a record that there is not the version is 0, until it is put.
 func TestUnchangedRecords(t *testing.T) {
 	store := openStore(t, newPath(t))

@@ -53,13 +53,19 @@ var errDisk = errors.New("the disk is full")
 func TestEveryFailureToWriteIsWatched(t *testing.T) {
 	c, store, _ := cached(t)
 	watchWrites(t, c)
-	for range 2 {
+	trial := keystore.CounterRef("", "", records.WriteTrialCounter)
+	var written uint64
+	for range 3 {
 		store.onCommit(func(context.Context) error { return errDisk })
 		_, err := c.Commit(t.Context(), keystore.Counter{Name: "x"}.Put(0))
 		require.ErrorIs(t, err, errDisk)
 		require.ErrorIs(t, c.WriteFailure(), errDisk)
 		store.onCommit(nil)
 		require.Eventually(t, func() bool { return c.WriteFailure() == nil }, 30*time.Second, time.Millisecond)
+		rec, err := store.Get(t.Context(), trial)
+		require.NoError(t, err)
+		require.Greater(t, rec.Version, written, "each attempt writes")
+		written = rec.Version
 	}
 }
 
