@@ -31,7 +31,7 @@ func BenchmarkAuthorisation(b *testing.B) {
 	root := newClient(b)
 	role := as(b, root, roleName("producer"))
 	plain, guarded := mustCreate(b, root, types.KeySpecHmac256), mustCreate(b, root, types.KeySpecHmac256)
-	putPolicy(b, root, guarded.KeyId, tenStatements(role.caller.arn))
+	putPolicy(b, root, guarded.KeyId, tenStatements(role.caller.ARN()))
 	message := make([]byte, 32)
 	timed := func(c *Client, key *types.KeyMetadata) time.Duration {
 		began := time.Now()

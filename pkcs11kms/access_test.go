@@ -11,23 +11,24 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
-func roleName(name string) PrincipalName {
-	return PrincipalName{Type: keystore.PrincipalRole, Name: name}
+func roleName(name string) iam.PrincipalName {
+	return iam.PrincipalName{Type: keystore.PrincipalRole, Name: name}
 }
 
-func userName(name string) PrincipalName {
-	return PrincipalName{Type: keystore.PrincipalUser, Name: name}
+func userName(name string) iam.PrincipalName {
+	return iam.PrincipalName{Type: keystore.PrincipalUser, Name: name}
 }
 
 // as makes a user or role with policies of its own, and returns the client that acts in its name.
-func as(t testing.TB, c *Client, name PrincipalName, policies ...string) *Client {
-	made, err := c.bridge.CreatePrincipal(t.Context(), name, PrincipalOptions{})
+func as(t testing.TB, c *Client, name iam.PrincipalName, policies ...string) *Client {
+	made, err := asRoot(c.bridge).CreatePrincipal(t.Context(), name, iam.PrincipalOptions{})
 	require.NoError(t, err)
 	for i, document := range policies {
-		require.NoError(t, c.bridge.PutPrincipalPolicy(t.Context(), name, fmt.Sprintf("p%d", i), document))
+		require.NoError(t, asRoot(c.bridge).PutPrincipalPolicy(t.Context(), name, fmt.Sprintf("p%d", i), document))
 	}
 	caller, err := c.bridge.Caller(t.Context(), made.ARN)
 	require.NoError(t, err)
@@ -64,14 +65,14 @@ func policyOf(t testing.TB, c *Client, keyID *string) string {
 func requireDenied(t testing.TB, err error, c *Client, action, resource, because string) {
 	t.Helper()
 	requireAPIError(t, err, "AccessDeniedException",
-		fmt.Sprintf("User: %s is not authorized to perform: kms:%s on resource: %s %s", c.caller.arn, action, resource, because))
+		fmt.Sprintf("User: %s is not authorized to perform: kms:%s on resource: %s %s", c.caller.ARN(), action, resource, because))
 }
 
 func noIdentity(action string) string {
 	return "because no identity-based policy allows the kms:" + action + " action"
 }
 
-func arnOfPrincipal(name PrincipalName) string {
+func arnOfPrincipal(name iam.PrincipalName) string {
 	return fmt.Sprintf("arn:aws:iam::%s:%s/%s", testAccount, name.Type, name.Name)
 }
 
@@ -79,13 +80,13 @@ func arnOfPrincipal(name PrincipalName) string {
 // anything else. Once by policies of the roles, once by the key policy.
 func TestProducerAndConsumer(t *testing.T) {
 	c := newClient(t)
-	ways := map[string]func(t *testing.T, key *types.KeyMetadata, producer, consumer PrincipalName) (*Client, *Client){
-		"policies of the roles": func(t *testing.T, key *types.KeyMetadata, producer, consumer PrincipalName) (*Client, *Client) {
+	ways := map[string]func(t *testing.T, key *types.KeyMetadata, producer, consumer iam.PrincipalName) (*Client, *Client){
+		"policies of the roles": func(t *testing.T, key *types.KeyMetadata, producer, consumer iam.PrincipalName) (*Client, *Client) {
 			return as(t, c, producer, allow(*key.Arn, "kms:GenerateMac")), as(t, c, consumer, allow(*key.Arn, "kms:VerifyMac"))
 		},
-		"key policy": func(t *testing.T, key *types.KeyMetadata, producer, consumer PrincipalName) (*Client, *Client) {
+		"key policy": func(t *testing.T, key *types.KeyMetadata, producer, consumer iam.PrincipalName) (*Client, *Client) {
 			p, v := as(t, c, producer), as(t, c, consumer)
-			putPolicy(t, c, key.KeyId, keyPolicy(grant("Allow", p.caller.arn, "kms:GenerateMac"), grant("Allow", v.caller.arn, "kms:VerifyMac")))
+			putPolicy(t, c, key.KeyId, keyPolicy(grant("Allow", p.caller.ARN(), "kms:GenerateMac"), grant("Allow", v.caller.ARN(), "kms:VerifyMac")))
 			return p, v
 		},
 	}
@@ -127,19 +128,19 @@ func TestProducerAndConsumer(t *testing.T) {
 func TestPermissionsEndEverywhere(t *testing.T) {
 	first, second, _, clk := twoProcesses(t)
 	key := mustCreate(t, first, types.KeySpecHmac256)
-	for name, end := range map[string]func(t *testing.T, name PrincipalName){
-		"its policy": func(t *testing.T, name PrincipalName) {
-			require.NoError(t, second.bridge.DeletePrincipalPolicy(t.Context(), name, "p0"))
+	for name, end := range map[string]func(t *testing.T, name iam.PrincipalName){
+		"its policy": func(t *testing.T, name iam.PrincipalName) {
+			require.NoError(t, asRoot(second.bridge).DeletePrincipalPolicy(t.Context(), name, "p0"))
 		},
-		"a statement": func(t *testing.T, name PrincipalName) {
-			require.NoError(t, second.bridge.PutPrincipalPolicy(t.Context(), name, "p0", allow(*key.Arn, "kms:DescribeKey")))
+		"a statement": func(t *testing.T, name iam.PrincipalName) {
+			require.NoError(t, asRoot(second.bridge).PutPrincipalPolicy(t.Context(), name, "p0", allow(*key.Arn, "kms:DescribeKey")))
 		},
-		"a deny in the key policy": func(t *testing.T, name PrincipalName) {
+		"a deny in the key policy": func(t *testing.T, name iam.PrincipalName) {
 			putPolicy(t, second, key.KeyId, keyPolicy(grant("Deny", arnOfPrincipal(name), "kms:GenerateMac")))
 		},
-		"the principal": func(t *testing.T, name PrincipalName) {
-			require.NoError(t, second.bridge.DeletePrincipalPolicy(t.Context(), name, "p0"))
-			require.NoError(t, second.bridge.DeletePrincipal(t.Context(), name))
+		"the principal": func(t *testing.T, name iam.PrincipalName) {
+			require.NoError(t, asRoot(second.bridge).DeletePrincipalPolicy(t.Context(), name, "p0"))
+			require.NoError(t, asRoot(second.bridge).DeletePrincipal(t.Context(), name))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -165,7 +166,7 @@ func TestPermissionsBeginAtOnce(t *testing.T) {
 	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
 	store.stuck.Store(true) // what is cached stays so
 	waitForPoller(t, store)
-	putPolicy(t, second, key.KeyId, keyPolicy(grant("Allow", client.caller.arn, "kms:GenerateMac")))
+	putPolicy(t, second, key.KeyId, keyPolicy(grant("Allow", client.caller.ARN(), "kms:GenerateMac")))
 	_, err = generate(t.Context(), client, key.KeyId, []byte("m"))
 	require.NoError(t, err)
 }

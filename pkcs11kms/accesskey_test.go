@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -26,46 +27,46 @@ func TestAccessKeyLife(t *testing.T) {
 	cfg := newConfig(t)
 	b := openClient(t, cfg).bridge
 	other := openClient(t, cfg).bridge
-	made, err := b.CreateAccessKey(t.Context(), PrincipalName{})
+	made, err := asRoot(b).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	require.Regexp(t, `^AKIA[A-Z2-7]{16}$`, made.ID)
 	require.Len(t, made.Secret, 40)
 	require.Equal(t, keystore.AccessKeyActive, made.Status)
 
 	for _, process := range []*Bridge{b, other} { // the secret is made anew by whoever has the token
-		key, caller, err := process.SigningKey(t.Context(), made.ID, testDate, testRegion)
+		key, caller, err := process.SigningKey(t.Context(), made.ID, testDate, testRegion, "kms")
 		require.NoError(t, err)
 		require.True(t, key == sigv4.SigningKey(made.Secret, testDate, testRegion, "kms"))
 		require.Equal(t, b.Root(), caller)
-		again, _, err := process.SigningKey(t.Context(), made.ID, testDate, testRegion)
+		again, _, err := process.SigningKey(t.Context(), made.ID, testDate, testRegion, "kms")
 		require.NoError(t, err)
 		require.True(t, key == again)
 	}
-	list, err := b.ListAccessKeys(t.Context(), PrincipalName{})
+	list, err := asRoot(b).ListAccessKeys(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
-	require.Equal(t, []AccessKey{{ID: made.ID, Status: keystore.AccessKeyActive, Created: made.Created,
-		LastUsed: AccessKeyLastUsed{ServiceName: "N/A", Region: "N/A"}}}, list)
+	require.Equal(t, []iam.AccessKey{{ID: made.ID, Status: keystore.AccessKeyActive, Created: made.Created,
+		LastUsed: iam.AccessKeyLastUsed{ServiceName: "N/A", Region: "N/A"}}}, list)
 
-	require.ErrorContains(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyDeleted), "enum value set: [Active, Inactive]")
-	require.NoError(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyInactive))
+	require.ErrorContains(t, asRoot(b).UpdateAccessKey(t.Context(), iam.PrincipalName{}, made.ID, keystore.AccessKeyDeleted), "enum value set: [Active, Inactive]")
+	require.NoError(t, asRoot(b).UpdateAccessKey(t.Context(), iam.PrincipalName{}, made.ID, keystore.AccessKeyInactive))
 	requireUnknown(t, b, made.ID)
 	require.Eventually(t, func() bool {
-		_, _, err := other.SigningKey(t.Context(), made.ID, testDate, testRegion)
+		_, _, err := other.SigningKey(t.Context(), made.ID, testDate, testRegion, "kms")
 		return err != nil
 	}, 10*time.Second, 10*time.Millisecond)
 	requireUnknown(t, other, made.ID)
-	require.NoError(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyActive))
-	_, _, err = b.SigningKey(t.Context(), made.ID, testDate, testRegion)
+	require.NoError(t, asRoot(b).UpdateAccessKey(t.Context(), iam.PrincipalName{}, made.ID, keystore.AccessKeyActive))
+	_, _, err = b.SigningKey(t.Context(), made.ID, testDate, testRegion, "kms")
 	require.NoError(t, err)
 
-	require.NoError(t, b.DeleteAccessKey(t.Context(), PrincipalName{}, made.ID))
+	require.NoError(t, asRoot(b).DeleteAccessKey(t.Context(), iam.PrincipalName{}, made.ID))
 	requireUnknown(t, b, made.ID)
-	list, err = b.ListAccessKeys(t.Context(), PrincipalName{})
+	list, err = asRoot(b).ListAccessKeys(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	require.Empty(t, list)
 	gone := "The Access Key with id " + made.ID + " cannot be found."
-	requireAPIError(t, b.DeleteAccessKey(t.Context(), PrincipalName{}, made.ID), "NoSuchEntity", gone)
-	requireAPIError(t, b.UpdateAccessKey(t.Context(), PrincipalName{}, made.ID, keystore.AccessKeyActive), "NoSuchEntity", gone)
+	requireAPIError(t, asRoot(b).DeleteAccessKey(t.Context(), iam.PrincipalName{}, made.ID), "NoSuchEntity", gone)
+	requireAPIError(t, asRoot(b).UpdateAccessKey(t.Context(), iam.PrincipalName{}, made.ID, keystore.AccessKeyActive), "NoSuchEntity", gone)
 	rec, err := b.store.Get(t.Context(), keystore.AccessKeyRef(made.ID))
 	require.NoError(t, err, "the tombstone")
 	record, err := keystore.DecodeAccessKey(rec)
@@ -75,39 +76,40 @@ func TestAccessKeyLife(t *testing.T) {
 
 func requireUnknown(t *testing.T, b *Bridge, id string) {
 	t.Helper()
-	_, _, err := b.SigningKey(t.Context(), id, testDate, testRegion)
-	require.ErrorIs(t, err, ErrUnknownAccessKey)
+	_, _, err := b.SigningKey(t.Context(), id, testDate, testRegion, "kms")
+	require.ErrorIs(t, err, iam.ErrUnknownAccessKey)
 }
 
 func TestSigningKeysDiffer(t *testing.T) {
 	b := newClient(t).bridge
-	first, err := b.CreateAccessKey(t.Context(), PrincipalName{})
+	first, err := asRoot(b).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
-	second, err := b.CreateAccessKey(t.Context(), PrincipalName{})
+	second, err := asRoot(b).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	require.NotEqual(t, first.Secret, second.Secret)
 	seen := map[sigv4.Key]bool{}
 	for _, id := range []string{first.ID, second.ID} {
-		for i := range maxScopes + 2 { // more than are kept
+		const kept = 16
+		for i := range kept + 2 {
 			for range 2 {
-				key, _, err := b.SigningKey(t.Context(), id, testDate, "us-west-"+string(rune('a'+i)))
+				key, _, err := b.SigningKey(t.Context(), id, testDate, "us-west-"+string(rune('a'+i)), "kms")
 				require.NoError(t, err)
 				seen[key] = true
 			}
 		}
 	}
-	require.Len(t, seen, 2*(maxScopes+2))
+	require.Len(t, seen, 2*18)
 }
 
 // A signing key is of one day and one region (AWS Signature Version 4), also when others of its access key are kept in memory.
 func TestSigningKeyOfADayAndARegion(t *testing.T) {
 	b := newClient(t).bridge
-	access, err := b.CreateAccessKey(t.Context(), PrincipalName{})
+	access, err := asRoot(b).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	for range 2 {
 		for _, date := range []string{"20260101", "20260102", "20270101"} {
 			for _, region := range []string{testRegion, "eu-central-1"} {
-				key, _, err := b.SigningKey(t.Context(), access.ID, date, region)
+				key, _, err := b.SigningKey(t.Context(), access.ID, date, region, "kms")
 				require.NoError(t, err)
 				require.True(t, key == sigv4.SigningKey(access.Secret, date, region, "kms"), "%s %s", date, region)
 			}
@@ -122,10 +124,10 @@ func TestSigningKeysThatAreKeptAreBounded(t *testing.T) {
 	cfg.MaxSessions, cfg.CallTimeout = 1, 30*time.Second
 	c := openClient(t, cfg)
 	mac := mustCreate(t, c, types.KeySpecHmac256)
-	access, err := c.bridge.CreateAccessKey(t.Context(), PrincipalName{})
+	access, err := asRoot(c.bridge).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	ask := func(ctx context.Context, n int) error {
-		_, _, err := c.bridge.SigningKey(ctx, access.ID, testDate, fmt.Sprint("region-", n))
+		_, _, err := c.bridge.SigningKey(ctx, access.ID, testDate, fmt.Sprint("region-", n), "kms")
 		return err
 	}
 	// while runs something when no session of the token is free.
@@ -186,12 +188,12 @@ func firstStarts(t *testing.T, provable bool) {
 		require.NoError(t, err)
 	}
 
-	keys := make([]AccessKey, len(bridges))
+	keys := make([]iam.AccessKey, len(bridges))
 	var wg sync.WaitGroup
 	for i, b := range bridges {
 		wg.Go(func() {
 			var err error
-			keys[i], err = b.CreateAccessKey(t.Context(), PrincipalName{})
+			keys[i], err = asRoot(b).CreateAccessKey(t.Context(), iam.PrincipalName{})
 			assert.NoError(t, err)
 		})
 	}
@@ -201,7 +203,7 @@ func firstStarts(t *testing.T, provable bool) {
 	require.Len(t, objects, 1)
 	require.Equal(t, "pkcs11kms/service/access-keys", objects[0].Label)
 	for _, key := range keys {
-		signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion)
+		signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion, "kms")
 		require.NoError(t, err)
 		require.True(t, signing == sigv4.SigningKey(key.Secret, testDate, testRegion, "kms"), "whoever made it")
 	}
@@ -227,7 +229,7 @@ func TestServiceKeyIsWaitedFor(t *testing.T) {
 	})
 	made := make(chan error, 1)
 	go func() {
-		_, err := c.bridge.CreateAccessKey(context.Background(), PrincipalName{})
+		_, err := asRoot(c.bridge).CreateAccessKey(context.Background(), iam.PrincipalName{})
 		made <- err
 	}()
 	require.Eventually(t, func() bool { return looks.Load() > 12 }, 10*time.Second, time.Millisecond, "it looks again and again")
@@ -245,7 +247,7 @@ func TestFirstAccessKeysOfOneProcess(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			_, err := c.bridge.CreateAccessKey(t.Context(), PrincipalName{})
+			_, err := asRoot(c.bridge).CreateAccessKey(t.Context(), iam.PrincipalName{})
 			assert.NoError(t, err)
 		})
 	}
@@ -263,7 +265,7 @@ func TestFirstAccessKeysOfOneProcess(t *testing.T) {
 // Service keys are no KMS keys.
 func TestServiceKeysAreInvisible(t *testing.T) {
 	c := newClient(t)
-	_, err := c.bridge.CreateAccessKey(t.Context(), PrincipalName{})
+	_, err := asRoot(c.bridge).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	out, err := c.ListKeys(t.Context(), nil)
 	require.NoError(t, err)
@@ -272,12 +274,4 @@ func TestServiceKeysAreInvisible(t *testing.T) {
 		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
 		require.Error(t, err)
 	}
-}
-
-func TestLengthPrefixed(t *testing.T) {
-	seen := map[string]bool{}
-	for _, parts := range [][]string{{}, {""}, {"", ""}, {"ab", "c"}, {"a", "bc"}, {"abc"}, {"abc", ""}} {
-		seen[string(lengthPrefixed(parts...))] = true
-	}
-	require.Len(t, seen, 7)
 }

@@ -77,7 +77,7 @@ func (c *Client) checkAliasInput(name, target *string) error {
 
 func (c *call) createAlias(ctx context.Context, name string, k *key) error {
 	now := c.bridge.core.Now()
-	alias := keystore.Alias{Region: c.region.Name, Account: c.caller.account, Name: name, Target: k.Record.ID, Created: now, Updated: now}
+	alias := keystore.Alias{Region: c.region.Name, Account: c.caller.Account(), Name: name, Target: k.Record.ID, Created: now, Updated: now}
 	_, err := c.bridge.core.Store.Get(ctx, alias.Ref())
 	if err == nil {
 		return apierr.AliasExists(c.aliasARN(name))
@@ -103,7 +103,7 @@ func (c *Client) countAlias(k *key, n int) (keystore.Change, error) {
 }
 
 func (c *Client) aliasARN(name string) string {
-	return c.arn(keyID{region: c.region.Name, account: c.caller.account, alias: name})
+	return c.arn(keyID{region: c.region.Name, account: c.caller.Account(), alias: name})
 }
 
 // UpdateAlias points an alias to another key of the same kind and usage. Callers by the alias use the new key at once.
@@ -122,7 +122,7 @@ func (c *call) updateAlias(ctx context.Context, name string, to *key) error {
 	if err != nil {
 		return err
 	}
-	from, err := c.bridge.key(ctx, keystore.KeyRef(c.region.Name, c.caller.account, alias.record.Target), true)
+	from, err := c.bridge.key(ctx, keystore.KeyRef(c.region.Name, c.caller.Account(), alias.record.Target), true)
 	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
 		return err
 	}
@@ -154,7 +154,7 @@ func (c *call) updateAlias(ctx context.Context, name string, to *key) error {
 }
 
 func (c *Client) freshAlias(ctx context.Context, name string) (*aliasRecord, error) {
-	alias, err := records.Fresh(ctx, c.bridge.core.Cache, keystore.AliasRef(c.region.Name, c.caller.account, name), decodeAlias)
+	alias, err := records.Fresh(ctx, c.bridge.core.Cache, keystore.AliasRef(c.region.Name, c.caller.Account(), name), decodeAlias)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, apierr.AliasNotFound(c.aliasARN(name))
 	}
@@ -178,7 +178,7 @@ func (c *call) deleteAlias(ctx context.Context, name string) error {
 		return err
 	}
 	changes := []keystore.Change{{Op: keystore.Delete, Ref: alias.record.Ref(), Expect: alias.version}}
-	k, err := c.bridge.key(ctx, keystore.KeyRef(c.region.Name, c.caller.account, alias.record.Target), true)
+	k, err := c.bridge.key(ctx, keystore.KeyRef(c.region.Name, c.caller.Account(), alias.record.Target), true)
 	switch {
 	case err == nil:
 		if err := c.authoriseTarget(ctx, ops.DeleteAlias, name, k); err != nil {
@@ -222,13 +222,13 @@ func (c *Client) ListAliases(ctx context.Context, in *kms.ListAliasesInput, optF
 func (c *Client) aliasesAfter(keyID string) reader {
 	return func(ctx context.Context, after string, limit int) ([]keystore.Record, error) {
 		if keyID == "" {
-			return c.bridge.core.Store.List(ctx, keystore.KindAlias, c.region.Name, c.caller.account, after, limit)
+			return c.bridge.core.Store.List(ctx, keystore.KindAlias, c.region.Name, c.caller.Account(), after, limit)
 		}
 		var from keystore.Ref
 		if after != "" {
-			from = keystore.AliasRef(c.region.Name, c.caller.account, after)
+			from = keystore.AliasRef(c.region.Name, c.caller.Account(), after)
 		}
-		value := keystore.TargetValue(c.region.Name, c.caller.account, keyID)
+		value := keystore.TargetValue(c.region.Name, c.caller.Account(), keyID)
 		return c.bridge.core.Store.Lookup(ctx, keystore.IndexAliasTarget, value, from, limit)
 	}
 }

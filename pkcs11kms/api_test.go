@@ -109,7 +109,7 @@ func TestTheTableOfOperationsIsImplemented(t *testing.T) {
 	require.True(t, ok)
 	rows := map[string]bool{}
 	for op := range ops.All {
-		if op.Answer == ops.ActionOnly {
+		if op.Answer == ops.ActionOnly || op.Service != kmsService {
 			continue
 		}
 		rows[op.Name] = true

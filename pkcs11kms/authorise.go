@@ -3,9 +3,7 @@ package pkcs11kms
 import (
 	"cmp"
 	"context"
-	"errors"
 
-	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
@@ -13,52 +11,6 @@ import (
 // Whether a caller may do what it asks for is decided here, and nowhere else, by the key's policy and the caller's own
 // (package policy). Key and principal come from the cache, so that a policy, a principal or an access key that is taken
 // away counts in every process within a second.
-
-// identity is the caller as policies see it.
-type identity struct {
-	principal policy.Principal
-	policies  []policy.Named
-	tags      []keystore.Tag
-	kind      keystore.PrincipalType // empty: the account's root
-	name      string
-}
-
-// identify looks the caller up. A user or role that is not there any more is nobody, whom every policy denies everything.
-func (b *Bridge) identify(ctx context.Context, caller Caller) (identity, error) {
-	if caller.account != b.cfg.AccountID {
-		return identity{}, nil // a Caller of another Bridge
-	}
-	who := identity{principal: policy.Principal{Account: caller.account, ARN: caller.arn, ID: caller.id, Root: caller.root()}}
-	if who.principal.Root {
-		return who, nil
-	}
-	p, err := b.principal(ctx, caller.id)
-	if errors.Is(err, keystore.ErrNotFound) {
-		return identity{}, nil
-	}
-	if err != nil {
-		return identity{}, err
-	}
-	who.policies, who.tags, who.kind, who.name = p.policies, p.record.Tags, p.record.Type, p.record.Name
-	return who, nil
-}
-
-// unchanged binds the commits of an operation to the caller's user or role as it is when the operation is permitted: a policy
-// or a principal that is taken away before the commit makes it fail, and the operation is decided anew. From the root nothing is
-// taken away.
-func (b *Bridge) unchanged(ctx context.Context, caller Caller) ([]keystore.Change, error) {
-	if caller.nobody() || caller.root() {
-		return nil, nil
-	}
-	p, err := b.principal(ctx, caller.id)
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, nil // and nothing is permitted to it
-	}
-	if err != nil {
-		return nil, err
-	}
-	return []keystore.Change{{Op: keystore.Check, Ref: p.record.Ref(), Expect: p.version}}, nil
-}
 
 // question is one decision that is asked for.
 type question struct {
@@ -83,18 +35,18 @@ func (c *Client) decide(ctx context.Context, op *ops.Operation, q *question) err
 }
 
 func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (policy.Decision, error) {
-	who, err := c.bridge.identify(ctx, c.caller)
+	who, err := c.bridge.core.Identities.Identify(ctx, c.caller)
 	if err != nil {
 		return policy.Decision{}, err
 	}
 	q.about.client, q.about.ctx, q.about.who = c, ctx, &who
 	d := policy.Evaluate(policy.Request{
-		Principal: who.principal,
+		Principal: who.Principal,
 		Action:    op.ActionName(),
 		Resource:  q.resource,
-		Account:   c.caller.account,
+		Account:   c.caller.Account(),
 		Context:   &q.about,
-	}, policy.Policies{Key: q.document, Identity: who.policies})
+	}, policy.Policies{Key: q.document, Identity: who.Policies})
 	return d, q.about.err
 }
 

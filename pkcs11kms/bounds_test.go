@@ -25,7 +25,5 @@ func TestBoundsAreThoseOfTheDocuments(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Quotas{Keys: 100_000, AliasesPerKey: 50, TagsPerKey: 50, PolicyBytes: 32_768}, quotas, "AWS KMS, Resource quotas")
 	require.Equal(t, 32, DefaultMaxSessions)
-	require.Equal(t, 2, maxAccessKeys, "AWS IAM: access keys of a user")
-	require.Equal(t, 1000, maxRootAccessKeys)
 	require.Equal(t, 62, MaxAliasesPerKey, "a key and its aliases are deleted in one commit")
 }

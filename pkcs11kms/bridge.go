@@ -12,7 +12,6 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
@@ -24,7 +23,6 @@ import (
 type Bridge struct {
 	cfg  Config
 	core *core.Core // nil until Open has come that far
-	uses *lastuse.Recorder
 
 	store keystore.Store // these three are core's
 	cache *records.Cache
@@ -51,18 +49,16 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 	}
 	b := &Bridge{cfg: cfg}
 	b.closed = sync.OnceValue(b.closeAll)
-	if b.defaultPolicy, err = policy.ParseKeyPolicy(defaultPolicyOf(b.Root())); err != nil {
-		return nil, errors.Join(fmt.Errorf("reading the default key policy: %w", err), b.Close())
-	}
-	if b.core, err = core.Open(ctx, cfg.keyring()); err != nil {
+	if b.core, err = core.Open(ctx, cfg.keyring(), cfg.Audit); err != nil {
 		if hidden, ok := errors.AsType[*keyring.HiddenError](err); ok {
 			err = &SetupError{Problem: hidden.Problem, Advice: hidden.Advice}
 		}
 		return nil, errors.Join(err, b.Close())
 	}
 	b.store, b.cache, b.log = b.core.Store, b.core.Cache, b.core.Log
-	b.uses = b.newUses()
-	b.core.Go(b.keepUses)
+	if b.defaultPolicy, err = policy.ParseKeyPolicy(defaultPolicyOf(b.Root())); err != nil {
+		return nil, errors.Join(fmt.Errorf("reading the default key policy: %w", err), b.Close())
+	}
 	return b, nil
 }
 

@@ -219,7 +219,7 @@ func TestNobodyIsLetInWithoutConfirmation(t *testing.T) {
 	user := as(t, first, userName("u"), allow("*", "kms:*"))
 	access := mustCreateAccessKey(t, first.bridge, userName("u"))
 	use := func() []error {
-		_, _, err := first.bridge.SigningKey(t.Context(), access.ID, "20260102", testRegion)
+		_, _, err := first.bridge.SigningKey(t.Context(), access.ID, "20260102", testRegion, "kms")
 		_, macErr := generate(t.Context(), user, key.KeyId, []byte("m"))
 		return []error{err, macErr, toggle(t.Context(), user, key.KeyId, true)}
 	}

@@ -85,18 +85,18 @@ func (c *call) Now() time.Time { return c.bridge.cfg.Now() }
 // Check implements guard.Call.
 func (c *call) Check() (err error) {
 	if c.req.keyID == nil {
-		if c.caller.nobody() {
+		if c.caller.IsNobody() {
 			err = accessDenied(c.caller, c.op, "*", noKeyPolicyAllows)
 		}
 		return err
 	}
-	if c.caller.nobody() {
+	if c.caller.IsNobody() {
 		return accessDenied(c.caller, c.op, *c.req.keyID, noKeyPolicyAllows)
 	}
 	if c.name, err = c.parseKeyID(*c.req.keyID, c.op.TakesAlias); err != nil {
 		return err
 	}
-	if c.name.account != c.caller.account {
+	if c.name.account != c.caller.Account() {
 		return accessDenied(c.caller, c.op, c.arn(c.name), noKeyPolicyAllows)
 	}
 	return nil
@@ -105,7 +105,7 @@ func (c *call) Check() (err error) {
 // Bind implements guard.Call: the user or role must be as it was when the call was permitted. From the root nothing is taken
 // away.
 func (c *call) Bind(ctx context.Context) (err error) {
-	c.precondition, err = c.bridge.unchanged(ctx, c.caller)
+	c.precondition, err = c.bridge.core.Identities.Unchanged(ctx, c.caller)
 	return err
 }
 
@@ -161,7 +161,7 @@ func (c *call) Answer(ctx context.Context, s subject, err error) error {
 func (c *call) Event(s subject) audit.Event {
 	return audit.Event{
 		Service: c.op.Service, Operation: c.op.Name, ReadOnly: c.op.Read,
-		Region: c.region.Name, Account: c.caller.account, Principal: c.caller.arn, Resource: s.arn(),
+		Region: c.region.Name, Account: c.caller.Account(), Principal: c.caller.ARN(), Resource: s.arn(),
 		Input: c.input, Recorded: c.op.Record,
 	}
 }

@@ -12,13 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
 // conditionRig is a key with everything that condition keys tell of it, and a user with tags.
 type conditionRig struct {
 	c       *Client
 	user    *Client
-	name    PrincipalName
+	name    iam.PrincipalName
 	key     *types.KeyMetadata
 	signing *types.KeyMetadata
 }
@@ -26,7 +27,7 @@ type conditionRig struct {
 func newConditionRig(t *testing.T) *conditionRig {
 	r := &conditionRig{c: newClient(t), name: userName("asker")}
 	r.user = as(t, r.c, r.name)
-	require.NoError(t, r.c.bridge.TagPrincipal(t.Context(), r.name, []keystore.Tag{{Key: "Team", Value: "blue"}}))
+	require.NoError(t, asRoot(r.c.bridge).TagPrincipal(t.Context(), r.name, []keystore.Tag{{Key: "Team", Value: "blue"}}))
 	r.key = mustCreate(t, r.c, types.KeySpecHmac256)
 	made, err := r.c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify})
 	require.NoError(t, err)
@@ -123,7 +124,7 @@ func (r *conditionRig) cases() []conditionCase {
 		{"ArnLike", "aws:PrincipalArn", "arn:aws:iam::*:user/asker", "arn:aws:iam::*:role/*", r.describe},
 		{"StringEquals", "aws:PrincipalAccount", testAccount, "444455556666", r.describe},
 		{"StringEquals", "aws:PrincipalType", "User", "AssumedRole", r.describe},
-		{"StringEquals", "aws:userid", r.user.caller.id, "AIDAAAAAAAAAAAAAAAAAA", r.describe},
+		{"StringEquals", "aws:userid", r.user.caller.ID(), "AIDAAAAAAAAAAAAAAAAAA", r.describe},
 		{"StringEquals", "aws:username", "asker", "another", r.describe},
 		{"StringEquals", "aws:RequestedRegion", testRegion, "eu-west-1", r.describe},
 		{"StringEquals", "aws:ResourceAccount", testAccount, "444455556666", r.describe},
@@ -142,7 +143,7 @@ func TestConditionKeys(t *testing.T) {
 		for value, fits := range map[string]bool{test.fits: true, test.misses: false} {
 			document := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"%s":{"%s":"%s"}}}]}`,
 				test.operator, test.key, value)
-			require.NoError(t, r.c.bridge.PutPrincipalPolicy(t.Context(), r.name, "p", document), document)
+			require.NoError(t, asRoot(r.c.bridge).PutPrincipalPolicy(t.Context(), r.name, "p", document), document)
 			err := test.call(t.Context(), r.user)
 			if fits {
 				require.NoError(t, err, document)
@@ -158,7 +159,7 @@ func TestConnectionKeysAreAbsentInProcess(t *testing.T) {
 	r := newConditionRig(t)
 	for _, key := range []string{"aws:SourceIp", "aws:SecureTransport", "aws:UserAgent", "kms:ViaService"} {
 		document := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"Null":{"` + key + `":"true"}}}]}`
-		require.NoError(t, r.c.bridge.PutPrincipalPolicy(t.Context(), r.name, "p", document))
+		require.NoError(t, asRoot(r.c.bridge).PutPrincipalPolicy(t.Context(), r.name, "p", document))
 		require.NoError(t, r.describe(t.Context(), r.user), key)
 	}
 }

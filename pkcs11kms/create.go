@@ -37,7 +37,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		if err != nil {
 			return nil, err
 		}
-		record := c.region.NewRecord(c.caller.account, uuid.NewString())
+		record := c.region.NewRecord(c.caller.Account(), uuid.NewString())
 		record.Description = aws.ToString(in.Description)
 		if err := c.grantedCreate(ctx, in, &c.req, &record); err != nil {
 			return nil, err

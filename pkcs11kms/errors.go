@@ -28,7 +28,7 @@ func accessDenied(caller Caller, op *ops.Operation, resource string, d policy.De
 	case d.Reason == policy.NoKeyPolicyAllow:
 		because = "because no resource-based policy allows the " + op.ActionName() + " action"
 	}
-	return apierr.AccessDenied(caller.arn, op.ActionName(), resource, because)
+	return apierr.AccessDenied(caller.ARN(), op.ActionName(), resource, because)
 }
 
 // ErrClosed says that a Client or a MACStream was used after its end: Close, Sum, or the end of its context.

@@ -15,6 +15,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -90,14 +91,14 @@ func ExampleClient_As() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	role := pkcs11kms.PrincipalName{Type: keystore.PrincipalRole, Name: "JwtProducer"}
-	created, err := bridge.CreatePrincipal(ctx, role, pkcs11kms.PrincipalOptions{})
+	role := iam.PrincipalName{Type: keystore.PrincipalRole, Name: "JwtProducer"}
+	created, err := bridge.IAM().As(bridge.Root()).CreatePrincipal(ctx, role, iam.PrincipalOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
 	policy := `{"Version": "2012-10-17",
 		"Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "` + *made.KeyMetadata.Arn + `"}}`
-	if err := bridge.PutPrincipalPolicy(ctx, role, "tokens", policy); err != nil {
+	if err := bridge.IAM().As(bridge.Root()).PutPrincipalPolicy(ctx, role, "tokens", policy); err != nil {
 		log.Fatal(err)
 	}
 

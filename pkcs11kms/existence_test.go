@@ -18,7 +18,7 @@ func TestExistenceIsNotRevealed(t *testing.T) {
 	plain, denying, aliased := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
 	stranger := as(t, c, userName("stranger"), `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*",
 		"Condition":{"ForAnyValue:StringEquals":{"kms:ResourceAliases":"alias/none"}}}]}`)
-	putPolicy(t, c, denying.KeyId, keyPolicy(grant("Deny", stranger.caller.arn, "kms:*")))
+	putPolicy(t, c, denying.KeyId, keyPolicy(grant("Deny", stranger.caller.ARN(), "kms:*")))
 	createAlias(t, c, "alias/there", aliased.KeyId)
 	require.NoError(t, c.region.Token.Close()) // whatever asks the token from here on fails in another way
 
@@ -31,7 +31,7 @@ func TestExistenceIsNotRevealed(t *testing.T) {
 		c.bridge.cache.Drop()
 		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: plain.KeyId})
 		require.NoError(t, err)
-		_, err = c.bridge.principal(t.Context(), stranger.caller.id)
+		_, err = c.bridge.core.Identities.Identify(t.Context(), stranger.caller)
 		require.NoError(t, err)
 		if cached && id != unknownID && id != "alias/none" {
 			_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
@@ -47,7 +47,7 @@ func TestExistenceIsNotRevealed(t *testing.T) {
 			continue
 		}
 		want := ask(op, unknownID, false)
-		require.Contains(t, want.err, "AccessDeniedException: User: "+stranger.caller.arn+" is not authorized to perform: kms:", op)
+		require.Contains(t, want.err, "AccessDeniedException: User: "+stranger.caller.ARN()+" is not authorized to perform: kms:", op)
 		for _, key := range []*types.KeyMetadata{plain, denying} {
 			for _, cached := range []bool{false, true} {
 				require.Equal(t, want, ask(op, *key.KeyId, cached), "%s, cached: %v", op, cached)

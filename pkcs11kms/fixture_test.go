@@ -18,6 +18,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -165,3 +166,6 @@ func put(t *testing.T, c *Client, change keystore.Change) {
 	_, err := c.bridge.cache.Commit(t.Context(), change)
 	require.NoError(t, err)
 }
+
+// asRoot administrates users, roles and access keys as the account's root.
+func asRoot(b *Bridge) *iam.Client { return b.IAM().As(b.Root()) }

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -205,7 +206,7 @@ func TestHealthUsesAKeyOfOurs(t *testing.T) {
 			c := openClient(t, cfg)
 			require.Empty(t, reasonsOf(t, c), "a token without a key")
 			if serviceKey {
-				_, err := c.bridge.CreateAccessKey(t.Context(), PrincipalName{})
+				_, err := asRoot(c.bridge).CreateAccessKey(t.Context(), iam.PrincipalName{})
 				require.NoError(t, err)
 			} else {
 				mustCreate(t, c, types.KeySpecEccNistP256)

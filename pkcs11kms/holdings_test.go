@@ -10,6 +10,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -93,11 +94,11 @@ func TestConfigurationThatHidesWhatTheStoreHolds(t *testing.T) {
 func TestAccountOfUsersAndAccessKeys(t *testing.T) {
 	for name, make := range map[string]func(*testing.T, *Bridge){
 		"user": func(t *testing.T, b *Bridge) {
-			_, err := b.CreatePrincipal(t.Context(), PrincipalName{Type: keystore.PrincipalUser, Name: "Alice"}, PrincipalOptions{})
+			_, err := asRoot(b).CreatePrincipal(t.Context(), iam.PrincipalName{Type: keystore.PrincipalUser, Name: "Alice"}, iam.PrincipalOptions{})
 			require.NoError(t, err)
 		},
 		"access key of the root": func(t *testing.T, b *Bridge) {
-			_, err := b.CreateAccessKey(t.Context(), PrincipalName{})
+			_, err := asRoot(b).CreateAccessKey(t.Context(), iam.PrincipalName{})
 			require.NoError(t, err)
 		},
 	} {

@@ -50,7 +50,7 @@ func (c *Client) ListKeys(ctx context.Context, in *kms.ListKeysInput, optFns ...
 }
 
 func (c *Client) keysAfter(ctx context.Context, after string, limit int) ([]keystore.Record, error) {
-	return c.bridge.core.Store.List(ctx, keystore.KindKey, c.region.Name, c.caller.account, after, limit)
+	return c.bridge.core.Store.List(ctx, keystore.KindKey, c.region.Name, c.caller.Account(), after, limit)
 }
 
 // EnableKey sets the state to Enabled. On a key that is enabled already it changes nothing and succeeds.

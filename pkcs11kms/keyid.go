@@ -17,7 +17,7 @@ type keyID struct {
 
 // parseKeyID reads the forms of a KeyId. Bare names mean the Client's own region and account.
 func (c *Client) parseKeyID(text string, aliases bool) (keyID, error) {
-	home := keyid.Home{Partition: c.bridge.cfg.Partition, Region: c.region.Name, Account: c.caller.account}
+	home := keyid.Home{Partition: c.bridge.cfg.Partition, Region: c.region.Name, Account: c.caller.Account()}
 	id, err := keyid.Parse(text, home, aliases)
 	var refused *keyid.Error
 	if errors.As(err, &refused) && refused.ARN {

@@ -8,7 +8,7 @@ import (
 // Operation is what the table of operations says of one, in plain values: for documents, command lines and tests. Packages of
 // this directory read internal/ops.
 type Operation struct {
-	Service      string // kms
+	Service      string // kms, iam, or pkcs11kms for what AWS has no operation for
 	Name         string // as in the API
 	Action       string // what policies call it by, such as kms:GenerateMac
 	TakesAlias   bool   // KeyId may be an alias name or alias ARN
@@ -19,7 +19,7 @@ type Operation struct {
 	Unsupported  bool   // answered by UnsupportedOperationException without a look at a key
 }
 
-// Operations returns the operations of AWS KMS that the server answers, ordered by subject.
+// Operations returns the operations of all services, ordered by service and subject. The server answers those of AWS KMS.
 func Operations() (all []Operation) {
 	for op := range ops.All {
 		if op.Answer == ops.ActionOnly {
@@ -33,13 +33,19 @@ func Operations() (all []Operation) {
 	return all
 }
 
-// LintPolicy is policy.Lint with the actions of AWS KMS.
+// LintPolicy is policy.Lint with the actions of AWS KMS. Those of other services are not remarked on.
 func LintPolicy(kind policy.Kind, text string) []policy.Finding {
 	return policy.Lint(kind, text, policyActions)
 }
 
+// kmsService is how the table of operations calls AWS KMS.
+const kmsService = "kms"
+
 var policyActions = func() (all []policy.Action) {
 	for op := range ops.All {
+		if op.Service != kmsService {
+			continue
+		}
 		all = append(all, policy.Action{Name: op.ActionName(), OnAlias: op.Subject == ops.Alias, ByAlias: op.TakesAlias,
 			IdentityOnly: op.IdentityOnly, Conditions: op.Conditions})
 	}

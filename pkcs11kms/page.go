@@ -30,7 +30,7 @@ type reader func(ctx context.Context, after string, limit int) ([]keystore.Recor
 
 // walk shows one page of records, and returns the marker of the next one, or nil after the last.
 func (c *Client) walk(ctx context.Context, p page, read reader, show func(keystore.Record) error) (*string, error) {
-	m := marker{Op: p.op, Region: c.region.Name, Account: c.caller.account, Filter: p.filter}
+	m := marker{Op: p.op, Region: c.region.Name, Account: c.caller.Account(), Filter: p.filter}
 	if p.marker != nil {
 		var err error
 		if m, err = parseMarker(*p.marker, m); err != nil {

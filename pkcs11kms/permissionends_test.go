@@ -88,7 +88,7 @@ func TestPermissionThatEndsBeforeTheCommit(t *testing.T) {
 			before := seenByAll(t, first, key.KeyId)
 			var once sync.Once
 			store.hook(func([]keystore.Change) (err error) {
-				once.Do(func() { err = second.bridge.DeletePrincipalPolicy(t.Context(), user, "p0") })
+				once.Do(func() { err = asRoot(second.bridge).DeletePrincipalPolicy(t.Context(), user, "p0") })
 				return err
 			}, nil)
 			defer store.hook(nil, nil)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -17,10 +16,6 @@ import (
 // A key policy is stored with the unique ids of the users and roles that it names, as in AWS: a namesake that is made later
 // has no access. GetKeyPolicy shows the ARNs of those that are still there, and the unique ids of the others.
 
-const policyModelLimit = policy.MaxCharacters // the constraint of the API model
-
-var policyPattern = regexp.MustCompile(`^[\x{0009}\x{000A}\x{000D}\x{0020}-\x{00FF}]+$`)
-
 // defaultPolicyOf is the policy of a key that was created without one: the text that GetKeyPolicy of the real service
 // returns for it.
 func defaultPolicyOf(root Caller) string {
@@ -31,7 +26,7 @@ func defaultPolicyOf(root Caller) string {
     "Sid" : "Enable IAM User Permissions",
     "Effect" : "Allow",
     "Principal" : {
-      "AWS" : "` + root.arn + `"
+      "AWS" : "` + root.ARN() + `"
     },
     "Action" : "kms:*",
     "Resource" : "*"
@@ -55,7 +50,7 @@ func (c *Client) givenPolicy(ctx context.Context, text string, k *key, bypass bo
 	if err != nil {
 		return "", refusedPolicy(err)
 	}
-	bound, err := c.bridge.bindPolicy(ctx, given)
+	bound, err := c.bridge.bindPolicy(ctx, k.Record.Account, given)
 	if err != nil {
 		return "", err
 	}
@@ -89,7 +84,7 @@ func LintKeyPolicy(ctx context.Context, b *Bridge, text string) ([]policy.Findin
 	if err != nil {
 		return findings, nil // which has the reason
 	}
-	_, unknown, err := b.principalsOf(ctx, document)
+	_, unknown, err := b.principalsOf(ctx, b.cfg.AccountID, document)
 	for _, refused := range unknown {
 		findings = append(findings, policy.Finding{Line: refused.Line, Path: refused.Path, Severity: policy.Error, Text: refused.Reason})
 	}
@@ -97,10 +92,10 @@ func LintKeyPolicy(ctx context.Context, b *Bridge, text string) ([]policy.Findin
 	return findings, err
 }
 
-// bindPolicy puts the unique ids of users and roles into the place of their ARNs. Principals that do not exist here are
+// bindPolicy puts the unique ids of users and roles, of the account of a key, into the place of their ARNs. Principals that do not exist here are
 // refused; other accounts are taken, though none of theirs can call this service.
-func (b *Bridge) bindPolicy(ctx context.Context, given *policy.Document) (*policy.Document, error) {
-	ids, unknown, err := b.principalsOf(ctx, given)
+func (b *Bridge) bindPolicy(ctx context.Context, account string, given *policy.Document) (*policy.Document, error) {
+	ids, unknown, err := b.principalsOf(ctx, account, given)
 	if err != nil {
 		return nil, err
 	}
@@ -117,13 +112,15 @@ func (b *Bridge) bindPolicy(ctx context.Context, given *policy.Document) (*polic
 
 // principalsOf returns the unique ids of the users and roles that a document names, and the refusals of those that there are
 // not, in the order of the document.
-func (b *Bridge) principalsOf(ctx context.Context, given *policy.Document) (ids map[string]string, unknown []*policy.SyntaxError, err error) {
+func (b *Bridge) principalsOf(ctx context.Context, account string, given *policy.Document) (
+	ids map[string]string, unknown []*policy.SyntaxError, err error,
+) {
 	ids = map[string]string{}
 	for _, name := range given.Principals() {
 		if name == "*" || accountPattern.MatchString(name) || b.isAccountRoot(name) {
 			continue
 		}
-		id, ok, err := b.principalID(ctx, name)
+		id, ok, err := b.principalID(ctx, account, name)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -137,11 +134,11 @@ func (b *Bridge) principalsOf(ctx context.Context, given *policy.Document) (ids 
 }
 
 // principalID returns the unique id of a user or role, given its ARN or that id.
-func (b *Bridge) principalID(ctx context.Context, name string) (id string, ok bool, err error) {
+func (b *Bridge) principalID(ctx context.Context, account, name string) (id string, ok bool, err error) {
 	if strings.HasPrefix(name, "arn:") {
-		return b.arnToID(ctx, name)
+		return b.core.Identities.ARNToID(ctx, name)
 	}
-	_, ok, err = b.idToARN(ctx, name)
+	_, ok, err = b.core.Identities.IDToARN(ctx, account, name)
 	return name, ok, err
 }
 
@@ -160,7 +157,7 @@ func (b *Bridge) shownPolicy(ctx context.Context, k *key) (string, error) {
 	}
 	names := map[string]string{}
 	for _, id := range document.Principals() {
-		arn, ok, err := b.idToARN(ctx, id)
+		arn, ok, err := b.core.Identities.IDToARN(ctx, k.Record.Account, id)
 		if err != nil {
 			return "", err
 		}

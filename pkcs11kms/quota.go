@@ -58,7 +58,7 @@ func (c *Client) throttle(op *ops.Operation, k *key) error {
 	if class == nil || c.bridge.cfg.Quotas.NoRates {
 		return nil
 	}
-	name := throttleKey{c.caller.account, c.region.Name, class}
+	name := throttleKey{c.caller.Account(), c.region.Name, class}
 	limiter, ok := c.bridge.throttle.limiters.Load(name)
 	if !ok {
 		fresh := rate.NewLimiter(rate.Limit(class.PerSecond), max(1, int(class.PerSecond)))

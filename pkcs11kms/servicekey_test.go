@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
@@ -36,17 +37,17 @@ func TestSecretsOutliveTheDefaultRegion(t *testing.T) {
 		cfg.DefaultRegion = region
 		return openClient(t, cfg).bridge
 	}
-	known := func(b *Bridge, key AccessKey) {
+	known := func(b *Bridge, key iam.AccessKey) {
 		t.Helper()
-		signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion)
+		signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion, "kms")
 		require.NoError(t, err)
 		require.True(t, signing == sigv4.SigningKey(key.Secret, testDate, testRegion, "kms"), "the secret is another")
 	}
 	here, there := opened(testRegion), opened(otherRegion)
-	first, err := here.CreateAccessKey(t.Context(), PrincipalName{})
+	first, err := asRoot(here).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	known(there, first)
-	second, err := there.CreateAccessKey(t.Context(), PrincipalName{})
+	second, err := asRoot(there).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	known(here, second)
 	known(opened(otherRegion), first)
@@ -64,13 +65,13 @@ func TestFirstStartsInTwoRegionsMakeOneServiceKey(t *testing.T) {
 		cfg.DefaultRegion = region
 		bridges[region] = openClient(t, cfg).bridge
 	}
-	keys := map[string]*AccessKey{}
+	keys := map[string]*iam.AccessKey{}
 	for region, b := range bridges {
-		key := &AccessKey{}
+		key := &iam.AccessKey{}
 		keys[region] = key
 		go func() {
 			var err error
-			*key, err = b.CreateAccessKey(t.Context(), PrincipalName{})
+			*key, err = asRoot(b).CreateAccessKey(t.Context(), iam.PrincipalName{})
 			made <- err
 		}()
 	}
@@ -82,7 +83,7 @@ func TestFirstStartsInTwoRegionsMakeOneServiceKey(t *testing.T) {
 	require.Equal(t, 1, total)
 	for _, key := range keys {
 		for _, b := range bridges {
-			signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion)
+			signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion, "kms")
 			require.NoError(t, err)
 			require.True(t, signing == sigv4.SigningKey(key.Secret, testDate, testRegion, "kms"))
 		}
@@ -107,17 +108,17 @@ func TestServiceKeyOfAnotherRegionAtTheLastMoment(t *testing.T) {
 		for _, change := range changes {
 			if first && change.Ref == keystore.KeyRef(testRegion, "", keyring.SecretsKey) {
 				first = false
-				_, err := fast.CreateAccessKey(ctx, PrincipalName{})
+				_, err := asRoot(fast).CreateAccessKey(ctx, iam.PrincipalName{})
 				return err
 			}
 		}
 		return nil
 	}, nil)
-	key, err := slow.CreateAccessKey(ctx, PrincipalName{})
+	key, err := asRoot(slow).CreateAccessKey(ctx, iam.PrincipalName{})
 	require.NoError(t, err)
 	require.False(t, first)
 	require.Equal(t, map[string]int{otherRegion: 1}, serviceKeysIn(t, cfg))
-	_, _, err = fast.SigningKey(ctx, key.ID, testDate, testRegion)
+	_, _, err = fast.SigningKey(ctx, key.ID, testDate, testRegion, "kms")
 	require.NoError(t, err)
 }
 

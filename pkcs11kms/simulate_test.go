@@ -26,7 +26,7 @@ func TestSimulationsAreTrue(t *testing.T) {
 		user := as(t, c, userName(name), policies...)
 		check := func(action, keyID string, err error) {
 			t.Helper()
-			v, simulated := c.bridge.SimulatePolicy(t.Context(), Simulation{Principal: user.caller.arn, Action: action, KeyID: keyID})
+			v, simulated := c.bridge.SimulatePolicy(t.Context(), Simulation{Principal: user.caller.ARN(), Action: action, KeyID: keyID})
 			require.NoError(t, simulated)
 			require.Equal(t, err == nil, v.Allowed, "%s for %s: %v", action, name, err)
 		}
@@ -40,7 +40,7 @@ func TestSimulationsAreTrue(t *testing.T) {
 		doomed := mustCreate(t, c, types.KeySpecHmac256)
 		_, err = user.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: doomed.KeyId})
 		check("kms:ScheduleKeyDeletion", *doomed.KeyId, err)
-		_, err = c.bridge.SimulatePolicy(t.Context(), Simulation{Principal: user.caller.arn, Action: "kms:EnableKey", KeyID: "alias/a"})
+		_, err = c.bridge.SimulatePolicy(t.Context(), Simulation{Principal: user.caller.ARN(), Action: "kms:EnableKey", KeyID: "alias/a"})
 		requireAPIError(t, err, "NotFoundException", "Invalid keyId 'alias/a'")
 	}
 }

@@ -2,7 +2,6 @@ package pkcs11kms
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -12,20 +11,16 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
-// tagCharacters are what the tags of keys, users and roles are made of (general rules of AWS for tags).
-const tagCharacters = `[\p{L}\p{Z}\p{N}_.:/=+\-@]`
-
-var tagPattern = regexp.MustCompile(`^` + tagCharacters + `*$`)
-
 // checkTag applies what the real service asks of a new tag beyond the API model. Tags that a key has already are left alone.
 func checkTag(tag types.Tag) error {
-	if reservedTag(*tag.TagKey) {
+	if form.ReservedTag(*tag.TagKey) {
 		return apierr.Tag("Tags beginning with aws: are reserved")
 	}
-	if !tagPattern.MatchString(*tag.TagKey) || !tagPattern.MatchString(*tag.TagValue) {
+	if !form.TagText.MatchString(*tag.TagKey) || !form.TagText.MatchString(*tag.TagValue) {
 		return apierr.Tag("A tag has a character that tags may not have. Use letters, digits, blanks and + - = . _ : / @")
 	}
 	return nil
@@ -54,12 +49,6 @@ func withTags(have []keystore.Tag, add []types.Tag, max int) ([]keystore.Tag, er
 	}
 	slices.SortFunc(all, func(a, b keystore.Tag) int { return strings.Compare(a.Key, b.Key) })
 	return all, nil
-}
-
-// reservedTag tells whether a tag key is one of those that AWS keeps to itself, in whatever case.
-func reservedTag(key string) bool {
-	const prefix = "aws:"
-	return len(key) >= len(prefix) && strings.EqualFold(key[:len(prefix)], prefix)
 }
 
 // TagResource adds tags to a key, or gives those that it has another value.

@@ -47,13 +47,13 @@ func (a *app) adoptKeyCommand() *cobra.Command {
 			}
 		}
 		o.Label, o.Description = aws.ToString(label), aws.ToString(description)
-		return a.withBridge(cmd.Context(), func(bridge *pkcs11kms.Bridge) error { return a.adopt(cmd.Context(), bridge, o) })
+		return a.withRoot(cmd.Context(), func(client *pkcs11kms.Client) error { return a.adopt(cmd.Context(), client, o) })
 	}
 	return cmd
 }
 
-func (a *app) adopt(ctx context.Context, bridge *pkcs11kms.Bridge, o doctor.AdoptOptions) error {
-	key, weaknesses, err := doctor.AdoptKey(ctx, bridge, o)
+func (a *app) adopt(ctx context.Context, client *pkcs11kms.Client, o doctor.AdoptOptions) error {
+	key, weaknesses, err := doctor.AdoptKey(ctx, client, o)
 	var refused *pkcs11kms.RefusedError
 	switch {
 	case errors.As(err, &refused):

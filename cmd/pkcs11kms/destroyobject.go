@@ -46,8 +46,8 @@ func (a *app) destroyObject(ctx context.Context, hexID string, agreed bool) erro
 	if !agreed {
 		return &pkcs11kms.RefusedError{Problem: "the object is left alone", Advice: "to destroy it, answer y"}
 	}
-	return a.withBridge(ctx, func(bridge *pkcs11kms.Bridge) error {
-		if err := doctor.DestroyObject(ctx, bridge, "", id); err != nil {
+	return a.withRoot(ctx, func(client *pkcs11kms.Client) error {
+		if err := doctor.DestroyObject(ctx, client, id); err != nil {
 			return err
 		}
 		made := change{fmt.Sprintf("destroying object %x", id), "to see what is left: pkcs11kms doctor"}

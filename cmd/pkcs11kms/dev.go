@@ -11,6 +11,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
 
@@ -78,7 +79,7 @@ func devCredentials(ctx context.Context, bridge *pkcs11kms.Bridge, path string) 
 	if err != nil {
 		return devAccessKey{}, err
 	}
-	keys, err := bridge.ListAccessKeys(ctx, pkcs11kms.PrincipalName{})
+	keys, err := bridge.IAM().As(bridge.Root()).ListAccessKeys(ctx, iam.PrincipalName{})
 	if err != nil {
 		return devAccessKey{}, err
 	}
@@ -87,7 +88,7 @@ func devCredentials(ctx context.Context, bridge *pkcs11kms.Bridge, path string) 
 			return found, nil
 		}
 	}
-	made, err := bridge.CreateAccessKey(ctx, pkcs11kms.PrincipalName{})
+	made, err := bridge.IAM().As(bridge.Root()).CreateAccessKey(ctx, iam.PrincipalName{})
 	return devAccessKey{made.ID, made.Secret}, err
 }
 

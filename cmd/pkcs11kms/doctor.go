@@ -155,12 +155,12 @@ func migrate(ctx context.Context, path string) ([]doctor.Check, error) {
 
 // repair corrects the store and tells what it did as the first findings of the report.
 func repair(ctx context.Context, cfg statedir.Config) (checks []doctor.Check, err error) {
-	bridge, err := statedir.Open(ctx, cfg)
+	client, err := statedir.New(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	defer closing(bridge, &err)
-	done, failure := doctor.Repair(ctx, bridge)
+	defer closing(client, &err)
+	done, failure := doctor.Repair(ctx, client)
 	for _, text := range done {
 		checks = append(checks, doctor.Check{Area: "repair", Subject: "store", Status: doctor.StatusOK, Text: text})
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
 // The groups of the help of iam, besides that of the access keys, which is groupAdmin.
@@ -22,7 +23,7 @@ func (a *app) iamCommand() *cobra.Command {
 	cmd := operations("iam", groupAdmin, "Users, roles, their policies, and the access keys that requests to the server are signed with",
 		"The operations have the flags and the output of \"aws iam\". An access key belongs to a user, to a role (which\n"+
 			"AWS does not have: there, sessions of a role have credentials), or to the account's root.\n"+
-			"They work on the state directory; a server that runs on it takes notice within a second.",
+			"They work on the state directory, as the account's root; a server that runs on it takes notice within a second.",
 		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
 		&cobra.Group{ID: groupAdmin, Title: "Access keys:"})
@@ -61,26 +62,35 @@ func (k iamKind) verb(use, short, long string, examples ...string) (*cobra.Comma
 
 // named gives the verb the flag of the name, which is required, and more that are. The name is there when the flags are
 // parsed.
-func (k iamKind) named(in *input, more ...string) func() pkcs11kms.PrincipalName {
+func (k iamKind) named(in *input, more ...string) func() iam.PrincipalName {
 	var name *string
 	flag := string(k.principal) + "-name"
 	in.text(&name, flag, k.text.Replace("the name of the {kind} (required)"))
 	in.require(append([]string{flag}, more...)...)
-	return func() pkcs11kms.PrincipalName {
-		return pkcs11kms.PrincipalName{Type: k.principal, Name: aws.ToString(name)}
+	return func() iam.PrincipalName {
+		return iam.PrincipalName{Type: k.principal, Name: aws.ToString(name)}
 	}
 }
 
 // changed tells a change of a principal.
-func (k iamKind) changed(doing string, name pkcs11kms.PrincipalName) change {
+func (k iamKind) changed(doing string, name iam.PrincipalName) change {
 	return change{fmt.Sprintf("%s %s %q", doing, name.Type, name.Name),
 		k.text.Replace("to see how things stand: pkcs11kms iam get-{kind} --{kind}-name ") + shellQuote(name.Name)}
 }
 
 var nothing = &struct{}{}
 
-// iamOperation returns the function of a verb that opens the state directory, runs one operation and prints its response.
-func (a *app) iamOperation(name string, in *input, operation func(context.Context, *pkcs11kms.Bridge) (any, change, error)) func(*cobra.Command, []string) error {
+// iamOperation is localOperation for an operation of AWS IAM, in the name of the account's root.
+func (a *app) iamOperation(name string, in *input, operation func(context.Context, *iam.Client) (any, change, error)) func(*cobra.Command, []string) error {
+	return a.localOperation(name, in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+		return operation(ctx, bridge.IAM().As(bridge.Root()))
+	})
+}
+
+// localOperation returns the function of a verb that opens the state directory, runs one operation and prints its response.
+func (a *app) localOperation(
+	name string, in *input, operation func(context.Context, *pkcs11kms.Bridge) (any, change, error),
+) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		if err := in.parse(); err != nil {
 			return err
@@ -96,19 +106,19 @@ func (a *app) iamOperation(name string, in *input, operation func(context.Contex
 }
 
 // answer gives a verb the function that reads something.
-func (k iamKind) answer(a *app, cmd *cobra.Command, in *input, name string, read func(context.Context, *pkcs11kms.Bridge) (any, error)) *cobra.Command {
-	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		out, err := read(ctx, bridge)
+func (k iamKind) answer(a *app, cmd *cobra.Command, in *input, name string, read func(context.Context, *iam.Client) (any, error)) *cobra.Command {
+	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+		out, err := read(ctx, client)
 		return out, change{}, err
 	})
 	return cmd
 }
 
 // act gives a verb the function that changes something and prints nothing.
-func (k iamKind) act(a *app, cmd *cobra.Command, in *input, name, doing string, principal func() pkcs11kms.PrincipalName,
-	act func(context.Context, *pkcs11kms.Bridge) error) *cobra.Command {
-	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		return nothing, k.changed(doing, principal()), act(ctx, bridge)
+func (k iamKind) act(a *app, cmd *cobra.Command, in *input, name, doing string, principal func() iam.PrincipalName,
+	act func(context.Context, *iam.Client) error) *cobra.Command {
+	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+		return nothing, k.changed(doing, principal()), act(ctx, client)
 	})
 	return cmd
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
 // accessKey is an access key as the API of AWS IAM has it. The account's root has no UserName; RoleName is ours.
@@ -24,7 +24,7 @@ type accessKeyLastUsed struct {
 	LastUsedDate, ServiceName, Region string
 }
 
-func lastUsedOf(used pkcs11kms.AccessKeyLastUsed) *accessKeyLastUsed {
+func lastUsedOf(used iam.AccessKeyLastUsed) *accessKeyLastUsed {
 	out := &accessKeyLastUsed{ServiceName: used.ServiceName, Region: used.Region}
 	if !used.LastUsedDate.IsZero() {
 		out.LastUsedDate = iamTime(used.LastUsedDate)
@@ -32,7 +32,7 @@ func lastUsedOf(used pkcs11kms.AccessKeyLastUsed) *accessKeyLastUsed {
 	return out
 }
 
-func accessKeyOf(key pkcs11kms.AccessKey) accessKey {
+func accessKeyOf(key iam.AccessKey) accessKey {
 	out := accessKey{AccessKeyId: key.ID, Status: key.Status, SecretAccessKey: key.Secret, CreateDate: iamTime(key.Created)}
 	switch key.Owner.Type {
 	case keystore.PrincipalUser:
@@ -46,19 +46,19 @@ func accessKeyOf(key pkcs11kms.AccessKey) accessKey {
 const accessKeyIDUsage = "the access key id (required)"
 
 // owner gives a verb the flags of an access key's owner. The owner is there when the flags are parsed.
-func owner(in *input, without string) func() pkcs11kms.PrincipalName {
+func owner(in *input, without string) func() iam.PrincipalName {
 	var user, role *string
 	in.text(&user, "user-name", "the user that it belongs to (default: "+without+")")
 	in.text(&role, "role-name", "the role that it belongs to")
 	in.oneOf("user-name", "role-name")
-	return func() pkcs11kms.PrincipalName {
+	return func() iam.PrincipalName {
 		switch {
 		case user != nil:
-			return pkcs11kms.PrincipalName{Type: keystore.PrincipalUser, Name: *user}
+			return iam.PrincipalName{Type: keystore.PrincipalUser, Name: *user}
 		case role != nil:
-			return pkcs11kms.PrincipalName{Type: keystore.PrincipalRole, Name: *role}
+			return iam.PrincipalName{Type: keystore.PrincipalRole, Name: *role}
 		}
-		return pkcs11kms.PrincipalName{}
+		return iam.PrincipalName{}
 	}
 }
 
@@ -72,8 +72,8 @@ func (a *app) createAccessKeyCommand() *cobra.Command {
 		"pkcs11kms iam create-access-key --query AccessKey.[AccessKeyId,SecretAccessKey] --output text")
 	in := newInput(cmd)
 	of := owner(in, "the account's root")
-	cmd.RunE = a.iamOperation("CreateAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		key, err := bridge.CreateAccessKey(ctx, of())
+	cmd.RunE = a.iamOperation("CreateAccessKey", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+		key, err := client.CreateAccessKey(ctx, of())
 		made := change{fmt.Sprintf("creating access key %q", key.ID),
 			"without its secret it is of no use, so end it: pkcs11kms iam delete-access-key --access-key-id " + key.ID}
 		return &struct{ AccessKey accessKey }{accessKeyOf(key)}, made, err
@@ -89,8 +89,8 @@ func (a *app) listAccessKeysCommand() *cobra.Command {
 		"pkcs11kms iam list-access-keys --query AccessKeyMetadata[].AccessKeyId --output text")
 	in := newInput(cmd)
 	of := owner(in, "the account's root")
-	cmd.RunE = a.iamOperation("ListAccessKeys", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		keys, err := bridge.ListAccessKeys(ctx, of())
+	cmd.RunE = a.iamOperation("ListAccessKeys", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+		keys, err := client.ListAccessKeys(ctx, of())
 		list := []accessKey{}
 		for _, key := range keys {
 			shown := accessKeyOf(key)
@@ -119,9 +119,9 @@ func (a *app) getAccessKeyLastUsedCommand() *cobra.Command {
 	in := newInput(cmd)
 	in.text(&id, "access-key-id", accessKeyIDUsage)
 	in.require("access-key-id")
-	cmd.RunE = a.iamOperation("GetAccessKeyLastUsed", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		owner, used, err := bridge.GetAccessKeyLastUsed(ctx, *id)
-		key := accessKeyOf(pkcs11kms.AccessKey{Owner: owner})
+	cmd.RunE = a.iamOperation("GetAccessKeyLastUsed", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+		owner, used, err := client.GetAccessKeyLastUsed(ctx, *id)
+		key := accessKeyOf(iam.AccessKey{Owner: owner})
 		return &lastUsedResponse{key.UserName, key.RoleName, lastUsedOf(used)}, change{}, err
 	})
 	return cmd
@@ -139,8 +139,8 @@ func (a *app) updateAccessKeyCommand() *cobra.Command {
 	enum(in, &status, "status", "Active or Inactive (required)", []keystore.AccessKeyStatus{keystore.AccessKeyActive, keystore.AccessKeyInactive})
 	of := owner(in, "whoever has it")
 	in.require("access-key-id", "status")
-	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		return nothing, accessKeyChange("updating", *id, of()), bridge.UpdateAccessKey(ctx, of(), *id, status)
+	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+		return nothing, accessKeyChange("updating", *id, of()), client.UpdateAccessKey(ctx, of(), *id, status)
 	})
 	return cmd
 }
@@ -154,13 +154,13 @@ func (a *app) deleteAccessKeyCommand() *cobra.Command {
 	in.text(&id, "access-key-id", accessKeyIDUsage)
 	of := owner(in, "whoever has it")
 	in.require("access-key-id")
-	cmd.RunE = a.iamOperation("DeleteAccessKey", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		return nothing, accessKeyChange("deleting", *id, of()), bridge.DeleteAccessKey(ctx, of(), *id)
+	cmd.RunE = a.iamOperation("DeleteAccessKey", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+		return nothing, accessKeyChange("deleting", *id, of()), client.DeleteAccessKey(ctx, of(), *id)
 	})
 	return cmd
 }
 
-func accessKeyChange(doing, id string, owner pkcs11kms.PrincipalName) change {
+func accessKeyChange(doing, id string, owner iam.PrincipalName) change {
 	list := "pkcs11kms iam list-access-keys"
 	if owner.Type != "" {
 		list += fmt.Sprintf(" --%s-name %s", owner.Type, shellQuote(owner.Name))

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
 // iamPrincipal is a user or role as the API of AWS IAM has it: of the members that name one, those of the other are empty
@@ -45,7 +45,7 @@ func iamTagsOf(tags []keystore.Tag) (list []iamTag) {
 	return list
 }
 
-func iamPrincipalOf(p pkcs11kms.Principal) iamPrincipal {
+func iamPrincipalOf(p iam.Principal) iamPrincipal {
 	out := iamPrincipal{Path: p.Path, Arn: p.ARN, CreateDate: iamTime(p.Created), Description: p.Description,
 		AssumeRolePolicyDocument: jsonText(p.TrustPolicy), Tags: iamTagsOf(p.Tags)}
 	if p.Type == keystore.PrincipalUser {
@@ -56,7 +56,7 @@ func iamPrincipalOf(p pkcs11kms.Principal) iamPrincipal {
 	return out
 }
 
-func onePrincipal(p pkcs11kms.Principal) *principalResponse {
+func onePrincipal(p iam.Principal) *principalResponse {
 	out := iamPrincipalOf(p)
 	if p.Type == keystore.PrincipalUser {
 		return &principalResponse{User: &out}
@@ -65,7 +65,7 @@ func onePrincipal(p pkcs11kms.Principal) *principalResponse {
 }
 
 // manyPrincipals is a list, in which AWS IAM does not tell the tags.
-func (k iamKind) manyPrincipals(list []pkcs11kms.Principal) *principalResponse {
+func (k iamKind) manyPrincipals(list []iam.Principal) *principalResponse {
 	out := []iamPrincipal{}
 	for _, p := range list {
 		p.Tags = nil
@@ -89,16 +89,16 @@ func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
 	cmd, in := k.verb("create-{kind} --{kind}-name NAME [flags]", "Make a {kind}", long, examples...)
 	name := k.named(in)
 	var path, trust, description *string
-	var options pkcs11kms.PrincipalOptions
+	var options iam.PrincipalOptions
 	in.text(&path, "path", "the path, which is part of the ARN; it begins and ends with / (default: /)")
 	if k.principal == keystore.PrincipalRole {
 		in.text(&trust, "assume-role-policy-document", "who may assume the role: kept, without effect")
 		in.text(&description, "description", "what the role is for")
 	}
 	in.iamTags(&options.Tags, "tags", iamTagsUsage)
-	cmd.RunE = a.iamOperation(k.text.Replace("Create{Kind}"), in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+	cmd.RunE = a.iamOperation(k.text.Replace("Create{Kind}"), in, func(ctx context.Context, client *iam.Client) (any, change, error) {
 		options.Path, options.TrustPolicy, options.Description = aws.ToString(path), aws.ToString(trust), aws.ToString(description)
-		p, err := bridge.CreatePrincipal(ctx, name(), options)
+		p, err := client.CreatePrincipal(ctx, name(), options)
 		return onePrincipal(p), k.changed("creating", name()), err
 	})
 	return cmd
@@ -108,8 +108,8 @@ func (a *app) getPrincipalCommand(k iamKind) *cobra.Command {
 	cmd, in := k.verb("get-{kind} --{kind}-name NAME", "Show a {kind}", "Prints what there is of it, besides policies and access keys.",
 		"get-{kind} --{kind}-name {name}", "get-{kind} --{kind}-name {name} --query {Kind}.Arn --output text")
 	name := k.named(in)
-	return k.answer(a, cmd, in, "Get{Kind}", func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, error) {
-		p, err := bridge.GetPrincipal(ctx, name())
+	return k.answer(a, cmd, in, "Get{Kind}", func(ctx context.Context, client *iam.Client) (any, error) {
+		p, err := client.GetPrincipal(ctx, name())
 		return onePrincipal(p), err
 	})
 }
@@ -119,8 +119,8 @@ func (a *app) listPrincipalsCommand(k iamKind) *cobra.Command {
 		"list-{kind}s", "list-{kind}s --path-prefix /jwt/ --query {Kind}s[].{Kind}Name --output text")
 	var prefix *string
 	in.text(&prefix, "path-prefix", "only those whose path begins so")
-	return k.answer(a, cmd, in, "List{Kind}s", func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, error) {
-		list, err := bridge.ListPrincipals(ctx, k.principal, aws.ToString(prefix))
+	return k.answer(a, cmd, in, "List{Kind}s", func(ctx context.Context, client *iam.Client) (any, error) {
+		list, err := client.ListPrincipals(ctx, k.principal, aws.ToString(prefix))
 		return k.manyPrincipals(list), err
 	})
 }
@@ -130,8 +130,8 @@ func (a *app) deletePrincipalCommand(k iamKind) *cobra.Command {
 		"Its access keys and policies must be deleted before. Whatever else was bound to the {kind} ends with it. Prints\n"+
 			"nothing.", "delete-{kind} --{kind}-name {name}")
 	name := k.named(in)
-	cmd.RunE = a.iamOperation(k.text.Replace("Delete{Kind}"), in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		return nothing, change{}, bridge.DeletePrincipal(ctx, name())
+	cmd.RunE = a.iamOperation(k.text.Replace("Delete{Kind}"), in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+		return nothing, change{}, client.DeletePrincipal(ctx, name())
 	})
 	return cmd
 }

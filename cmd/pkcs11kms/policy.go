@@ -56,7 +56,7 @@ func (a *app) policySimulateCommand() *cobra.Command {
 	in.list(&given, "context", "condition keys of the request, KEY=VALUE; several values of one key by naming it again")
 	in.require("principal", "action")
 	cmd.Annotations = map[string]string{printsResponse: ""}
-	cmd.RunE = a.iamOperation("SimulatePolicy", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
+	cmd.RunE = a.localOperation("SimulatePolicy", in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
 		conditions, err := parseConditions(given)
 		if err != nil {
 			return nil, change{}, err

@@ -287,6 +287,17 @@ func (a *app) withBridge(ctx context.Context, use func(*pkcs11kms.Bridge) error)
 	return use(bridge)
 }
 
+// withRoot is withBridge with the client of the account's root in the default region.
+func (a *app) withRoot(ctx context.Context, use func(*pkcs11kms.Client) error) error {
+	return a.withBridge(ctx, func(bridge *pkcs11kms.Bridge) error {
+		client, err := bridge.Client("")
+		if err != nil {
+			return err
+		}
+		return use(client.As(bridge.Root()))
+	})
+}
+
 // closing closes what was opened of the state directory. An error of that joins the one that is there.
 func closing(opened io.Closer, err *error) {
 	if closeErr := opened.Close(); closeErr != nil {

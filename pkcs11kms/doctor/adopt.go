@@ -17,13 +17,13 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 // AdoptOptions names an object of a token and says what key it becomes. KeySpec and exactly one of Label and ID are
 // required.
 type AdoptOptions struct {
-	Region      string        // default: the default region
 	Label       string        // CKA_LABEL
 	ID          []byte        // CKA_ID
 	KeySpec     types.KeySpec // one of the HMAC specs
@@ -37,17 +37,24 @@ const maxAdoptedBytes = 128
 
 // AdoptKey takes a secret key that is in the token already, made by whatever application, under management: it becomes an
 // enabled key of the account with a new key id. The object itself is not changed. The second result says what is weaker
-// about it than about keys of CreateKey. What cannot be adopted is refused with a *pkcs11kms.RefusedError.
-func AdoptKey(ctx context.Context, b *pkcs11kms.Bridge, o AdoptOptions) (*types.KeyMetadata, []string, error) {
-	c, err := b.Client(o.Region)
+// about it than about keys of CreateKey. What cannot be adopted is refused with a *pkcs11kms.RefusedError. The token is that of the
+// client's region; its caller needs the permission pkcs11kms:AdoptKey.
+func AdoptKey(ctx context.Context, c *pkcs11kms.Client, o AdoptOptions) (m *types.KeyMetadata, weaknesses []string, err error) {
+	err = pkcs11kms.Administer(ctx, c, ops.AdoptKey, &o, func(ctx context.Context, inside *core.Core) error {
+		m, weaknesses, err = adoptKey(ctx, c, inside, o)
+		return err
+	})
 	if err != nil {
 		return nil, nil, err
 	}
+	return m, weaknesses, nil
+}
+
+func adoptKey(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, o AdoptOptions) (*types.KeyMetadata, []string, error) {
 	spec, err := o.check()
 	if err != nil {
 		return nil, nil, err
 	}
-	inside := b.Core()
 	t := inside.Keys.Region(c.Region()).Token
 	able := t.Capabilities()
 	if gap := able.For(spec.Hash).Err(); gap != nil {
@@ -64,7 +71,7 @@ func AdoptKey(ctx context.Context, b *pkcs11kms.Bridge, o AdoptOptions) (*types.
 	if err := adoptable(ctx, inside.Store, t, spec, object); err != nil {
 		return nil, nil, err
 	}
-	m, err := adopt(ctx, inside, c.Region(), spec, object, o)
+	m, err := adopt(ctx, c, inside, spec, object, o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -183,9 +190,9 @@ func managed(ckaID []byte, by string) error {
 		"use that key: pkcs11kms list-keys", keystore.ErrExists)
 }
 
-func adopt(ctx context.Context, inside *core.Core, region string, spec *keyring.Spec, object token.Object, o AdoptOptions) (
+func adopt(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, spec *keyring.Spec, object token.Object, o AdoptOptions) (
 	*types.KeyMetadata, error) {
-	record := keystore.Key{Region: region, Account: inside.Account, ID: uuid.NewString(), State: keystore.Enabled,
+	record := keystore.Key{Region: c.Region(), Account: c.Caller().Account(), ID: uuid.NewString(), State: keystore.Enabled,
 		Spec: string(spec.Name), Usage: string(types.KeyUsageTypeGenerateVerifyMac), Origin: string(types.OriginTypeAwsKms),
 		Description: o.Description, Created: inside.Now(), CKAID: object.ID, Adopted: keystore.AdoptedKeep}
 	if o.DestroyWithKey {

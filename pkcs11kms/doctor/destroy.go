@@ -8,6 +8,8 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -15,22 +17,24 @@ import (
 const destroyPrefix = "pkcs11kms/destroy/"
 
 // DestroyObject destroys the one object of a region's token that has the CKA_ID and that no record of the store names: one
-// that doctor lists as unknown. The halves of a key pair count as one. The empty region is the default one. An object that a
-// key has, and an ambiguous CKA_ID, are refused with a *pkcs11kms.RefusedError. There is no way back, and the object may be
-// another application's: ask first.
+// that doctor lists as unknown. The halves of a key pair count as one. The token is that of the client's
+// region, whose caller needs the permission pkcs11kms:DestroyObject. An object that a key has, and an ambiguous CKA_ID, are refused
+// with a *pkcs11kms.RefusedError. There is no way back, and the object may be another application's: ask first.
 //
 // The object is claimed by a record in the state Deleting, so that nobody can adopt it meanwhile. If the process dies, the
 // janitor takes the claim away and leaves the object, which has another label than a key of ours: ask again.
-func DestroyObject(ctx context.Context, b *pkcs11kms.Bridge, region string, ckaID []byte) error {
-	c, err := b.Client(region)
-	if err != nil {
-		return err
-	}
+func DestroyObject(ctx context.Context, c *pkcs11kms.Client, ckaID []byte) error {
+	in := &struct{ Region, ID string }{c.Region(), hex.EncodeToString(ckaID)}
+	return pkcs11kms.Administer(ctx, c, ops.DestroyObject, in, func(ctx context.Context, inside *core.Core) error {
+		return destroyObject(ctx, inside, c.Region(), ckaID)
+	})
+}
+
+func destroyObject(ctx context.Context, inside *core.Core, region string, ckaID []byte) error {
 	if len(ckaID) == 0 {
 		return refused("an empty CKA_ID names no object", "remove objects without a CKA_ID with the tools of the token", nil)
 	}
-	inside := b.Core()
-	claim := keystore.Key{Region: c.Region(), ID: destroyPrefix + hex.EncodeToString(ckaID), CKAID: ckaID,
+	claim := keystore.Key{Region: region, ID: destroyPrefix + hex.EncodeToString(ckaID), CKAID: ckaID,
 		State: keystore.Deleting, Instance: inside.Store.Instance(), Created: inside.Now()}
 	defer inside.Keys.InProgress(claim.Ref())()
 	version, err := inside.Cache.Commit(ctx, claim.Put(0))
@@ -44,14 +48,14 @@ func DestroyObject(ctx context.Context, b *pkcs11kms.Bridge, region string, ckaI
 	case err != nil:
 		return err
 	}
-	destroyed := inside.Keys.Region(c.Region()).Token.DestroyObject(ctx, ckaID)
+	destroyed := inside.Keys.Region(region).Token.DestroyObject(ctx, ckaID)
 	// The caller's time may be over, but not for the claim: whoever was told of an error does not expect the janitor to
 	// destroy the object after all.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inside.CallTimeout)
 	defer cancel()
 	_, err = inside.Cache.Commit(ctx, keystore.Change{Op: keystore.Delete, Ref: claim.Ref(), Expect: version})
 	if destroyed == nil {
-		inside.Log.Warn("destroyed an object that no key has", "region", c.Region(), "cka_id", claim.CKAID.String())
+		inside.Log.Warn("destroyed an object that no key has", "region", region, "cka_id", claim.CKAID.String())
 	}
 	return errors.Join(destroyRefusal(destroyed, ckaID), err)
 }

@@ -153,6 +153,7 @@ func (d *examination) examineStore(ctx context.Context, name string) {
 	d.examineLeftovers(name)
 	d.examineHoldings(ctx)
 	d.examineConsistency(ctx)
+	d.examineIdentities(ctx)
 }
 
 func (d *examination) examineRegion(ctx context.Context, name string) {

@@ -14,6 +14,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -122,8 +123,8 @@ func TestDoctorWithoutATokenOrAStore(t *testing.T) {
 func TestDoctorReadsKeyPolicies(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
-	role := pkcs11kms.PrincipalName{Type: keystore.PrincipalRole, Name: "gone"}
-	made, err := c.bridge.CreatePrincipal(t.Context(), role, pkcs11kms.PrincipalOptions{})
+	role := iam.PrincipalName{Type: keystore.PrincipalRole, Name: "gone"}
+	made, err := c.bridge.IAM().As(c.bridge.Root()).CreatePrincipal(t.Context(), role, iam.PrincipalOptions{})
 	require.NoError(t, err)
 	dangling, unreadable := mustCreate(t, c, "HMAC_256"), mustCreate(t, c, "HMAC_256")
 	document := `{"Version":"2012-10-17","Statement":[
@@ -132,7 +133,7 @@ func TestDoctorReadsKeyPolicies(t *testing.T) {
 	_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: dangling.KeyId, Policy: &document})
 	require.NoError(t, err)
 	require.Len(t, examine(t.Context(), cfg).find("key", *dangling.KeyId), 1)
-	require.NoError(t, c.bridge.DeletePrincipal(t.Context(), role))
+	require.NoError(t, c.bridge.IAM().As(c.bridge.Root()).DeletePrincipal(t.Context(), role))
 
 	record, version := storedKey(t, c, unreadable.KeyId)
 	record.Policy = "{"
@@ -212,12 +213,12 @@ func TestDoctorOnSigningKeys(t *testing.T) {
 	require.Contains(t, r.find("key", *edwards.KeyId)[0].Text, "another public key than the record")
 	require.Len(t, r.Regions[0].Unknown, 1, "a pair is one thing")
 	require.Equal(t, "CKO_PRIVATE_KEY and CKO_PUBLIC_KEY", r.Regions[0].Unknown[0].Class)
-	require.NoError(t, DestroyObject(t.Context(), c.bridge, "", foreign))
+	require.NoError(t, DestroyObject(t.Context(), c.Client, foreign))
 	require.Empty(t, examine(t.Context(), cfg).Regions[0].Unknown)
 	record, _ = storedKey(t, c, sound.KeyId)
 	var refused *pkcs11kms.RefusedError
-	require.ErrorAs(t, DestroyObject(t.Context(), c.bridge, "", record.CKAID), &refused, "it is a key's")
-	_, _, err = AdoptKey(t.Context(), c.bridge, AdoptOptions{ID: record.CKAID, KeySpec: types.KeySpecHmac256})
+	require.ErrorAs(t, DestroyObject(t.Context(), c.Client, record.CKAID), &refused, "it is a key's")
+	_, _, err = AdoptKey(t.Context(), c.Client, AdoptOptions{ID: record.CKAID, KeySpec: types.KeySpecHmac256})
 	require.ErrorAs(t, err, &refused)
 }
 
@@ -236,11 +237,40 @@ func TestDoctorTellsOfEd25519ph(t *testing.T) {
 // TestDoctorKnowsServiceKeys: their objects are no keys of the account's, and not unknown.
 func TestDoctorKnowsServiceKeys(t *testing.T) {
 	cfg := newConfig(t)
-	_, err := openClient(t, cfg).bridge.CreateAccessKey(t.Context(), pkcs11kms.PrincipalName{})
+	b := openClient(t, cfg).bridge
+	_, err := b.IAM().As(b.Root()).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "%+v", r.Checks)
 	require.Empty(t, r.Regions[0].Unknown)
 	require.Len(t, r.Regions[0].Keys, 1)
 	require.Equal(t, keyring.ServicePrefix+"access-keys", r.Regions[0].Keys[0].KeyID)
+}
+
+// Policies that were written when only kms: actions were asked for may allow more now. They are listed, and a policy of keys is not.
+func TestDoctorListsPoliciesThatAllowMoreThanKeys(t *testing.T) {
+	cfg := newConfig(t)
+	b := openClient(t, cfg).bridge
+	root := b.IAM().As(b.Root())
+	name := iam.PrincipalName{Type: keystore.PrincipalRole, Name: "Operator"}
+	_, err := root.CreatePrincipal(t.Context(), name, iam.PrincipalOptions{})
+	require.NoError(t, err)
+	allow := func(effect, action string) string {
+		return `{"Version": "2012-10-17", "Statement": {"Effect": "` + effect + `", "Action": ` + action + `, "Resource": "*"}}`
+	}
+	for policyName, document := range map[string]string{"keys": allow("Allow", `"kms:*"`), "denies": allow("Deny", `"*"`),
+		"one": allow("Allow", `["kms:Sign", "IAM:createuser"]`), "own": allow("Allow", `"pkcs11kms:Adopt*"`), "all": allow("Allow", `"*"`)} {
+		require.NoError(t, root.PutPrincipalPolicy(t.Context(), name, policyName, document))
+	}
+	texts := map[string]string{}
+	for _, c := range examine(t.Context(), cfg).find("role", "Operator") {
+		require.Equal(t, StatusWarning, c.Status)
+		policyName := strings.Split(c.Text, `"`)[1]
+		texts[policyName] = c.Text
+		require.Contains(t, c.Hint, "pkcs11kms iam get-role-policy --role-name Operator --policy-name "+policyName)
+	}
+	require.Len(t, texts, 3)
+	require.Equal(t, `its policy "one" allows more than the use of keys: iam:CreateUser`, texts["one"])
+	require.Equal(t, `its policy "own" allows more than the use of keys: pkcs11kms:AdoptKey`, texts["own"])
+	require.Regexp(t, ` allows more than the use of keys: iam:CreateUser and \d+ more$`, texts["all"])
 }

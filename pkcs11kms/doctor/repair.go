@@ -7,6 +7,8 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/refcount"
 )
@@ -16,9 +18,17 @@ const repairTries = 10
 
 // Repair finishes keys that dead processes left half made or half deleted, corrects counters that do not fit what they
 // count, and removes aliases that name no key. It destroys only objects that a half-made record names: unknown objects are
-// DestroyObject's, one at a time. It tells what it did, also beside an error.
-func Repair(ctx context.Context, b *pkcs11kms.Bridge) (done []string, err error) {
-	inside := b.Core()
+// DestroyObject's, one at a time. It tells what it did, also beside an error. The client's caller needs the permission
+// pkcs11kms:RepairRecords.
+func Repair(ctx context.Context, c *pkcs11kms.Client) (done []string, err error) {
+	err = pkcs11kms.Administer(ctx, c, ops.RepairRecords, nil, func(ctx context.Context, inside *core.Core) error {
+		done, err = repair(ctx, inside)
+		return err
+	})
+	return done, err
+}
+
+func repair(ctx context.Context, inside *core.Core) (done []string, err error) {
 	finished, err := inside.Keys.Tidy(ctx)
 	for _, id := range finished {
 		done = append(done, "removed the key "+id+", which was left half made or half deleted")

@@ -3,16 +3,19 @@ package doctor
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"sync"
 	"testing"
 
 	"github.com/ThalesIgnite/crypto11"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -32,7 +35,7 @@ func spoil(t *testing.T, c *client, keyID *string) {
 func TestRepair(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
-	done, err := Repair(t.Context(), c.bridge)
+	done, err := Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	require.Empty(t, done)
 
@@ -56,7 +59,7 @@ func TestRepair(t *testing.T) {
 	require.Empty(t, r.find("alias", "alias/good"))
 	require.Len(t, r.find("key", *other.KeyId), 1)
 
-	done, err = Repair(t.Context(), c.bridge)
+	done, err = Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{
 		"corrected the counter of the keys of account 111122223333 in us-west-2 from 77 to 2",
@@ -70,7 +73,7 @@ func TestRepair(t *testing.T) {
 	for _, check := range examine(t.Context(), cfg).Checks {
 		require.Equal(t, StatusOK, check.Status, "%+v", check)
 	}
-	done, err = Repair(t.Context(), c.bridge)
+	done, err = Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	require.Empty(t, done)
 	_, err = c.token().Describe(t.Context(), []byte("theirs"))
@@ -82,7 +85,7 @@ func TestRepairOfCountersOfNothing(t *testing.T) {
 	c := newClient(t)
 	put(t, c, keystore.Counter{Region: testRegion, Account: testAccount, Name: keystore.CounterKeys, N: 3}.Put(0))
 	put(t, c, keystore.Counter{Account: testAccount, Name: keystore.CounterRoles, N: 4}.Put(0))
-	done, err := Repair(t.Context(), c.bridge)
+	done, err := Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{
 		"corrected the counter of the keys of account 111122223333 in us-west-2 from 3 to 0",
@@ -99,7 +102,7 @@ func TestRepairFinishesWhatTheDeadLeft(t *testing.T) {
 	_, err := c.token().GenerateHMACKey(t.Context(), token.SHA256, mine.CKAID, mine.ID)
 	require.NoError(t, err)
 	put(t, c, mine.Put(0))
-	done, err := Repair(t.Context(), c.bridge)
+	done, err := Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	// The janitor of the same process may have been faster.
 	require.Subset(t, []string{"removed the key " + unknownID + ", which was left half made or half deleted"}, done)
@@ -118,10 +121,10 @@ func TestRepairTellsWhatFailed(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	done, err := Repair(t.Context(), c.bridge)
+	done, err := Repair(t.Context(), c.Client)
 	require.ErrorIs(t, err, errDisk)
 	store.hook(nil, nil)
-	again, err := Repair(t.Context(), c.bridge)
+	again, err := Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	require.Len(t, append(done, again...), 3)
 }
@@ -158,7 +161,7 @@ func TestRepairDuringChanges(t *testing.T) {
 		}
 	})
 	for range 20 {
-		done, err := Repair(t.Context(), clients[1].bridge)
+		done, err := Repair(t.Context(), clients[1].Client)
 		if err != nil {
 			require.ErrorContains(t, err, "come and go too fast", "the counter never stood still for long enough")
 		}
@@ -187,12 +190,11 @@ func TestDestroyObject(t *testing.T) {
 		ourID, err = hex.DecodeString(k.CKAID)
 		require.NoError(t, err)
 	}
-	destroy := func(id []byte) error { return DestroyObject(t.Context(), c.bridge, "", id) }
+	destroy := func(id []byte) error { return DestroyObject(t.Context(), c.Client, id) }
 	requireRefused(t, destroy(nil), "empty CKA_ID")
 	requireRefused(t, destroy([]byte("none")), "no object of the token has the CKA_ID 6e6f6e65")
 	requireRefused(t, destroy([]byte("shared")), "several objects")
 	requireRefused(t, destroy(ourID), "belongs to a key: the object with the CKA_ID")
-	require.ErrorContains(t, DestroyObject(t.Context(), c.bridge, "eu-west-1", []byte("lost")), "is not configured")
 	require.Len(t, examine(t.Context(), cfg).Regions[0].Unknown, 4)
 
 	require.NoError(t, destroy([]byte("lost")))
@@ -213,14 +215,14 @@ func TestRepairOfPrincipals(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
 	b := c.bridge
-	alice := pkcs11kms.PrincipalName{Type: keystore.PrincipalUser, Name: "Alice"}
-	producer := pkcs11kms.PrincipalName{Type: keystore.PrincipalRole, Name: "JwtProducer"}
+	alice := iam.PrincipalName{Type: keystore.PrincipalUser, Name: "Alice"}
+	producer := iam.PrincipalName{Type: keystore.PrincipalRole, Name: "JwtProducer"}
 	var ids []string
-	var keys []pkcs11kms.AccessKey
-	for _, name := range []pkcs11kms.PrincipalName{alice, producer} {
-		made, err := b.CreatePrincipal(t.Context(), name, pkcs11kms.PrincipalOptions{})
+	var keys []iam.AccessKey
+	for _, name := range []iam.PrincipalName{alice, producer} {
+		made, err := b.IAM().As(b.Root()).CreatePrincipal(t.Context(), name, iam.PrincipalOptions{})
 		require.NoError(t, err)
-		key, err := b.CreateAccessKey(t.Context(), name)
+		key, err := b.IAM().As(b.Root()).CreateAccessKey(t.Context(), name)
 		require.NoError(t, err)
 		ids, keys = append(ids, made.ID), append(keys, key)
 	}
@@ -246,7 +248,7 @@ func TestRepairOfPrincipals(t *testing.T) {
 	} {
 		require.Equal(t, Check{subject[0], subject[1], StatusWarning, text, "pkcs11kms doctor --repair"}, r.find(subject[0], subject[1])[0])
 	}
-	done, err := Repair(t.Context(), b)
+	done, err := Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{
 		"corrected the number of access keys of the user Alice from 7 to 1",
@@ -254,11 +256,50 @@ func TestRepairOfPrincipals(t *testing.T) {
 		"corrected the counter of the roles of account 111122223333 from 1 to 0",
 	}, done)
 	requireNoDiscrepancies(t, c)
-	for i, want := range []error{nil, pkcs11kms.ErrUnknownAccessKey} {
-		_, _, err = b.SigningKey(t.Context(), keys[i].ID, "20260102", testRegion)
+	for i, want := range []error{nil, iam.ErrUnknownAccessKey} {
+		_, _, err = b.SigningKey(t.Context(), keys[i].ID, "20260102", testRegion, "kms")
 		require.ErrorIs(t, err, want)
 	}
-	left, err := b.ListPrincipals(t.Context(), keystore.PrincipalUser, "")
+	left, err := b.IAM().As(b.Root()).ListPrincipals(t.Context(), keystore.PrincipalUser, "")
 	require.NoError(t, err)
 	require.Len(t, left, 1, "Alice")
+}
+
+// What an operator does to records and objects asks its caller: nobody else than the root may, but whom a policy allows it.
+func TestAdministrationAsksItsCaller(t *testing.T) {
+	c := openClient(t, newConfig(t))
+	root := c.bridge.IAM().As(c.bridge.Root())
+	name := iam.PrincipalName{Type: keystore.PrincipalUser, Name: "Operator"}
+	made, err := root.CreatePrincipal(t.Context(), name, iam.PrincipalOptions{})
+	require.NoError(t, err)
+	caller, err := c.bridge.Caller(t.Context(), made.ARN)
+	require.NoError(t, err)
+	var refused *pkcs11kms.RefusedError
+	for action, call := range map[string]func(*pkcs11kms.Client) error{
+		"AdoptKey": func(c *pkcs11kms.Client) error {
+			_, _, err := AdoptKey(t.Context(), c, AdoptOptions{Label: "none", KeySpec: types.KeySpecHmac256})
+			if errors.As(err, &refused) {
+				return nil // there is no such object, which only those learn who may look
+			}
+			return err
+		},
+		"DestroyObject": func(c *pkcs11kms.Client) error {
+			if err := DestroyObject(t.Context(), c, []byte("none")); !errors.As(err, &refused) {
+				return err
+			}
+			return nil
+		},
+		"RepairRecords": func(c *pkcs11kms.Client) error { _, err := Repair(t.Context(), c); return err },
+	} {
+		for who, client := range map[string]*pkcs11kms.Client{"anonymous": c.As(pkcs11kms.Caller{}), made.ARN: c.As(caller)} {
+			var api smithy.APIError
+			require.ErrorAs(t, call(client), &api)
+			require.Equal(t, "AccessDeniedException", api.ErrorCode())
+			require.Contains(t, api.ErrorMessage(), "User: "+who+" is not authorized to perform: pkcs11kms:"+action+" on resource: *")
+		}
+		document := `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "pkcs11kms:` + action + `", "Resource": "*"}}`
+		require.NoError(t, root.PutPrincipalPolicy(t.Context(), name, "p", document))
+		require.NoError(t, call(c.As(caller)), action)
+		require.NoError(t, root.DeletePrincipalPolicy(t.Context(), name, "p"))
+	}
 }

@@ -47,7 +47,7 @@ func TestRepairBeginsAnewWhenOthersWereFaster(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	spoil(t, c, key.KeyId)
 	called := whileCorrecting(t, store, 9)
-	done, err := Repair(t.Context(), c.bridge)
+	done, err := Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	require.EqualValues(t, 9, called.Load())
 	require.Contains(t, done, "corrected the counter of the keys of account 111122223333 in us-west-2 from 86 to 1")
@@ -60,12 +60,12 @@ func TestRepairGivesUpWhereOthersAreAlwaysFaster(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	spoil(t, c, key.KeyId)
 	called := whileCorrecting(t, store, 1000)
-	done, err := Repair(t.Context(), c.bridge)
+	done, err := Repair(t.Context(), c.Client)
 	require.ErrorContains(t, err, "others change the store too fast")
 	require.EqualValues(t, 10, called.Load(), "tries")
 	require.Len(t, done, 2, "the alias and the key's own number")
 	store.hook(nil, nil)
-	done, err = Repair(t.Context(), c.bridge)
+	done, err = Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	require.Len(t, done, 1)
 }
@@ -96,7 +96,7 @@ func TestRepairTellsWhatCannotBeLookedInto(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	spoil(t, c, key.KeyId)
 	store.restless.Store(true)
-	done, err := Repair(t.Context(), c.bridge)
+	done, err := Repair(t.Context(), c.Client)
 	require.ErrorContains(t, err, "keys of account 111122223333 come and go too fast for their counter to be checked")
 	require.Len(t, done, 2, "the rest is corrected")
 	store.restless.Store(false)
@@ -109,13 +109,13 @@ func TestRepairTellsWhatTheJanitorCouldNotFinish(t *testing.T) {
 	spoil(t, c, key.KeyId)
 	store.hook(failWhen(keystore.Deleting), nil)
 	dieOver(t, cfg.StorePath, halfMade("", keystore.Creating))
-	done, err := Repair(t.Context(), c.bridge)
+	done, err := Repair(t.Context(), c.Client)
 	require.ErrorIs(t, err, errDisk)
 	require.ErrorContains(t, err, unknownID)
 	require.NotContains(t, done, "removed the key "+unknownID+", which was left half made or half deleted")
 	require.Contains(t, done, "corrected the number of aliases of the key "+*key.KeyId+" from 5 to 0")
 	store.hook(nil, nil)
-	_, err = Repair(t.Context(), c.bridge)
+	_, err = Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	requireNothingHalfMade(t, c, 1)
 }
@@ -148,7 +148,7 @@ func TestDestroyObjectIsClaimedByOne(t *testing.T) {
 	done := c.inside.Keys.InProgress(claim.Ref())
 	put(t, c, claim.Put(0))
 	var refused *pkcs11kms.RefusedError
-	require.ErrorAs(t, DestroyObject(t.Context(), c.bridge, "", id), &refused)
+	require.ErrorAs(t, DestroyObject(t.Context(), c.Client, id), &refused)
 	require.Contains(t, refused.Problem, "is being destroyed already")
 	require.Equal(t, "wait, and look again: pkcs11kms doctor", refused.Hint())
 	requireObject(t, c, id)
@@ -157,14 +157,14 @@ func TestDestroyObjectIsClaimedByOne(t *testing.T) {
 	require.NoError(t, err)
 	requireNoClaim(t, c)
 	requireObject(t, c, id)
-	require.NoError(t, DestroyObject(t.Context(), c.bridge, "", id), "once the claim is gone")
+	require.NoError(t, DestroyObject(t.Context(), c.Client, id), "once the claim is gone")
 }
 
 func TestDestroyObjectWithoutAClaimDestroysNothing(t *testing.T) {
 	c, store, _ := withFaults(t)
 	id := foreignObject(t, c)
 	store.hook(failWhen(keystore.Deleting), nil)
-	require.ErrorIs(t, DestroyObject(t.Context(), c.bridge, "", id), errDisk)
+	require.ErrorIs(t, DestroyObject(t.Context(), c.Client, id), errDisk)
 	requireObject(t, c, id)
 }
 
@@ -179,7 +179,7 @@ func TestDestroyObjectThatEndsWithItsContextLeavesNoClaim(t *testing.T) {
 		}
 		return nil
 	})
-	require.ErrorIs(t, DestroyObject(ctx, c.bridge, "", id), context.Canceled)
+	require.ErrorIs(t, DestroyObject(ctx, c.Client, id), context.Canceled)
 	requireNoClaim(t, c)
 	_, err := c.inside.Keys.Tidy(t.Context())
 	require.NoError(t, err)
@@ -196,7 +196,7 @@ func TestDestroyObjectTellsOfAClaimThatStays(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	require.ErrorIs(t, DestroyObject(t.Context(), c.bridge, "", id), errDisk)
+	require.ErrorIs(t, DestroyObject(t.Context(), c.Client, id), errDisk)
 	_, err := c.token().Describe(t.Context(), id)
 	require.ErrorIs(t, err, token.ErrKeyMissing)
 	store.hook(nil, nil)
@@ -220,7 +220,7 @@ func TestDestroyObjectKeepsItsClaimFromTheJanitor(t *testing.T) {
 		assert.Empty(t, finished)
 		return nil
 	})
-	require.NoError(t, DestroyObject(t.Context(), c.bridge, "", id))
+	require.NoError(t, DestroyObject(t.Context(), c.Client, id))
 	require.Equal(t, 1, passes)
 	requireNoClaim(t, c)
 }
@@ -267,7 +267,7 @@ func TestRepairKeepsAnAliasWhoseKeyHasCome(t *testing.T) {
 		_, err := store.Store.Commit(t.Context(), record.Put(0), counter.Put(0))
 		return err
 	}, nil)
-	done, err := Repair(t.Context(), c.bridge)
+	done, err := Repair(t.Context(), c.Client)
 	require.NoError(t, err)
 	require.Empty(t, done)
 	require.Equal(t, 1, came)

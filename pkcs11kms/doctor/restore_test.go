@@ -79,7 +79,7 @@ func TestRestoreAfterTheTokenWentOn(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, finished)
 	}
-	repaired, err := Repair(t.Context(), again.bridge)
+	repaired, err := Repair(t.Context(), again.Client)
 	require.NoError(t, err)
 	require.Empty(t, repaired, "the counters are right")
 	_, err = again.VerifyMac(t.Context(), &kms.VerifyMacInput{KeyId: aws.String("alias/kept"), MacAlgorithm: "HMAC_SHA_256",

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/jwt"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
@@ -77,11 +78,11 @@ func (f *fixture) disable(key string) {
 // as returns a client of a new role that may do what the statements of its policy allow.
 func (f *fixture) as(role string, statements ...string) *pkcs11kms.Client {
 	f.t.Helper()
-	name := pkcs11kms.PrincipalName{Type: keystore.PrincipalRole, Name: role}
-	made, err := f.bridge.CreatePrincipal(f.t.Context(), name, pkcs11kms.PrincipalOptions{})
+	name := iam.PrincipalName{Type: keystore.PrincipalRole, Name: role}
+	made, err := f.bridge.IAM().As(f.bridge.Root()).CreatePrincipal(f.t.Context(), name, iam.PrincipalOptions{})
 	require.NoError(f.t, err)
 	policy := `{"Version": "2012-10-17", "Statement": [` + strings.Join(statements, ",") + `]}`
-	require.NoError(f.t, f.bridge.PutPrincipalPolicy(f.t.Context(), name, "tokens", policy))
+	require.NoError(f.t, f.bridge.IAM().As(f.bridge.Root()).PutPrincipalPolicy(f.t.Context(), name, "tokens", policy))
 	caller, err := f.bridge.Caller(f.t.Context(), made.ARN)
 	require.NoError(f.t, err)
 	return f.inProcess.As(caller)

@@ -105,7 +105,7 @@ func TestHMACVectorOfRFC7515(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, tok.Close())
 	}))
-	adopted, _, err := doctor.AdoptKey(t.Context(), srv.Bridge(), doctor.AdoptOptions{ID: id, KeySpec: types.KeySpecHmac256})
+	adopted, _, err := doctor.AdoptKey(t.Context(), inProcess(t, srv.Bridge()), doctor.AdoptOptions{ID: id, KeySpec: types.KeySpecHmac256})
 	require.NoError(t, err)
 	key, err := Resolve(t.Context(), srv.Client(), *adopted.KeyId)
 	require.NoError(t, err)
@@ -205,4 +205,12 @@ func FuzzKeySet(f *testing.F) {
 		require.Equal(t, set.Keys, again.Keys)
 		require.Empty(t, again.Ignored)
 	})
+}
+
+// inProcess is the client of the account's root in the default region.
+func inProcess(t *testing.T, bridge *pkcs11kms.Bridge) *pkcs11kms.Client {
+	t.Helper()
+	client, err := bridge.Client("")
+	require.NoError(t, err)
+	return client.As(bridge.Root())
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
 )
 
@@ -36,7 +37,7 @@ func NewServer(tb TB, opts ...Option) *Server {
 	tb.Helper()
 	set := settingsOf(opts)
 	b := openBridge(tb, set)
-	key, err := b.CreateAccessKey(context.Background(), pkcs11kms.PrincipalName{})
+	key, err := b.IAM().As(b.Root()).CreateAccessKey(context.Background(), iam.PrincipalName{})
 	if err != nil {
 		tb.Fatalf("making an access key: %v", err)
 	}

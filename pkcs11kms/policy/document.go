@@ -52,5 +52,16 @@ func ParseKeyPolicy(text string) (*Document, error) { return parse(KeyPolicy, te
 // NotAction, and a Resource or NotResource of ARN patterns. The error is a *SyntaxError.
 func ParseIdentityPolicy(text string) (*Document, error) { return parse(IdentityPolicy, text) }
 
+// MayAllow tells whether a statement with the Effect Allow covers an action, such as iam:CreateUser, on whatever resource and under
+// whatever conditions.
+func (d *Document) MayAllow(action string) bool {
+	for i := range d.statements {
+		if s := &d.statements[i]; s.allow && s.speaksOf(action) {
+			return true
+		}
+	}
+	return false
+}
+
 // Text returns the document byte for byte as it was parsed.
 func (d *Document) Text() string { return d.text }

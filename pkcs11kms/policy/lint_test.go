@@ -16,6 +16,9 @@ import (
 // actions are those that this service decides on.
 func actions() (all []Action) {
 	for op := range ops.All {
+		if op.Service != "kms" {
+			continue
+		}
 		all = append(all, Action{Name: op.ActionName(), OnAlias: op.Subject == ops.Alias, ByAlias: op.TakesAlias,
 			IdentityOnly: op.IdentityOnly, Conditions: op.Conditions})
 	}

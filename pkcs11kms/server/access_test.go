@@ -9,17 +9,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
 // TestConnectionInPolicies: where a request comes from is what the connection says, whatever its headers say.
 func TestConnectionInPolicies(t *testing.T) {
 	f := newFixture(t, nil)
 	key := f.mustCreate(t, "HMAC_256")
-	user := pkcs11kms.PrincipalName{Type: keystore.PrincipalUser, Name: "asker"}
-	_, err := f.bridge.CreatePrincipal(t.Context(), user, pkcs11kms.PrincipalOptions{})
+	user := iam.PrincipalName{Type: keystore.PrincipalUser, Name: "asker"}
+	_, err := f.bridge.IAM().As(f.bridge.Root()).CreatePrincipal(t.Context(), user, iam.PrincipalOptions{})
 	require.NoError(t, err)
-	f.key, err = f.bridge.CreateAccessKey(t.Context(), user)
+	f.key, err = f.bridge.IAM().As(f.bridge.Root()).CreateAccessKey(t.Context(), user)
 	require.NoError(t, err)
 
 	dir := t.TempDir()
@@ -43,7 +43,7 @@ func TestConnectionInPolicies(t *testing.T) {
 		{`"StringEquals":{"aws:UserAgent":"tester/2"}`, http.StatusBadRequest, http.StatusBadRequest},
 	} {
 		policy := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"kms:DescribeKey","Resource":"*","Condition":{` + test.condition + `}}}`
-		require.NoError(t, f.bridge.PutPrincipalPolicy(t.Context(), user, "p", policy))
+		require.NoError(t, f.bridge.IAM().As(f.bridge.Root()).PutPrincipalPolicy(t.Context(), user, "p", policy))
 		for url, want := range map[string]int{plain.url: test.plain, secure.url: test.secure} {
 			r := f.request(t, url, "DescribeKey", `{"KeyId":"`+*key.KeyId+`"}`)
 			r.Header.Set("User-Agent", "tester/1")
@@ -61,10 +61,10 @@ func TestConnectionInPolicies(t *testing.T) {
 // An IPv4 address is itself, also where a listener tells it in the form of IPv6 (RFC 4291, 2.5.5.2), and a zone is no part of one.
 func TestSourceAddressesHaveOneForm(t *testing.T) {
 	f := newFixture(t, nil)
-	user := pkcs11kms.PrincipalName{Type: keystore.PrincipalUser, Name: "asker"}
-	_, err := f.bridge.CreatePrincipal(t.Context(), user, pkcs11kms.PrincipalOptions{})
+	user := iam.PrincipalName{Type: keystore.PrincipalUser, Name: "asker"}
+	_, err := f.bridge.IAM().As(f.bridge.Root()).CreatePrincipal(t.Context(), user, iam.PrincipalOptions{})
 	require.NoError(t, err)
-	f.key, err = f.bridge.CreateAccessKey(t.Context(), user)
+	f.key, err = f.bridge.IAM().As(f.bridge.Root()).CreateAccessKey(t.Context(), user)
 	require.NoError(t, err)
 	for remote, address := range map[string]string{
 		"192.0.2.7:4711":              "192.0.2.7",
@@ -75,7 +75,7 @@ func TestSourceAddressesHaveOneForm(t *testing.T) {
 	} {
 		policy := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"kms:ListKeys","Resource":"*",` +
 			`"Condition":{"StringEquals":{"aws:SourceIp":"` + address + `"}}}}`
-		require.NoError(t, f.bridge.PutPrincipalPolicy(t.Context(), user, "p", policy))
+		require.NoError(t, f.bridge.IAM().As(f.bridge.Root()).PutPrincipalPolicy(t.Context(), user, "p", policy))
 		r := f.request(t, "http://127.0.0.1/", "ListKeys", "{}")
 		r.Header.Set("Content-Length", "2") // as net/http hands it over
 		r.RemoteAddr = remote

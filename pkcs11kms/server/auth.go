@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -17,8 +18,8 @@ type identity struct {
 	region    string
 }
 
-func (s *Server) newVerifier(o Options) *sigv4.Verifier[identity] {
-	return &sigv4.Verifier[identity]{Service: signingName, Regions: s.bridge.Regions(), Skew: o.Skew, Now: o.Now, Lookup: s.lookup}
+func (s *Server) newVerifier(service *service, o Options) *sigv4.Verifier[identity] {
+	return &sigv4.Verifier[identity]{Service: service.signingName, Regions: s.bridge.Regions(), Skew: o.Skew, Now: o.Now, Lookup: s.lookup}
 }
 
 // lookup finds the signing key of an access key. There are no temporary credentials here, so a session token cannot be
@@ -27,8 +28,8 @@ func (s *Server) lookup(ctx context.Context, claim *sigv4.Claim) (sigv4.Key, ide
 	if claim.SessionToken != "" {
 		return sigv4.Key{}, identity{}, sigv4.ErrUnknownKey
 	}
-	key, caller, err := s.bridge.SigningKey(ctx, claim.AccessKeyID, claim.Date, claim.Region)
-	if errors.Is(err, pkcs11kms.ErrUnknownAccessKey) {
+	key, caller, err := s.bridge.SigningKey(ctx, claim.AccessKeyID, claim.Date, claim.Region, claim.Service)
+	if errors.Is(err, iam.ErrUnknownAccessKey) {
 		err = sigv4.ErrUnknownKey
 	}
 	return key, identity{caller: caller, accessKey: claim.AccessKeyID, region: claim.Region}, err
@@ -37,7 +38,7 @@ func (s *Server) lookup(ctx context.Context, claim *sigv4.Claim) (sigv4.Key, ide
 // authenticate reads the body and returns it with the client of whoever signed the request. Strangers are refused before
 // the body is read.
 func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange) (*pkcs11kms.Client, []byte, error) {
-	begun, err := s.verifier.Begin(ctx, r)
+	begun, err := s.verifiers[x.service].Begin(ctx, r)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -54,7 +55,7 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange)
 		return nil, nil, err
 	}
 	x.accessKey, x.caller = who.accessKey, who.caller.ARN()
-	s.bridge.AccessKeyUsed(who.accessKey, who.region)
+	s.bridge.AccessKeyUsed(who.caller, who.accessKey, who.region)
 	client, err := s.bridge.Client(who.region)
 	if err != nil {
 		return nil, nil, err

@@ -9,7 +9,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
 
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/awsjson"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -81,9 +80,9 @@ func answerTo(err error) answer {
 	return answer{http.StatusInternalServerError, "KMSInternalException", "An internal error occurred."}
 }
 
-func (a answer) body() []byte {
+func (a answer) body(c *codec) []byte {
 	if a.message == "" {
-		return awsjson.EncodeError(a.code, nil)
+		return c.failure(a.code, nil)
 	}
-	return awsjson.EncodeError(a.code, &a.message)
+	return c.failure(a.code, &a.message)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -47,7 +48,7 @@ func TestAnswerTo(t *testing.T) {
 		{secret, answer{500, "KMSInternalException", internal}},
 		{fmt.Errorf("wrapped: %w", &fs.PathError{Op: "open", Path: "/var/lib/x", Err: secret}), answer{500, "KMSInternalException", internal}},
 		{keystore.ErrConflict, answer{500, "KMSInternalException", internal}},
-		{pkcs11kms.ErrUnknownAccessKey, answer{500, "KMSInternalException", internal}},
+		{iam.ErrUnknownAccessKey, answer{500, "KMSInternalException", internal}},
 		{errPanic, answer{500, "KMSInternalException", internal}},
 		{&smithy.CanceledError{Err: context.DeadlineExceeded}, answer{500, "DependencyTimeoutException", "The operation did not end in time."}},
 		{fmt.Errorf("wrapped: %w", context.DeadlineExceeded), answer{500, "DependencyTimeoutException", "The operation did not end in time."}},
@@ -55,13 +56,13 @@ func TestAnswerTo(t *testing.T) {
 	}
 	for _, tc := range cases {
 		require.Equal(t, tc.want, answerTo(tc.err), "%v", tc.err)
-		require.NotContains(t, string(answerTo(tc.err).body()), "/var/lib")
+		require.NotContains(t, string(answerTo(tc.err).body(keyManagement.codec)), "/var/lib")
 	}
 }
 
 func TestErrorBody(t *testing.T) {
-	require.Equal(t, `{"__type":"KMSInvalidMacException"}`, string(answer{code: "KMSInvalidMacException"}.body()))
-	require.Equal(t, `{"__type":"A","message":"<\"é\">"}`, string(answer{code: "A", message: `<"é">`}.body()))
+	require.Equal(t, `{"__type":"KMSInvalidMacException"}`, string(answer{code: "KMSInvalidMacException"}.body(keyManagement.codec)))
+	require.Equal(t, `{"__type":"A","message":"<\"é\">"}`, string(answer{code: "A", message: `<"é">`}.body(keyManagement.codec)))
 }
 
 // The text of an error that the API does not know stays in the process; the log has it.

@@ -27,6 +27,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -42,7 +43,7 @@ const patience = 30 * time.Second
 type fixture struct {
 	*Server
 	cfg    pkcs11kms.Config
-	key    pkcs11kms.AccessKey
+	key    iam.AccessKey
 	pin    string
 	log    *logBuffer
 	client *http.Client
@@ -73,7 +74,7 @@ func newFixture(t testing.TB, change func(*pkcs11kms.Config, *Options)) *fixture
 		f.client.CloseIdleConnections()
 		assert.NoError(t, bridge.Close())
 	})
-	f.key, err = bridge.CreateAccessKey(t.Context(), pkcs11kms.PrincipalName{})
+	f.key, err = bridge.IAM().As(bridge.Root()).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	f.Server = New(bridge, options)
 	return f
@@ -161,7 +162,7 @@ func (f *fixture) mustCreate(t testing.TB, spec types.KeySpec) *types.KeyMetadat
 func (f *fixture) request(t testing.TB, url, operation, body string) *http.Request {
 	r, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
 	require.NoError(t, err)
-	r.Header.Set("Content-Type", contentType)
+	r.Header.Set("Content-Type", keyManagement.codec.contentType)
 	r.Header.Set("X-Amz-Target", targetPrefix+operation)
 	f.sign(t, r, body, signing{})
 	return r

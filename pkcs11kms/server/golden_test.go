@@ -19,6 +19,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
@@ -103,9 +104,9 @@ func TestGolden(t *testing.T) {
 	require.NoError(t, err)
 	require.Greater(t, len(files), 50)
 	f := goldenFixture(t)
-	inactive, err := f.bridge.CreateAccessKey(t.Context(), pkcs11kms.PrincipalName{})
+	inactive, err := f.bridge.IAM().As(f.bridge.Root()).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
-	require.NoError(t, f.bridge.UpdateAccessKey(t.Context(), pkcs11kms.PrincipalName{}, inactive.ID, keystore.AccessKeyInactive))
+	require.NoError(t, f.bridge.IAM().As(f.bridge.Root()).UpdateAccessKey(t.Context(), iam.PrincipalName{}, inactive.ID, keystore.AccessKeyInactive))
 	vars := strings.NewReplacer("{{id}}", f.key.ID, "{{inactive}}", inactive.ID)
 	r := f.run(t, Listen{})
 	for _, file := range files {
@@ -245,7 +246,7 @@ func pattern(text string) string {
 
 // requireCommonHeaders checks what every answer has.
 func requireCommonHeaders(t testing.TB, got reply) {
-	require.Equal(t, []string{contentType}, got.Header["Content-Type"])
+	require.Equal(t, []string{keyManagement.codec.contentType}, got.Header["Content-Type"])
 	require.Equal(t, strconv.Itoa(len(got.body)), got.Header.Get("Content-Length"))
 	require.Equal(t, "no-cache, no-store, must-revalidate, private", got.Header.Get("Cache-Control"), "no proxy keeps an answer")
 	id, err := uuid.Parse(got.Header.Get("X-Amzn-Requestid"))

@@ -42,7 +42,7 @@ func misdirect(r *http.Request) error {
 		m.message = ours(r.Method+" "+nameOr(r.URL.Path, "this path"), service) + " Its path is /."
 	case foreign && strings.Contains(target, "."):
 		m.message = ours(nameOr(target, "this operation"), service)
-	case service != "" && service != signingName:
+	case service != "" && service != keyManagement.signingName:
 		m.message = ours(r.Method+" /", service)
 	default:
 		return errUnknownOperation
@@ -65,7 +65,7 @@ func xmlOf(service string, form bool) func(*misdirected, string) any {
 
 // ours is what the client is told.
 func ours(action, service string) string {
-	if service != "" && service != signingName {
+	if service != "" && service != keyManagement.signingName {
 		action += " of " + service
 	}
 	return "This endpoint answers AWS KMS only: " + action + " is not here."
@@ -135,7 +135,7 @@ func encodeS3(m *misdirected, requestID string) any {
 // body is the answer and its content type.
 func (m *misdirected) body(requestID string) ([]byte, string) {
 	if m.encode == nil {
-		return answer{code: m.code, message: m.message}.body(), contentType
+		return answer{code: m.code, message: m.message}.body(keyManagement.codec), keyManagement.codec.contentType
 	}
 	text, err := xml.Marshal(m.encode(m, requestID))
 	if err != nil { // of plain strings: never

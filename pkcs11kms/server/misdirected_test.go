@@ -51,9 +51,9 @@ func TestOtherServicesAreNamed(t *testing.T) {
 			json, "GET /2015-03-31/functions/ of lambda is not here. Its path is /."},
 		"DynamoDB": {"POST", "/", "application/x-amz-json-1.0", "DynamoDB_20120810.ListTables", "{}", "dynamodb",
 			json, "DynamoDB_20120810.ListTables of dynamodb is not here."},
-		"KMS elsewhere": {"POST", "/kms", contentType, targetPrefix + "ListKeys", "{}", "kms",
+		"KMS elsewhere": {"POST", "/kms", keyManagement.codec.contentType, targetPrefix + "ListKeys", "{}", "kms",
 			json, "POST /kms is not here. Its path is /."},
-		"odd path": {"POST", "/%22%3C", contentType, targetPrefix + "ListKeys", "{}", "kms",
+		"odd path": {"POST", "/%22%3C", keyManagement.codec.contentType, targetPrefix + "ListKeys", "{}", "kms",
 			json, "POST this path is not here. Its path is /."},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestOtherServicesAreNamed(t *testing.T) {
 			got := f.send(t, req)
 			require.Equal(t, 400, got.StatusCode)
 			want := strings.Replace(tc.answer, "{{message}}", begin+tc.message, 1)
-			wantType := contentType
+			wantType := keyManagement.codec.contentType
 			if tc.answer != json {
 				want, wantType = strings.TrimSuffix(xml.Header, "\n")+"\n"+want, "text/xml"
 			}

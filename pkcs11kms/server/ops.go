@@ -13,13 +13,10 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 )
 
-// signingName is the service in the signatures of requests, in policies, and in the table of operations.
-const signingName = "kms"
-
 // handler decodes the body, notes what it is about, runs the operation and encodes its output.
 type handler func(ctx context.Context, c *pkcs11kms.Client, body []byte, about *subject) ([]byte, error)
 
-// operations are what the server answers. An operation is added by one line here and its method of Client.
+// operations are what the server answers of AWS KMS. An operation is added by one line here and its method of Client.
 var operations = map[string]handler{
 	"CancelKeyDeletion":                   op((*pkcs11kms.Client).CancelKeyDeletion),
 	"CreateAlias":                         op((*pkcs11kms.Client).CreateAlias),

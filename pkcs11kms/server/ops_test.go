@@ -53,7 +53,7 @@ func TestEveryOperationOfTheModelIsKnown(t *testing.T) {
 func TestTheTableOfOperationsIsServed(t *testing.T) {
 	rows := map[string]bool{}
 	for op := range ops.All {
-		if op.Service != signingName || op.Answer == ops.ActionOnly {
+		if op.Service != keyManagement.signingName || op.Answer == ops.ActionOnly {
 			continue
 		}
 		rows[op.Name] = true

@@ -20,6 +20,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/test/disk"
 )
 
@@ -134,7 +135,7 @@ func TestReadinessSeesAMovedTokenDirectory(t *testing.T) {
 	f := newFixture(t, nil)
 	r := f.run(t, Listen{})
 	key := f.mustCreate(t, types.KeySpecHmac256)
-	unused, err := f.bridge.CreateAccessKey(t.Context(), pkcs11kms.PrincipalName{})
+	unused, err := f.bridge.IAM().As(f.bridge.Root()).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	f.requireGreen(t, r)
 	require.NoError(t, f.bridge.Health(t.Context())) // has seen every change, so that the signing key of the next request stays cached

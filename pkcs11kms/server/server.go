@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,11 +19,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
-const (
-	maxBody      = 1 << 20
-	targetPrefix = "TrentService."
-	contentType  = "application/x-amz-json-1.1"
-)
+const maxBody = 1 << 20
 
 // Options says how a Server works. The zero value is right for most.
 type Options struct {
@@ -41,11 +36,11 @@ type Options struct {
 // Server answers the AWS KMS API over HTTP. It is an http.Handler, safe for concurrent use; the caller runs it and closes
 // the Bridge after it.
 type Server struct {
-	bridge   *pkcs11kms.Bridge
-	log      *slog.Logger
-	timeout  time.Duration
-	verifier *sigv4.Verifier[identity]
-	metrics  *metrics
+	bridge    *pkcs11kms.Bridge
+	log       *slog.Logger
+	timeout   time.Duration
+	verifiers map[*service]*sigv4.Verifier[identity] // never changed after New
+	metrics   *metrics
 
 	limits, adminLimits limits
 	allotted            func() allotment // how many connections the listeners may have
@@ -71,10 +66,13 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 	s := &Server{
 		bridge: bridge, log: o.Logger, timeout: o.CallTimeout, metrics: newMetrics(bridge, o.Logger), unauthenticated: newLimiter(),
 		limits: defaultLimits, adminLimits: defaultAdminLimits, transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
+		verifiers: map[*service]*sigv4.Verifier[identity]{},
 	}
 	s.allotted = s.allot
 	s.metrics.registry.MustRegister(s.gates)
-	s.verifier = s.newVerifier(o)
+	for _, service := range services {
+		s.verifiers[service] = s.newVerifier(service, o)
+	}
 	return s
 }
 
@@ -82,17 +80,17 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 // operation's own checks.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	x := exchange{id: uuid.NewString(), op: "unknown", control: http.NewResponseController(w), conn: connectionIn(r.Context())}
+	x := exchange{id: uuid.NewString(), service: keyManagement, op: "unknown", control: http.NewResponseController(w), conn: connectionIn(r.Context())}
 	defer x.conn.release()
 	body, err := s.safely(r, &x)
 	status := http.StatusOK
 	header := w.Header()
-	header.Set("Content-Type", contentType)
+	header.Set("Content-Type", x.service.codec.contentType)
 	header.Set("X-Amzn-Requestid", x.id)
 	header.Set("Cache-Control", "no-cache, no-store, must-revalidate, private")
 	if err != nil {
 		a := answerTo(err)
-		status, body = a.status, a.body()
+		status, body = a.status, a.body(x.service.codec)
 		var m *misdirected
 		if errors.As(err, &m) {
 			var form string
@@ -120,11 +118,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // exchange is what is worth saying of a request in log and metrics.
 type exchange struct {
-	id        string // also sent as x-amzn-RequestId
-	op        string // of the table, or "unknown"
-	code      string // of the error; empty for success
-	accessKey string // of whoever is proved to have sent it
-	claimed   string // the access key that it names and that exists; proved by nothing
+	id        string   // also sent as x-amzn-RequestId
+	service   *service // AWS KMS where a request names none
+	op        string   // of the table, or "unknown"
+	code      string   // of the error; empty for success
+	accessKey string   // of whoever is proved to have sent it
+	claimed   string   // the access key that it names and that exists; proved by nothing
 	caller    string
 	about     subject
 
@@ -147,13 +146,11 @@ func (s *Server) safely(r *http.Request, x *exchange) (body []byte, err error) {
 }
 
 func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
-	run, err := operationOf(r, x)
-	if errors.Is(err, errUnknownOperation) {
+	service, name, err := serviceOf(r)
+	if err != nil {
 		return nil, misdirect(r)
 	}
-	if err != nil {
-		return nil, err
-	}
+	x.service, x.op = service, name
 	if r.ContentLength > maxBody {
 		return nil, errTooLarge // not a byte of it is read
 	}
@@ -163,7 +160,7 @@ func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if op := ops.Find(signingName, x.op); op != nil && op.Longer > 0 {
+	if op := ops.Find(service.signingName, name); op != nil && op.Longer > 0 {
 		timeout := s.timeout + op.Longer
 		longer, cancel := context.WithTimeout(r.Context(), timeout)
 		defer cancel()
@@ -171,22 +168,5 @@ func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 		// Not every http.ResponseWriter has a deadline; those that have none do not need another.
 		_ = x.control.SetWriteDeadline(time.Now().Add(timeout + s.limits.write))
 	}
-	return run(ctx, client, body, &x.about)
-}
-
-func operationOf(r *http.Request, x *exchange) (handler, error) {
-	if r.Method != http.MethodPost || r.URL.Path != "/" {
-		return nil, errUnknownOperation
-	}
-	target := r.Header["X-Amz-Target"]
-	if len(target) != 1 {
-		return nil, errUnknownOperation
-	}
-	name, ok := strings.CutPrefix(target[0], targetPrefix)
-	run := operations[name]
-	if !ok || run == nil {
-		return nil, errUnknownOperation
-	}
-	x.op = name
-	return run, nil
+	return service.operations[name](ctx, client, body, &x.about)
 }

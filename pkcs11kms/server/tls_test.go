@@ -102,7 +102,7 @@ func TestTLSVersions(t *testing.T) {
 		}
 		require.ErrorContains(t, err, "protocol version", tls.VersionName(version))
 	}
-	plain, err := http.Post("http://"+strings.TrimPrefix(r.url, "https://"), contentType, strings.NewReader("{}"))
+	plain, err := http.Post("http://"+strings.TrimPrefix(r.url, "https://"), keyManagement.codec.contentType, strings.NewReader("{}"))
 	require.NoError(t, err)
 	require.NoError(t, plain.Body.Close())
 	require.Equal(t, http.StatusBadRequest, plain.StatusCode, "no plaintext on a TLS port")

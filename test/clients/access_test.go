@@ -7,17 +7,18 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
 // roleWith makes a role that may do one thing with one key, and returns what its service signs with.
 func roleWith(t *testing.T, srv *kmstest.Server, name, action, key string) target {
-	role := pkcs11kms.PrincipalName{Type: keystore.PrincipalRole, Name: name}
-	_, err := srv.Bridge().CreatePrincipal(t.Context(), role, pkcs11kms.PrincipalOptions{})
+	role := iam.PrincipalName{Type: keystore.PrincipalRole, Name: name}
+	_, err := asRoot(srv.Bridge()).CreatePrincipal(t.Context(), role, iam.PrincipalOptions{})
 	require.NoError(t, err)
 	policy := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"` + action + `","Resource":"` + key + `"}]}`
-	require.NoError(t, srv.Bridge().PutPrincipalPolicy(t.Context(), role, "tokens", policy))
-	made, err := srv.Bridge().CreateAccessKey(t.Context(), role)
+	require.NoError(t, asRoot(srv.Bridge()).PutPrincipalPolicy(t.Context(), role, "tokens", policy))
+	made, err := asRoot(srv.Bridge()).CreateAccessKey(t.Context(), role)
 	require.NoError(t, err)
 	to := targetOf(srv)
 	to.AccessKey, to.Secret = made.ID, made.Secret
@@ -59,3 +60,6 @@ func without(input members, name string) members {
 	}
 	return rest
 }
+
+// asRoot administrates users, roles and access keys as the account's root.
+func asRoot(bridge *pkcs11kms.Bridge) *iam.Client { return bridge.IAM().As(bridge.Root()) }

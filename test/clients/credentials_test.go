@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
 )
@@ -22,9 +22,9 @@ import (
 // TestCredentials: what each client reports when the server does not take its signature.
 func TestCredentials(t *testing.T) {
 	srv := kmstest.NewServer(t)
-	inactive, err := srv.Bridge().CreateAccessKey(t.Context(), pkcs11kms.PrincipalName{})
+	inactive, err := asRoot(srv.Bridge()).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
-	require.NoError(t, srv.Bridge().UpdateAccessKey(t.Context(), pkcs11kms.PrincipalName{}, inactive.ID, keystore.AccessKeyInactive))
+	require.NoError(t, asRoot(srv.Bridge()).UpdateAccessKey(t.Context(), iam.PrincipalName{}, inactive.ID, keystore.AccessKeyInactive))
 
 	const unknown = "UnrecognizedClientException"
 	const unknownText = "The security token included in the request is invalid."

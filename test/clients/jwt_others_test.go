@@ -145,7 +145,7 @@ func TestMACsOfOthers(t *testing.T) {
 		putSecrets(t, cfg.Regions[pkcs11kms.DefaultRegion].Token, secrets)
 	}))
 	for alg, spec := range map[string]types.KeySpec{"HS256": "HMAC_256", "HS384": "HMAC_384", "HS512": "HMAC_512"} {
-		adopted, _, err := doctor.AdoptKey(t.Context(), srv.Bridge(), doctor.AdoptOptions{Label: alg, KeySpec: spec})
+		adopted, _, err := doctor.AdoptKey(t.Context(), inProcess(t, srv), doctor.AdoptOptions{Label: alg, KeySpec: spec})
 		require.NoError(t, err)
 		ids[alg] = *adopted.KeyId
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
@@ -24,6 +26,8 @@ type Core struct {
 	Cache *records.Cache // of Store; Commits go through it
 	Keys  *keyring.Ring
 
+	Identities *iam.Directory
+
 	now     func() time.Time
 	running context.Context    // of the goroutines
 	stop    context.CancelFunc // ends them
@@ -31,9 +35,9 @@ type Core struct {
 }
 
 // Open opens the tokens, and starts the goroutines that keep what is cached honest (a poller that confirms it) and the keys whole
-// (the janitor). A configuration by which keys, users or access keys would not be seen is refused with a *keyring.HiddenError.
+// (the janitor), and that writes when access keys were last used. A configuration by which keys, users or access keys would not be seen is refused with a *keyring.HiddenError.
 // The store stays the caller's.
-func Open(ctx context.Context, cfg keyring.Config) (*Core, error) {
+func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, error) {
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
 	if err := keyring.CheckHoldings(ctx, cfg.Store, cfg.Account, cfg.Regions); err != nil {
 		return nil, err
@@ -44,10 +48,18 @@ func Open(ctx context.Context, cfg keyring.Config) (*Core, error) {
 	if c.Keys, err = keyring.Open(ctx, cfg, c.Cache); err != nil {
 		return nil, err
 	}
+	c.Identities = iam.New(iam.Config{
+		Partition: cfg.Partition, Accounts: []string{cfg.Account}, Regions: cfg.Regions, Store: c.Store, Cache: c.Cache,
+		MAC: func(ctx context.Context, message []byte) ([]byte, error) {
+			return c.Keys.ServiceMAC(ctx, keyring.SecretsKey, message)
+		},
+		Audit: log, Log: c.Log, Now: c.now,
+	})
 	c.running, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	c.Go(c.Cache.Poll)
 	c.Go(c.Cache.WatchWrites)
 	c.Go(c.Keys.Run)
+	c.Go(c.Identities.Run)
 	return c, nil
 }
 

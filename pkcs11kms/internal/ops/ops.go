@@ -1,5 +1,6 @@
 // Package ops is the table of operations: one row says all that is true of an operation, whichever part of the program asks.
-// Whoever adds an operation writes its row in kms.go, its method of Client, and its test; tests tell what is missing.
+// Whoever adds an operation writes its row in kms.go, iam.go or own.go, its method of a Client, and its test; tests tell what is
+// missing.
 //
 // It imports nothing of this project, so that every package may read it.
 package ops
@@ -11,13 +12,13 @@ import (
 
 // Operation is a row of the table. Rows are made once and never changed.
 type Operation struct {
-	Service string // the service's prefix in policies, and the signing name of its requests: kms
+	Service string // the service's prefix in policies, and the signing name of its requests: kms, iam; pkcs11kms for our own
 	Name    string // as in the API
 	Action  string // what policies call it by, without the service, where that is not Name
 
 	Subject      Subject  // what a decision is about
 	TakesAlias   bool     // KeyId may be an alias name or alias ARN
-	IdentityOnly bool     // no key policy can allow it: only the caller's own policies can, on the resource *
+	IdentityOnly bool     // no key policy can allow it: only the caller's own policies can, on the user or role, or on the resource *
 	Conditions   []string // condition keys that its requests have beyond those of the caller, the connection and the key
 
 	Writes bool          // changes something: reads records from the store, and is decided anew when it lost a race
@@ -44,9 +45,10 @@ type Subject int
 
 // The subjects.
 const (
-	Key     Subject = iota // a key, named by KeyId
-	Alias                  // an alias and the key that it leads to
-	Account                // neither
+	Key       Subject = iota // a key, named by KeyId
+	Alias                    // an alias and the key that it leads to
+	Account                  // nothing that has a name
+	Principal                // a user, a role or the account's root
 )
 
 // States is a row of the key state table (AWS KMS developer guide, "Key states").

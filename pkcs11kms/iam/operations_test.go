@@ -1,12 +1,10 @@
-package pkcs11kms
+package iam
 
 import (
 	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -16,7 +14,7 @@ import (
 const allowMAC = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "*"}}`
 
 func TestPrincipalLife(t *testing.T) {
-	b := newClient(t).bridge
+	b := newRig(t)
 	for name, options := range map[PrincipalName]PrincipalOptions{
 		alice:    {Path: "/jwt/", Tags: []keystore.Tag{{Key: "Stage", Value: "test"}}},
 		producer: {Path: "/jwt/", Description: "signs", TrustPolicy: `{"Version": "2012-10-17"}`},
@@ -49,39 +47,8 @@ func TestPrincipalLife(t *testing.T) {
 	}
 }
 
-// The case of a name counts when it is asked for: what is deleted, allowed or denied is what was meant.
-func TestPrincipalsAreFoundByTheirNamesAsTheyAre(t *testing.T) {
-	c := newClient(t)
-	b := c.bridge
-	mustCreatePrincipal(t, b, alice)
-	other := PrincipalName{alice.Type, "alice"}
-	for what, call := range map[string]func() error{
-		"GetPrincipal":    func() error { _, err := b.GetPrincipal(t.Context(), other); return err },
-		"DeletePrincipal": func() error { return b.DeletePrincipal(t.Context(), other) },
-		"PutPrincipalPolicy": func() error {
-			return b.PutPrincipalPolicy(t.Context(), other, "all", allow("*", "kms:*"))
-		},
-		"TagPrincipal":    func() error { return b.TagPrincipal(t.Context(), other, nil) },
-		"CreateAccessKey": func() error { _, err := b.CreateAccessKey(t.Context(), other); return err },
-	} {
-		requireAPIError(t, call(), "NoSuchEntity", "The user with name alice cannot be found.")
-		_, err := b.GetPrincipal(t.Context(), alice)
-		require.NoError(t, err, what)
-	}
-	_, err := b.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalRole, alice.Name})
-	requireAPIError(t, err, "NoSuchEntity", "The role with name Alice cannot be found.")
-
-	arn := "arn:aws:iam::111122223333:user/alice"
-	_, err = b.Caller(t.Context(), arn)
-	requireAPIError(t, err, "NoSuchEntity", "The principal with ARN "+arn+" cannot be found.")
-	key := mustCreate(t, c, types.KeySpecHmac256)
-	document := `{"Statement":[{"Effect":"Allow","Principal":{"AWS":"` + arn + `"},"Action":"kms:*","Resource":"*"}]}`
-	_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyId, Policy: &document})
-	requireAPIErrorLike(t, err, "MalformedPolicyDocumentException", invalidPrincipalsText+" Statement[0].Principal.AWS: invalid principal *user/alice*")
-}
-
 func TestListPrincipals(t *testing.T) {
-	b := newClient(t).bridge
+	b := newRig(t)
 	for _, name := range []string{"carol", "Bob", "alice"} {
 		for _, kind := range []keystore.PrincipalType{keystore.PrincipalUser, keystore.PrincipalRole} {
 			_, err := b.CreatePrincipal(t.Context(), PrincipalName{kind, name}, PrincipalOptions{Path: "/" + name[:1] + "/"})
@@ -103,7 +70,7 @@ func TestListPrincipals(t *testing.T) {
 }
 
 func TestFormOfPrincipals(t *testing.T) {
-	b := newClient(t).bridge
+	b := newRig(t)
 	long := strings.Repeat("x", 64)
 	for name, want := range map[string]string{
 		"":          "1 validation error detected: Value '' at 'userName' failed to satisfy constraint: Member must have length greater than or equal to 1",
@@ -152,22 +119,22 @@ func TestFormOfPrincipals(t *testing.T) {
 }
 
 func TestPrincipalQuotas(t *testing.T) {
-	b := newClient(t).bridge
+	b := newRig(t)
 	for name, quota := range map[PrincipalName]string{alice: "UsersPerAccount: 5000", producer: "RolesPerAccount: 1000"} {
 		kind := kindOf(name.Type)
-		_, err := b.store.Commit(t.Context(), keystore.Counter{Account: testAccount, Name: name.Type.Counter(), N: kind.limit - 1}.Put(0))
+		_, err := b.cfg.Store.Commit(t.Context(), keystore.Counter{Account: testAccount, Name: name.Type.Counter(), N: kind.limit - 1}.Put(0))
 		require.NoError(t, err)
-		mustCreatePrincipal(t, b, name)
+		mustCreatePrincipal(t, b.Client, name)
 		_, err = b.CreatePrincipal(t.Context(), PrincipalName{name.Type, "another"}, PrincipalOptions{})
 		requireAPIError(t, err, "LimitExceeded", "Cannot exceed quota for "+quota)
 		require.NoError(t, b.DeletePrincipal(t.Context(), name))
-		mustCreatePrincipal(t, b, PrincipalName{name.Type, "another"})
+		mustCreatePrincipal(t, b.Client, PrincipalName{name.Type, "another"})
 	}
 }
 
 func TestInlinePolicies(t *testing.T) {
-	b := newClient(t).bridge
-	p := mustCreatePrincipal(t, b, producer)
+	b := newRig(t)
+	p := mustCreatePrincipal(t, b.Client, producer)
 	spaced := " " + strings.ReplaceAll(allowMAC, ": ", " :\n\t")
 	require.NoError(t, b.PutPrincipalPolicy(t.Context(), producer, "b", allowMAC))
 	require.NoError(t, b.PutPrincipalPolicy(t.Context(), producer, "a", allowMAC))
@@ -180,17 +147,19 @@ func TestInlinePolicies(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, spaced, text, "as it was given")
 
-	compiled, err := b.principal(t.Context(), p.ID)
+	who, err := b.dir.Caller(t.Context(), p.ARN)
 	require.NoError(t, err)
-	require.Len(t, compiled.policies, 3)
-	require.Equal(t, "a", compiled.policies[0].Name)
-	require.Equal(t, spaced, compiled.policies[0].Document.Text())
+	compiled, err := b.dir.Identify(t.Context(), who)
+	require.NoError(t, err)
+	require.Len(t, compiled.Policies, 3)
+	require.Equal(t, "a", compiled.Policies[0].Name)
+	require.Equal(t, spaced, compiled.Policies[0].Document.Text())
 	require.NoError(t, b.DeletePrincipalPolicy(t.Context(), producer, "b"))
 	requireAPIError(t, b.DeletePrincipalPolicy(t.Context(), producer, "b"), "NoSuchEntity", "The role policy with name b cannot be found.")
 	requireAPIError(t, second(b.GetPrincipalPolicy(t.Context(), producer, "b")), "NoSuchEntity", "The role policy with name b cannot be found.")
-	compiled, err = b.principal(t.Context(), p.ID)
+	compiled, err = b.dir.Identify(t.Context(), who)
 	require.NoError(t, err)
-	require.Len(t, compiled.policies, 2, "at once in this process")
+	require.Len(t, compiled.Policies, 2, "at once in this process")
 
 	for document, code := range map[string]string{
 		"":   "ValidationError",
@@ -215,9 +184,9 @@ func ofWeight(n int) string {
 }
 
 func TestInlinePolicySizes(t *testing.T) {
-	b := newClient(t).bridge
+	b := newRig(t)
 	for name, most := range map[PrincipalName]int{alice: 2048, producer: 10240} {
-		mustCreatePrincipal(t, b, name)
+		mustCreatePrincipal(t, b.Client, name)
 		first, rest := ofWeight(1000), ofWeight(most-1000)
 		require.Equal(t, 1000, policyLength(first))
 		require.NoError(t, b.PutPrincipalPolicy(t.Context(), name, "first", first))
@@ -233,8 +202,8 @@ func TestInlinePolicySizes(t *testing.T) {
 }
 
 func TestPrincipalTags(t *testing.T) {
-	b := newClient(t).bridge
-	mustCreatePrincipal(t, b, alice)
+	b := newRig(t)
+	mustCreatePrincipal(t, b.Client, alice)
 	tag := func(key, value string) keystore.Tag { return keystore.Tag{Key: key, Value: value} }
 	tags := func() []keystore.Tag {
 		p, err := b.GetPrincipal(t.Context(), alice)
@@ -251,7 +220,7 @@ func TestPrincipalTags(t *testing.T) {
 	require.Empty(t, tags())
 
 	var many []keystore.Tag
-	for i := range maxPrincipalTags {
+	for i := range maxTags {
 		many = append(many, tag(fmt.Sprint("k", i), "v"))
 	}
 	require.NoError(t, b.TagPrincipal(t.Context(), alice, many))

@@ -1,4 +1,4 @@
-package pkcs11kms
+package iam
 
 import "net/netip"
 
@@ -22,19 +22,14 @@ type Connection struct {
 	UserAgent string
 }
 
-// Root returns the root principal of the account. The default key policy allows it everything, and whatever needs a policy
-// of the caller's own is allowed to it without one.
-func (b *Bridge) Root() Caller {
-	return Caller{account: b.cfg.AccountID, arn: b.iamARN("root"), id: b.cfg.AccountID}
-}
-
-// iamARN returns the ARN of what IAM has in the account.
-func (b *Bridge) iamARN(resource string) string {
-	return "arn:" + b.cfg.Partition + ":iam::" + b.cfg.AccountID + ":" + resource
-}
+// Account returns the account that the principal is of, or the empty string for nobody.
+func (c Caller) Account() string { return c.account }
 
 // ARN returns the ARN of the principal, or the empty string for nobody.
 func (c Caller) ARN() string { return c.arn }
+
+// ID returns the unique id of a user or role; for the account's root it is the account.
+func (c Caller) ID() string { return c.id }
 
 // From returns the same principal as it comes by a connection.
 func (c Caller) From(conn Connection) Caller {
@@ -42,14 +37,8 @@ func (c Caller) From(conn Connection) Caller {
 	return c
 }
 
-func (c Caller) nobody() bool { return c.arn == "" }
+// IsNobody tells whether the caller is no principal at all.
+func (c Caller) IsNobody() bool { return c.arn == "" }
 
-// root tells whether the caller is the root of its account.
-func (c Caller) root() bool { return !c.nobody() && c.id == c.account }
-
-// As returns a handle on the same Bridge and region that acts in the name of caller. It is cheap.
-func (c *Client) As(caller Caller) *Client {
-	other := *c
-	other.caller = caller
-	return &other
-}
+// IsRoot tells whether the caller is the root of its account.
+func (c Caller) IsRoot() bool { return !c.IsNobody() && c.id == c.account }

@@ -1,0 +1,25 @@
+package pkcs11kms
+
+import (
+	"context"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+)
+
+// administration is a call of one of this service's own operations. What it ends with is said to an operator, who needs the cause.
+type administration struct{ *call }
+
+// Answer implements guard.Call.
+func (a administration) Answer(_ context.Context, _ subject, err error) error { return err }
+
+// Administer makes a call of one of this service's own operations (internal/ops/own.go) in the name of the Client's caller: it is
+// decided, and told to the audit log, like every other. in are its options. It is for this module's other packages: the types are
+// internal.
+func Administer(ctx context.Context, c *Client, op *ops.Operation, in any, run func(context.Context, *core.Core) error) error {
+	x := administration{&call{Client: c, op: op, input: in}}
+	return guard.Perform[subject](ctx, op, x, c.bridge.cfg.Audit, nil, func(ctx context.Context, _ subject) error {
+		return run(ctx, c.bridge.Core())
+	})
+}

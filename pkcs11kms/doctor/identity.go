@@ -1,0 +1,59 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
+)
+
+// examineIdentities lists the policies of users and roles that allow more than the use of keys: actions of AWS IAM, and those of this
+// service's own by which an operator works on records and objects. Policies with "Action": "*" were written when nothing but kms:
+// actions was ever asked for.
+func (d *examination) examineIdentities(ctx context.Context) {
+	err := records.EachOf(ctx, d.store, keystore.KindPrincipal, "", d.cfg.AccountID, func(rec keystore.Record) error {
+		record, err := keystore.DecodePrincipal(rec)
+		if err != nil {
+			return err
+		}
+		for _, inline := range record.Policies {
+			d.examineIdentityPolicy(record, inline)
+		}
+		return nil
+	})
+	if err != nil {
+		d.fail("store", "users and roles", err)
+	}
+}
+
+func (d *examination) examineIdentityPolicy(record keystore.Principal, inline keystore.InlinePolicy) {
+	document, err := policy.ParseIdentityPolicy(inline.Document)
+	if err != nil {
+		text := fmt.Sprintf("its policy %q cannot be read, so it may do nothing: %v", inline.Name, err)
+		d.advise(string(record.Type), record.Name, StatusError, text,
+			"restore the store from a backup; this program never wrote such a policy")
+		return
+	}
+	var more []string
+	for op := range ops.All {
+		if op.Service != "kms" && document.MayAllow(op.ActionName()) {
+			more = append(more, op.ActionName())
+		}
+	}
+	if len(more) == 0 {
+		return
+	}
+	text := fmt.Sprintf("its policy %q allows more than the use of keys: %s", inline.Name, more[0])
+	if len(more) > 1 {
+		text += fmt.Sprintf(" and %d more", len(more)-1)
+	}
+	show := "pkcs11kms iam get-user-policy --user-name "
+	if record.Type == keystore.PrincipalRole {
+		show = "pkcs11kms iam get-role-policy --role-name "
+	}
+	d.advise(string(record.Type), record.Name, StatusWarning, text,
+		"if that is not meant, put it again with kms: actions only: "+show+record.Name+" --policy-name "+inline.Name)
+}

@@ -1,0 +1,159 @@
+package iam
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
+)
+
+// subject is what a call is about: a user, a role or the account's root, or the place where one would be.
+type subject struct {
+	arn     string             // what is decided on
+	record  keystore.Principal // of a user or role
+	version uint64             // of the record; 0: there is none
+	root    bool               // the account's root
+
+	key        keystore.AccessKey // of operations on an access key
+	keyVersion uint64
+}
+
+// call is one call of an operation: guard's view of it.
+type call struct {
+	*Client
+	op           *ops.Operation
+	req          request
+	precondition []keystore.Change // what every commit is bound to
+}
+
+var _ guard.Call[subject] = (*call)(nil)
+
+// commit changes the store, if what permitted the call is as it was then. Otherwise the error is keystore.ErrConflict, and the call is
+// decided anew.
+func (c *call) commit(ctx context.Context, changes ...keystore.Change) error {
+	for _, bound := range c.precondition {
+		if !changesSame(changes, bound) {
+			changes = append(changes, bound)
+		}
+	}
+	_, err := c.dir.cfg.Cache.Commit(ctx, changes...)
+	return err
+}
+
+// changesSame tells whether one of the changes is of the record that a condition is about, in the version that it asks for: who
+// changes himself.
+func changesSame(changes []keystore.Change, bound keystore.Change) bool {
+	for _, change := range changes {
+		if change.Ref == bound.Ref && change.Expect == bound.Expect {
+			return true
+		}
+	}
+	return false
+}
+
+// Now implements guard.Call.
+func (c *call) Now() time.Time { return c.dir.cfg.Now() }
+
+// Check implements guard.Call.
+func (c *call) Check() error {
+	if c.caller.IsNobody() {
+		return denied(c.caller, c.op, "*", policy.Decision{})
+	}
+	return nil
+}
+
+// Bind implements guard.Call.
+func (c *call) Bind(ctx context.Context) (err error) {
+	c.precondition, err = c.dir.Unchanged(ctx, c.caller)
+	return err
+}
+
+// Cached implements guard.Call: these operations are seldom, and always ask the store.
+func (c *call) Cached(context.Context) (s subject, ok bool, err error) { return s, false, nil }
+
+// Stored implements guard.Call.
+func (c *call) Stored(ctx context.Context) (s subject, missing, err error) {
+	if c.req.find == nil {
+		return subject{arn: "*"}, nil, nil
+	}
+	return c.req.find(ctx)
+}
+
+// Authorise implements guard.Call.
+func (c *call) Authorise(ctx context.Context, s subject, _ bool) error {
+	who, err := c.dir.Identify(ctx, c.caller)
+	if err != nil {
+		return err
+	}
+	if c.req.rootOnly && s.root && !who.Principal.Root {
+		return denied(c.caller, c.op, s.arn, policy.Decision{})
+	}
+	d := policy.Evaluate(policy.Request{
+		Principal: who.Principal, Action: c.op.ActionName(), Resource: s.arn, Account: c.caller.account,
+		Context: &conditions{call: c, who: &who, tags: s.record.Tags},
+	}, policy.Policies{Identity: who.Policies})
+	if d.Allowed {
+		return nil
+	}
+	return denied(c.caller, c.op, s.arn, d)
+}
+
+// Throttle implements guard.Call: the rates of AWS IAM are not published, and nothing here is scarce.
+func (c *call) Throttle(subject) error { return nil }
+
+// Fits implements guard.Call: users and roles have no states.
+func (c *call) Fits(subject) error { return nil }
+
+// Answer implements guard.Call.
+func (c *call) Answer(_ context.Context, _ subject, err error) error { return err }
+
+// Event implements guard.Call.
+func (c *call) Event(s subject) audit.Event {
+	return audit.Event{Service: c.op.Service, Operation: c.op.Name, ReadOnly: c.op.Read, Account: c.caller.account, Principal: c.caller.arn,
+		Resource: s.arn, Input: map[string]any(c.req.input), Recorded: c.op.Record}
+}
+
+// DryRun implements guard.Call.
+func (c *call) DryRun() bool { return false }
+
+// conditions is the context of one decision.
+type conditions struct {
+	call *call
+	who  *Identity
+	tags []keystore.Tag // of the user or role that the call is about
+}
+
+// Values implements policy.Context.
+func (x *conditions) Values(name string) ([]string, bool) {
+	if given, ok := x.call.req.given[name]; ok {
+		return given, true
+	}
+	for _, prefix := range []string{"aws:resourcetag/", "iam:resourcetag/"} {
+		if tag, ok := strings.CutPrefix(name, prefix); ok {
+			return TagValues(x.tags, tag)
+		}
+	}
+	if name == "aws:resourceaccount" {
+		return one(x.call.caller.account)
+	}
+	if rest, ok := strings.CutPrefix(name, "aws:"); ok {
+		return x.who.Condition(rest, x.call.Now())
+	}
+	return nil, false
+}
+
+// givenTags are the condition keys of an input with tags.
+func givenTags(tags []keystore.Tag) map[string][]string {
+	given := map[string][]string{}
+	for _, tag := range tags {
+		name := "aws:requesttag/" + strings.ToLower(tag.Key)
+		given[name] = append(given[name], tag.Value)
+		given["aws:tagkeys"] = append(given["aws:tagkeys"], tag.Key)
+	}
+	return given
+}

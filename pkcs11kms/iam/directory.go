@@ -1,0 +1,149 @@
+package iam
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+)
+
+// Config is what a Directory works with. Every field is required.
+type Config struct {
+	Partition string   // the second part of every ARN
+	Accounts  []string // those that this service answers for; everybody else is nobody
+	Regions   []string // in which access keys are used
+
+	Store keystore.Store
+	Cache *records.Cache // of Store; commits go through it
+	// MAC makes the HMAC-SHA-256 of a message by a key that stays the same, of which the secrets of access keys are made.
+	MAC func(ctx context.Context, message []byte) ([]byte, error)
+
+	Audit audit.Writer
+	Log   *slog.Logger
+	Now   func() time.Time
+}
+
+// Directory knows the users, roles and access keys of a store. It asks nobody for permission: a Client does. It is safe for
+// concurrent use.
+type Directory struct {
+	cfg  Config
+	uses map[string]*lastuse.Recorder // of access keys, by account; the map is never changed
+}
+
+// New makes a Directory.
+func New(cfg Config) *Directory {
+	d := &Directory{cfg: cfg, uses: map[string]*lastuse.Recorder{}}
+	for _, account := range cfg.Accounts {
+		d.uses[account] = d.newUses(account)
+	}
+	return d
+}
+
+// Client returns a handle on the operations of AWS IAM, without a Caller: give it one with As. It is cheap.
+func (d *Directory) Client() *Client { return &Client{dir: d} }
+
+// Root returns the root of an account. It may do everything there that key policies leave to the account.
+func (d *Directory) Root(account string) Caller {
+	return Caller{account: account, arn: d.arn(account, "root"), id: account}
+}
+
+// Caller returns the Caller with this ARN: the root of an account, or a user or role that there is. NoSuchEntity when there is none.
+func (d *Directory) Caller(ctx context.Context, arn string) (Caller, error) {
+	for _, account := range d.cfg.Accounts {
+		if root := d.Root(account); arn == root.arn {
+			return root, nil
+		}
+	}
+	record, err := d.principalByARN(ctx, arn)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return Caller{}, failure(noSuchEntity, "The principal with ARN %s cannot be found.", arn)
+	}
+	if err != nil {
+		return Caller{}, err
+	}
+	return d.callerOf(record), nil
+}
+
+// ARNToID returns the unique id that the ARN of a user or role stands for now; ok tells whether there is one. Roots have none.
+func (d *Directory) ARNToID(ctx context.Context, arn string) (id string, ok bool, err error) {
+	record, err := d.principalByARN(ctx, arn)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return "", false, nil
+	}
+	return record.ID, err == nil, err
+}
+
+// IDToARN returns the ARN of the user or role of an account with a unique id; ok tells whether there is one still.
+func (d *Directory) IDToARN(ctx context.Context, account, id string) (arn string, ok bool, err error) {
+	p, err := d.principal(ctx, account, id)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	return p.arn, true, nil
+}
+
+// arn is that of what IAM has in an account.
+func (d *Directory) arn(account, resource string) string {
+	return "arn:" + d.cfg.Partition + ":iam::" + account + ":" + resource
+}
+
+func (d *Directory) principalARN(p keystore.Principal) string {
+	return d.arn(p.Account, string(p.Type)+p.Path+p.Name)
+}
+
+func (d *Directory) callerOf(p keystore.Principal) Caller {
+	return Caller{account: p.Account, arn: d.principalARN(p), id: p.ID}
+}
+
+// answersFor tells whether an account is one of this service.
+func (d *Directory) answersFor(account string) bool { return slices.Contains(d.cfg.Accounts, account) }
+
+// principalByARN reads the user or role that has exactly this ARN now, or keystore.ErrNotFound.
+func (d *Directory) principalByARN(ctx context.Context, arn string) (keystore.Principal, error) {
+	account, name, ok := d.parsePrincipalARN(arn)
+	if !ok {
+		return keystore.Principal{}, keystore.ErrNotFound
+	}
+	record, _, err := d.find(ctx, account, name)
+	if err == nil && d.principalARN(record) != arn {
+		err = keystore.ErrNotFound // another path
+	}
+	return record, err
+}
+
+// parsePrincipalARN takes account and name out of an ARN. What comes before the name is left to the caller.
+func (d *Directory) parsePrincipalARN(arn string) (account string, name PrincipalName, ok bool) {
+	rest, _ := strings.CutPrefix(arn, "arn:"+d.cfg.Partition+":iam::")
+	account, resource, _ := strings.Cut(rest, ":")
+	kind, rest, ok := strings.Cut(resource, "/")
+	name = PrincipalName{keystore.PrincipalType(kind), rest[strings.LastIndexByte(rest, '/')+1:]}
+	_, known := principalKinds[name.Type]
+	return account, name, ok && known && d.answersFor(account) && namePattern.MatchString(name.Name)
+}
+
+// find reads the record of a principal, past the cache, and its version; keystore.ErrNotFound when there is none.
+func (d *Directory) find(ctx context.Context, account string, name PrincipalName) (keystore.Principal, uint64, error) {
+	value := keystore.PrincipalNameValue(account, name.Type, name.Name)
+	recs, err := d.cfg.Store.Lookup(ctx, keystore.IndexPrincipalName, value, keystore.Ref{}, 1)
+	if err != nil {
+		return keystore.Principal{}, 0, err
+	}
+	if len(recs) == 0 {
+		return keystore.Principal{}, 0, keystore.ErrNotFound
+	}
+	record, err := keystore.DecodePrincipal(recs[0])
+	if err == nil && record.Name != name.Name {
+		err = keystore.ErrNotFound // another case
+	}
+	return record, recs[0].Version, err
+}

@@ -1,0 +1,356 @@
+package iam
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+)
+
+const rootARN = "arn:aws:iam::" + testAccount + ":root"
+
+// target is what the operations are asked about: a user and a role with an inline policy, and an access key of each.
+type target struct {
+	name           PrincipalName
+	arn, accessKey string
+}
+
+func newTarget(t *testing.T, r *rig, name PrincipalName) target {
+	t.Helper()
+	made, err := r.CreatePrincipal(t.Context(), name, PrincipalOptions{Path: "/jwt/", Tags: []keystore.Tag{{Key: "Team", Value: "id"}}})
+	require.NoError(t, err)
+	require.NoError(t, r.PutPrincipalPolicy(t.Context(), name, "own", allowMAC))
+	key, err := r.CreateAccessKey(t.Context(), name)
+	require.NoError(t, err)
+	return target{name, made.ARN, key.ID}
+}
+
+// asked is how an operation is asked for, and the resource that it is decided on.
+type asked struct {
+	resource string
+	call     func(context.Context, *Client) error
+}
+
+// requests are the operations of users and roles, by the name in which Type stands for User or Role.
+func requests(x target) map[string]asked {
+	fresh := PrincipalName{x.name.Type, "Fresh"}
+	freshARN := "arn:aws:iam::" + testAccount + ":" + string(x.name.Type) + "/new/Fresh"
+	return map[string]asked{
+		"CreateType": {freshARN, func(ctx context.Context, c *Client) error {
+			return second(c.CreatePrincipal(ctx, fresh, PrincipalOptions{Path: "/new/"}))
+		}},
+		"GetType":   {x.arn, func(ctx context.Context, c *Client) error { return second(c.GetPrincipal(ctx, x.name)) }},
+		"ListTypes": {"*", func(ctx context.Context, c *Client) error { return second(c.ListPrincipals(ctx, x.name.Type, "")) }},
+		"PutTypePolicy": {x.arn, func(ctx context.Context, c *Client) error {
+			return c.PutPrincipalPolicy(ctx, x.name, "own", allowMAC)
+		}},
+		"GetTypePolicy": {x.arn, func(ctx context.Context, c *Client) error {
+			return second(c.GetPrincipalPolicy(ctx, x.name, "own"))
+		}},
+		"ListTypePolicies": {x.arn, func(ctx context.Context, c *Client) error {
+			return second(c.ListPrincipalPolicies(ctx, x.name))
+		}},
+		"TagType": {x.arn, func(ctx context.Context, c *Client) error {
+			return c.TagPrincipal(ctx, x.name, []keystore.Tag{{Key: "Stage", Value: "test"}})
+		}},
+		"UntagType":    {x.arn, func(ctx context.Context, c *Client) error { return c.UntagPrincipal(ctx, x.name, []string{"Stage"}) }},
+		"ListTypeTags": {x.arn, func(ctx context.Context, c *Client) error { return second(c.ListPrincipalTags(ctx, x.name)) }},
+		"CreateAccessKey": {x.arn, func(ctx context.Context, c *Client) error {
+			made, err := c.CreateAccessKey(ctx, x.name)
+			if err == nil {
+				err = c.dir.Client().As(c.dir.Root(testAccount)).DeleteAccessKey(ctx, x.name, made.ID)
+			}
+			return err
+		}},
+		"ListAccessKeys": {x.arn, func(ctx context.Context, c *Client) error { return second(c.ListAccessKeys(ctx, x.name)) }},
+		"UpdateAccessKey": {x.arn, func(ctx context.Context, c *Client) error {
+			return errors.Join(c.UpdateAccessKey(ctx, x.name, x.accessKey, keystore.AccessKeyInactive),
+				c.UpdateAccessKey(ctx, PrincipalName{}, x.accessKey, keystore.AccessKeyActive))
+		}},
+		"GetAccessKeyLastUsed": {x.arn, func(ctx context.Context, c *Client) error {
+			_, _, err := c.GetAccessKeyLastUsed(ctx, x.accessKey)
+			return err
+		}},
+	}
+}
+
+// ending are the operations after which nothing more can be asked, in the order in which they can be.
+func ending(x target) []asked {
+	return []asked{
+		{"DeleteTypePolicy", func(ctx context.Context, c *Client) error { return c.DeletePrincipalPolicy(ctx, x.name, "own") }},
+		{"DeleteAccessKey", func(ctx context.Context, c *Client) error { return c.DeleteAccessKey(ctx, x.name, x.accessKey) }},
+		{"DeleteType", func(ctx context.Context, c *Client) error { return c.DeletePrincipal(ctx, x.name) }},
+	}
+}
+
+func allowed(action, resource string) string {
+	return `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "` + action + `", "Resource": "` + resource + `"}}`
+}
+
+// Every operation of the table is decided by the caller's policies on its own action and on the ARN of what it is about: nobody may
+// do anything, a user no more than its policies say.
+func TestEveryOperationAsksItsCaller(t *testing.T) {
+	r := newRig(t)
+	rows := map[string]bool{}
+	for op := range ops.All {
+		if op.Service == "iam" {
+			rows[op.Name] = true
+		}
+	}
+	names := map[keystore.PrincipalType]string{keystore.PrincipalUser: "User", keystore.PrincipalRole: "Role"}
+	stranger, admin := r.as(t, "Stranger", ""), PrincipalName{keystore.PrincipalUser, "Admin"}
+	administrator := r.as(t, admin.Name, allowMAC)
+	check := func(name string, x asked) {
+		delete(rows, name)
+		action := "iam:" + name
+		says := func(who string) string {
+			return "User: " + who + " is not authorized to perform: " + action + " on resource: " + x.resource +
+				" because no identity-based policy allows the " + action + " action"
+		}
+		err := x.call(t.Context(), r.dir.Client())
+		assert.Equal(t, "AccessDenied", errorCode(err), "%s of nobody: %v", name, err)
+		assert.ErrorContains(t, x.call(t.Context(), stranger), says(stranger.caller.arn), name)
+
+		for _, other := range []string{allowed("kms:*", "*"), allowed(action, x.resource+"x"), allowed(action+"x", x.resource)} {
+			require.NoError(t, r.PutPrincipalPolicy(t.Context(), admin, "p", strings.ReplaceAll(other, `"*x"`, `"arn:aws:iam::1:x"`)))
+			assert.ErrorContains(t, x.call(t.Context(), administrator), says(administrator.caller.arn), "%s with %s", name, other)
+		}
+		require.NoError(t, r.PutPrincipalPolicy(t.Context(), admin, "p", allowed(action, x.resource)))
+		assert.NoError(t, x.call(t.Context(), administrator), name)
+	}
+	for _, name := range []PrincipalName{{keystore.PrincipalUser, "Target"}, {keystore.PrincipalRole, "Target"}} {
+		x := newTarget(t, r, name)
+		for operation, how := range requests(x) {
+			check(strings.Replace(operation, "Type", names[name.Type], 1), how)
+		}
+		for _, end := range ending(x) {
+			check(strings.Replace(end.resource, "Type", names[name.Type], 1), asked{x.arn, end.call})
+		}
+	}
+	require.Empty(t, rows, "operations of the table that no request was made of")
+}
+
+// What is not there is told to those alone who may ask.
+func TestWhoMayNotAskLearnsNothing(t *testing.T) {
+	r := newRig(t)
+	newTarget(t, r, producer)
+	stranger := r.as(t, "Stranger", "")
+	for _, name := range []PrincipalName{producer, {keystore.PrincipalRole, "None"}} {
+		for operation, how := range requests(target{name, "", "AKIAAAAAAAAAAAAAAAAA"}) {
+			assert.Equal(t, "AccessDenied", errorCode(how.call(t.Context(), stranger)), operation)
+		}
+	}
+	reader := r.as(t, "Reader", allowed("iam:GetRole", "*"))
+	requireAPIError(t, second(reader.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalRole, "None"})), "NoSuchEntity",
+		"The role with name None cannot be found.")
+}
+
+// The access keys of the account's root are the root's alone, whatever a policy says.
+func TestAccessKeysOfTheRoot(t *testing.T) {
+	r := newRig(t)
+	key, err := r.CreateAccessKey(t.Context(), PrincipalName{})
+	require.NoError(t, err)
+	admin := r.as(t, "Admin", allowed("*", "*"))
+	for name, call := range map[string]func() error{
+		"CreateAccessKey": func() error { return second(admin.CreateAccessKey(t.Context(), PrincipalName{})) },
+		"ListAccessKeys":  func() error { return second(admin.ListAccessKeys(t.Context(), PrincipalName{})) },
+		"DeleteAccessKey": func() error { return admin.DeleteAccessKey(t.Context(), PrincipalName{}, key.ID) },
+		"UpdateAccessKey": func() error {
+			return admin.UpdateAccessKey(t.Context(), PrincipalName{}, key.ID, keystore.AccessKeyInactive)
+		},
+		"GetAccessKeyLastUsed": func() error { _, _, err := admin.GetAccessKeyLastUsed(t.Context(), key.ID); return err },
+	} {
+		action := "iam:" + name
+		requireAPIError(t, call(), "AccessDenied", "User: "+admin.caller.arn+" is not authorized to perform: "+action+" on resource: "+
+			rootARN+" because no identity-based policy allows the "+action+" action")
+	}
+	list, err := r.ListAccessKeys(t.Context(), PrincipalName{})
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	require.Equal(t, keystore.AccessKeyActive, list[0].Status)
+}
+
+// An account is that of the caller: another account's users are not there, and its root has no rights here.
+func TestAccountsAreApart(t *testing.T) {
+	r := newRig(t)
+	x := newTarget(t, r, alice)
+	other := r.As(r.dir.Root(otherAccount))
+	requireAPIError(t, second(other.GetPrincipal(t.Context(), alice)), "NoSuchEntity", "The user with name Alice cannot be found.")
+	requireAPIError(t, other.DeleteAccessKey(t.Context(), PrincipalName{}, x.accessKey), "NoSuchEntity",
+		"The Access Key with id "+x.accessKey+" cannot be found.")
+	list, err := other.ListPrincipals(t.Context(), keystore.PrincipalUser, "")
+	require.NoError(t, err)
+	require.Empty(t, list)
+	namesake := mustCreatePrincipal(t, other, alice)
+	require.Equal(t, "arn:aws:iam::"+otherAccount+":user/Alice", namesake.ARN)
+	_, caller, err := r.dir.SigningKey(t.Context(), x.accessKey, "20260102", testRegion, "kms")
+	require.NoError(t, err)
+	require.Equal(t, testAccount, caller.Account())
+
+	third := r.As(r.dir.Root("777788889999"))
+	require.Equal(t, "AccessDenied", errorCode(second(third.ListPrincipals(t.Context(), keystore.PrincipalUser, ""))),
+		"this service does not answer for it")
+}
+
+// Conditions see the caller, the connection, the tags of what is asked about, and what the request gives.
+func TestConditions(t *testing.T) {
+	r := newRig(t)
+	newTarget(t, r, producer)
+	when := func(condition string) string {
+		return `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "iam:*", "Resource": "*", "Condition": ` + condition + `}}`
+	}
+	tag := func(c *Client, key, value string) error {
+		return c.TagPrincipal(t.Context(), producer, []keystore.Tag{{Key: key, Value: value}})
+	}
+	get := func(c *Client) error { return second(c.GetPrincipal(t.Context(), producer)) }
+	for condition, ask := range map[string]func(*Client) error{
+		`{"StringEquals": {"aws:ResourceTag/Team": "id"}}`:       get,
+		`{"StringEquals": {"iam:ResourceTag/Team": "id"}}`:       get,
+		`{"StringEquals": {"aws:RequestTag/Stage": "test"}}`:     func(c *Client) error { return tag(c, "Stage", "test") },
+		`{"ForAnyValue:StringEquals": {"aws:TagKeys": "Other"}}`: func(c *Client) error { return tag(c, "Other", "x") },
+		`{"ForAllValues:StringEquals": {"aws:TagKeys": "Other"}, "Null": {"aws:TagKeys": "false"}}`: func(c *Client) error {
+			return c.UntagPrincipal(t.Context(), producer, []string{"Other"})
+		},
+		`{"StringEquals": {"aws:username": "Admin"}}`:                get,
+		`{"StringEquals": {"aws:ResourceAccount": "111122223333"}}`:  get,
+		`{"DateGreaterThan": {"aws:CurrentTime": "2020-01-01"}}`:     get,
+		`{"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}`:            func(c *Client) error { return get(from(c, "192.0.2.7")) },
+		`{"NotIpAddress": {"aws:SourceIp": "198.51.100.0/24"}}`:      func(c *Client) error { return get(from(c, "192.0.2.7")) },
+		`{"Bool": {"aws:SecureTransport": "false"}}`:                 func(c *Client) error { return get(from(c, "192.0.2.7")) },
+		`{"StringEquals": {"aws:PrincipalArn": "` + adminARN + `"}}`: get,
+	} {
+		admin := PrincipalName{keystore.PrincipalUser, "Admin"}
+		c := r.as(t, admin.Name, when(condition))
+		assert.NoError(t, ask(c), condition)
+		refusing := strings.NewReplacer(`"id"`, `"none"`, `"test"`, `"none"`, `"Other"`, `"None"`, `"Admin"`, `"None"`, `"111122223333"`, `"1"`,
+			"2020-01-01", "2999-01-01", "192.0.2.0", "203.0.113.0", "198.51.100.0", "192.0.2.0", `"aws:SecureTransport": "false"`,
+			`"aws:SecureTransport": "true"`, adminARN, adminARN+"x").Replace(condition)
+		require.NoError(t, r.PutPrincipalPolicy(t.Context(), admin, "p", when(refusing)))
+		assert.Equal(t, "AccessDenied", errorCode(ask(c)), refusing)
+		require.NoError(t, r.DeletePrincipalPolicy(t.Context(), admin, "p"))
+		require.NoError(t, r.DeletePrincipal(t.Context(), admin))
+	}
+}
+
+const adminARN = "arn:aws:iam::" + testAccount + ":user/Admin"
+
+func from(c *Client, address string) *Client {
+	return c.As(c.caller.From(Connection{SourceIP: netip.MustParseAddr(address)}))
+}
+
+// An explicit deny is named to those whom another statement allows.
+func TestExplicitDeny(t *testing.T) {
+	r := newRig(t)
+	c := r.as(t, "Admin", `{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"},
+		{"Effect": "Deny", "Action": "iam:GetUser", "Resource": "*"}]}`)
+	requireAPIError(t, second(c.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalUser, "Admin"})), "AccessDenied", "User: "+adminARN+
+		" is not authorized to perform: iam:GetUser on resource: "+adminARN+" with an explicit deny in an identity-based policy")
+}
+
+// Who changes himself does so once: the change is bound to what permits it, which it changes.
+func TestCallersChangeThemselves(t *testing.T) {
+	r := newRig(t)
+	self := PrincipalName{keystore.PrincipalUser, "Admin"}
+	c := r.as(t, self.Name, allowed("iam:*", "*"))
+	require.NoError(t, c.TagPrincipal(t.Context(), self, []keystore.Tag{{Key: "Stage", Value: "test"}}))
+	key, err := c.CreateAccessKey(t.Context(), self)
+	require.NoError(t, err)
+	require.NoError(t, c.DeleteAccessKey(t.Context(), self, key.ID))
+	require.NoError(t, c.DeletePrincipalPolicy(t.Context(), self, "p"))
+	require.Equal(t, "AccessDenied", errorCode(c.TagPrincipal(t.Context(), self, nil)), "at once")
+}
+
+// The audit log is asked before anything is written, and told how every call ended; what it refuses is not done.
+func TestAuditLog(t *testing.T) {
+	r := newRig(t)
+	stranger := r.as(t, "Stranger", "")
+	*r.log = recorder{}
+	mustCreatePrincipal(t, r.Client, producer)
+	require.Error(t, second(stranger.GetPrincipal(t.Context(), producer)))
+	require.Error(t, second(r.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalRole, "a b"})), "of a wrong form")
+	require.Len(t, r.log.intended, 1)
+	require.Len(t, r.log.recorded, 3)
+	made := r.log.recorded[0]
+	require.Equal(t, [5]string{"iam", "CreateRole", testAccount, rootARN, "arn:aws:iam::" + testAccount + ":role/JwtProducer"},
+		[5]string{made.Service, made.Operation, made.Account, made.Principal, made.Resource})
+	require.NoError(t, made.Err)
+	require.Equal(t, producer.Name, made.Input.(map[string]any)["roleName"])
+	require.Contains(t, made.Recorded, "roleName")
+	require.Equal(t, "AccessDenied", errorCode(r.log.recorded[1].Err))
+	require.Equal(t, "ValidationError", errorCode(r.log.recorded[2].Err))
+
+	r.log.refuse = errors.New("the log is full")
+	require.ErrorIs(t, r.DeletePrincipal(t.Context(), producer), r.log.refuse)
+	_, err := r.GetPrincipal(t.Context(), producer)
+	require.NoError(t, err)
+}
+
+// Members that the audit log may record are among those that a request has.
+func TestRecordedMembersAreInTheRequests(t *testing.T) {
+	r := newRig(t)
+	seen := map[string]map[string]bool{}
+	*r.log = recorder{}
+	for _, name := range []PrincipalName{alice, producer} {
+		x := newTarget(t, r, name)
+		for _, how := range requests(x) {
+			require.NoError(t, how.call(t.Context(), r.Client))
+		}
+		for _, end := range ending(x) {
+			require.NoError(t, end.call(t.Context(), r.Client))
+		}
+		require.NoError(t, r.DeletePrincipal(t.Context(), PrincipalName{name.Type, "Fresh"}))
+	}
+	for _, e := range r.log.recorded {
+		if seen[e.Operation] == nil {
+			seen[e.Operation] = map[string]bool{}
+		}
+		for member := range e.Input.(map[string]any) {
+			seen[e.Operation][member] = true
+		}
+		for member, value := range e.Input.(map[string]any) {
+			assert.NotContains(t, value, "secret", member)
+		}
+	}
+	for op := range ops.All {
+		if op.Service != "iam" {
+			continue
+		}
+		for _, member := range op.Record {
+			assert.True(t, seen[op.Name][member], "%s has no %s", op.Name, member)
+		}
+	}
+}
+
+// A change counts only if what permits it is as it was: who loses the permission before the change is done is refused.
+func TestChangesAreBoundToThePermission(t *testing.T) {
+	r := newRig(t)
+	x := newTarget(t, r, producer)
+	admin := r.as(t, "Admin", allowed("iam:*", "*"))
+	r.log.meanwhile = func() {
+		assert.NoError(t, r.DeletePrincipalPolicy(t.Context(), PrincipalName{keystore.PrincipalUser, "Admin"}, "p"))
+	}
+	require.Equal(t, "AccessDenied", errorCode(admin.DeleteAccessKey(t.Context(), x.name, x.accessKey)))
+	list, err := r.ListAccessKeys(t.Context(), x.name)
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+}
+
+func TestListedAccessKeysHaveTheirStatus(t *testing.T) {
+	r := newRig(t)
+	x := newTarget(t, r, alice)
+	for _, status := range []keystore.AccessKeyStatus{keystore.AccessKeyInactive, keystore.AccessKeyActive} {
+		require.NoError(t, r.UpdateAccessKey(t.Context(), x.name, x.accessKey, status))
+		list, err := r.ListAccessKeys(t.Context(), x.name)
+		require.NoError(t, err)
+		require.Equal(t, status, list[0].Status)
+	}
+	wrong := r.UpdateAccessKey(t.Context(), x.name, x.accessKey, keystore.AccessKeyDeleted)
+	require.Equal(t, "ValidationError", errorCode(wrong), "%v", wrong)
+}

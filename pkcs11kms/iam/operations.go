@@ -1,0 +1,207 @@
+package iam
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+)
+
+var (
+	createPrincipal = byType{ops.CreateUser, ops.CreateRole}
+	getPrincipal    = byType{ops.GetUser, ops.GetRole}
+	listPrincipals  = byType{ops.ListUsers, ops.ListRoles}
+	deletePrincipal = byType{ops.DeleteUser, ops.DeleteRole}
+)
+
+// CreatePrincipal makes a user or role with an id of its own. EntityAlreadyExists when the name is taken, in whatever case;
+// LimitExceeded beyond 5,000 users or 1,000 roles, which holds for all processes at once. (CreateUser, CreateRole)
+func (c *Client) CreatePrincipal(ctx context.Context, name PrincipalName, options PrincipalOptions) (made Principal, err error) {
+	options.Path = cmp.Or(options.Path, "/")
+	in := name.input()
+	in["path"], in["tags"], in["description"], in["assumeRolePolicyDocument"] = options.Path, options.Tags, options.Description, options.TrustPolicy
+	err = c.perform(ctx, createPrincipal.of(name.Type), request{
+		input: in, form: cmp.Or(name.check(), options.check(name.Type)), given: givenTags(options.Tags),
+		find: func(context.Context) (s subject, missing, err error) {
+			return subject{arn: c.dir.arn(c.caller.account, string(name.Type)+options.Path+name.Name)}, nil, nil
+		},
+	}, func(ctx context.Context, x *call, _ subject) error {
+		made, err = x.createPrincipal(ctx, name, options)
+		return err
+	})
+	if err != nil {
+		return Principal{}, err
+	}
+	return made, nil
+}
+
+func (c *call) createPrincipal(ctx context.Context, name PrincipalName, options PrincipalOptions) (Principal, error) {
+	tags, err := withTags(name.Type, nil, options.Tags)
+	if err != nil {
+		return Principal{}, err
+	}
+	record := keystore.Principal{
+		Account: c.caller.account, ID: keystore.PrincipalID(name.Type, randomBase32(keystore.PrincipalIDLength)),
+		Type: name.Type, Name: name.Name, Path: options.Path, Created: c.Now().UTC().Truncate(time.Second),
+		Description: options.Description, Trust: options.TrustPolicy, Tags: tags,
+	}
+	counter, err := c.countPrincipal(ctx, record.Type, 1)
+	if err != nil {
+		return Principal{}, err
+	}
+	err = c.commitPrincipal(ctx, record, 0, counter)
+	if errors.Is(err, keystore.ErrExists) {
+		err = failure(entityAlreadyExists, "%s with name %s already exists.", kindOf(name.Type).entity, name.Name)
+	}
+	return c.dir.describe(record), err
+}
+
+// countPrincipal returns the change of the counter of users or roles, or LimitExceeded.
+func (c *call) countPrincipal(ctx context.Context, t keystore.PrincipalType, n int) (keystore.Change, error) {
+	kind := kindOf(t)
+	counter, version, err := records.ReadCounter(ctx, c.dir.cfg.Store, "", c.caller.account, t.Counter())
+	if err != nil {
+		return keystore.Change{}, err
+	}
+	counter.N += n
+	if n > 0 && counter.N > kind.limit {
+		return keystore.Change{}, quotaExceeded(kind.quota, kind.limit)
+	}
+	return counter.Put(version), nil
+}
+
+// commitPrincipal writes a principal's record, which must have the version, in one batch with more.
+func (c *call) commitPrincipal(ctx context.Context, record keystore.Principal, version uint64, more ...keystore.Change) error {
+	put := record.Put(version)
+	if len(put.Value) > keystore.MaxValue { // policies with very many blanks, which their own limit does not count
+		return failure(limitExceeded, "The %s with its policies exceeds the maximum size of %d bytes.", record.Type, keystore.MaxValue)
+	}
+	return c.commit(ctx, append(more, put)...)
+}
+
+// randomBase32 returns n characters of 5 random bits.
+func randomBase32(n int) string {
+	random := make([]byte, (n*5+7)/8)
+	rand.Read(random) // never fails, see crypto/rand
+	return base32.StdEncoding.EncodeToString(random)[:n]
+}
+
+func (d *Directory) describe(record keystore.Principal) Principal {
+	return Principal{
+		PrincipalName: PrincipalName{record.Type, record.Name},
+		PrincipalOptions: PrincipalOptions{Path: record.Path, Description: record.Description, TrustPolicy: record.Trust,
+			Tags: record.Tags},
+		ID: record.ID, ARN: d.principalARN(record), Created: record.Created,
+	}
+}
+
+// about returns what finds the user or role of that name, or the account's root, which the zero PrincipalName names.
+func (c *Client) about(name PrincipalName) func(context.Context) (s subject, missing, err error) {
+	return func(ctx context.Context) (s subject, missing, err error) {
+		account := c.caller.account
+		if name.root() {
+			return c.root(), nil, nil
+		}
+		s.record, s.version, err = c.dir.find(ctx, account, name)
+		if errors.Is(err, keystore.ErrNotFound) {
+			return subject{arn: c.dir.arn(account, string(name.Type)+"/"+name.Name)}, noSuchPrincipal(name), nil
+		}
+		s.arn = c.dir.principalARN(s.record)
+		return s, nil, err
+	}
+}
+
+// root is the account's root as a subject.
+func (c *Client) root() subject {
+	return subject{arn: c.dir.Root(c.caller.account).arn, record: keystore.Principal{Account: c.caller.account}, root: true}
+}
+
+// read makes a call that reads the record of a user or role.
+func (c *Client) read(ctx context.Context, op byType, name PrincipalName, in input, form error, use func(keystore.Principal) error) error {
+	req := request{input: in, form: cmp.Or(form, name.check()), find: c.about(name)}
+	return c.perform(ctx, op.of(name.Type), req, func(_ context.Context, _ *call, s subject) error { return use(s.record) })
+}
+
+// change makes a call that commits what edit makes of the record of a user or role, unless that is nothing new.
+func (c *Client) change(ctx context.Context, op byType, name PrincipalName, req request, edit func(*keystore.Principal) error) error {
+	req.form, req.find = cmp.Or(req.form, name.check()), c.about(name)
+	return c.perform(ctx, op.of(name.Type), req, func(ctx context.Context, x *call, s subject) error {
+		record := s.record
+		if err := edit(&record); err != nil || reflect.DeepEqual(record, s.record) {
+			return err
+		}
+		return x.commitPrincipal(ctx, record, s.version)
+	})
+}
+
+// GetPrincipal returns a user or role, or NoSuchEntity. (GetUser, GetRole)
+func (c *Client) GetPrincipal(ctx context.Context, name PrincipalName) (found Principal, err error) {
+	err = c.read(ctx, getPrincipal, name, name.input(), nil, func(record keystore.Principal) error {
+		found = c.dir.describe(record)
+		return nil
+	})
+	return found, err
+}
+
+// ListPrincipals returns the users or the roles whose path begins with pathPrefix, ordered by name. The empty prefix means
+// all of them. (ListUsers, ListRoles)
+func (c *Client) ListPrincipals(ctx context.Context, t keystore.PrincipalType, pathPrefix string) (list []Principal, err error) {
+	req := request{input: input{"pathPrefix": pathPrefix}, form: checkPathPrefix(pathPrefix)}
+	err = c.perform(ctx, listPrincipals.of(t), req, func(ctx context.Context, _ *call, _ subject) error {
+		list = []Principal{}
+		return records.EachOf(ctx, c.dir.cfg.Store, keystore.KindPrincipal, "", c.caller.account, func(rec keystore.Record) error {
+			record, err := keystore.DecodePrincipal(rec)
+			if err == nil && record.Type == t && strings.HasPrefix(record.Path, pathPrefix) {
+				list = append(list, c.dir.describe(record))
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(list, func(a, b Principal) int { return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)) })
+	return list, nil
+}
+
+func checkPathPrefix(prefix string) error {
+	var v form.Violations
+	v.Text("pathPrefix", prefix, 0, 512, nil)
+	if err := invalid(v); err != nil {
+		return err
+	}
+	if prefix != "" && !pathPrefixPattern.MatchString(prefix) {
+		return failure(validationError, "The specified value for pathPrefix is invalid. "+
+			"It must begin with / and contain only alphanumeric characters and/or / characters.")
+	}
+	return nil
+}
+
+// DeletePrincipal removes a user or role that has neither access keys nor inline policies (DeleteConflict). Whoever acts in
+// its name is refused at once by this process, within a second by every other. (DeleteUser, DeleteRole)
+func (c *Client) DeletePrincipal(ctx context.Context, name PrincipalName) error {
+	req := request{input: name.input(), form: name.check(), find: c.about(name)}
+	return c.perform(ctx, deletePrincipal.of(name.Type), req, func(ctx context.Context, x *call, s subject) error {
+		switch {
+		case s.record.AccessKeys > 0:
+			return failure(deleteConflict, "Cannot delete entity, must delete access keys first.")
+		case len(s.record.Policies) > 0:
+			return failure(deleteConflict, "Cannot delete entity, must delete policies first.")
+		}
+		counter, err := x.countPrincipal(ctx, name.Type, -1)
+		if err != nil {
+			return err
+		}
+		return x.commit(ctx, counter, keystore.Change{Op: keystore.Delete, Ref: s.record.Ref(), Expect: s.version})
+	})
+}

@@ -1,0 +1,14 @@
+package ops
+
+// What AWS has no operation for: an operator's work on the records and objects of this service. They are decided like all others,
+// by the caller's own policies.
+
+const bridge = "pkcs11kms"
+
+var (
+	AdoptKey = add(Operation{Service: bridge, Name: "AdoptKey", Subject: Account, IdentityOnly: true, Writes: true,
+		Record: []string{"region", "label", "ckaId", "keySpec", "deletion"}})
+	RepairRecords = add(Operation{Service: bridge, Name: "RepairRecords", Subject: Account, IdentityOnly: true, Writes: true})
+	DestroyObject = add(Operation{Service: bridge, Name: "DestroyObject", Subject: Account, IdentityOnly: true, Writes: true,
+		Record: []string{"region", "ckaId"}})
+)
