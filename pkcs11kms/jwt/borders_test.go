@@ -100,6 +100,8 @@ func TestErrorsAreShort(t *testing.T) {
 		require.ErrorIs(t, err, jwt.ErrNoUsableKey)
 		require.ErrorContains(t, err, `"`+long[:40]+`..."`, member)
 		require.Less(t, len(err.Error()), 300, member)
+		_, err = jwt.ParseKeySet(setOf(jwkWith(t, ec, map[string]any{member: long[:40]})))
+		require.ErrorContains(t, err, `"`+long[:40]+`"`, member)
 	}
 	set, err := jwt.ParseKeySet(setOf(`{"kid":"`+long+`"}`, `{"kid":"2026-01"}`, `{}`, jwkWith(t, ec, nil)))
 	require.NoError(t, err)

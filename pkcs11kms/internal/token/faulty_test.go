@@ -43,6 +43,7 @@ type faulty struct {
 	began  []pkcs11.SessionHandle // the session of each C_SignInit
 	signed []string               // the message of each C_Sign
 	lent   []byte                 // the very bytes that the last C_Sign was given
+	sought []byte                 // the CKA_ID of the last C_FindObjectsInit that has one
 
 	mechanism uint                // of the last C_GenerateKey
 	template  []*pkcs11.Attribute // of the last C_GenerateKey
@@ -262,6 +263,11 @@ func (f *faulty) DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) er
 func (f *faulty) FindObjectsInit(s pkcs11.SessionHandle, a []*pkcs11.Attribute) error {
 	if err := f.hit("C_FindObjectsInit"); err != nil {
 		return err
+	}
+	for _, attribute := range a {
+		if attribute.Type == pkcs11.CKA_ID {
+			f.set(func() { f.sought = bytes.Clone(attribute.Value) })
+		}
 	}
 	return f.Module.FindObjectsInit(s, a)
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/miekg/pkcs11"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -223,6 +224,13 @@ func TestForeignKeyIsRefused(t *testing.T) {
 	assert.EqualError(t, err, "using a key: it is not a key of this token")
 	_, err = one.MAC(t.Context(), one.HMACKey(token.Hash(0), key.ID()), []byte("message"))
 	assert.ErrorContains(t, err, "Hash(0) is no hash function")
+	for _, foreign := range []*token.Key{key, nil} {
+		assert.EqualError(t, one.HealthyMAC(t.Context(), foreign), "using a key: it is not a key of this token")
+	}
+	for _, foreign := range []*token.Pair{other.KeyPair(pubkey.P256, key.ID()), nil} {
+		err = one.HealthySignature(t.Context(), foreign, pubkey.ECDSASHA256)
+		assert.EqualError(t, err, "using a key: it is not a key of this token")
+	}
 }
 
 func TestRandom(t *testing.T) {

@@ -232,6 +232,7 @@ func TestNoSessionAtAllIsBusy(t *testing.T) {
 	closed := f.count("C_CloseSession")
 	_, err := tok.Random(context.Background(), 16)
 	assert.ErrorIs(t, err, token.ErrBusy)
+	requireRV(t, err, "C_OpenSession", pkcs11.CKR_SESSION_COUNT)
 	assert.Equal(t, closed, f.count("C_CloseSession"), "what was not opened is not closed")
 	f.on("C_OpenSession", nil)
 	_, err = tok.Random(context.Background(), 16)

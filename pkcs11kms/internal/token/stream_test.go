@@ -126,6 +126,25 @@ func TestDroppedStreamGivesItsSessionBack(t *testing.T) {
 	}
 }
 
+// A quarter of the pool is for streams, and one session of a small one.
+func TestStreamsHaveAQuarterOfThePool(t *testing.T) {
+	for size, most := range map[int]int{1: 1, 3: 1, 7: 1, 8: 2, 11: 2} {
+		tok, _ := openFaulty(t, sessions(size), timeout(time.Millisecond))
+		key := newKey(t, tok)
+		var open []*token.Stream
+		for range most {
+			st, err := tok.NewStream(context.Background(), key)
+			require.NoError(t, err, "%d sessions", size)
+			open = append(open, st)
+		}
+		_, err := tok.NewStream(context.Background(), key)
+		require.ErrorIs(t, err, token.ErrBusy, "%d sessions", size)
+		for _, st := range open {
+			require.NoError(t, st.Close())
+		}
+	}
+}
+
 func TestStreamsLeaveRoomForMACs(t *testing.T) {
 	tok, _ := openFaulty(t, sessions(8), timeout(50*time.Millisecond))
 	key := newKey(t, tok)
