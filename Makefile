@@ -31,7 +31,7 @@ run:
 check:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet $(PKGS)
-	$(GO) vet -tags crashtest ./pkcs11kms/ ./pkcs11kms/internal/crash/
+	$(GO) vet -tags crashtest ./pkcs11kms/internal/crash/ ./pkcs11kms/internal/keyring/ ./pkcs11kms/statedir/
 	$(GO) tool staticcheck $(PKGS)
 	$(GO) mod verify
 

@@ -163,7 +163,7 @@ func TestPermissionsBeginAtOnce(t *testing.T) {
 	client := as(t, first, userName("late"))
 	_, err := generate(t.Context(), client, key.KeyId, []byte("m"))
 	requireDenied(t, err, client, "GenerateMac", *key.Arn, noIdentity("GenerateMac"))
-	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 	store.stuck.Store(true) // what is cached stays so
 	waitForPoller(t, store)
 	putPolicy(t, second, key.KeyId, keyPolicy(grant("Allow", client.caller.ARN(), "kms:GenerateMac")))

@@ -67,7 +67,7 @@ func TestAccessKeyLife(t *testing.T) {
 	gone := "The Access Key with id " + made.ID + " cannot be found."
 	requireAPIError(t, asRoot(b).DeleteAccessKey(t.Context(), iam.PrincipalName{}, made.ID), "NoSuchEntity", gone)
 	requireAPIError(t, asRoot(b).UpdateAccessKey(t.Context(), iam.PrincipalName{}, made.ID, keystore.AccessKeyActive), "NoSuchEntity", gone)
-	rec, err := b.store.Get(t.Context(), keystore.AccessKeyRef(made.ID))
+	rec, err := b.core.Store.Get(t.Context(), keystore.AccessKeyRef(made.ID))
 	require.NoError(t, err, "the tombstone")
 	record, err := keystore.DecodeAccessKey(rec)
 	require.NoError(t, err)
@@ -183,8 +183,8 @@ func firstStarts(t *testing.T, provable bool) {
 	if provable {
 		dieOver(t, cfg.StorePath, half)
 	} else {
-		half.Instance = strings.Repeat("0", len(b.store.Instance()))
-		_, err := b.store.Commit(t.Context(), half.Put(0))
+		half.Instance = strings.Repeat("0", len(b.core.Store.Instance()))
+		_, err := b.core.Store.Commit(t.Context(), half.Put(0))
 		require.NoError(t, err)
 	}
 
@@ -252,7 +252,7 @@ func TestFirstAccessKeysOfOneProcess(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, "", keyring.SecretsKey))
+	rec, err := c.bridge.core.Store.Get(t.Context(), keystore.KeyRef(testRegion, "", keyring.SecretsKey))
 	require.NoError(t, err)
 	service, err := keystore.DecodeKey(rec)
 	require.NoError(t, err)

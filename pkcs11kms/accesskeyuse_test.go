@@ -29,10 +29,10 @@ func TestLastUseOfAnAccessKey(t *testing.T) {
 	require.Equal(t, alice, owner)
 	require.Equal(t, never, used)
 
-	before, err := b.store.ChangedSince(t.Context(), "")
+	before, err := b.core.Store.ChangedSince(t.Context(), "")
 	require.NoError(t, err)
 	serving.AccessKeyUsed(b.Root(), key.ID, testRegion)
-	after, err := b.store.ChangedSince(t.Context(), "")
+	after, err := b.core.Store.ChangedSince(t.Context(), "")
 	require.NoError(t, err)
 	require.Equal(t, before, after, "a request writes nothing")
 	require.NoError(t, serving.Close())

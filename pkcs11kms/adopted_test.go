@@ -32,7 +32,7 @@ func adopted(t *testing.T, c *Client, spec types.KeySpec, ckaID []byte, destroy 
 
 func keyCount(t *testing.T, c *Client) int {
 	t.Helper()
-	counter, _, err := records.ReadCounter(t.Context(), c.bridge.store, testRegion, testAccount, keystore.CounterKeys)
+	counter, _, err := records.ReadCounter(t.Context(), c.bridge.core.Store, testRegion, testAccount, keystore.CounterKeys)
 	require.NoError(t, err)
 	return counter.N
 }
@@ -87,7 +87,7 @@ func TestJanitorLeavesKeptObjectsAlone(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := other.bridge.core.Keys.Tidy(t.Context())
 		require.NoError(t, err)
-		_, err = c.bridge.store.Get(t.Context(), record.Ref())
+		_, err = c.bridge.core.Store.Get(t.Context(), record.Ref())
 		return errors.Is(err, keystore.ErrNotFound)
 	}, 20*time.Second, time.Millisecond)
 	_, err = c.region.Token.Describe(t.Context(), record.CKAID)

@@ -202,7 +202,7 @@ func putForeignKey(t *testing.T, c *Client) string {
 	const id = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
 	record := keystore.Key{Region: testRegion, Account: testAccount, ID: id, State: keystore.Enabled, Spec: "SM2",
 		Usage: "SIGN_VERIFY", Origin: "AWS_KMS", Created: time.Now().UTC().Truncate(time.Millisecond), CKAID: bytes.Repeat([]byte{7}, 16)}
-	_, err := c.bridge.cache.Commit(t.Context(), record.Put(0))
+	_, err := c.bridge.core.Cache.Commit(t.Context(), record.Put(0))
 	require.NoError(t, err)
 	return id
 }

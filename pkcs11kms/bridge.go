@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 
-	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
@@ -23,10 +20,6 @@ import (
 type Bridge struct {
 	cfg  Config
 	core *core.Core // nil until Open has come that far
-
-	store keystore.Store // these three are core's
-	cache *records.Cache
-	log   *slog.Logger
 
 	defaultPolicy *policy.Document // the policy of keys that were created without one
 
@@ -55,7 +48,6 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 		}
 		return nil, errors.Join(err, b.Close())
 	}
-	b.store, b.cache, b.log = b.core.Store, b.core.Cache, b.core.Log
 	if b.defaultPolicy, err = policy.ParseKeyPolicy(defaultPolicyOf(b.Root())); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the default key policy: %w", err), b.Close())
 	}

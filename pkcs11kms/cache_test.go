@@ -55,7 +55,7 @@ func TestChangeOfSomeRecordIsSeen(t *testing.T) {
 	first, second, store, clk := twoProcesses(t)
 	key := mustCreate(t, first, types.KeySpecHmac256)
 	store.vague.Store(true)
-	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 	_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
 	require.NoError(t, err)
 	_, err = second.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: key.KeyId})
@@ -69,12 +69,12 @@ func TestChangeOfSomeRecordIsSeen(t *testing.T) {
 func TestCacheServesForASecond(t *testing.T) {
 	first, second, store, clk := twoProcesses(t)
 	key := mustCreate(t, first, types.KeySpecHmac256)
-	require.NoError(t, first.bridge.cache.Confirm(t.Context())) // so that the poller does not drop for this what is cached below
+	require.NoError(t, first.bridge.core.Cache.Confirm(t.Context())) // so that the poller does not drop for this what is cached below
 	_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
 	require.NoError(t, err)
 
 	// The poller hangs from now on, and its last look was at the time the clock shows.
-	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 	store.stuck.Store(true)
 	waitForPoller(t, store)
 	_, err = second.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: key.KeyId})
@@ -102,7 +102,7 @@ func TestCacheDoesNotTrustAClockThatGoesBack(t *testing.T) {
 	key := mustCreate(t, first, types.KeySpecHmac256)
 	_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
 	require.NoError(t, err)
-	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 	store.stuck.Store(true)
 	waitForPoller(t, store)
 	clk.Advance(-time.Hour)
@@ -137,7 +137,7 @@ func TestMissesAreNotCached(t *testing.T) {
 	requireCode(t, err, "NotFoundException")
 	made := keystore.Key{Region: testRegion, Account: testAccount, ID: id, State: keystore.Enabled, Spec: "HMAC_256",
 		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: []byte("0123456789abcdef")}
-	_, err = second.bridge.cache.Commit(t.Context(), made.Put(0))
+	_, err = second.bridge.core.Cache.Commit(t.Context(), made.Put(0))
 	require.NoError(t, err)
 	_, err = first.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
 	require.NoError(t, err, "seen at once, no poll in between")
@@ -154,7 +154,7 @@ func TestLateReadIsNotCached(t *testing.T) {
 		first, second, store, _ := twoProcesses(t)
 		key := mustCreate(t, first, types.KeySpecHmac256)
 		ref := keystore.KeyRef(testRegion, testAccount, *key.KeyId)
-		require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+		require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 		store.stuck.Store(own) // the commit of another is seen by a look
 		waitForPoller(t, store)
 
@@ -175,7 +175,7 @@ func TestLateReadIsNotCached(t *testing.T) {
 			require.NoError(t, toggle(t.Context(), first, key.KeyId, false))
 		} else {
 			require.NoError(t, toggle(t.Context(), second, key.KeyId, false))
-			require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+			require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 		}
 		close(resume)
 		require.NoError(t, <-done)
@@ -189,7 +189,7 @@ func TestLateReadIsNotCached(t *testing.T) {
 func TestConfirmationCountsFromItsBegin(t *testing.T) {
 	first, second, store, clk := twoProcesses(t)
 	key := mustCreate(t, first, types.KeySpecHmac256)
-	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 	_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
 	require.NoError(t, err)
 	looked := make(chan struct{})

@@ -17,7 +17,7 @@ import (
 func cachedKey(t *testing.T) (first, second *Client, store *faultyStore, key *types.KeyMetadata) {
 	first, second, store, _ = twoProcesses(t)
 	key = mustCreate(t, first, types.KeySpecHmac256)
-	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 	_, err := generate(t.Context(), first, key.KeyId, []byte("m"))
 	require.NoError(t, err)
 	store.stuck.Store(true)
@@ -127,17 +127,17 @@ func TestChangesElsewhereDoNotSlowGenerateMac(t *testing.T) {
 		_, err := generate(t.Context(), user, ptr("alias/used"), []byte("m"))
 		return err
 	}
-	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 	require.NoError(t, use())
 	store.take()
 	for range 5 {
 		changeAnother(t, second)
-		require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+		require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 		require.NoError(t, use())
 		require.Empty(t, store.take())
 	}
 	require.NoError(t, toggle(t.Context(), second, key.KeyId, false))
-	require.NoError(t, first.bridge.cache.Confirm(t.Context()))
+	require.NoError(t, first.bridge.core.Cache.Confirm(t.Context()))
 	var disabled *types.DisabledException
 	require.ErrorAs(t, use(), &disabled)
 }
@@ -164,7 +164,7 @@ func BenchmarkGenerateMacBesideAWriter(b *testing.B) {
 		b.StopTimer()
 		version, err = other.Commit(b.Context(), keystore.Counter{Name: "elsewhere"}.Put(version))
 		require.NoError(b, err)
-		require.NoError(b, c.bridge.cache.Confirm(b.Context()))
+		require.NoError(b, c.bridge.core.Cache.Confirm(b.Context()))
 		b.StartTimer()
 		_, err = generate(b.Context(), c, key.KeyId, []byte("m"))
 		require.NoError(b, err)

@@ -98,7 +98,7 @@ func (x *conditions) resourceAliases() ([]string, bool) {
 	}
 	c := x.client
 	value := keystore.TargetValue(c.region.Name, c.caller.Account(), x.keyID)
-	recs, err := c.bridge.store.Lookup(x.ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, MaxAliasesPerKey)
+	recs, err := c.bridge.core.Store.Lookup(x.ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, MaxAliasesPerKey)
 	if err != nil {
 		x.err = err
 	}

@@ -137,10 +137,10 @@ func TestDeletionWithAClockThatWentBack(t *testing.T) {
 // haveSeen is what a process that destroyed keys at that time leaves in the store.
 func haveSeen(t *testing.T, c *Client, now time.Time) {
 	t.Helper()
-	counter, version, err := records.ReadCounter(t.Context(), c.bridge.store, "", "", keyring.ClockCounter)
+	counter, version, err := records.ReadCounter(t.Context(), c.bridge.core.Store, "", "", keyring.ClockCounter)
 	require.NoError(t, err)
 	counter.N = int(now.Unix())
-	_, err = c.bridge.store.Commit(t.Context(), counter.Put(version))
+	_, err = c.bridge.core.Store.Commit(t.Context(), counter.Put(version))
 	require.NoError(t, err)
 }
 
@@ -151,7 +151,7 @@ func TestTimeThatTheStoreHasSeen(t *testing.T) {
 	c := openClient(t, cfg)
 	clk.Advance(day) // a process must have lived for a while
 	seen := func() int {
-		counter, _, err := records.ReadCounter(t.Context(), c.bridge.store, "", "", keyring.ClockCounter)
+		counter, _, err := records.ReadCounter(t.Context(), c.bridge.core.Store, "", "", keyring.ClockCounter)
 		require.NoError(t, err)
 		return counter.N
 	}
@@ -273,7 +273,7 @@ func TestAliasAgainstDeletion(t *testing.T) {
 	require.NoError(t, err, "away from it is fine")
 	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
 	require.Equal(t, []string{"alias/gone"}, aliasesOf(t, c, live.KeyId))
-	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *live.KeyId))
+	rec, err := c.bridge.core.Store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *live.KeyId))
 	require.NoError(t, err)
 	record, err := keystore.DecodeKey(rec)
 	require.NoError(t, err)

@@ -27,8 +27,8 @@ func TestExistenceIsNotRevealed(t *testing.T) {
 		calls []string
 	}
 	ask := func(op, id string, cached bool) answer {
-		require.NoError(t, c.bridge.cache.Confirm(t.Context())) // so that the poller has nothing to drop meanwhile
-		c.bridge.cache.Drop()
+		require.NoError(t, c.bridge.core.Cache.Confirm(t.Context())) // so that the poller has nothing to drop meanwhile
+		c.bridge.core.Cache.Drop()
 		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: plain.KeyId})
 		require.NoError(t, err)
 		_, err = c.bridge.core.Identities.Identify(t.Context(), stranger.caller)

@@ -154,7 +154,7 @@ func requireSessionsBack(t testing.TB, c *Client) {
 
 func storedKey(t *testing.T, c *Client, id *string) (keystore.Key, uint64) {
 	t.Helper()
-	rec, err := c.bridge.store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *id))
+	rec, err := c.bridge.core.Store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *id))
 	require.NoError(t, err)
 	record, err := keystore.DecodeKey(rec)
 	require.NoError(t, err)
@@ -163,7 +163,7 @@ func storedKey(t *testing.T, c *Client, id *string) (keystore.Key, uint64) {
 
 func put(t *testing.T, c *Client, change keystore.Change) {
 	t.Helper()
-	_, err := c.bridge.cache.Commit(t.Context(), change)
+	_, err := c.bridge.core.Cache.Commit(t.Context(), change)
 	require.NoError(t, err)
 }
 

@@ -60,7 +60,7 @@ func TestWritesAreTriedAfterAFailedCommitOnly(t *testing.T) {
 
 	for name, err := range map[string]error{"conflict": keystore.ErrConflict, "exists": keystore.ErrExists, "canceled": context.Canceled} {
 		store.hook(func([]keystore.Change) error { return err }, nil)
-		_, _ = c.bridge.cache.Commit(t.Context(), keystore.Counter{Name: "x"}.Put(0))
+		_, _ = c.bridge.core.Cache.Commit(t.Context(), keystore.Counter{Name: "x"}.Put(0))
 		require.Empty(t, reasonsOf(t, c), name)
 	}
 	require.Zero(t, trials.Load())
@@ -90,7 +90,7 @@ func TestAStoreUnderLoadIsNoBusyStore(t *testing.T) {
 		case records.WriteTrialCounter:
 			trials.Add(1)
 		case "waits in vain":
-			_, err := c.bridge.cache.Commit(t.Context(), keystore.Counter{Name: "comes through"}.Put(0))
+			_, err := c.bridge.core.Cache.Commit(t.Context(), keystore.Counter{Name: "comes through"}.Put(0))
 			require.NoError(t, err)
 			return keystore.ErrBusy
 		case "behind a stopped process":
@@ -98,11 +98,11 @@ func TestAStoreUnderLoadIsNoBusyStore(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	_, err := c.bridge.cache.Commit(t.Context(), keystore.Counter{Name: "waits in vain"}.Put(0))
+	_, err := c.bridge.core.Cache.Commit(t.Context(), keystore.Counter{Name: "waits in vain"}.Put(0))
 	require.ErrorIs(t, err, keystore.ErrBusy)
 	require.Empty(t, reasonsOf(t, c))
 	require.Zero(t, trials.Load())
-	_, err = c.bridge.cache.Commit(t.Context(), keystore.Counter{Name: "behind a stopped process"}.Put(0))
+	_, err = c.bridge.core.Cache.Commit(t.Context(), keystore.Counter{Name: "behind a stopped process"}.Put(0))
 	require.ErrorIs(t, err, keystore.ErrBusy)
 	require.Eventually(t, func() bool { return trials.Load() == 1 }, 30*time.Second, time.Millisecond)
 	require.Empty(t, reasonsOf(t, c), "the attempt has succeeded")

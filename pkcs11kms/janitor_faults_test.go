@@ -226,7 +226,7 @@ func TestJanitorLeavesAmbiguousObjectsAlone(t *testing.T) {
 
 func mustRecord(t *testing.T, c *Client, ref keystore.Ref) keystore.Key {
 	t.Helper()
-	rec, err := c.bridge.store.Get(t.Context(), ref)
+	rec, err := c.bridge.core.Store.Get(t.Context(), ref)
 	require.NoError(t, err)
 	record, err := keystore.DecodeKey(rec)
 	require.NoError(t, err)
@@ -305,7 +305,7 @@ func TestCreateKeyUndoesItselfForACallerThatHasGone(t *testing.T) {
 
 func requireNoClaim(t *testing.T, c *Client) {
 	t.Helper()
-	recs, err := c.bridge.store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
+	recs, err := c.bridge.core.Store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, recs)
 }

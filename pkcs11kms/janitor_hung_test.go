@@ -42,7 +42,7 @@ func TestJanitorLeavesAloneWhatHangsInTheToken(t *testing.T) {
 		created <- err
 	}()
 	unfinished := func() (found []keystore.Record) {
-		found, err := c.bridge.store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
+		found, err := c.bridge.core.Store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
 		require.NoError(t, err)
 		return found
 	}

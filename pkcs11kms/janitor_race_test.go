@@ -254,7 +254,7 @@ func TestJanitorOfALongLivedProcess(t *testing.T) {
 		record := numbered(1, keystore.Creating)
 		dieOver(t, cfg.StorePath, record)
 		there := func(ref keystore.Ref) bool {
-			_, err := c.bridge.store.Get(t.Context(), ref)
+			_, err := c.bridge.core.Store.Get(t.Context(), ref)
 			return err == nil
 		}
 		at := func(since time.Duration) {

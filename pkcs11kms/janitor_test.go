@@ -46,7 +46,7 @@ func createHMAC256(ctx context.Context, c *Client) (*types.KeyMetadata, error) {
 func requireNothingHalfMade(t *testing.T, c *Client, keys int) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		recs, err := c.bridge.store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
+		recs, err := c.bridge.core.Store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
 		return err == nil && len(recs) == 0
 	}, 20*time.Second, 10*time.Millisecond)
 	objects, err := c.region.Token.Objects(t.Context())
@@ -160,7 +160,7 @@ func halfMade(instance string, state keystore.KeyState) keystore.Key {
 // plant writes the record of a key that an instance works on, with or without its object.
 func plant(t *testing.T, c *Client, instance string, state keystore.KeyState, object bool) keystore.Key {
 	record := halfMade(instance, state)
-	_, err := c.bridge.store.Commit(t.Context(), record.Put(0))
+	_, err := c.bridge.core.Store.Commit(t.Context(), record.Put(0))
 	require.NoError(t, err)
 	if object {
 		_, err := c.region.Token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
@@ -221,7 +221,7 @@ func TestJanitorFinishesWhatTheDeadLeft(t *testing.T) {
 func TestJanitorInACopy(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
-	record := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
+	record := plant(t, c, c.bridge.core.Store.Instance(), keystore.Creating, true)
 	defer c.bridge.core.Keys.InProgress(record.Ref())()
 	copied := filepath.Join(t.TempDir(), "copy")
 	out, err := exec.Command("cp", "-a", filepath.Dir(cfg.StorePath), copied).CombinedOutput()
@@ -229,7 +229,7 @@ func TestJanitorInACopy(t *testing.T) {
 
 	made := record // the original goes on
 	made.State, made.Instance = keystore.Enabled, ""
-	_, err = c.bridge.cache.Commit(t.Context(), made.Put(mustVersion(t, c, record.Ref())))
+	_, err = c.bridge.core.Cache.Commit(t.Context(), made.Put(mustVersion(t, c, record.Ref())))
 	require.NoError(t, err)
 
 	cfg.StorePath = filepath.Join(copied, filepath.Base(cfg.StorePath))
@@ -252,7 +252,7 @@ func TestJanitorLeavesAForeignObjectAlone(t *testing.T) {
 	require.NoError(t, err)
 	dieOver(t, cfg.StorePath, record)
 	c.bridge.core.Keys.Tidy(t.Context())
-	_, err = c.bridge.store.Get(t.Context(), record.Ref())
+	_, err = c.bridge.core.Store.Get(t.Context(), record.Ref())
 	require.ErrorIs(t, err, keystore.ErrNotFound, "the record is gone")
 	o, err := c.region.Token.Describe(t.Context(), record.CKAID)
 	require.NoError(t, err)
@@ -320,14 +320,14 @@ func reopen(t *testing.T, cfg testConfig) keystore.Store {
 func TestJanitorLeavesTheLivingAlone(t *testing.T) {
 	cfg := newConfig(t)
 	c, other := openClient(t, cfg), openClient(t, cfg)
-	record := plant(t, c, c.bridge.store.Instance(), keystore.Creating, true)
+	record := plant(t, c, c.bridge.core.Store.Instance(), keystore.Creating, true)
 	defer c.bridge.core.Keys.InProgress(record.Ref())()
 	for _, b := range []*Bridge{c.bridge, other.bridge} {
 		finished, err := b.core.Keys.Tidy(t.Context())
 		require.NoError(t, err)
 		require.Empty(t, finished)
 	}
-	_, err := c.bridge.store.Get(t.Context(), record.Ref())
+	_, err := c.bridge.core.Store.Get(t.Context(), record.Ref())
 	require.NoError(t, err)
 	_, err = c.region.Token.Describe(t.Context(), record.CKAID)
 	require.NoError(t, err)
@@ -337,7 +337,7 @@ func TestJanitorLeavesTheLivingAlone(t *testing.T) {
 }
 
 func mustVersion(t *testing.T, c *Client, ref keystore.Ref) uint64 {
-	rec, err := c.bridge.store.Get(t.Context(), ref)
+	rec, err := c.bridge.core.Store.Get(t.Context(), ref)
 	require.NoError(t, err)
 	return rec.Version
 }

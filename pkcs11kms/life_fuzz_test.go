@@ -267,7 +267,7 @@ func FuzzLife(f *testing.F) {
 			steps = append(steps, l.others(c, int(key%3), text)...)
 			s := steps[int(which)%len(steps)]
 			// What the other client changed may be seen a second later where a cached record is enough.
-			require.NoError(t, c.bridge.cache.Confirm(t.Context()))
+			require.NoError(t, c.bridge.core.Cache.Confirm(t.Context()))
 			got := answerText(s.real())
 			require.Equal(t, s.want(), got, "step %d: %s", i/4, s.name)
 		}

@@ -44,11 +44,11 @@ func TestLifeUnderFire(t *testing.T) {
 	require.NoError(t, group.Wait())
 
 	c := clients[0]
-	require.NoError(t, contention.Judge(t.Context(), c.bridge.store, testRegion, testAccount, keys, claims(users)...))
+	require.NoError(t, contention.Judge(t.Context(), c.bridge.core.Store, testRegion, testAccount, keys, claims(users)...))
 	finished, err := c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, finished)
 	requireNoDiscrepancies(t, c.bridge)
-	require.NoError(t, c.bridge.store.Verify(t.Context()))
+	require.NoError(t, c.bridge.core.Store.Verify(t.Context()))
 	requireNothingHalfMade(t, c, len(keys))
 }

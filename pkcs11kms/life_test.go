@@ -206,7 +206,7 @@ func TestKeyQuota(t *testing.T) {
 	_, err := createHMAC256(t.Context(), c)
 	requireAPIError(t, err, "LimitExceededException", "The account has reached its limit of 2 keys in the region.")
 	requireNothingHalfMade(t, c, 2)
-	rec, err := c.bridge.store.Get(t.Context(), keystore.CounterRef(testRegion, testAccount, keystore.CounterKeys))
+	rec, err := c.bridge.core.Store.Get(t.Context(), keystore.CounterRef(testRegion, testAccount, keystore.CounterKeys))
 	require.NoError(t, err)
 	counter, err := keystore.DecodeCounter(rec)
 	require.NoError(t, err)
@@ -250,7 +250,7 @@ func TestTagsAreMadeOfTheirCharacters(t *testing.T) {
 
 	record, version := storedKey(t, c, key.KeyId)
 	record.Tags = []keystore.Tag{{Key: "esc\x1b", Value: "*"}, {Key: "k", Value: "v"}}
-	_, err := c.bridge.cache.Commit(t.Context(), record.Put(version))
+	_, err := c.bridge.core.Cache.Commit(t.Context(), record.Put(version))
 	require.NoError(t, err)
 	require.Equal(t, []string{"esc\x1b=*", "k=v"}, tagsOf(t, c, key.KeyId))
 	require.NoError(t, tagWith(t, c, key.KeyId, "k", "w"))

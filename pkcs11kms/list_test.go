@@ -22,7 +22,7 @@ func fillStore(t testing.TB, c *Client, n int) []string {
 		ids[i] = fmt.Sprintf("%08x-0000-4000-8000-000000000000", i+1)
 		batch = append(batch, bareKey(ids[i]).Put(0))
 		if len(batch) == keystore.MaxChanges || i == n-1 {
-			_, err := c.bridge.cache.Commit(t.Context(), batch...)
+			_, err := c.bridge.core.Cache.Commit(t.Context(), batch...)
 			require.NoError(t, err)
 			batch = batch[:0]
 		}

@@ -132,7 +132,7 @@ func TestListsWhileOthersChange(t *testing.T) {
 					there = append(there, fmt.Sprintf("%08d", place))
 					list.add(t, other, there[len(there)-1])
 				}
-				require.NoError(t, c.bridge.cache.Confirm(t.Context())) // a second later
+				require.NoError(t, c.bridge.core.Cache.Confirm(t.Context())) // a second later
 			})
 			dropThem()
 			require.IsIncreasing(t, found)

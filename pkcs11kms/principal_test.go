@@ -41,9 +41,9 @@ func mustCreateAccessKey(t testing.TB, b *Bridge, owner iam.PrincipalName) iam.A
 // dropPrincipal takes the record away as no operation does while there are access keys.
 func dropPrincipal(t testing.TB, b *Bridge, id string) {
 	t.Helper()
-	rec, err := b.store.Get(t.Context(), keystore.PrincipalRef(testAccount, id))
+	rec, err := b.core.Store.Get(t.Context(), keystore.PrincipalRef(testAccount, id))
 	require.NoError(t, err)
-	_, err = b.store.Commit(t.Context(), keystore.Change{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version})
+	_, err = b.core.Store.Commit(t.Context(), keystore.Change{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version})
 	require.NoError(t, err)
 }
 
@@ -273,7 +273,7 @@ func TestOneNameIsMadeOnce(t *testing.T) {
 
 func requireNoDiscrepancies(t *testing.T, b *Bridge) {
 	t.Helper()
-	found, err := refcount.Find(t.Context(), b.store, b.cfg.AccountID, b.Regions())
+	found, err := refcount.Find(t.Context(), b.core.Store, b.cfg.AccountID, b.Regions())
 	require.NoError(t, err)
 	require.Empty(t, found)
 }
@@ -293,7 +293,7 @@ func TestAccessKeysAgainstDeletion(t *testing.T) {
 		var deleted error
 		wg.Go(func() { deleted = asRoot(bridges[1]).DeletePrincipal(t.Context(), alice) })
 		wg.Wait()
-		recs, err := b.store.Lookup(t.Context(), keystore.IndexAccessKeyOwner, keystore.OwnerValue(testAccount, p.ID), keystore.Ref{}, 10)
+		recs, err := b.core.Store.Lookup(t.Context(), keystore.IndexAccessKeyOwner, keystore.OwnerValue(testAccount, p.ID), keystore.Ref{}, 10)
 		require.NoError(t, err)
 		if deleted == nil {
 			require.Empty(t, recs)

@@ -89,7 +89,7 @@ func TestDamagedPublicKey(t *testing.T) {
 	foreign, _ := storedKey(t, c, other.KeyId)
 	for _, damaged := range []keystore.HexBytes{nil, record.PublicKey[1:], foreign.PublicKey} {
 		record.PublicKey = damaged
-		version, _ = c.bridge.cache.Commit(t.Context(), record.Put(version))
+		version, _ = c.bridge.core.Cache.Commit(t.Context(), record.Put(version))
 		err := verifySignature(t, c, key.KeyId, ecdsaSHA256, []byte("m"), []byte("s"))
 		var internal *types.KMSInternalException
 		require.ErrorAs(t, err, &internal)

@@ -28,15 +28,14 @@ type Core struct {
 
 	Identities *iam.Directory
 
-	now     func() time.Time
-	running context.Context    // of the goroutines
-	stop    context.CancelFunc // ends them
-	tasks   sync.WaitGroup     // counts them
+	now   func() time.Time
+	stop  context.CancelFunc // ends the goroutines
+	tasks sync.WaitGroup     // counts them
 }
 
 // Open opens the tokens, and starts the goroutines that keep what is cached honest (a poller that confirms it) and the keys whole
-// (the janitor), and that writes when access keys were last used. A configuration by which keys, users or access keys would not be seen is refused with a *keyring.HiddenError.
-// The store stays the caller's.
+// (the janitor), and that write when access keys were last used. A configuration by which keys, users or access keys would not be
+// seen is refused with a *keyring.HiddenError. The store stays the caller's.
 func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, error) {
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
 	if err := keyring.CheckHoldings(ctx, cfg.Store, cfg.Account, cfg.Regions); err != nil {
@@ -55,19 +54,16 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 		},
 		Audit: log, Log: c.Log, Now: c.now,
 	})
-	c.running, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	c.Go(c.Cache.Poll)
-	c.Go(c.Cache.WatchWrites)
-	c.Go(c.Keys.Run)
-	c.Go(c.Identities.Run)
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c.stop = stop
+	for _, task := range []func(context.Context){c.Cache.Poll, c.Cache.WatchWrites, c.Keys.Run, c.Identities.Run} {
+		c.tasks.Go(func() { task(running) })
+	}
 	return c, nil
 }
 
 // Now is the time as records hold it.
 func (c *Core) Now() time.Time { return records.Time(c.now()) }
-
-// Go runs a task until Close ends its context, and waits for it.
-func (c *Core) Go(task func(context.Context)) { c.tasks.Go(func() { task(c.running) }) }
 
 // Close ends the goroutines, and closes the tokens once calls that are under way have finished, within the call timeout.
 func (c *Core) Close() error {
