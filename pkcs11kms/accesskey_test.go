@@ -147,12 +147,12 @@ func TestSigningKeysThatAreKeptAreBounded(t *testing.T) {
 		for n := range 16 {
 			require.NoError(t, ask(t.Context(), n), "the token is not asked")
 		}
-		require.Error(t, ask(short, 16), "the token is busy")
+		require.ErrorIs(t, ask(short, 16), token.ErrBusy)
 	})
 	require.NoError(t, ask(t.Context(), 16))
 	while(func(short context.Context) {
 		require.NoError(t, ask(t.Context(), 16), "the newest is kept")
-		require.Error(t, ask(short, 0), "and an older one is not")
+		require.ErrorIs(t, ask(short, 0), token.ErrBusy, "and an older one is not")
 	})
 }
 
@@ -270,8 +270,12 @@ func TestServiceKeysAreInvisible(t *testing.T) {
 	out, err := c.ListKeys(t.Context(), nil)
 	require.NoError(t, err)
 	require.Empty(t, out.Keys)
-	for _, id := range []string{keyring.SecretsKey, "arn:aws:kms:us-west-2::key/" + keyring.SecretsKey, "arn:aws:kms:us-west-2:111122223333:key/" + keyring.SecretsKey} {
+	for id, code := range map[string]string{
+		keyring.SecretsKey: "NotFoundException",
+		"arn:aws:kms:us-west-2::key/" + keyring.SecretsKey:             "InvalidArnException",
+		"arn:aws:kms:us-west-2:111122223333:key/" + keyring.SecretsKey: "NotFoundException",
+	} {
 		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
-		require.Error(t, err)
+		requireCode(t, err, code)
 	}
 }

@@ -109,7 +109,7 @@ func TestCreateKeyRefusals(t *testing.T) {
 // requireAPIErrorLike is requireAPIError for a message in which * stands for anything.
 func requireAPIErrorLike(t *testing.T, err error, code, pattern string) {
 	t.Helper()
-	require.Error(t, err)
+	requireCode(t, err, code)
 	text := strings.ReplaceAll(regexp.QuoteMeta(code+": "+pattern), `\*`, ".*")
 	require.Regexp(t, `^(api error )?`+text+`$`, err.Error())
 }
@@ -297,10 +297,10 @@ func TestGrantTokens(t *testing.T) {
 	c := newClient(t)
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: key.KeyId, GrantTokens: make([]string, 11)})
-	require.Error(t, err)
+	requireCode(t, err, "ValidationException")
 	require.Contains(t, err.Error(), "Value at 'grantTokens' failed to satisfy constraint: Member must have length less than or equal to 10")
 	require.Contains(t, err.Error(), "Value at 'grantTokens.11.member' failed to satisfy constraint: Member must have length greater than or equal to 1")
 	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: key.KeyId, GrantTokens: []string{"secret-ish"}})
-	require.Error(t, err)
+	requireCode(t, err, "InvalidGrantTokenException")
 	require.NotContains(t, err.Error(), "secret-ish")
 }

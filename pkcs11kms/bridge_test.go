@@ -7,6 +7,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 // Every goroutine of a Bridge ends with it, those of its sessions too.
@@ -43,7 +46,9 @@ func TestUseAfterClose(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = createHMAC256(t.Context(), c)
 	require.ErrorIs(t, err, ErrClosed)
-	require.Error(t, c.Health(t.Context()))
+	err = c.Health(t.Context())
+	require.ErrorIs(t, err, keystore.ErrClosed)
+	require.ErrorIs(t, err, token.ErrClosed)
 }
 
 // Only the client that New returned closes the Bridge.
@@ -57,5 +62,5 @@ func TestHandlesDoNotClose(t *testing.T) {
 	require.Equal(t, "arn:aws:iam::111122223333:root", c.Caller().ARN())
 	require.Empty(t, other.Caller().ARN())
 	_, err = c.bridge.Client("eu-north-1")
-	require.Error(t, err)
+	require.ErrorContains(t, err, `region "eu-north-1" is not configured`)
 }

@@ -39,7 +39,7 @@ func TestExistenceIsNotRevealed(t *testing.T) {
 		}
 		store.take()
 		err = invoke(t, t.Context(), stranger, op, fillAll(op, id, c))
-		require.Error(t, err)
+		requireCode(t, err, "AccessDeniedException")
 		return answer{strings.ReplaceAll(err.Error(), id, "ID"), store.take()}
 	}
 	for _, op := range operations() {

@@ -67,7 +67,7 @@ func TestWritesAreTriedAfterAFailedCommitOnly(t *testing.T) {
 
 	store.hook(func(changes []keystore.Change) error { _ = count(changes); return failing }, nil)
 	_, err := createHMAC256(t.Context(), c)
-	require.Error(t, err)
+	require.ErrorIs(t, err, failing)
 	require.Equal(t, []string{"store store-failed"}, reasonsOf(t, c))
 	require.Eventually(t, func() bool { return trials.Load() >= 2 }, 30*time.Second, time.Millisecond)
 	require.Equal(t, []string{"store store-failed"}, reasonsOf(t, c))

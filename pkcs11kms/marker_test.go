@@ -21,12 +21,12 @@ func TestMarker(t *testing.T) {
 		requireAPIError(t, err, "InvalidMarkerException", "The marker is not one that this operation returned.")
 	}
 	for _, other := range []marker{{Op: "ListAliases", Region: testRegion, Account: testAccount}, {Op: "ListKeys", Region: "us-east-1", Account: testAccount},
-		{Op: "ListKeys", Region: testRegion, Account: "999999999999"}} {
+		{Op: "ListKeys", Region: testRegion, Account: "999999999999"}, {Op: "ListKeys", Region: testRegion, Account: testAccount, Filter: "a key"}} {
 		_, err := parseMarker(text, other)
-		require.Error(t, err, "the marker of another list")
+		requireAPIError(t, err, "InvalidMarkerException", "The marker is not one that this operation returned.")
 	}
 	for _, junk := range []string{"", "A", text + "=", text + "AAAA", text[:len(text)-2]} {
 		_, err := parseMarker(junk, want)
-		require.Error(t, err)
+		requireAPIError(t, err, "InvalidMarkerException", "The marker is not one that this operation returned.")
 	}
 }

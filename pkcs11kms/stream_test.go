@@ -33,7 +33,7 @@ func TestStreamAgreesWithGenerateMac(t *testing.T) {
 			require.True(t, bytes.Equal(want.Mac, tag), "pieces of %d bytes", piece)
 			require.NoError(t, s.Close())
 			_, err = s.Write([]byte("more"))
-			require.Error(t, err, "after Sum")
+			require.ErrorIs(t, err, ErrClosed, "after Sum")
 		}
 	}
 }
@@ -106,13 +106,13 @@ func TestAbandonedStreams(t *testing.T) {
 	short, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer stop()
 	_, err = c.NewMAC(short, *key.KeyId, types.MacAlgorithmSpecHmacSha256)
-	require.Error(t, err, "a quarter of the sessions at most")
+	requireCode(t, err, "ThrottlingException") // a quarter of the sessions at most
 	_, err = generate(t.Context(), c, key.KeyId, []byte("m"))
 	require.NoError(t, err, "the others are for everybody else")
 	cancel()
 	requireSessionsBack(t, c)
 	_, err = s.Write([]byte("late"))
-	require.Error(t, err)
+	require.ErrorIs(t, err, context.Canceled)
 
 	func() {
 		_, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)

@@ -77,20 +77,24 @@ func TestInitLeavesNothingBehind(t *testing.T) {
 	tok := softhsm.NewToken(t)
 	good := tok.URI(tok.PINFile)
 	parent := t.TempDir()
-	for name, o := range map[string]InitOptions{
-		"no such token":  {Token: strings.Replace(good, "token=", "token=x", 1)},
-		"malformed URI":  {Token: "pkcs11:nonsense"},
-		"malformed id":   {Token: good, AccountID: "12"},
-		"odd region":     {Token: good, Region: "Mars"},
-		"neither token":  {},
-		"both tokens":    {Token: good, SoftHSM: true},
-		"slot by number": {Token: strings.Replace(good, "pkcs11:", "pkcs11:slot-id=0;", 1)},
+	for name, tc := range map[string]struct {
+		o      InitOptions
+		reason string
+	}{
+		"no such token":  {InitOptions{Token: strings.Replace(good, "token=", "token=x", 1)}, "no token matches"},
+		"malformed URI":  {InitOptions{Token: "pkcs11:nonsense"}, "not of the form name=value"},
+		"malformed id":   {InitOptions{Token: good, AccountID: "12"}, `account id "12" is not 12 digits`},
+		"odd region":     {InitOptions{Token: good, Region: "Mars"}, `region name "Mars" is not of the form`},
+		"neither token":  {InitOptions{}, "exactly one of"},
+		"both tokens":    {InitOptions{Token: good, SoftHSM: true}, "exactly one of"},
+		"slot by number": {InitOptions{Token: strings.Replace(good, "pkcs11:", "pkcs11:slot-id=0;", 1)}, `attribute "slot-id" is refused`},
 	} {
+		o := tc.o
 		o.Dir = filepath.Join(parent, "state")
-		require.Error(t, Init(t.Context(), o), name)
+		require.ErrorContains(t, Init(t.Context(), o), tc.reason, name)
 		require.NoDirExists(t, o.Dir, name)
 		require.NoError(t, os.Mkdir(o.Dir, 0o700))
-		require.Error(t, Init(t.Context(), o), name)
+		require.ErrorContains(t, Init(t.Context(), o), tc.reason, name)
 		entries, err := os.ReadDir(o.Dir)
 		require.NoError(t, err)
 		require.Empty(t, entries, name)
