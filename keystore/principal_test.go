@@ -20,8 +20,8 @@ func samplePrincipal() keystore.Principal {
 	}
 }
 
-const goldenPrincipal = `{"type":"role","name":"JwtProducer","path":"/jwt/","created":"2026-11-22T10:11:12Z","description":"signs","trust":"{}",` +
-	`"access_keys":1,"tags":[{"k":"Stage","v":"test"}],"policies":[{"name":"a","document":"{ }"},{"name":"b","document":"{\n}"}]}`
+const goldenPrincipal = `{"type":"role","name":"JwtProducer","path":"/jwt/","created":"2026-11-22T10:11:12Z","description":"signs",` +
+	`"trust":"{}","access_keys":1,"tags":[{"k":"Stage","v":"test"}],"policies":[{"name":"a","document":"{ }"},{"name":"b","document":"{\n}"}]}`
 
 func TestPrincipalIsWrittenAsEver(t *testing.T) {
 	c := samplePrincipal().Put(5)

@@ -153,8 +153,8 @@ type Store interface {
 	// Commit applies all changes or none, and returns the version that every Put of the batch now has. The
 	// conditions of all changes are examined in one serialisable step with the effects, and before the unique
 	// indexes: of ErrConflict and ErrExists the first wins. What CheckChanges refuses is an error. ErrBusy when others
-	// keep it from its turn for a time that its package names, ErrFull and ErrReadOnly when the disk takes no change. When it returns without error the changes survive a crash of
-	// the process and of the machine.
+	// keep it from its turn for a time that its package names, ErrFull and ErrReadOnly when the disk takes no change.
+	// When it returns without error the changes survive a crash of the process and of the machine.
 	Commit(ctx context.Context, changes ...Change) (uint64, error)
 
 	// ChangedSince tells which records were put or deleted, by this or any other process, after the moment of a mark: each

@@ -30,7 +30,8 @@ func TestSetupWritesConfiguration(t *testing.T) {
 	assert.Equal(t, os.FileMode(0o600), mode(t, c.File))
 	text, err := os.ReadFile(c.File)
 	require.NoError(t, err)
-	for _, line := range []string{"directories.tokendir = " + c.TokenDir, "objectstore.backend = file", "log.level = ERROR", "slots.removable = false"} {
+	for _, line := range []string{"directories.tokendir = " + c.TokenDir, "objectstore.backend = file", "log.level = ERROR",
+		"slots.removable = false"} {
 		assert.Contains(t, strings.Split(string(text), "\n"), line)
 	}
 	entries, err := os.ReadDir(dir)

@@ -192,7 +192,8 @@ func TestNoClientGetsTheKeyOut(t *testing.T) {
 	}
 	// The attempts themselves work: they succeed on a key that lacks the protection.
 	const open = "0badc0de"
-	answer := raw(t, d.token, rawJob{Make: []rawObject{{Class: pkcs11.CKO_SECRET_KEY, Label: "unprotected", ID: open, Extractable: true}}, Attack: []string{open}})
+	answer := raw(t, d.token,
+		rawJob{Make: []rawObject{{Class: pkcs11.CKO_SECRET_KEY, Label: "unprotected", ID: open, Extractable: true}}, Attack: []string{open}})
 	assert.EqualValues(t, pkcs11.CKR_OK, answer.Attacks[open].Wrap)
 	assert.EqualValues(t, pkcs11.CKR_OK, answer.Attacks[open].Sign[pkcs11.CKM_SHA224_HMAC])
 }

@@ -125,7 +125,8 @@ func TestMakeNotesTheVersion(t *testing.T) {
 	dir := t.TempDir()
 	makefile, err := filepath.Abs("../Makefile")
 	require.NoError(t, err)
-	script := `git init -q . && git -c user.name=test -c user.email=test@example.com commit -q --allow-empty -m test && git tag "$2" && make -n -f "$1" build`
+	script := `git init -q . && git -c user.name=test -c user.email=test@example.com commit -q --allow-empty -m test && ` +
+		`git tag "$2" && make -n -f "$1" build`
 	cmd := exec.Command(tool(t, "make", "make"), "--version")
 	require.NoError(t, cmd.Run())
 	cmd = exec.Command(tool(t, "sh", "sh"), "-c", script, "sh", makefile, "v9.8.7")
@@ -180,7 +181,8 @@ func TestQuickstartServes(t *testing.T) {
 	require.Len(t, asked, 2)
 	assert.Zero(t, asked[0].code, "%s", asked[0].stderr)
 	assert.Contains(t, string(asked[0].stdout), `"KeySpec": "HMAC_256"`)
-	assert.Equal(t, 3, strings.Count(string(asked[1].stdout), `"KeyId"`), "the keys of the quick start and the one that was made by the server")
+	assert.Equal(t, 3, strings.Count(string(asked[1].stdout), `"KeyId"`),
+		"the keys of the quick start and the one that was made by the server")
 }
 
 // TestQuickstartNoticesAWrongAnswer: it would be no demonstration if it passed with a binary that accepts everything.

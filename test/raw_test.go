@@ -177,7 +177,8 @@ func (c *rawClient) make(o rawObject) error {
 	default:
 		err = errors.New("not one of the classes that it makes")
 	case pkcs11.CKO_DATA:
-		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_CLASS, o.Class), pkcs11.NewAttribute(pkcs11.CKA_VALUE, "data of another application"))
+		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_CLASS, o.Class),
+			pkcs11.NewAttribute(pkcs11.CKA_VALUE, "data of another application"))
 		_, err = c.CreateObject(c.session, template)
 	case pkcs11.CKO_PRIVATE_KEY:
 		p256 := []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07} // DER of the curve's OID

@@ -110,7 +110,8 @@ func TestOpenSSLVerifiesSignatures(t *testing.T) {
 			}
 			digest, err := exec.Command(tool(t, "openssl", "openssl"), "dgst", dgst(algorithm)[0], "-binary", inFile(t, message)).Output()
 			require.NoError(t, err)
-			out, err = c.Sign(t.Context(), &kms.SignInput{KeyId: s.KeyId, Message: digest, MessageType: types.MessageTypeDigest, SigningAlgorithm: algorithm})
+			out, err = c.Sign(t.Context(),
+				&kms.SignInput{KeyId: s.KeyId, Message: digest, MessageType: types.MessageTypeDigest, SigningAlgorithm: algorithm})
 			require.NoError(t, err)
 			assert.True(t, s.opensslVerifies(t, algorithm, message, out.Signature), "%s %s of a digest", s.KeySpec, algorithm)
 		}
@@ -138,10 +139,12 @@ func TestOpenSCSignsAsWeVerify(t *testing.T) {
 		require.NoError(t, err, "%s", printed)
 		signature, err := os.ReadFile(signed)
 		require.NoError(t, err)
-		_, err = c.Verify(t.Context(), &kms.VerifyInput{KeyId: s.KeyId, Message: []byte("a message"), Signature: signature, SigningAlgorithm: algorithm})
+		_, err = c.Verify(t.Context(),
+			&kms.VerifyInput{KeyId: s.KeyId, Message: []byte("a message"), Signature: signature, SigningAlgorithm: algorithm})
 		assert.NoError(t, err, s.KeySpec)
 		signature[len(signature)-1] ^= 1
-		_, err = c.Verify(t.Context(), &kms.VerifyInput{KeyId: s.KeyId, Message: []byte("a message"), Signature: signature, SigningAlgorithm: algorithm})
+		_, err = c.Verify(t.Context(),
+			&kms.VerifyInput{KeyId: s.KeyId, Message: []byte("a message"), Signature: signature, SigningAlgorithm: algorithm})
 		var invalid *types.KMSInvalidSignatureException
 		assert.ErrorAs(t, err, &invalid)
 	}
@@ -168,7 +171,10 @@ func TestPKCS11ToolSeesThePairs(t *testing.T) {
 	listed, err := opensc(t, d.token, "--list-objects", "--type", "privkey").CombinedOutput()
 	require.NoError(t, err, "%s", listed)
 	for _, s := range signers {
-		assert.Regexp(t, `label: +`+aws.ToString(s.KeyId)+`\n +ID: +`+s.ckaID+`\n +Usage: +sign\n +Access: +sensitive, always sensitive, never extractable, local\n +Allowed mechanisms: (RSA|ECDSA)[^\n]*\n`, string(listed))
+		assert.Regexp(t,
+			`label: +`+aws.ToString(s.KeyId)+`\n +ID: +`+s.ckaID+
+				`\n +Usage: +sign\n +Access: +sensitive, always sensitive, never extractable, local\n +Allowed mechanisms: (RSA|ECDSA)[^\n]*\n`,
+			string(listed))
 	}
 }
 

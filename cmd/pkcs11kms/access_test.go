@@ -26,7 +26,8 @@ func TestAccessDocument(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(string(out), `"MacValid": true`))
 	assert.Equal(t, 1, strings.Count(string(out), `"sub": "alice"`))
 	assert.Equal(t, 2, strings.Count(string(out), "role/JwtConsumer is not authorized to perform: kms:GenerateMac"), "%s", out)
-	for _, denied := range []string{"role/JwtConsumer is not authorized to perform: kms:GenerateMac", "role/JwtProducer is not authorized to perform: kms:VerifyMac",
+	for _, denied := range []string{"role/JwtConsumer is not authorized to perform: kms:GenerateMac",
+		"role/JwtProducer is not authorized to perform: kms:VerifyMac",
 		"role/JwtProducer is not authorized to perform: kms:ListKeys"} {
 		assert.Contains(t, string(out), denied)
 	}
@@ -58,7 +59,8 @@ func TestAccessEndsInARunningServer(t *testing.T) {
 		require.Eventually(t, func() bool {
 			cmd := p.command("pkcs11kms", "generate-mac", "--endpoint-url", server.url, "--region", "us-east-1", "--key-id", p.key,
 				"--mac-algorithm", "HMAC_SHA_256", "--message", "SGVsbG8=")
-			cmd.Env = append(cmd.Env, "AWS_ACCESS_KEY_ID="+credentials[0], "AWS_SECRET_ACCESS_KEY="+credentials[1], "AWS_SESSION_TOKEN=", "PKCS11KMS_STATE_DIR=")
+			cmd.Env = append(cmd.Env, "AWS_ACCESS_KEY_ID="+credentials[0], "AWS_SECRET_ACCESS_KEY="+credentials[1], "AWS_SESSION_TOKEN=",
+				"PKCS11KMS_STATE_DIR=")
 			out, _ := cmd.CombinedOutput() // what it says is what counts
 			return strings.Contains(string(out), want)
 		}, patience, 50*time.Millisecond, want)

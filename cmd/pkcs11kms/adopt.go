@@ -16,7 +16,8 @@ import (
 )
 
 func (a *app) adoptKeyCommand() *cobra.Command {
-	cmd := verb(groupKeys, "adopt-key (--label LABEL | --id HEX) --key-spec SPEC [flags]", "Take a key that is in the token already under management",
+	cmd := verb(groupKeys, "adopt-key (--label LABEL | --id HEX) --key-spec SPEC [flags]",
+		"Take a key that is in the token already under management",
 		"The object, made by whatever application, becomes an enabled key with a new key id. It is not changed, and its\n"+
 			"present users may go on. What is weaker about it than about keys of create-key is told on standard error, and\n"+
 			"by doctor. When the key is deleted, the object stays in the token, except with --destroy-with-key.\n\n"+
@@ -71,7 +72,8 @@ func (a *app) adopt(ctx context.Context, client *pkcs11kms.Client, o doctor.Adop
 func parseCKAID(flag, text string) ([]byte, error) {
 	id, err := hex.DecodeString(text)
 	if err != nil {
-		return nil, &usageError{err: fmt.Errorf("argument --%s: %q is not hexadecimal", flag, text), hint: "doctor shows each CKA_ID in the right form"}
+		return nil, &usageError{err: fmt.Errorf("argument --%s: %q is not hexadecimal", flag, text),
+			hint: "doctor shows each CKA_ID in the right form"}
 	}
 	if len(id) == 0 {
 		return nil, usagef("argument --%s: an empty CKA_ID names no object", flag)

@@ -103,7 +103,8 @@ key
 }
 
 func TestShellWords(t *testing.T) {
-	for word, want := range map[string]string{"./kms": "./kms", "": "''", "two words": "'two words'", "it's": `'it'\''s'`, "$HOME": "'$HOME'", "ünï": "'ünï'"} {
+	for word, want := range map[string]string{"./kms": "./kms", "": "''", "two words": "'two words'", "it's": `'it'\''s'`,
+		"$HOME": "'$HOME'", "ünï": "'ünï'"} {
 		assert.Equal(t, want, shellQuote(word))
 	}
 }

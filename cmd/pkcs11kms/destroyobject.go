@@ -39,7 +39,8 @@ func (a *app) destroyObject(ctx context.Context, hexID string, agreed bool) erro
 		return err
 	}
 	if !agreed {
-		if agreed, err = confirm(ctx, a.stdin, a.stderr, "There is no way back, and another application may need it. Destroy the "+name+"?"); err != nil {
+		question := "There is no way back, and another application may need it. Destroy the " + name + "?"
+		if agreed, err = confirm(ctx, a.stdin, a.stderr, question); err != nil {
 			return err
 		}
 	}
@@ -69,8 +70,9 @@ func unknownObject(report *doctor.Report, regionName, ckaID string) (name string
 		o := found[0]
 		return fmt.Sprintf("%s %q with the CKA_ID %s in the token %q of %s", o.Class, o.Label, ckaID, region.Token.Label, region.Name), nil
 	case owner >= 0:
-		return "", &pkcs11kms.RefusedError{Problem: fmt.Sprintf("the object with the CKA_ID %s belongs to the key %s", ckaID, region.Keys[owner].KeyID),
-			Advice: "delete the key instead: pkcs11kms schedule-key-deletion --key-id ID"}
+		return "", &pkcs11kms.RefusedError{
+			Problem: fmt.Sprintf("the object with the CKA_ID %s belongs to the key %s", ckaID, region.Keys[owner].KeyID),
+			Advice:  "delete the key instead: pkcs11kms schedule-key-deletion --key-id ID"}
 	}
 	for _, check := range report.Checks {
 		if check.Status == doctor.StatusError && slices.Contains([]string{"config", "store", "token"}, check.Area) {

@@ -66,7 +66,8 @@ func (s *serving) devInstructions(ctx context.Context, bridge *pkcs11kms.Bridge,
 		return "", fmt.Errorf("making an access key: %w", err)
 	}
 	if err := writePrivate(path, credentialsText(use, region, endpoint)); err != nil {
-		return "", &environmentError{fmt.Errorf("writing the credentials: %w", err), "see whether the state directory is writable and the disk has room"}
+		return "", &environmentError{fmt.Errorf("writing the credentials: %w", err),
+			"see whether the state directory is writable and the disk has room"}
 	}
 	return fmt.Sprintf("\nin another terminal:\n  . %s\n"+
 		"  aws --endpoint-url %s kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC\n"+

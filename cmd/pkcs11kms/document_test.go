@@ -25,9 +25,10 @@ func inZone(t *testing.T, seconds int) {
 func TestResponseInTheOrderOfTheModel(t *testing.T) {
 	inZone(t, 3600)
 	metadata := types.KeyMetadata{
-		AWSAccountId: aws.String("111122223333"), KeyId: aws.String("1234abcd"), Arn: aws.String("arn:aws:kms:us-west-2:111122223333:key/1234abcd"),
-		CreationDate: aws.Time(time.UnixMilli(1669971596214)), Description: aws.String(""), KeyUsage: types.KeyUsageTypeGenerateVerifyMac,
-		KeyState: types.KeyStateDisabled, Origin: types.OriginTypeAwsKms, KeyManager: types.KeyManagerTypeCustomer, KeySpec: types.KeySpecHmac256,
+		AWSAccountId: aws.String("111122223333"), KeyId: aws.String("1234abcd"), Description: aws.String(""),
+		Arn: aws.String("arn:aws:kms:us-west-2:111122223333:key/1234abcd"), KeyUsage: types.KeyUsageTypeGenerateVerifyMac,
+		CreationDate: aws.Time(time.UnixMilli(1669971596214)), KeyState: types.KeyStateDisabled, KeySpec: types.KeySpecHmac256,
+		Origin: types.OriginTypeAwsKms, KeyManager: types.KeyManagerTypeCustomer,
 		MacAlgorithms: []types.MacAlgorithmSpec{types.MacAlgorithmSpecHmacSha256}, MultiRegion: aws.Bool(false),
 	}
 	//lint:ignore SA1019 the service sends both names of the spec
@@ -60,10 +61,11 @@ func TestResponseInTheOrderOfTheModel(t *testing.T) {
 }
 
 func TestEveryMemberHasItsPlace(t *testing.T) {
-	of := []any{types.KeyMetadata{}, kms.GenerateMacOutput{}, kms.VerifyMacOutput{}, kms.SignOutput{}, kms.VerifyOutput{}, kms.ListKeysOutput{}, types.KeyListEntry{},
-		kms.ListAliasesOutput{}, types.AliasListEntry{}, kms.ListResourceTagsOutput{}, types.Tag{}, kms.ScheduleKeyDeletionOutput{},
-		kms.GetKeyPolicyOutput{}, kms.ListKeyPoliciesOutput{}, kms.GetKeyRotationStatusOutput{}, kms.ListKeyRotationsOutput{},
-		types.RotationsListEntry{}, kms.GetPublicKeyOutput{}, kms.GenerateRandomOutput{}}
+	of := []any{types.KeyMetadata{}, kms.GenerateMacOutput{}, kms.VerifyMacOutput{}, kms.SignOutput{}, kms.VerifyOutput{},
+		kms.ListKeysOutput{}, types.KeyListEntry{}, kms.ListAliasesOutput{}, types.AliasListEntry{}, kms.ListResourceTagsOutput{},
+		types.Tag{}, kms.ScheduleKeyDeletionOutput{}, kms.GetKeyPolicyOutput{}, kms.ListKeyPoliciesOutput{},
+		kms.GetKeyRotationStatusOutput{}, kms.ListKeyRotationsOutput{}, types.RotationsListEntry{}, kms.GetPublicKeyOutput{},
+		kms.GenerateRandomOutput{}}
 	require.Len(t, of, len(memberOrder))
 	for _, of := range of {
 		var members []string

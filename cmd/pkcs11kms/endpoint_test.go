@@ -14,7 +14,8 @@ import (
 func TestCheckEndpoint(t *testing.T) {
 	for text, good := range map[string]bool{
 		"http://127.0.0.1:4599": true, "https://kms.example": true, "http://[::1]:4599/": true,
-		"": false, "127.0.0.1:4599": false, "ftp://x": false, "http://": false, "http://:80": false, "http://user@host": false, "http://a b": false,
+		"": false, "127.0.0.1:4599": false, "ftp://x": false, "http://": false, "http://:80": false, "http://user@host": false,
+		"http://a b": false,
 	} {
 		assert.Equal(t, good, checkEndpoint("argument --endpoint-url", text) == nil, text)
 	}
@@ -54,17 +55,22 @@ func TestEndpointOfTheAWSConfiguration(t *testing.T) {
 		env  map[string]string
 		want string // of standard error, or of the error
 	}{
-		"nothing":                 {nil, "no state directory is given"},
-		"the service's":           {map[string]string{service: "http://one.example"}, `asking "http://one.example" (AWS_ENDPOINT_URL_KMS)`},
-		"all services'":           {map[string]string{global: "http://two.example"}, `asking "http://two.example" (AWS_ENDPOINT_URL)`},
-		"the service's before":    {map[string]string{service: "http://one.example", global: "http://two.example"}, `asking "http://one.example" (AWS_ENDPOINT_URL_KMS)`},
-		"environment before file": {map[string]string{global: "http://two.example", profile: "both"}, `asking "http://two.example" (AWS_ENDPOINT_URL)`},
-		"a profile's":             {map[string]string{profile: "plain"}, `asking "http://plain.example" (endpoint_url of the profile plain)`},
-		"its services section":    {map[string]string{profile: "both"}, `asking "http://services.example" (endpoint_url for kms in the services section of the profile both)`},
-		"ignored":                 {map[string]string{service: "http://one.example", global: "http://two.example", ignore: "true"}, "no state directory is given"},
-		"ignored by the profile":  {map[string]string{profile: "ignoring"}, "no state directory is given"},
-		"no URL":                  {map[string]string{profile: "odd"}, `endpoint_url of the profile odd: "odd.example" is no URL`},
-		"a missing profile":       {map[string]string{profile: "gone"}, "no state directory is given, and no server can be found: reading the AWS configuration: "},
+		"nothing":       {nil, "no state directory is given"},
+		"the service's": {map[string]string{service: "http://one.example"}, `asking "http://one.example" (AWS_ENDPOINT_URL_KMS)`},
+		"all services'": {map[string]string{global: "http://two.example"}, `asking "http://two.example" (AWS_ENDPOINT_URL)`},
+		"the service's before": {map[string]string{service: "http://one.example", global: "http://two.example"},
+			`asking "http://one.example" (AWS_ENDPOINT_URL_KMS)`},
+		"environment before file": {map[string]string{global: "http://two.example", profile: "both"},
+			`asking "http://two.example" (AWS_ENDPOINT_URL)`},
+		"a profile's": {map[string]string{profile: "plain"}, `asking "http://plain.example" (endpoint_url of the profile plain)`},
+		"its services section": {map[string]string{profile: "both"},
+			`asking "http://services.example" (endpoint_url for kms in the services section of the profile both)`},
+		"ignored": {map[string]string{service: "http://one.example", global: "http://two.example", ignore: "true"},
+			"no state directory is given"},
+		"ignored by the profile": {map[string]string{profile: "ignoring"}, "no state directory is given"},
+		"no URL":                 {map[string]string{profile: "odd"}, `endpoint_url of the profile odd: "odd.example" is no URL`},
+		"a missing profile": {map[string]string{profile: "gone"},
+			"no state directory is given, and no server can be found: reading the AWS configuration: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			configFile := cleanAWS(t)

@@ -48,7 +48,8 @@ func TestReport(t *testing.T) {
 		{"fault of the service", &operationError{"GenerateMac", caused(internal, fmt.Errorf("signing: %w", errToken))}, 3,
 			"An error occurred (KMSInternalException) when calling the GenerateMac operation: An internal error occurred.\n" +
 				"cause: signing: token is gone\nhint: plug it in\nhint: and try again\n"},
-		{"fault of the service and an error on closing", errors.Join(&operationError{"GenerateMac", caused(internal, errToken)}, errors.New("closing")), 3,
+		{"fault of the service and an error on closing",
+			errors.Join(&operationError{"GenerateMac", caused(internal, errToken)}, errors.New("closing")), 3,
 			"An error occurred (KMSInternalException) when calling the GenerateMac operation: An internal error occurred.\n" +
 				"cause: token is gone\ncause: closing\nhint: plug it in\nhint: and try again\n"},
 		{"environment", fmt.Errorf("opening: %w", errToken), 3, "pkcs11kms: opening: token is gone\nhint: plug it in\nhint: and try again\n"},
@@ -57,7 +58,8 @@ func TestReport(t *testing.T) {
 			"pkcs11kms: a\\x1b[2J\\r\\tb\\x7f\\u202e\\xff ünï✓ \"q\" \\ c\n"},
 		{"refused with control characters", &operationError{"CreateKey", hostile}, 1,
 			"An error occurred (A\\x1b[1m) when calling the CreateKey operation: one two\\x1b]0;x\\a ünï\n"},
-		{"fault with control characters", &operationError{"GenerateMac", caused(internal, &environmentError{errors.New("a\nb\x1b"), "c\x1b\nd"})}, 3,
+		{"fault with control characters",
+			&operationError{"GenerateMac", caused(internal, &environmentError{errors.New("a\nb\x1b"), "c\x1b\nd"})}, 3,
 			"An error occurred (KMSInternalException) when calling the GenerateMac operation: An internal error occurred.\n" +
 				"cause: a b\\x1b\nhint: c\\x1b\nhint: d\n"},
 		{"change unshown", made.shown(&outputError{syscall.ENOSPC}), 3,

@@ -36,7 +36,8 @@ func TestExamplesWork(t *testing.T) {
 	mac := p.command("sh", "-c", "pkcs11kms generate-mac --key-id "+p.key+
 		" --mac-algorithm HMAC_SHA_256 --message fileb://msg --query Mac --output text | base64 -d > msg.mac")
 	require.NoError(t, mac.Run())
-	signing := strings.TrimSpace(p.must("create-key", "--key-spec", "RSA_2048", "--key-usage", "SIGN_VERIFY", "--query", "KeyMetadata.KeyId", "--output", "text"))
+	signing := strings.TrimSpace(p.must("create-key", "--key-spec", "RSA_2048", "--key-usage", "SIGN_VERIFY", "--query", "KeyMetadata.KeyId",
+		"--output", "text"))
 	sign := p.command("sh", "-c", "pkcs11kms sign --key-id "+signing+
 		" --signing-algorithm RSASSA_PKCS1_V1_5_SHA_256 --message fileb://msg --query Signature --output text | base64 -d > msg.sig")
 	require.NoError(t, sign.Run())

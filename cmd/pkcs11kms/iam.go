@@ -27,7 +27,8 @@ func (a *app) iamCommand() *cobra.Command {
 		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
 		&cobra.Group{ID: groupAdmin, Title: "Access keys:"})
-	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.getAccessKeyLastUsedCommand(), a.updateAccessKeyCommand(), a.deleteAccessKeyCommand())
+	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.getAccessKeyLastUsedCommand(), a.updateAccessKeyCommand(),
+		a.deleteAccessKeyCommand())
 	for _, k := range []iamKind{userKind, roleKind} {
 		cmd.AddCommand(a.createPrincipalCommand(k), a.getPrincipalCommand(k), a.listPrincipalsCommand(k), a.deletePrincipalCommand(k),
 			a.putPrincipalPolicyCommand(k), a.getPrincipalPolicyCommand(k), a.listPrincipalPoliciesCommand(k), a.deletePrincipalPolicyCommand(k),
@@ -81,7 +82,8 @@ func (k iamKind) changed(doing string, name iam.PrincipalName) change {
 var nothing = &struct{}{}
 
 // iamOperation is localOperation for an operation of AWS IAM, in the name of the account's root.
-func (a *app) iamOperation(name string, in *input, operation func(context.Context, *iam.Client) (any, change, error)) func(*cobra.Command, []string) error {
+func (a *app) iamOperation(name string, in *input,
+	operation func(context.Context, *iam.Client) (any, change, error)) func(*cobra.Command, []string) error {
 	return a.localOperation(name, in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
 		return operation(ctx, bridge.IAM().As(bridge.Root()))
 	})
@@ -106,7 +108,8 @@ func (a *app) localOperation(
 }
 
 // answer gives a verb the function that reads something.
-func (k iamKind) answer(a *app, cmd *cobra.Command, in *input, name string, read func(context.Context, *iam.Client) (any, error)) *cobra.Command {
+func (k iamKind) answer(a *app, cmd *cobra.Command, in *input, name string,
+	read func(context.Context, *iam.Client) (any, error)) *cobra.Command {
 	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, client *iam.Client) (any, change, error) {
 		out, err := read(ctx, client)
 		return out, change{}, err

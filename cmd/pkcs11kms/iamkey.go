@@ -136,7 +136,8 @@ func (a *app) updateAccessKeyCommand() *cobra.Command {
 	var status keystore.AccessKeyStatus
 	in := newInput(cmd)
 	in.text(&id, "access-key-id", accessKeyIDUsage)
-	enum(in, &status, "status", "Active or Inactive (required)", []keystore.AccessKeyStatus{keystore.AccessKeyActive, keystore.AccessKeyInactive})
+	enum(in, &status, "status", "Active or Inactive (required)",
+		[]keystore.AccessKeyStatus{keystore.AccessKeyActive, keystore.AccessKeyInactive})
 	of := owner(in, "whoever has it")
 	in.require("access-key-id", "status")
 	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, client *iam.Client) (any, change, error) {

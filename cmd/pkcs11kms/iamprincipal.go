@@ -80,7 +80,8 @@ func (k iamKind) manyPrincipals(list []iam.Principal) *principalResponse {
 func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
 	long := "It may do nothing until a policy of its own, or a key policy, allows something. What is bound to the {kind}\n" +
 		"is bound to its unique id: a namesake made after it was deleted inherits nothing."
-	examples := []string{"create-{kind} --{kind}-name {name}", "create-{kind} --{kind}-name {name} --path /jwt/ --tags Key=Stage,Value=test Key=Team,Value=id"}
+	examples := []string{"create-{kind} --{kind}-name {name}",
+		"create-{kind} --{kind}-name {name} --path /jwt/ --tags Key=Stage,Value=test Key=Team,Value=id"}
 	if k.principal == keystore.PrincipalRole {
 		long += "\nNobody can assume a role here: give it an access key. So, unlike with AWS, the assume role policy may be\n" +
 			"left out; one that is given is shown and has no effect."

@@ -33,8 +33,10 @@ func (a *app) jwtVerifyCommand() *cobra.Command {
 			"A token that does not verify is refused with the exit code 1; its content is not shown.\n"+
 			"Keys of a JWK Set that cannot be used here do not disturb the others: --show-ignored tells which and why.",
 		"pkcs11kms jwt sign --key-id alias/tokens --claims '{\"sub\":\"alice\"}' --expires-in 1h | pkcs11kms jwt verify --key-id alias/tokens -",
-		"pkcs11kms jwt sign --key-id alias/signer --claims '{\"sub\":\"alice\"}' --expires-in 1h | pkcs11kms jwt verify --jwks file://jwks.json -",
-		"pkcs11kms jwt sign --key-id alias/tokens --claims '{\"aud\":\"api\",\"iss\":\"us\"}' --expires-in 1h | pkcs11kms jwt verify --key-id alias/tokens \\\n"+
+		"pkcs11kms jwt sign --key-id alias/signer --claims '{\"sub\":\"alice\"}' --expires-in 1h "+
+			"| pkcs11kms jwt verify --jwks file://jwks.json -",
+		"pkcs11kms jwt sign --key-id alias/tokens --claims '{\"aud\":\"api\",\"iss\":\"us\"}' --expires-in 1h "+
+			"| pkcs11kms jwt verify --key-id alias/tokens \\\n"+
 			"    --audience api --issuer us --leeway 30s -")
 	cmd.Args = oneToken
 	var c tokenCheck

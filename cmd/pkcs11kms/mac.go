@@ -17,7 +17,8 @@ func (a *app) generateMacCommand() *cobra.Command {
 	cmd := verb(groupMACs, "generate-mac --key-id ID --mac-algorithm ALGORITHM --message BLOB [flags]", "Make the HMAC of a message",
 		"The message has 1 to 4096 bytes and is given in base64, or as a file by fileb://PATH. For longer data: mac.",
 		"pkcs11kms generate-mac --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --mac-algorithm HMAC_SHA_256 --message fileb://msg",
-		"pkcs11kms generate-mac --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --mac-algorithm HMAC_SHA_256 --message SGVsbG8= --query Mac --output text")
+		"pkcs11kms generate-mac --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --mac-algorithm HMAC_SHA_256 --message SGVsbG8= "+
+			"--query Mac --output text")
 	var req kms.GenerateMacInput
 	in := newInput(cmd)
 	in.blob(&req.Message, "message", messageUsage)
@@ -31,9 +32,11 @@ func (a *app) generateMacCommand() *cobra.Command {
 }
 
 func (a *app) verifyMacCommand() *cobra.Command {
-	cmd := verb(groupMACs, "verify-mac --key-id ID --mac-algorithm ALGORITHM --message BLOB --mac BLOB [flags]", "Verify the HMAC of a message",
+	cmd := verb(groupMACs, "verify-mac --key-id ID --mac-algorithm ALGORITHM --message BLOB --mac BLOB [flags]",
+		"Verify the HMAC of a message",
 		"Prints MacValid true, or fails with KMSInvalidMacException and the exit code 1.",
-		"pkcs11kms verify-mac --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --mac-algorithm HMAC_SHA_256 --message fileb://msg --mac fileb://msg.mac")
+		"pkcs11kms verify-mac --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --mac-algorithm HMAC_SHA_256 "+
+			"--message fileb://msg --mac fileb://msg.mac")
 	var req kms.VerifyMacInput
 	in := newInput(cmd)
 	in.blob(&req.Message, "message", messageUsage)

@@ -47,7 +47,8 @@ func TestOtherLinesThatAreTaken(t *testing.T) {
 
 func TestMalformedLines(t *testing.T) {
 	digits := hex.EncodeToString(sampleTag)
-	for _, line := range []string{"", "#", digits, digits + "  ", digits + " file", digits + "\tfile", digits[2:] + "  file", "00" + digits + "  file",
+	for _, line := range []string{"", "#", digits, digits + "  ", digits + " file", digits + "\tfile", digits[2:] + "  file",
+		"00" + digits + "  file",
 		digits + "0  file", digits + "0 *file", digits + "00  file",
 		digits[1:] + "  file", "x" + digits[1:] + "  file", " " + digits + "  file", `\` + digits + `  a\b`, `\` + digits + `  a\`,
 		digits + "  a\x00b", `\` + digits + "  a\x00b"} {

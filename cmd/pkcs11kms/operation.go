@@ -108,7 +108,8 @@ func answering[In, Out any](a *app, flags *input, name string,
 
 // changing is answering for an operation that changes something, which made tells.
 func changing[In, Out any](a *app, flags *input, name string,
-	operation func(api, context.Context, *In, ...func(*kms.Options)) (*Out, error), in *In, made func(*Out) change) func(*cobra.Command, []string) error {
+	operation func(api, context.Context, *In, ...func(*kms.Options)) (*Out, error), in *In,
+	made func(*Out) change) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		if err := flags.parse(); err != nil {
 			return err

@@ -61,7 +61,8 @@ const pagingHelp = "--max-items cuts the list and prints a NextToken for --start
 	"With --no-paginate, --limit or --marker one page is printed as the API answers it."
 
 // listing gives a verb the flags of paging and returns its function. The other flags have filled req when that runs.
-func listing[In, Out, Entry any](a *app, cmd *cobra.Command, in *input, l list[In, Out, Entry], req *In) func(*cobra.Command, []string) error {
+func listing[In, Out, Entry any](a *app, cmd *cobra.Command, in *input,
+	l list[In, Out, Entry], req *In) func(*cobra.Command, []string) error {
 	var pages paging
 	limit, marker := l.asked(req)
 	in.number(limit, "limit", "the size of the one page to print")
@@ -158,7 +159,8 @@ func (l list[In, Out, Entry]) collect(ctx context.Context, client api, req *In, 
 	}
 }
 
-func (l list[In, Out, Entry]) page(ctx context.Context, client api, req In, size *int32, at *string) (entries []Entry, truncated bool, next *string, err error) {
+func (l list[In, Out, Entry]) page(ctx context.Context, client api, req In,
+	size *int32, at *string) (entries []Entry, truncated bool, next *string, err error) {
 	limit, marker := l.asked(&req)
 	*limit, *marker = size, at
 	out, err := call(ctx, client, l.operation, l.call, &req)

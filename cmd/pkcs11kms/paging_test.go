@@ -85,7 +85,8 @@ func TestPiecesMakeTheWholeList(t *testing.T) {
 	for i, id := range ids {
 		_, err := client.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: aws.String(fmt.Sprint("alias/", i)), TargetKeyId: &ids[i/2]})
 		require.NoError(t, err)
-		_, err = client.TagResource(t.Context(), &kms.TagResourceInput{KeyId: &ids[0], Tags: []types.Tag{{TagKey: aws.String(id), TagValue: aws.String("")}}})
+		_, err = client.TagResource(t.Context(),
+			&kms.TagResourceInput{KeyId: &ids[0], Tags: []types.Tag{{TagKey: aws.String(id), TagValue: aws.String("")}}})
 		require.NoError(t, err)
 	}
 	keys, err := client.ListKeys(t.Context(), &kms.ListKeysInput{})

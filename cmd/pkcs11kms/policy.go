@@ -41,7 +41,8 @@ type decidedBy struct {
 }
 
 func (a *app) policySimulateCommand() *cobra.Command {
-	cmd := verb(groupPolicies, "simulate --principal ARN --action ACTION [--key-id KEY] [--context KEY=VALUE ...]", "Tell whether somebody may do something",
+	cmd := verb(groupPolicies, "simulate --principal ARN --action ACTION [--key-id KEY] [--context KEY=VALUE ...]",
+		"Tell whether somebody may do something",
 		"Tells whether policies allow a principal an action on a key, and which statement decides. Nothing is done to the\n"+
 			"key, and its state does not matter. Condition keys of the request are given by --context: kms:MacAlgorithm,\n"+
 			"aws:SourceIp and the like. Those of the key, of the principal and of the time need not be given.",
@@ -85,8 +86,9 @@ func parseConditions(given []string) (map[string][]string, error) {
 
 // reasons says in words what each outcome rests on.
 var reasons = map[policy.Reason]string{
-	policy.NoIdentityAllow:         "no policy of the principal allows it, and the key policy does not name the principal",
-	policy.NoKeyPolicyAllow:        "a policy of the principal allows it, but the key policy neither names the principal nor leaves it to the account",
+	policy.NoIdentityAllow: "no policy of the principal allows it, and the key policy does not name the principal",
+	policy.NoKeyPolicyAllow: "a policy of the principal allows it, " +
+		"but the key policy neither names the principal nor leaves it to the account",
 	policy.DeniedByKeyPolicy:       "the key policy denies it",
 	policy.DeniedByIdentityPolicy:  "a policy of the principal denies it",
 	policy.AllowedByKeyPolicy:      "the key policy allows it to the principal",

@@ -62,7 +62,8 @@ func TestREADMEWithBoto3(t *testing.T) {
 	}
 	shell := readmeServer(t)
 	// The last line of the block raises an exception for any other message.
-	script := readmeBlock(t, "python", "boto3") + "\ntry:\n    kms.verify_mac(KeyId=key, MacAlgorithm='HMAC_SHA_256', Message=b'Hallo', Mac=mac)\n" +
+	script := readmeBlock(t, "python", "boto3") +
+		"\ntry:\n    kms.verify_mac(KeyId=key, MacAlgorithm='HMAC_SHA_256', Message=b'Hallo', Mac=mac)\n" +
 		"except kms.exceptions.KMSInvalidMacException:\n    print('refused')\n"
 	cmd := shell("exec " + python + " -")
 	cmd.Stdin = strings.NewReader(script)
@@ -109,7 +110,8 @@ func TestBackupDocument(t *testing.T) {
 	}
 	pack, unpack := find(`(?m)^    (\(umask .*tar .*\))$`), find("`(\\(umask [^`]*tar [^`]*-x[^`]*\\))`")
 	p := newProgram(t)
-	script := "set -e\numask 022\nmkdir backup\npkcs11kms backup backup/kms.db\n" + strings.NewReplacer("STATE_DIR", "kms", "/backup/state-2026-11-23.tar", "backup/state.tar").Replace(pack) +
+	script := "set -e\numask 022\nmkdir backup\npkcs11kms backup backup/kms.db\n" +
+		strings.NewReplacer("STATE_DIR", "kms", "/backup/state-2026-11-23.tar", "backup/state.tar").Replace(pack) +
 		"\nmv kms lost\n" + strings.NewReplacer("STATE_DIR", "kms", "FILE", "backup/state.tar").Replace(unpack) +
 		"\npkcs11kms restore backup/kms.db\npkcs11kms doctor\n"
 	out, err := p.command("sh", "-c", script).CombinedOutput()

@@ -108,24 +108,27 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetCompletionCommandGroupID(groupMore)
 	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a), a.backupCommand(), a.restoreCommand(),
 		a.serveCommand(), a.iamCommand(), a.versionCommand(),
-		a.createKeyCommand(), a.adoptKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(), a.updateKeyDescriptionCommand(),
-		a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(),
+		a.createKeyCommand(), a.adoptKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(),
+		a.updateKeyDescriptionCommand(), a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(),
 		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.generateRandomCommand(),
 		a.signCommand(), a.verifyCommand(), a.getPublicKeyCommand(),
 		a.jwtCommand(),
 		a.createAliasCommand(), a.updateAliasCommand(), a.deleteAliasCommand(), a.listAliasesCommand(),
 		a.tagResourceCommand(), a.untagResourceCommand(), a.listResourceTagsCommand(),
 		a.getKeyPolicyCommand(), a.putKeyPolicyCommand(), a.listKeyPoliciesCommand(), a.policyCommand(),
-		a.getKeyRotationStatusCommand(), a.enableKeyRotationCommand(), a.disableKeyRotationCommand(), a.rotateKeyOnDemandCommand(), a.listKeyRotationsCommand())
+		a.getKeyRotationStatusCommand(), a.enableKeyRotationCommand(), a.disableKeyRotationCommand(), a.rotateKeyOnDemandCommand(),
+		a.listKeyRotationsCommand())
 	return root
 }
 
 func (a *app) globalFlags(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.stateDir, "state-dir", "", "the state directory that init made (or "+envStateDir.name+")")
-	flags.StringVar(&a.endpoint, "endpoint-url", "", "ask the server at this URL (or "+envKMSEndpoint.name+" where no state directory is given), "+
-		"with the AWS credentials of environment or profile")
-	flags.StringVar(&a.region, "region", "", "the region (default: that of the state directory, or with --endpoint-url of the AWS configuration)")
+	flags.StringVar(&a.endpoint, "endpoint-url", "",
+		"ask the server at this URL (or "+envKMSEndpoint.name+" where no state directory is given), "+
+			"with the AWS credentials of environment or profile")
+	flags.StringVar(&a.region, "region", "",
+		"the region (default: that of the state directory, or with --endpoint-url of the AWS configuration)")
 	flags.StringVar(&a.output, "output", "json", "the form of the response: json, text or table")
 	flags.StringVar(&a.query, "query", "", "a JMESPath expression that picks from the response")
 	flags.BoolVar(&a.debug, "debug", false, "write the log to standard error")
@@ -241,7 +244,8 @@ func usePINFromEnvironment(cfg statedir.Config, dir string) error {
 		return nil
 	}
 	if len(cfg.Regions) > 1 {
-		return &environmentError{fmt.Errorf("%s is set, and which token it is for cannot be told: %q configures the regions %s", envPIN.name, dir, regionsOf(cfg)),
+		return &environmentError{
+			fmt.Errorf("%s is set, and which token it is for cannot be told: %q configures the regions %s", envPIN.name, dir, regionsOf(cfg)),
 			"unset " + envPIN.name + "\nand name each region's PIN file in config.yaml, by pin-source in the URI of its token"}
 	}
 	for name, region := range cfg.Regions {

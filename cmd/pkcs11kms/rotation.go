@@ -9,7 +9,8 @@ import (
 
 // neverRotates stands in the help of the verbs that HMAC keys and key pairs always refuse. Scripts written for AWS KMS use them, and
 // get the answer that they know.
-const neverRotates = "AWS KMS never rotates HMAC keys and key pairs: refused with UnsupportedOperationException.\nTo rotate one: update-alias."
+const neverRotates = "AWS KMS never rotates HMAC keys and key pairs: refused with UnsupportedOperationException.\n" +
+	"To rotate one: update-alias."
 
 func (a *app) getKeyRotationStatusCommand() *cobra.Command {
 	cmd := verb(groupRotation, "get-key-rotation-status --key-id ID", "Tell whether a key is rotated",

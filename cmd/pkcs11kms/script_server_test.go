@@ -83,7 +83,8 @@ func refused(ts *testscript.TestScript, _ bool, args []string) {
 
 // accessKeyFor makes an access key of the state directory and puts it where the AWS SDK looks: access-key
 func accessKeyFor(ts *testscript.TestScript, _ bool, _ []string) {
-	capture(ts, false, []string{"ACCESS_KEY", "pkcs11kms", "iam", "create-access-key", "--query", "AccessKey.[AccessKeyId,SecretAccessKey]", "--output", "text"})
+	capture(ts, false, []string{"ACCESS_KEY", "pkcs11kms", "iam", "create-access-key",
+		"--query", "AccessKey.[AccessKeyId,SecretAccessKey]", "--output", "text"})
 	id, secret, _ := strings.Cut(ts.Getenv("ACCESS_KEY"), "\t")
 	ts.Setenv("AWS_ACCESS_KEY_ID", id)
 	ts.Setenv("AWS_SECRET_ACCESS_KEY", secret)

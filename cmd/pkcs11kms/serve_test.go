@@ -177,7 +177,8 @@ func TestHangupWithoutACertificate(t *testing.T) {
 	p := newProgram(t)
 	d := p.serve(anyPort...)
 	require.NoError(t, d.cmd.Process.Signal(syscall.SIGHUP))
-	require.Eventually(t, func() bool { return strings.Contains(d.log.String(), "no TLS certificate is configured") }, patience, time.Millisecond)
+	logged := func() bool { return strings.Contains(d.log.String(), "no TLS certificate is configured") }
+	require.Eventually(t, logged, patience, time.Millisecond)
 	code, err := d.stop(syscall.SIGTERM)
 	require.NoError(t, err)
 	assert.Zero(t, code)

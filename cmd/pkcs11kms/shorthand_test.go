@@ -59,7 +59,8 @@ func TestShorthandOfTheAWSCLI(t *testing.T) {
 
 // TestShorthandHoldsNothingOfTheText: a value may be a secret, and an error may be kept in a log.
 func TestShorthandHoldsNothingOfTheText(t *testing.T) {
-	for _, text := range []string{`S3CRET VALUE`, `a="S3CRET VALUE`, `a=b,"S3CRET`, `a="S3CRET"VALUE`, `a=[S3CRET`, `a={b=S3CRET`, `a={S3CRET!}`} {
+	for _, text := range []string{`S3CRET VALUE`, `a="S3CRET VALUE`, `a=b,"S3CRET`, `a="S3CRET"VALUE`, `a=[S3CRET`, `a={b=S3CRET`,
+		`a={S3CRET!}`} {
 		_, err := parseShorthand(text)
 		require.Error(t, err, text)
 		assert.NotContains(t, err.Error(), "S3CRET")

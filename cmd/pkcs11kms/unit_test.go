@@ -78,8 +78,8 @@ func TestUnitStartsTheServer(t *testing.T) {
 	notices := listenForNotices(t) // Type=notify
 	p.serve(append(args[1:], anyPort...)...)
 	assert.Equal(t, "READY=1", notices.next())
-	for _, line := range []string{"Type=notify", "Restart=on-failure", "RestartPreventExitStatus=2 3", "LimitCORE=0", "UMask=0077", "User=pkcs11kms",
-		"ExecReload=/bin/kill -HUP $MAINPID", "ProtectSystem=strict", "NoNewPrivileges=yes", "PrivateTmp=yes"} {
+	for _, line := range []string{"Type=notify", "Restart=on-failure", "RestartPreventExitStatus=2 3", "LimitCORE=0", "UMask=0077",
+		"User=pkcs11kms", "ExecReload=/bin/kill -HUP $MAINPID", "ProtectSystem=strict", "NoNewPrivileges=yes", "PrivateTmp=yes"} {
 		assert.Contains(t, unit, "\n"+line+"\n")
 	}
 }

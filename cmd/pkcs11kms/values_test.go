@@ -119,8 +119,9 @@ func TestTags(t *testing.T) {
 		require.NoError(t, err, "%q", tc.raw)
 		assert.Equal(t, tc.want, got)
 	}
-	for _, raw := range []string{"", "a", "TagKey=a,TagValue=b,TagKey=c", "Key=a,Value=b", "TagKey=a,TagValue=b,c", "TagKey=a,TagValue={b=c}", "TagKey=a,TagValue=[b]",
-		`TagKey="a`, "TagKey=a,TagValue@=file:///nonexistent", `{"Key":"a"}`, `{"TagKey":"a"}x`, `[{"Key":"a"}]`, `[]x`, "[", "file:///nonexistent"} {
+	for _, raw := range []string{"", "a", "TagKey=a,TagValue=b,TagKey=c", "Key=a,Value=b", "TagKey=a,TagValue=b,c", "TagKey=a,TagValue={b=c}",
+		"TagKey=a,TagValue=[b]", `TagKey="a`, "TagKey=a,TagValue@=file:///nonexistent", `{"Key":"a"}`, `{"TagKey":"a"}x`,
+		`[{"Key":"a"}]`, `[]x`, "[", "file:///nonexistent"} {
 		_, err := parseTags([]string{raw})
 		assert.Error(t, err, raw)
 	}
@@ -188,7 +189,8 @@ func TestPairsOfBooleans(t *testing.T) {
 		args []string
 		want bool
 	}{
-		{[]string{"--dry-run"}, true}, {[]string{"--no-dry-run"}, false}, {[]string{"--dry-run=false"}, false}, {[]string{"--no-dry-run=false"}, true},
+		{[]string{"--dry-run"}, true}, {[]string{"--no-dry-run"}, false},
+		{[]string{"--dry-run=false"}, false}, {[]string{"--no-dry-run=false"}, true},
 	} {
 		var got *bool
 		require.NoError(t, flagsOf(t, func(in *input) { in.boolean(func(on bool) { got = &on }, "dry-run", "") }, tc.args...))
@@ -229,8 +231,8 @@ func TestRecipients(t *testing.T) {
 		require.NoError(t, err, text)
 		assert.Equal(t, want, *got, text)
 	}
-	for _, text := range []string{"", "AAAA", "Algorithm=x", "AttestationDocument=!", "AttestationDocument=AAAA,AttestationDocument=AAAA", "AttestationDocument=AAAA,AAAA", `{"Other": 1}`,
-		"file:///no/such/file"} {
+	for _, text := range []string{"", "AAAA", "Algorithm=x", "AttestationDocument=!", "AttestationDocument=AAAA,AttestationDocument=AAAA",
+		"AttestationDocument=AAAA,AAAA", `{"Other": 1}`, "file:///no/such/file"} {
 		_, err := parseRecipient(text)
 		assert.Error(t, err, text)
 	}
@@ -238,13 +240,14 @@ func TestRecipients(t *testing.T) {
 
 func TestTagsOfIAM(t *testing.T) {
 	want := []keystore.Tag{{Key: "a", Value: "b=c"}, {Key: "d", Value: ""}}
-	for _, raw := range [][]string{{"Key=a,Value=b=c", "Value=,Key=d"}, {`Key="a",Value='b=c'`, `{"Value": "", "Key": "d"}`}, {`[{"Key": "a", "Value": "b=c"}, {"Value": "", "Key": "d"}]`}} {
+	for _, raw := range [][]string{{"Key=a,Value=b=c", "Value=,Key=d"}, {`Key="a",Value='b=c'`, `{"Value": "", "Key": "d"}`},
+		{`[{"Key": "a", "Value": "b=c"}, {"Value": "", "Key": "d"}]`}} {
 		got, err := parseIAMTags(raw)
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
 	}
-	for _, raw := range []string{"", "a", "Key=a", "Value=b", "Key=a,Value=b,Key=c", "TagKey=a,TagValue=b", `[{"Key": "a"}]`, `[{"Value": "b"}]`,
-		`[{"Key": "a", "Value": "b", "More": "c"}]`, `[null]`, `[`} {
+	for _, raw := range []string{"", "a", "Key=a", "Value=b", "Key=a,Value=b,Key=c", "TagKey=a,TagValue=b", `[{"Key": "a"}]`,
+		`[{"Value": "b"}]`, `[{"Key": "a", "Value": "b", "More": "c"}]`, `[null]`, `[`} {
 		_, err := parseIAMTags([]string{raw})
 		assert.Error(t, err, raw)
 	}

@@ -78,7 +78,8 @@ func TestResponsesReachATerminalVisible(t *testing.T) {
 func TestATextMakesNoRows(t *testing.T) {
 	var out bytes.Buffer
 	a := &app{output: "text", stdout: &out}
-	require.NoError(t, a.print("ListAliases", &document{root: map[string]any{"Aliases": []any{map[string]any{"A": "x\nALIASES\ty\tz", "B": "1"}}}}))
+	require.NoError(t,
+		a.print("ListAliases", &document{root: map[string]any{"Aliases": []any{map[string]any{"A": "x\nALIASES\ty\tz", "B": "1"}}}}))
 	assert.Equal(t, "ALIASES\tx\\nALIASES\\ty\\tz\t1\n", out.String())
 	out.Reset()
 	require.NoError(t, a.print("GetKeyPolicy", &document{root: "{\r\n\t\"Version\": 1\n}"}))

@@ -157,7 +157,8 @@ func testChangesSinceAnUnknownMark(t *testing.T, open Opener) {
 	s := open(t)
 	mustCommit(t, s, put("a", 0, ""))
 	now := mustMark(t, s)
-	for _, mark := range []keystore.Mark{"", "x", "-", "0", "1", "-1", "99999999999999999999999", now + "0", "0" + now, now[:len(now)-1], now + "\x00"} {
+	for _, mark := range []keystore.Mark{"", "x", "-", "0", "1", "-1", "99999999999999999999999", now + "0", "0" + now, now[:len(now)-1],
+		now + "\x00"} {
 		require.Equal(t, keystore.Changed{Now: now, All: true}, mustChanged(t, s, mark), "%q", mark)
 	}
 }

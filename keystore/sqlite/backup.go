@@ -63,8 +63,8 @@ func (s *Store) writeCopy(ctx context.Context, path string, fill func(draft stri
 	return publish(opBackup, draft, path)
 }
 
-// copyTo copies one moment of the store, of which look reads something first. The transaction holds that moment for all steps; without it every commit of
-// another connection would make the copy begin anew.
+// copyTo copies one moment of the store, of which look reads something first. The transaction holds that moment for all steps;
+// without it every commit of another connection would make the copy begin anew.
 func (s *Store) copyTo(ctx context.Context, draft string, look func(*sql.Conn) error) (err error) {
 	db := s.reading().open(1)
 	defer func() { err = errors.Join(err, db.Close()) }()

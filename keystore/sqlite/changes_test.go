@@ -67,8 +67,9 @@ func TestMarksOfReplacedContentAreUnknown(t *testing.T) {
 	mark := changedSince(t, s, "").Now
 
 	db := raw(t, path)
-	mustExec(t, db, "ATTACH '"+copied+"' AS other; BEGIN; DELETE FROM entry; DELETE FROM record; INSERT INTO record SELECT * FROM other.record;"+
-		"INSERT INTO entry SELECT * FROM other.entry; DELETE FROM change; INSERT INTO change SELECT * FROM other.change; COMMIT; DETACH other")
+	mustExec(t, db, "ATTACH '"+copied+"' AS other; BEGIN; DELETE FROM entry; DELETE FROM record; "+
+		"INSERT INTO record SELECT * FROM other.record; INSERT INTO entry SELECT * FROM other.entry; "+
+		"DELETE FROM change; INSERT INTO change SELECT * FROM other.change; COMMIT; DETACH other")
 	require.NoError(t, db.Close())
 	assert.True(t, changedSince(t, s, mark).All)
 	commit(t, s, key("c").Put(0))

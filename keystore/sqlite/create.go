@@ -77,8 +77,9 @@ func checkVacant(op, path string) error {
 
 // vacancyHints say what to do about a file that is in the way, by operation.
 var vacancyHints = map[string]string{
-	"create":       "The store is there: nothing is left to create. To start anew choose another state directory.",
-	"restore":      "A backup never replaces a store. If that one is lost or damaged, end every process that uses it and move it\naway, with its -wal and -shm files.",
+	"create": "The store is there: nothing is left to create. To start anew choose another state directory.",
+	"restore": "A backup never replaces a store. If that one is lost or damaged, end every process that uses it and move it\n" +
+		"away, with its -wal and -shm files.",
 	"write backup": "A backup never replaces a file: choose another name.",
 }
 

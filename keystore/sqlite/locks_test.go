@@ -92,7 +92,8 @@ func TestCloseKeepsLockFileForUnfinishedWork(t *testing.T) {
 func TestOpenLeavesOtherFilesAmongLocksAlone(t *testing.T) {
 	path := newPath(t)
 	locks := filepath.Join(filepath.Dir(path), "locks")
-	other := []string{"README", "audit.lock", "0123.lock", strings.Repeat("0123456789abcdeF", 3) + ".lock", strings.Repeat("audit.", 8) + ".lock"}
+	other := []string{"README", "audit.lock", "0123.lock", strings.Repeat("0123456789abcdeF", 3) + ".lock",
+		strings.Repeat("audit.", 8) + ".lock"}
 	for _, name := range other {
 		require.NoError(t, os.WriteFile(filepath.Join(locks, name), nil, 0o600))
 	}

@@ -30,7 +30,8 @@ func (s *Store) startReadOnly(ctx context.Context, cause error) error {
 		return err
 	}
 	if version != schemaVersion {
-		return &Error{Op: "open", Path: s.path, Err: fmt.Errorf("schema version %d must be migrated, and the file system is mounted read-only", version),
+		return &Error{Op: "open", Path: s.path,
+			Err:  fmt.Errorf("schema version %d must be migrated, and the file system is mounted read-only", version),
 			hint: "Mount it read-write and run: pkcs11kms doctor --migrate\nOr use the version of pkcs11kms that last opened this store."}
 	}
 	if err := s.watch.prepare(ctx); err != nil {

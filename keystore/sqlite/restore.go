@@ -111,7 +111,8 @@ func failRestore(ctx context.Context, backup string, err error) error {
 		if known := (*Error)(nil); errors.As(err, &known) {
 			err = known.Err // it may name the draft
 		}
-		return &Error{Op: opRestoreFrom, Path: backup, Err: asDamage(err), hint: "Use another backup; this one cannot be trusted. Nothing was changed."}
+		return &Error{Op: opRestoreFrom, Path: backup, Err: asDamage(err),
+			hint: "Use another backup; this one cannot be trusted. Nothing was changed."}
 	}
 	return fail(ctx, opRestoreFrom, backup, err)
 }

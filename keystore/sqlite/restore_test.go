@@ -38,7 +38,8 @@ func TestRestoreDropsHalfMadeKeys(t *testing.T) {
 		k.State, k.Instance = state, s.Instance()
 		commit(t, s, k.Put(0))
 	}
-	service := keystore.Key{Region: "us-east-1", ID: "service", State: keystore.Creating, Instance: s.Instance(), CKAID: keystore.HexBytes("s")}
+	service := keystore.Key{Region: "us-east-1", ID: "service", State: keystore.Creating, Instance: s.Instance(),
+		CKAID: keystore.HexBytes("s")}
 	commit(t, s, key("whole").Put(0), service.Put(0))
 	counter := keystore.Counter{Region: "us-east-1", Account: "111122223333", Name: keystore.CounterKeys, N: 3}
 	commit(t, s, counter.Put(0))
@@ -113,13 +114,16 @@ func TestRestoreRefusesBadBackups(t *testing.T) {
 			mustExec(t, db, "UPDATE record SET value = x'7b7d' WHERE id = 'key-000003'")
 			require.NoError(t, db.Close())
 		}, "file is damaged"},
-		"text":            {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte("text"), 0o600)) }, "not a key store"},
-		"missing":         {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) }, "no such file"},
-		"newer":           {newer(4), "version 4 is newer than version 3 of"},
-		"of others":       {mode(0o644), "mode 0644 lets other users in"},
-		"a store in use":  {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path+"-wal", []byte("x"), 0o600)) }, "it is a store and no backup"},
-		"foreign":         {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)); foreign("DELETE", 7)(t, path) }, "not a key store"},
-		"another journal": {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)); foreign("WAL", 7)(t, path) }, "it is a store and no backup"},
+		"text":      {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte("text"), 0o600)) }, "not a key store"},
+		"missing":   {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) }, "no such file"},
+		"newer":     {newer(4), "version 4 is newer than version 3 of"},
+		"of others": {mode(0o644), "mode 0644 lets other users in"},
+		"a store in use": {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path+"-wal", []byte("x"), 0o600)) },
+			"it is a store and no backup"},
+		"foreign": {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)); foreign("DELETE", 7)(t, path) },
+			"not a key store"},
+		"another journal": {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)); foreign("WAL", 7)(t, path) },
+			"it is a store and no backup"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := mustOpen(t, newPath(t))

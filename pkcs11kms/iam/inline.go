@@ -39,17 +39,18 @@ var (
 func (c *Client) PutPrincipalPolicy(ctx context.Context, name PrincipalName, policyName, document string) error {
 	in := name.input()
 	in["policyName"], in["policyDocument"] = policyName, document
-	return c.change(ctx, putInlinePolicy, name, request{input: in, form: checkInline(policyName, document)}, func(record *keystore.Principal) error {
-		record.Policies = putInline(record.Policies, keystore.InlinePolicy{Name: policyName, Document: document})
-		total := 0
-		for _, inline := range record.Policies {
-			total += policyLength(inline.Document)
-		}
-		if most := kindOf(name.Type).inlineBytes; total > most {
-			return failure(limitExceeded, "Maximum policy size of %d bytes exceeded for %s %s", most, name.Type, name.Name)
-		}
-		return nil
-	})
+	return c.change(ctx, putInlinePolicy, name, request{input: in, form: checkInline(policyName, document)},
+		func(record *keystore.Principal) error {
+			record.Policies = putInline(record.Policies, keystore.InlinePolicy{Name: policyName, Document: document})
+			total := 0
+			for _, inline := range record.Policies {
+				total += policyLength(inline.Document)
+			}
+			if most := kindOf(name.Type).inlineBytes; total > most {
+				return failure(limitExceeded, "Maximum policy size of %d bytes exceeded for %s %s", most, name.Type, name.Name)
+			}
+			return nil
+		})
 }
 
 // checkInline checks an inline policy that is given.

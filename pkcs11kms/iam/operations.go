@@ -29,7 +29,8 @@ var (
 func (c *Client) CreatePrincipal(ctx context.Context, name PrincipalName, options PrincipalOptions) (made Principal, err error) {
 	options.Path = cmp.Or(options.Path, "/")
 	in := name.input()
-	in["path"], in["tags"], in["description"], in["assumeRolePolicyDocument"] = options.Path, options.Tags, options.Description, options.TrustPolicy
+	in["path"], in["tags"] = options.Path, options.Tags
+	in["description"], in["assumeRolePolicyDocument"] = options.Description, options.TrustPolicy
 	err = c.perform(ctx, createPrincipal.of(name.Type), request{
 		input: in, form: cmp.Or(name.check(), options.check(name.Type)), given: givenTags(options.Tags),
 		find: func(context.Context) (s subject, missing, err error) {

@@ -55,7 +55,8 @@ func TestListPrincipals(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	for prefix, want := range map[string][]string{"": {"alice", "Bob", "carol"}, "/": {"alice", "Bob", "carol"}, "/B/": {"Bob"}, "/B": {"Bob"}, "/b": {}, "/a/x": {}} {
+	for prefix, want := range map[string][]string{"": {"alice", "Bob", "carol"}, "/": {"alice", "Bob", "carol"}, "/B/": {"Bob"}, "/B": {"Bob"},
+		"/b": {}, "/a/x": {}} {
 		list, err := b.ListPrincipals(t.Context(), keystore.PrincipalRole, prefix)
 		require.NoError(t, err)
 		names := []string{}
@@ -73,8 +74,10 @@ func TestFormOfPrincipals(t *testing.T) {
 	b := newRig(t)
 	long := strings.Repeat("x", 64)
 	for name, want := range map[string]string{
-		"":          "1 validation error detected: Value '' at 'userName' failed to satisfy constraint: Member must have length greater than or equal to 1",
-		long + "x":  "1 validation error detected: Value '" + long + "x' at 'userName' failed to satisfy constraint: Member must have length less than or equal to 64",
+		"": "1 validation error detected: Value '' at 'userName' failed to satisfy constraint: " +
+			"Member must have length greater than or equal to 1",
+		long + "x": "1 validation error detected: Value '" + long +
+			"x' at 'userName' failed to satisfy constraint: Member must have length less than or equal to 64",
 		"a/b":       "The specified value for userName is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-",
 		"a b":       "The specified value for userName is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-",
 		"a\n":       "The specified value for userName is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-",
@@ -97,14 +100,15 @@ func TestFormOfPrincipals(t *testing.T) {
 		code    string
 		text    string
 	}{
-		"path":            {PrincipalOptions{Path: "x/"}, "ValidationError", "must begin and end with /"},
-		"open path":       {PrincipalOptions{Path: "/x"}, "ValidationError", "must begin and end with /"},
-		"path of blanks":  {PrincipalOptions{Path: "/a b/"}, "ValidationError", "must begin and end with /"},
-		"long path":       {PrincipalOptions{Path: "/" + strings.Repeat("x", 511) + "/"}, "ValidationError", "less than or equal to 512"},
-		"description":     {PrincipalOptions{Description: strings.Repeat("x", 1001)}, "ValidationError", "less than or equal to 1000"},
-		"no JSON":         {PrincipalOptions{TrustPolicy: "{"}, "MalformedPolicyDocument", "This policy contains invalid Json"},
-		"null":            {PrincipalOptions{TrustPolicy: "null"}, "MalformedPolicyDocument", "This policy contains invalid Json"},
-		"long trust":      {PrincipalOptions{TrustPolicy: `"` + strings.Repeat("x", 2047) + `"`}, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 2048"},
+		"path":           {PrincipalOptions{Path: "x/"}, "ValidationError", "must begin and end with /"},
+		"open path":      {PrincipalOptions{Path: "/x"}, "ValidationError", "must begin and end with /"},
+		"path of blanks": {PrincipalOptions{Path: "/a b/"}, "ValidationError", "must begin and end with /"},
+		"long path":      {PrincipalOptions{Path: "/" + strings.Repeat("x", 511) + "/"}, "ValidationError", "less than or equal to 512"},
+		"description":    {PrincipalOptions{Description: strings.Repeat("x", 1001)}, "ValidationError", "less than or equal to 1000"},
+		"no JSON":        {PrincipalOptions{TrustPolicy: "{"}, "MalformedPolicyDocument", "This policy contains invalid Json"},
+		"null":           {PrincipalOptions{TrustPolicy: "null"}, "MalformedPolicyDocument", "This policy contains invalid Json"},
+		"long trust": {PrincipalOptions{TrustPolicy: `"` + strings.Repeat("x", 2047) + `"`}, "LimitExceeded",
+			"Cannot exceed quota for ACLSizePerRole: 2048"},
 		"duplicate tags":  {PrincipalOptions{Tags: []keystore.Tag{{Key: "a"}, {Key: "A"}}}, "InvalidInput", "Duplicate tag keys found."},
 		"reserved tag":    {PrincipalOptions{Tags: []keystore.Tag{{Key: "AWS:x"}}}, "InvalidInput", "aws: prefixed tag key names"},
 		"tag without key": {PrincipalOptions{Tags: []keystore.Tag{{}}}, "ValidationError", "'tags.1.member.key'"},
@@ -156,15 +160,17 @@ func TestInlinePolicies(t *testing.T) {
 	require.Equal(t, spaced, compiled.Policies[0].Document.Text())
 	require.NoError(t, b.DeletePrincipalPolicy(t.Context(), producer, "b"))
 	requireAPIError(t, b.DeletePrincipalPolicy(t.Context(), producer, "b"), "NoSuchEntity", "The role policy with name b cannot be found.")
-	requireAPIError(t, second(b.GetPrincipalPolicy(t.Context(), producer, "b")), "NoSuchEntity", "The role policy with name b cannot be found.")
+	requireAPIError(t, second(b.GetPrincipalPolicy(t.Context(), producer, "b")), "NoSuchEntity",
+		"The role policy with name b cannot be found.")
 	compiled, err = b.dir.Identify(t.Context(), who)
 	require.NoError(t, err)
 	require.Len(t, compiled.Policies, 2, "at once in this process")
 
+	const ofAKey = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}}`
 	for document, code := range map[string]string{
-		"":   "ValidationError",
-		"ab": "MalformedPolicyDocument",
-		`{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}}`: "MalformedPolicyDocument",
+		"":                          "ValidationError",
+		"ab":                        "MalformedPolicyDocument",
+		ofAKey:                      "MalformedPolicyDocument",
 		"\u20ac":                    "ValidationError",
 		strings.Repeat(" ", 131073): "ValidationError",
 	} {
@@ -224,10 +230,12 @@ func TestPrincipalTags(t *testing.T) {
 		many = append(many, tag(fmt.Sprint("k", i), "v"))
 	}
 	require.NoError(t, b.TagPrincipal(t.Context(), alice, many))
-	requireAPIError(t, b.TagPrincipal(t.Context(), alice, []keystore.Tag{tag("one", "more")}), "LimitExceeded", "Cannot exceed quota for TagsPerUser: 50")
+	requireAPIError(t, b.TagPrincipal(t.Context(), alice, []keystore.Tag{tag("one", "more")}), "LimitExceeded",
+		"Cannot exceed quota for TagsPerUser: 50")
 	require.NoError(t, b.TagPrincipal(t.Context(), alice, []keystore.Tag{tag("K7", "another")}))
 	require.Equal(t, "ValidationError", errorCode(b.TagPrincipal(t.Context(), alice, append(many, tag("one", "more")))))
-	for _, bad := range []keystore.Tag{tag("", ""), tag("a*", ""), tag("a", "*"), tag(strings.Repeat("x", 129), ""), tag("a", strings.Repeat("x", 257))} {
+	for _, bad := range []keystore.Tag{tag("", ""), tag("a*", ""), tag("a", "*"), tag(strings.Repeat("x", 129), ""),
+		tag("a", strings.Repeat("x", 257))} {
 		require.Equal(t, "ValidationError", errorCode(b.TagPrincipal(t.Context(), alice, []keystore.Tag{bad})), "%v", bad)
 	}
 }

@@ -47,7 +47,8 @@ func requireWorks(t *testing.T, api macs) *types.KeyMetadata {
 	message := []byte(t.Name())
 	made, err := api.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: "HMAC_SHA_384", Message: message})
 	require.NoError(t, err)
-	verified, err := api.VerifyMac(t.Context(), &kms.VerifyMacInput{KeyId: key.Arn, MacAlgorithm: "HMAC_SHA_384", Message: message, Mac: made.Mac})
+	verified, err := api.VerifyMac(t.Context(),
+		&kms.VerifyMacInput{KeyId: key.Arn, MacAlgorithm: "HMAC_SHA_384", Message: message, Mac: made.Mac})
 	require.NoError(t, err)
 	require.True(t, verified.MacValid)
 	list, err := api.ListKeys(t.Context(), &kms.ListKeysInput{})
@@ -163,7 +164,8 @@ func TestNothingIsLeft(t *testing.T) {
 	require.Eventually(t, none, 10*time.Second, time.Millisecond)
 }
 
-var ours = regexp.MustCompile(`bridge/(pkcs11kms|pkcs11kms/server|pkcs11kms/internal/\w+|pkcs11kms/kmstest|keystore/\w+)\.|net/http\.\(\*(conn|persistConn|Server)\)`)
+var ours = regexp.MustCompile(`bridge/(pkcs11kms|pkcs11kms/server|pkcs11kms/internal/\w+|pkcs11kms/kmstest|keystore/\w+)\.|` +
+	`net/http\.\(\*(conn|persistConn|Server)\)`)
 
 // goroutines returns the stacks of those that run code of ours, or of HTTP, for this process.
 func goroutines() []string {

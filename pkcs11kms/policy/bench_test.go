@@ -19,7 +19,8 @@ func tenStatements(tb testing.TB) *Document {
 		`{"Sid": "no plain HTTP", "Effect": "Deny", "Principal": "*", "Action": "kms:*", "Resource": "*",
 			"Condition": {"Bool": {"aws:SecureTransport": "false"}, "NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}`,
 		`{"Sid": "produce", "Effect": "Allow", "Principal": {"AWS": "AROAPRODUCER00000001"}, "Action": ["kms:DescribeKey", "kms:GenerateMac"],
-			"Resource": "*", "Condition": {"StringEquals": {"kms:MacAlgorithm": "HMAC_SHA_256"}, "StringLike": {"kms:RequestAlias": "alias/jwt/*"}}}`)
+			"Resource": "*",
+			"Condition": {"StringEquals": {"kms:MacAlgorithm": "HMAC_SHA_256"}, "StringLike": {"kms:RequestAlias": "alias/jwt/*"}}}`)
 	d, err := ParseKeyPolicy(`{"Version": "2012-10-17", "Statement": [` + strings.Join(list, ",") + `]}`)
 	require.NoError(tb, err)
 	return d
@@ -54,7 +55,8 @@ func BenchmarkEvaluateTenDelegations(b *testing.B) {
 	key, err := ParseKeyPolicy(`{"Version": "2012-10-17", "Statement": [` + strings.Repeat(statement, 9) +
 		strings.TrimSuffix(strings.Replace(statement, "kms:VerifyMac", "kms:*", 1), ",") + `]}`)
 	require.NoError(b, err)
-	inline, err := ParseIdentityPolicy(`{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "arn:aws:kms:*:*:key/*"}}`)
+	inline, err := ParseIdentityPolicy(`{"Version": "2012-10-17",
+		"Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "arn:aws:kms:*:*:key/*"}}`)
 	require.NoError(b, err)
 	p, r := Policies{Key: key, Identity: []Named{{"mac", inline}}}, producerRequest()
 	b.ReportAllocs()

@@ -13,7 +13,8 @@ import (
 
 const principalsText = `{ "Version":"2012-10-17",
   "Statement": [
-    {"Effect":"Allow", "Principal": {"AWS" : [ "arn:aws:iam::111122223333:role/Jwt\u0050roducer" ,"111122223333"], "Service":"logs.amazonaws.com"},
+    {"Effect":"Allow", "Principal": {"AWS" : [ "arn:aws:iam::111122223333:role/Jwt\u0050roducer" ,"111122223333"],
+       "Service":"logs.amazonaws.com"},
      "Action":"kms:*","Resource":"*"},
     {"Effect":"Allow","Principal":"*","Action":"kms:Sign","Resource":"*"},
     {"Effect":"Deny","NotPrincipal":{"AWS":"AIDAALICE00000000001"},"Action":"kms:Sign","Resource":"*"},
@@ -61,7 +62,8 @@ func TestSyntaxErrorNamesThePlace(t *testing.T) {
 	for text, want := range map[string]string{
 		"{\n \"Statement\": [\n  {\"Effect\": \"allow\"}]}": `Statement[0].Effect: want "Allow" or "Deny" (line 3, column 14)`,
 		"{\n \"Id\": \"é\", \"Name\": 1}":                   `document: unknown element "Name" (line 2, column 13)`,
-		"{\n \"Statement\": [}":                             `document: not valid JSON: invalid character '}' looking for beginning of value (line 2, column 16)`,
+		"{\n \"Statement\": [}": "document: not valid JSON: " +
+			`invalid character '}' looking for beginning of value (line 2, column 16)`,
 	} {
 		_, err := ParseKeyPolicy(text)
 		assert.EqualError(t, err, want)
@@ -127,7 +129,8 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	f.Add(principalsText)
-	f.Add(`{"Statement": {"Effect": "Allow", "Action": "kms:*", "Resource": "*", "Condition": {"Bool": {"aws:PrincipalTag/` + strings.Repeat("é", 200) + `": "x"}}}}`)
+	f.Add(`{"Statement": {"Effect": "Allow", "Action": "kms:*", "Resource": "*", "Condition": {"Bool": {"aws:PrincipalTag/` +
+		strings.Repeat("é", 200) + `": "x"}}}}`)
 	f.Add(defaultKeyPolicy)
 	r := Request{Principal: callers["producer"], Action: "kms:GenerateMac", Resource: keyARN, Account: "111122223333",
 		Context: keys{"aws:username": {"a"}, "aws:tagkeys": {"a", "b"}}}

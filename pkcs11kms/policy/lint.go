@@ -155,7 +155,8 @@ func (l *linter) resources(p place) {
 	onAlias := slices.ContainsFunc(some, func(a *Action) bool { return a.OnAlias })
 	for _, item := range n.list() {
 		if strings.Contains(item.text, ":alias/") && len(some) > 0 && !onAlias {
-			l.warn(&item, p.path+".Resource", "an alias ARN counts for alias operations only: name the key ARN, or use kms:RequestAlias or kms:ResourceAliases")
+			l.warn(&item, p.path+".Resource",
+				"an alias ARN counts for alias operations only: name the key ARN, or use kms:RequestAlias or kms:ResourceAliases")
 		}
 	}
 }

@@ -67,7 +67,8 @@ func (c *compiler) head(root *node) error {
 
 func (c *compiler) statement(n *node, path string) (statement, error) {
 	var s statement
-	if err := c.object(n, path, "Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"); err != nil {
+	err := c.object(n, path, "Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition")
+	if err != nil {
 		return s, err
 	}
 	steps := []func(*node, string, *statement) error{c.sid, c.effect, c.principals, c.actions, c.resources, c.conditions}

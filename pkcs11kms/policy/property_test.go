@@ -40,7 +40,8 @@ func (l life) principal() any {
 		return "*"
 	}
 	return map[string]any{"AWS": l.some(func() any {
-		return pick(l, "111122223333", "arn:aws:iam::444455556666:root", callers["producer"].ARN, callers["alice"].ID, callers["partner"].ARN, "*")
+		return pick(l, "111122223333", "arn:aws:iam::444455556666:root", callers["producer"].ARN,
+			callers["alice"].ID, callers["partner"].ARN, "*")
 	})}
 }
 
@@ -109,7 +110,8 @@ func (l life) request() Request {
 	for range l.IntN(4) {
 		var values []string
 		for range l.IntN(3) {
-			values = append(values, pick(l, "a", "A", "bb", "1", "7", "true", "10.1.1.1", "2001:db8::1", "2026-07-01T00:00:00Z", callers["alice"].ARN, "\xff"))
+			values = append(values,
+				pick(l, "a", "A", "bb", "1", "7", "true", "10.1.1.1", "2001:db8::1", "2026-07-01T00:00:00Z", callers["alice"].ARN, "\xff"))
 		}
 		context[strings.ToLower(l.key())] = values
 	}
@@ -184,7 +186,8 @@ func FuzzEvaluate(f *testing.F) {
 
 // FuzzMatch compares with the regular expressions of the standard library.
 func FuzzMatch(f *testing.F) {
-	for _, s := range [][2]string{{"a*b?c", "axxbyc"}, {"*", ""}, {"**?", "é"}, {"*ab*abc", "xababababc"}, {"?", "\xff"}, {"a?c", "a\nc"}, {"*??ab", "€ab"}} {
+	for _, s := range [][2]string{{"a*b?c", "axxbyc"}, {"*", ""}, {"**?", "é"}, {"*ab*abc", "xababababc"}, {"?", "\xff"}, {"a?c", "a\nc"},
+		{"*??ab", "€ab"}} {
 		f.Add(s[0], s[1])
 	}
 	l := life{rand.New(rand.NewPCG(1, 2))}
@@ -217,7 +220,8 @@ func (l life) word(letters string) string {
 func TestSteps(t *testing.T) {
 	long := strings.Repeat("a", 1<<20)
 	r := Request{Principal: callers["producer"], Action: "kms:" + long, Resource: "arn:aws:kms:::" + long, Account: "111122223333",
-		Context: keys{"aws:useragent": {long}, "aws:tagkeys": strings.Split(strings.Repeat("a ", 1<<18), " "), "aws:principalarn": {"arn:aws:iam:::" + long}}}
+		Context: keys{"aws:useragent": {long}, "aws:tagkeys": strings.Split(strings.Repeat("a ", 1<<18), " "),
+			"aws:principalarn": {"arn:aws:iam:::" + long}}}
 	pad := strings.Repeat("a", 60)
 	for name, statement := range map[string]string{
 		"action":     `"NotAction": ["kms:*` + pad + `b"], "Resource": "*"`,

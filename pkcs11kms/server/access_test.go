@@ -42,7 +42,8 @@ func TestConnectionInPolicies(t *testing.T) {
 		{`"StringEquals":{"aws:UserAgent":"tester/1"}`, http.StatusOK, http.StatusOK},
 		{`"StringEquals":{"aws:UserAgent":"tester/2"}`, http.StatusBadRequest, http.StatusBadRequest},
 	} {
-		policy := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"kms:DescribeKey","Resource":"*","Condition":{` + test.condition + `}}}`
+		policy := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"kms:DescribeKey","Resource":"*","Condition":{` +
+			test.condition + `}}}`
 		require.NoError(t, f.bridge.IAM().As(f.bridge.Root()).PutPrincipalPolicy(t.Context(), user, "p", policy))
 		for url, want := range map[string]int{plain.url: test.plain, secure.url: test.secure} {
 			r := f.request(t, url, "DescribeKey", `{"KeyId":"`+*key.KeyId+`"}`)

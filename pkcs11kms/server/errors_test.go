@@ -38,7 +38,8 @@ func TestAnswerTo(t *testing.T) {
 		{&types.KMSInternalException{Message: aws.String("text")}, answer{500, "KMSInternalException", "text"}},
 		{fmt.Errorf("wrapped: %w", &types.AlreadyExistsException{Message: aws.String("text")}), answer{400, "AlreadyExistsException", "text"}},
 		{errors.Join(&types.NotFoundException{Message: aws.String("text")}, secret), answer{400, "NotFoundException", "text"}},
-		{&smithy.GenericAPIError{Code: "ThrottlingException", Message: "text", Fault: smithy.FaultClient}, answer{400, "ThrottlingException", "text"}},
+		{&smithy.GenericAPIError{Code: "ThrottlingException", Message: "text", Fault: smithy.FaultClient},
+			answer{400, "ThrottlingException", "text"}},
 		{&smithy.GenericAPIError{Code: "AnyException", Message: "text"}, answer{400, "AnyException", "text"}},
 		{&smithy.GenericAPIError{Code: "AnyException", Message: "text", Fault: smithy.FaultServer}, answer{500, "AnyException", "text"}},
 		{&sigv4.Error{Code: sigv4.CodeExpiredToken, Message: "text"}, answer{400, "ExpiredTokenException", "text"}},
@@ -65,6 +66,10 @@ func TestErrorBody(t *testing.T) {
 	require.Equal(t, `{"__type":"A","message":"<\"é\">"}`, string(answer{code: "A", message: `<"é">`}.body(keyManagement.codec)))
 }
 
+// internalError is a pattern of what is said of an error that the API does not know.
+const internalError = `{"__type":"KMSInternalException","message":"An internal error occurred. ` +
+	`The log of the service has its cause under the id {{uuid}}."}`
+
 // The text of an error that the API does not know stays in the process; the log has it.
 func TestInternalErrorsTellNothing(t *testing.T) {
 	broken := &faultyStore{}
@@ -77,7 +82,7 @@ func TestInternalErrorsTellNothing(t *testing.T) {
 	broken.fail(errors.New("disk I/O error at /var/lib/x"))
 	got := f.send(t, f.request(t, r.url, "ListKeys", "{}"))
 	require.Equal(t, 500, got.StatusCode)
-	require.Regexp(t, pattern(`{"__type":"KMSInternalException","message":"An internal error occurred. The log of the service has its cause under the id {{uuid}}."}`), got.body)
+	require.Regexp(t, pattern(internalError), got.body)
 	requireCommonHeaders(t, got)
 	require.Eventually(t, func() bool { return len(f.log.requests()) == 2 }, patience, 1e6)
 	line := f.log.requests()[1]
@@ -89,7 +94,7 @@ func TestInternalErrorsTellNothing(t *testing.T) {
 	other := f.request(t, r.url, "ListKeys", "{}")
 	other.Header.Set("Authorization", replaceKeyID(other.Header.Get("Authorization"), f.key.ID))
 	got = f.send(t, other)
-	require.Regexp(t, pattern(`{"__type":"KMSInternalException","message":"An internal error occurred. The log of the service has its cause under the id {{uuid}}."}`), got.body)
+	require.Regexp(t, pattern(internalError), got.body)
 	require.Equal(t, 500, got.StatusCode)
 }
 
@@ -126,7 +131,8 @@ func TestThrottlingIsAnswered(t *testing.T) {
 		require.Equal(t, 200, f.send(t, f.request(t, r.url, "UntagResource", body)).StatusCode)
 	}
 	got := f.send(t, f.request(t, r.url, "UntagResource", body))
-	require.Equal(t, `{"__type":"ThrottlingException","message":"You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls."}`, got.body)
+	require.Equal(t, `{"__type":"ThrottlingException","message":"You have exceeded the rate at which you may call KMS. `+
+		`Reduce the frequency of your calls."}`, got.body)
 	require.Equal(t, 400, got.StatusCode)
 	requireCommonHeaders(t, got)
 	require.Equal(t, 200, f.send(t, f.request(t, r.url, "ListKeys", "{}")).StatusCode, "the rate of another operation")

@@ -180,7 +180,8 @@ func (f *fixture) sign(t testing.TB, r *http.Request, body string, s signing) {
 		s.at = time.Now()
 	}
 	sum := sha256.Sum256([]byte(body))
-	err := v4.NewSigner().SignHTTP(context.Background(), who, r, hex.EncodeToString(sum[:]), either(s.service, "kms"), either(s.region, testRegion), s.at)
+	err := v4.NewSigner().SignHTTP(context.Background(), who, r, hex.EncodeToString(sum[:]), either(s.service, "kms"),
+		either(s.region, testRegion), s.at)
 	require.NoError(t, err)
 }
 

@@ -52,7 +52,8 @@ func goldenFixture(t *testing.T) *fixture {
 		signing, public := rfcSigningKey(t, cfg)
 		records := []keystore.Key{
 			{ID: "1234abcd-12ab-34cd-56ef-1234567890ab", State: keystore.Enabled, Spec: "HMAC_256", CKAID: rfcKey(t, cfg)},
-			{ID: "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", State: keystore.Enabled, Spec: "RSA_2048", Usage: "SIGN_VERIFY", CKAID: signing, PublicKey: public},
+			{ID: "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", State: keystore.Enabled, Spec: "RSA_2048", Usage: "SIGN_VERIFY", CKAID: signing,
+				PublicKey: public},
 			{ID: "dddddddd-0000-4000-8000-000000000000", State: keystore.Disabled, Spec: "HMAC_512", CKAID: []byte{3}, Description: "Übung"},
 			{ID: "eeeeeeee-0000-4000-8000-000000000000", State: keystore.Enabled, Spec: "HMAC_256", CKAID: []byte{4}}, // no object in the token
 		}
@@ -106,7 +107,8 @@ func TestGolden(t *testing.T) {
 	f := goldenFixture(t)
 	inactive, err := f.bridge.IAM().As(f.bridge.Root()).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
-	require.NoError(t, f.bridge.IAM().As(f.bridge.Root()).UpdateAccessKey(t.Context(), iam.PrincipalName{}, inactive.ID, keystore.AccessKeyInactive))
+	require.NoError(t,
+		f.bridge.IAM().As(f.bridge.Root()).UpdateAccessKey(t.Context(), iam.PrincipalName{}, inactive.ID, keystore.AccessKeyInactive))
 	vars := strings.NewReplacer("{{id}}", f.key.ID, "{{inactive}}", inactive.ID)
 	r := f.run(t, Listen{})
 	for _, file := range files {

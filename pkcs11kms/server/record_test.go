@@ -160,7 +160,8 @@ func TestLogHoldsNoSecrets(t *testing.T) {
 
 	log := f.log.String()
 	require.Contains(t, log, f.key.ID)
-	secrets := map[string][]byte{"message": message, "other message": wrong, "MAC": made.Mac, "secret": []byte(f.key.Secret), "PIN": []byte(f.pin)}
+	secrets := map[string][]byte{"message": message, "other message": wrong, "MAC": made.Mac, "secret": []byte(f.key.Secret),
+		"PIN": []byte(f.pin)}
 	for name, secret := range secrets {
 		for _, spelling := range []string{string(secret), base64.StdEncoding.EncodeToString(secret), hex.EncodeToString(secret),
 			strings.ToUpper(hex.EncodeToString(secret)), strings.Trim(fmt.Sprint(secret), "[]")} {

@@ -36,7 +36,8 @@ func rfcSigningKey(t *testing.T, cfg *pkcs11kms.Config) (id, public []byte) {
 	q := new(big.Int).Div(n, p)
 	one := big.NewInt(1)
 	order := new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one))
-	key := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: n, E: 65537}, D: new(big.Int).ModInverse(big.NewInt(65537), order), Primes: []*big.Int{p, q}}
+	key := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: n, E: 65537}, D: new(big.Int).ModInverse(big.NewInt(65537), order),
+		Primes: []*big.Int{p, q}}
 	require.NoError(t, key.Validate())
 	key.Precompute()
 

@@ -92,7 +92,8 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	ready, ended := make(chan string, 1), make(chan error, 1)
 	go func() {
-		ended <- f.Run(ctx, Listen{API: "127.0.0.1:0", Grace: time.Millisecond, Ready: func(api, _ net.Addr) { ready <- "http://" + api.String() }})
+		ended <- f.Run(ctx,
+			Listen{API: "127.0.0.1:0", Grace: time.Millisecond, Ready: func(api, _ net.Addr) { ready <- "http://" + api.String() }})
 	}()
 	url := <-ready
 	entered, release := hold()

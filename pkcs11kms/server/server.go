@@ -80,7 +80,8 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 // operation's own checks.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	x := exchange{id: uuid.NewString(), service: keyManagement, op: "unknown", control: http.NewResponseController(w), conn: connectionIn(r.Context())}
+	x := exchange{id: uuid.NewString(), service: keyManagement, op: "unknown", control: http.NewResponseController(w),
+		conn: connectionIn(r.Context())}
 	defer x.conn.release()
 	body, err := s.safely(r, &x)
 	status := http.StatusOK

@@ -89,7 +89,8 @@ func (r *rig) object(b *testing.B, keyID string, class uint) pkcs11.ObjectHandle
 	s := <-r.direct.sessions
 	defer func() { r.direct.sessions <- s }()
 	ctx := r.direct.ctx
-	require.NoError(b, ctx.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, r.ckaIDOf(b, keyID)), pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}))
+	require.NoError(b, ctx.FindObjectsInit(s, []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_ID, r.ckaIDOf(b, keyID)), pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}))
 	found, _, err := ctx.FindObjects(s, 2)
 	require.NoError(b, err)
 	require.Len(b, found, 1)
@@ -242,13 +243,15 @@ func BenchmarkMac(b *testing.B) {
 				ctx := contexts[name]
 				b.Run(fmt.Sprintf("GenerateMac/%s/%d/%s", size.name, goroutines, name), func(b *testing.B) {
 					compare(b, goroutines, func() error {
-						_, err := r.client.GenerateMac(ctx, &kms.GenerateMacInput{KeyId: &r.keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: message})
+						_, err := r.client.GenerateMac(ctx,
+							&kms.GenerateMacInput{KeyId: &r.keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: message})
 						return err
 					}, rivals)
 				})
 				b.Run(fmt.Sprintf("VerifyMac/%s/%d/%s", size.name, goroutines, name), func(b *testing.B) {
 					compare(b, goroutines, func() error {
-						_, err := r.client.VerifyMac(ctx, &kms.VerifyMacInput{KeyId: &r.keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: message, Mac: mac})
+						_, err := r.client.VerifyMac(ctx,
+							&kms.VerifyMacInput{KeyId: &r.keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: message, Mac: mac})
 						return err
 					}, rivals)
 				})

@@ -26,13 +26,16 @@ func BenchmarkSign(b *testing.B) {
 		input     func([]byte) []byte
 	}{
 		{types.KeySpecRsa2048, types.SigningAlgorithmSpecRsassaPkcs1V15Sha256, pkcs11.CKM_SHA256_RSA_PKCS, func(m []byte) []byte { return m }},
-		{types.KeySpecEccNistP256, types.SigningAlgorithmSpecEcdsaSha256, pkcs11.CKM_ECDSA, func(m []byte) []byte { d := sha256.Sum256(m); return d[:] }},
+		{types.KeySpecEccNistP256, types.SigningAlgorithmSpecEcdsaSha256, pkcs11.CKM_ECDSA,
+			func(m []byte) []byte { d := sha256.Sum256(m); return d[:] }},
 	} {
 		made, err := r.client.CreateKey(context.Background(), &kms.CreateKeyInput{KeySpec: way.spec, KeyUsage: types.KeyUsageTypeSignVerify})
 		require.NoError(b, err)
 		id := made.KeyMetadata.KeyId
 		object := r.object(b, *id, pkcs11.CKO_PRIVATE_KEY)
-		rivals := map[string]func() error{"miekg": func() error { _, err := r.direct.sign(way.mechanism, object, way.input(message)); return err }}
+		rivals := map[string]func() error{
+			"miekg": func() error { _, err := r.direct.sign(way.mechanism, object, way.input(message)); return err },
+		}
 		for _, goroutines := range []int{1, 4} {
 			for name, ctx := range map[string]context.Context{"no-deadline": context.Background(), "deadline": cancellable} {
 				b.Run(fmt.Sprintf("%s/%d/%s", way.spec, goroutines, name), func(b *testing.B) {

@@ -122,6 +122,7 @@ func BenchmarkSize(b *testing.B) {
 }
 
 func (s *sized) mac(keyID string) error {
-	_, err := s.client.GenerateMac(context.Background(), &kms.GenerateMacInput{KeyId: &keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte("m")})
+	_, err := s.client.GenerateMac(context.Background(),
+		&kms.GenerateMacInput{KeyId: &keyID, MacAlgorithm: types.MacAlgorithmSpecHmacSha256, Message: []byte("m")})
 	return err
 }

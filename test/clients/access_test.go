@@ -39,14 +39,16 @@ func TestProducerAndConsumer(t *testing.T) {
 
 		denied := func(to target, role, operation, resource string, in members) {
 			c.refused(t, c.do(t, to, operation, in), "AccessDeniedException", "User: "+account+"role/"+role+
-				" is not authorized to perform: kms:"+operation+" on resource: "+resource+" because no identity-based policy allows the kms:"+operation+" action")
+				" is not authorized to perform: kms:"+operation+" on resource: "+resource+
+				" because no identity-based policy allows the kms:"+operation+" action")
 		}
 		denied(producer, "JwtProducer", "VerifyMac", key, input)
 		denied(consumer, "JwtConsumer", "GenerateMac", key, without(input, "Mac"))
 		for role, to := range map[string]target{"JwtProducer": producer, "JwtConsumer": consumer} {
 			denied(to, role, "DescribeKey", other, members{"KeyId": other})
 			denied(to, role, "ListKeys", "*", members{"Limit": 10})
-			denied(to, role, "PutKeyPolicy", key, members{"KeyId": key, "PolicyName": "default", "Policy": `{"Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}]}`})
+			denied(to, role, "PutKeyPolicy", key, members{"KeyId": key, "PolicyName": "default",
+				"Policy": `{"Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}]}`})
 		}
 	})
 }

@@ -138,7 +138,8 @@ func TestRefusals(t *testing.T) {
 		{"long message", "GenerateMac", with(members{"Message": base64Of(make([]byte, 4097))}), "ValidationException",
 			"Value at 'message' failed to satisfy constraint: Member must have length less than or equal to 4096"},
 		{"no key usage", "CreateKey", members{"KeySpec": "HMAC_256"}, "ValidationException", "You must specify a KeyUsage value"},
-		{"dry run", "GenerateMac", with(members{"DryRun": true}), "DryRunOperationException", "The request would have succeeded, but the DryRun option is set."},
+		{"dry run", "GenerateMac", with(members{"DryRun": true}), "DryRunOperationException",
+			"The request would have succeeded, but the DryRun option is set."},
 		{"operation that is not here", "ReplicateKey", members{"KeyId": key, "ReplicaRegion": "eu-west-1"}, "UnsupportedOperationException", ""},
 	}
 	onEachClient(t, func(t *testing.T, c client) {

@@ -37,7 +37,8 @@ func TestCredentials(t *testing.T) {
 			"The request signature we calculated does not match the signature you provided."},
 		{"unknown access key", func(to *target) { to.AccessKey = "AKIA" + strings.Repeat("7", 16) }, unknown, unknownText},
 		{"inactive access key", func(to *target) { to.AccessKey, to.Secret = inactive.ID, inactive.Secret }, unknown, unknownText},
-		{"wrong region", func(to *target) { to.Region = "eu-west-3" }, "InvalidSignatureException", "Credential should be scoped to a valid region."},
+		{"wrong region", func(to *target) { to.Region = "eu-west-3" }, "InvalidSignatureException",
+			"Credential should be scoped to a valid region."},
 	}
 	onEachClient(t, func(t *testing.T, c client) {
 		for _, test := range cases {

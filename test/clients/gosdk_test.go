@@ -151,7 +151,8 @@ type paginator[Out any] interface {
 }
 
 // goList makes one operation of a paginator. The size of the pages is the Limit of its input.
-func goList[In, Out any](begin func(*kms.Client, *In) paginator[Out], add func(all, page *Out)) func(*kms.Client, context.Context, *In, ...func(*kms.Options)) (*Out, error) {
+func goList[In, Out any](begin func(*kms.Client, *In) paginator[Out],
+	add func(all, page *Out)) func(*kms.Client, context.Context, *In, ...func(*kms.Options)) (*Out, error) {
 	return func(sdk *kms.Client, ctx context.Context, in *In, _ ...func(*kms.Options)) (*Out, error) {
 		all := new(Out)
 		for pages := begin(sdk, in); pages.HasMorePages(); {

@@ -161,7 +161,8 @@ func TestMACsOfOthers(t *testing.T) {
 			}
 			token, err := jwt.Sign(t.Context(), srv.Client(), id, members{"sub": "alice"})
 			require.NoError(t, err)
-			require.Equal(t, otherAnswer{Claims: members{"sub": "alice"}}, ask(otherCommand{Verify: &otherToken{Alg: alg, Token: token, Secret: secret}}))
+			require.Equal(t, otherAnswer{Claims: members{"sub": "alice"}},
+				ask(otherCommand{Verify: &otherToken{Alg: alg, Token: token, Secret: secret}}))
 			for _, changed := range tamperedTokens(t, token) {
 				require.NotEmpty(t, ask(otherCommand{Verify: &otherToken{Alg: alg, Token: changed, Secret: secret}}).Refused, alg)
 			}

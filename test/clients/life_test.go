@@ -79,13 +79,15 @@ func TestTagsAndDescription(t *testing.T) {
 		key := newKey(t, inProcess(t, srv), "HMAC_256")
 		tag := func(key, value string) members { return members{"TagKey": key, "TagValue": value} }
 		list := func() any { return c.must(t, to, "ListResourceTags", members{"KeyId": key, "Limit": 50})["Tags"] }
-		c.expect(t, to, call{"TagResource", members{"KeyId": key, "Tags": []members{tag("Zweck: erster", "ключ"), tag("Stage", ""), tag("Owner", "a")}}, "", ""},
+		c.expect(t, to,
+			call{"TagResource", members{"KeyId": key, "Tags": []members{tag("Zweck: erster", "ключ"), tag("Stage", ""), tag("Owner", "a")}}, "", ""},
 			call{"TagResource", members{"KeyId": key, "Tags": []members{tag("Owner", "b")}}, "", ""})
 		require.Equal(t, []any{tag("Owner", "b"), tag("Stage", ""), tag("Zweck: erster", "ключ")}, list())
 		c.expect(t, to,
 			call{"UntagResource", members{"KeyId": key, "TagKeys": []string{"Stage", "Zweck: erster", "none"}}, "", ""},
 			call{"TagResource", members{"KeyId": key, "Tags": []members{tag("a", "1"), tag("a", "2")}}, "TagException", "Duplicate tag keys"},
-			call{"TagResource", members{"KeyId": key, "Tags": []members{tag("aws:a", "1")}}, "TagException", "Tags beginning with aws: are reserved"},
+			call{"TagResource", members{"KeyId": key, "Tags": []members{tag("aws:a", "1")}}, "TagException",
+				"Tags beginning with aws: are reserved"},
 			call{"UpdateKeyDescription", members{"KeyId": key, "Description": "für " + t.Name()}, "", ""})
 		require.Equal(t, []any{tag("Owner", "b")}, list())
 		require.Equal(t, "für "+t.Name(), metadata(t, c.must(t, to, "DescribeKey", members{"KeyId": key}))["Description"])

@@ -110,10 +110,11 @@ var (
 	// Version 1 has other exit codes, and takes binary members in other forms.
 	awsCLI = requirement{part: "awscli", program: "aws", args: []string{"--version"}, prints: "aws-cli/2.", needed: "version 2 of the aws CLI"}
 	// What Debian's aws is made of; another one's interpreter cannot be had.
-	awsPython = requirement{part: "awscli", program: "python3", args: []string{"-c", "import awscli.botocore"}, needed: "the aws CLI's copy of botocore"}
-	boto3     = requirement{part: "boto3", program: "python3", args: []string{"-c", "import boto3"}, needed: "boto3"}
-	pyJWT     = requirement{part: "pyjwt", program: "python3", args: []string{"-c", "import jwt, cryptography"}, needed: "PyJWT with cryptography"}
-	node      = requirement{part: "js", program: "node", needed: "Node.js 18 or newer",
+	awsPython = requirement{part: "awscli", program: "python3", args: []string{"-c", "import awscli.botocore"},
+		needed: "the aws CLI's copy of botocore"}
+	boto3 = requirement{part: "boto3", program: "python3", args: []string{"-c", "import boto3"}, needed: "boto3"}
+	pyJWT = requirement{part: "pyjwt", program: "python3", args: []string{"-c", "import jwt, cryptography"}, needed: "PyJWT with cryptography"}
+	node  = requirement{part: "js", program: "node", needed: "Node.js 18 or newer",
 		args: []string{"-e", "process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)"}}
 	openssl = requirement{part: "openssl", program: "openssl", args: []string{"version"}, needed: "openssl"}
 	npm     = requirement{part: "js", program: "npm", args: []string{"--version"}, needed: "npm"}

@@ -22,9 +22,10 @@ var withoutVerb = func() map[string]string {
 		"there are no keys that agree on others": {"Decapsulate", "DeriveSharedSecret", "Encapsulate"},
 		"key material never leaves or enters":    {"DeleteImportedKeyMaterial", "GetParametersForImport", "ImportKeyMaterial"},
 		"there are no grants":                    {"CreateGrant", "ListGrants", "ListRetirableGrants", "RetireGrant", "RevokeGrant"},
-		"there are no key stores but the tokens": {"ConnectCustomKeyStore", "CreateCustomKeyStore", "DeleteCustomKeyStore", "DescribeCustomKeyStores", "DisconnectCustomKeyStore", "UpdateCustomKeyStore"},
-		"a key is of one region":                 {"ReplicateKey", "UpdatePrimaryRegion"},
-		"uses are not recorded":                  {"GetKeyLastUsage"},
+		"there are no key stores but the tokens": {"ConnectCustomKeyStore", "CreateCustomKeyStore", "DeleteCustomKeyStore",
+			"DescribeCustomKeyStores", "DisconnectCustomKeyStore", "UpdateCustomKeyStore"},
+		"a key is of one region": {"ReplicateKey", "UpdatePrimaryRegion"},
+		"uses are not recorded":  {"GetKeyLastUsage"},
 	} {
 		for _, operation := range operations {
 			reasons[operation] = reason
@@ -99,7 +100,8 @@ func operationsOfOtherKinds(key, blob string) []call {
 		if operation != "ReEncrypt" {
 			input["KeyId"] = key
 		}
-		return call{operation, input, "InvalidKeyUsageException", key + " key usage is GENERATE_VERIFY_MAC which is not valid for " + operation + "."}
+		return call{operation, input, "InvalidKeyUsageException",
+			key + " key usage is GENERATE_VERIFY_MAC which is not valid for " + operation + "."}
 	}
 	external := func(operation string, input members) call {
 		input["KeyId"] = key

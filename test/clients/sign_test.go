@@ -39,7 +39,8 @@ func opensslVerifies(t *testing.T, public, algorithm string, message []byte, sig
 		arguments = append([]string{"pkeyutl", "-verify", "-pubin", "-inkey", pem, "-sigfile", write("signature", decoded(t, signature)),
 			"-in", write("message", message)}, arguments...)
 	} else {
-		arguments = append(append([]string{"dgst"}, arguments...), "-verify", pem, "-signature", write("signature", decoded(t, signature)), write("message", message))
+		arguments = append(append([]string{"dgst"}, arguments...), "-verify", pem,
+			"-signature", write("signature", decoded(t, signature)), write("message", message))
 	}
 	out, err = process(t, environment(t), openssl.find(t), arguments...).CombinedOutput()
 	require.Equal(t, err == nil, bytes.Contains(out, []byte(says)), "%s", out)
@@ -118,9 +119,12 @@ func TestSigningKeys(t *testing.T) {
 		}
 		require.NotEmpty(t, c.must(t, to, "Sign", sign(members{"MessageType": "DIGEST"}))["Signature"])
 		c.expect(t, to,
-			call{"Sign", sign(members{"MessageType": "DIGEST", "Message": base64Of(message)}), "ValidationException", "Digest is invalid length for algorithm ECDSA_SHA_256."},
-			call{"Sign", sign(members{"SigningAlgorithm": "ECDSA_SHA_512"}), "InvalidKeyUsageException", "Algorithm ECDSA_SHA_512 is incompatible with key spec ECC_NIST_P256."},
-			call{"Sign", sign(members{"KeyId": mac}), "InvalidKeyUsageException", mac + " key usage is GENERATE_VERIFY_MAC which is not valid for Sign."},
+			call{"Sign", sign(members{"MessageType": "DIGEST", "Message": base64Of(message)}), "ValidationException",
+				"Digest is invalid length for algorithm ECDSA_SHA_256."},
+			call{"Sign", sign(members{"SigningAlgorithm": "ECDSA_SHA_512"}), "InvalidKeyUsageException",
+				"Algorithm ECDSA_SHA_512 is incompatible with key spec ECC_NIST_P256."},
+			call{"Sign", sign(members{"KeyId": mac}), "InvalidKeyUsageException",
+				mac + " key usage is GENERATE_VERIFY_MAC which is not valid for Sign."},
 			call{"GenerateMac", members{"KeyId": key, "Message": base64Of(message), "MacAlgorithm": "HMAC_SHA_256"}, "InvalidKeyUsageException",
 				arn + " key usage is SIGN_VERIFY which is not valid for GenerateMac."},
 			call{"DisableKey", members{"KeyId": key}, "", ""},

@@ -57,7 +57,8 @@ type User struct {
 // NewUser returns one of a number of users of the keys, who has a place from 0.
 func NewUser(api API, keys []string, place, users int, seed uint64) *User {
 	u := &User{api: api, keys: keys, users: users, random: rand.New(rand.NewPCG(seed, uint64(place)))}
-	u.Claim = Claim{Place: place, Aliases: map[string]string{}, Tags: map[string]map[string]string{}, Descriptions: map[string]string{}, Made: map[string]int{}}
+	u.Claim = Claim{Place: place, Aliases: map[string]string{}, Tags: map[string]map[string]string{}, Descriptions: map[string]string{},
+		Made: map[string]int{}}
 	for _, key := range keys {
 		u.Tags[key] = map[string]string{}
 	}

@@ -20,7 +20,8 @@ func TestJudge(t *testing.T) {
 	alias := keystore.Alias{Region: region, Account: account, Name: name, Target: id}
 	count := keystore.Counter{Region: region, Account: account, Name: keystore.CounterKeys, N: 1}
 	claim := func() Claim {
-		return Claim{Aliases: map[string]string{name: id}, Tags: map[string]map[string]string{id: {"of-0-1": "v"}}, Descriptions: map[string]string{id: "d"}}
+		return Claim{Aliases: map[string]string{name: id}, Tags: map[string]map[string]string{id: {"of-0-1": "v"}},
+			Descriptions: map[string]string{id: "d"}}
 	}
 	cases := []struct {
 		change func(*keystore.Key, *keystore.Alias, *keystore.Counter, *Claim)

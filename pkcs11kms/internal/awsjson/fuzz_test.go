@@ -20,7 +20,8 @@ var seeds = []string{
 	`{"Blob":"SGVs\nbG8=","Number":1e400,"Time":1669973196.214}`,
 	`{"KeyId":"\ud83d\ude00\u0000\/","KeyId":null,"KEYID":"b"}`,
 	`{"Tags":[{"TagKey":"k","TagValue":"v"},{}],"Names":["a","b"],"Context":{"a":"b"},"Nested":{"SourceArn":"x"}}`,
-	`{"Spec":"","Recipient":{"KeyEncryptionAlgorithm":""}}`, `{"Flag":true,"Plain":false,"Number":-10.0,"Spec":"HMAC_256","X":[1,{"y":[null,2.5e-3]}]}`,
+	`{"Spec":"","Recipient":{"KeyEncryptionAlgorithm":""}}`,
+	`{"Flag":true,"Plain":false,"Number":-10.0,"Spec":"HMAC_256","X":[1,{"y":[null,2.5e-3]}]}`,
 	`{"X":` + nested(40) + `}`, `{"X":"\ud83d"}`, "{\"X\":\"\xff\"}", "\xef\xbb\xbf{}", `{"X":01}`, `{"X":1,}`,
 }
 

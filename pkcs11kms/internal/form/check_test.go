@@ -33,28 +33,33 @@ func TestCheck(t *testing.T) {
 		"an empty list is there": {in: &kms.TagResourceInput{KeyId: aws.String("k"), Tags: []types.Tag{}}},
 		"an empty enumeration":   {in: &kms.CreateKeyInput{}},
 		"one that the caller saw": {in: &kms.CreateKeyInput{}, empty: []string{"Origin"}, want: form.Violations{
-			"Value '' at 'origin' failed to satisfy constraint: Member must satisfy enum value set: [AWS_KMS, EXTERNAL, AWS_CLOUDHSM, EXTERNAL_KEY_STORE]",
+			"Value '' at 'origin' failed to satisfy constraint: Member must satisfy enum value set: " +
+				"[AWS_KMS, EXTERNAL, AWS_CLOUDHSM, EXTERNAL_KEY_STORE]",
 		}},
-		"one inside a structure": {in: &kms.GenerateRandomInput{Recipient: &types.RecipientInfo{}}, empty: []string{"Recipient.KeyEncryptionAlgorithm"},
+		"one inside a structure": {in: &kms.GenerateRandomInput{Recipient: &types.RecipientInfo{}},
+			empty: []string{"Recipient.KeyEncryptionAlgorithm"},
 			want: form.Violations{"Value '' at 'recipient.keyEncryptionAlgorithm' failed to satisfy constraint: " +
 				"Member must satisfy enum value set: [RSAES_OAEP_SHA_256]"}},
 		"one of a list": {in: &kms.DecryptInput{DryRunModifiers: []types.DryRunModifierType{""}}, want: form.Violations{
 			"Value '' at 'dryRunModifiers.1.member' failed to satisfy constraint: Member must satisfy enum value set: [IGNORE_CIPHERTEXT]",
 		}},
 		"members of a structure": {
-			in: &kms.CreateCustomKeyStoreInput{CustomKeyStoreName: aws.String("s"), XksProxyAuthenticationCredential: &types.XksProxyAuthenticationCredentialType{}},
+			in: &kms.CreateCustomKeyStoreInput{
+				CustomKeyStoreName: aws.String("s"), XksProxyAuthenticationCredential: &types.XksProxyAuthenticationCredentialType{}},
 			want: form.Violations{pair + "accessKeyId' failed to satisfy constraint: Member must not be null",
 				pair + "rawSecretAccessKey' failed to satisfy constraint: Member must not be null"},
 		},
 		"secrets are not shown": {in: &kms.UpdateCustomKeyStoreInput{CustomKeyStoreId: aws.String("s"), KeyStorePassword: aws.String("secret")},
 			want: form.Violations{"Value at 'keyStorePassword' failed to satisfy constraint: Member must have length greater than or equal to 7"}},
-		"lengths are of UTF-16": {in: &kms.UpdateKeyDescriptionInput{KeyId: aws.String(strings.Repeat("😀", 1024)), Description: aws.String(strings.Repeat("😀", 4096))}},
+		"lengths are of UTF-16": {in: &kms.UpdateKeyDescriptionInput{
+			KeyId: aws.String(strings.Repeat("😀", 1024)), Description: aws.String(strings.Repeat("😀", 4096))}},
 		"no UTF-8": {in: &kms.DescribeKeyInput{KeyId: aws.String("\xff")}, want: form.Violations{
 			"Value at 'keyId' failed to satisfy constraint: Member must be valid UTF-8",
 		}},
-		"a pattern is of the whole text": {in: &kms.GetKeyPolicyInput{KeyId: aws.String("k"), PolicyName: aws.String("default\n")}, want: form.Violations{
-			"Value 'default\n' at 'policyName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w]+",
-		}},
+		"a pattern is of the whole text": {in: &kms.GetKeyPolicyInput{KeyId: aws.String("k"), PolicyName: aws.String("default\n")},
+			want: form.Violations{
+				"Value 'default\n' at 'policyName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w]+",
+			}},
 		"and shown as the model has it": {in: &kms.ListKeysInput{Marker: aws.String("\u0100")}, want: form.Violations{
 			"Value '\u0100' at 'marker' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\u0020-\\u00FF]*",
 		}},
@@ -81,7 +86,8 @@ func TestUnknownTypesPanic(t *testing.T) {
 type StrangeInput struct{ KeyId *string }
 
 func BenchmarkCheck(b *testing.B) {
-	in := &kms.GenerateMacInput{Message: make([]byte, 64), KeyId: aws.String("1234abcd-12ab-34cd-56ef-1234567890ab"), MacAlgorithm: "HMAC_SHA_256"}
+	in := &kms.GenerateMacInput{Message: make([]byte, 64), KeyId: aws.String("1234abcd-12ab-34cd-56ef-1234567890ab"),
+		MacAlgorithm: "HMAC_SHA_256"}
 	b.ReportAllocs()
 	for b.Loop() {
 		if form.Check(in) != nil {

@@ -118,8 +118,9 @@ var structures = map[string]string{
 		" GranteeServicePrincipal RetiringServicePrincipal",
 	"CreateKey": "Policy Description KeyUsage CustomerMasterKeySpec KeySpec Origin CustomKeyStoreId BypassPolicyLockoutSafetyCheck" +
 		" Tags MultiRegion XksKeyId",
-	"Decapsulate":                         "KeyId! SharedSecretCiphertextBlob! EncapsulationAlgorithm! GrantTokens DryRun",
-	"Decrypt":                             "CiphertextBlob EncryptionContext GrantTokens KeyId EncryptionAlgorithm Recipient DryRun DryRunModifiers",
+	"Decapsulate": "KeyId! SharedSecretCiphertextBlob! EncapsulationAlgorithm! GrantTokens DryRun",
+	"Decrypt": "CiphertextBlob EncryptionContext GrantTokens KeyId EncryptionAlgorithm Recipient DryRun" +
+		" DryRunModifiers",
 	"DeleteAlias":                         "AliasName!",
 	"DeleteCustomKeyStore":                "CustomKeyStoreId!",
 	"DeleteImportedKeyMaterial":           "KeyId! KeyMaterialId",

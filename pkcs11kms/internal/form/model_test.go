@@ -62,7 +62,8 @@ func (noNetwork) Do(*http.Request) (*http.Response, error) { return nil, errors.
 
 // What is required is what the SDK's own client asks for before it sends anything.
 func TestTablesRequireWhatTheSDKRequires(t *testing.T) {
-	client := kms.New(kms.Options{Region: "us-east-1", HTTPClient: noNetwork{}, Retryer: aws.NopRetryer{}, Credentials: aws.AnonymousCredentials{}})
+	client := kms.New(kms.Options{Region: "us-east-1", HTTPClient: noNetwork{}, Retryer: aws.NopRetryer{},
+		Credentials: aws.AnonymousCredentials{}})
 	for op, input := range inputs() {
 		out := reflect.ValueOf(client).MethodByName(op).Call([]reflect.Value{reflect.ValueOf(context.Background()), reflect.New(input)})
 		err, _ := out[1].Interface().(error)

@@ -46,7 +46,8 @@ type Call[S any] interface {
 
 // Perform makes a call. form is what is wrong with the form of the input, or nil; run is the operation itself. An error of
 // keystore.ErrConflict from run of an operation that writes means that somebody else was faster: the call is decided anew.
-func Perform[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit.Writer, form error, run func(context.Context, S) error) error {
+func Perform[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit.Writer, form error,
+	run func(context.Context, S) error) error {
 	var s S
 	err := form
 	if err == nil {
@@ -61,7 +62,8 @@ func Perform[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit
 	return err
 }
 
-func attempt[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit.Writer, run func(context.Context, S) error) (s S, err error) {
+func attempt[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit.Writer,
+	run func(context.Context, S) error) (s S, err error) {
 	if err := c.Check(); err != nil {
 		return s, err
 	}

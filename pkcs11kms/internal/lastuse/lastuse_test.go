@@ -82,7 +82,8 @@ func newProcess(t *testing.T, path string) *process {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
 	p := &process{store: &counting{Store: store}, now: began, log: &bytes.Buffer{}}
-	p.Recorder = &lastuse.Recorder{Store: p.store, Account: account, Now: func() time.Time { return p.now }, Log: slog.New(slog.NewTextHandler(p.log, nil))}
+	p.Recorder = &lastuse.Recorder{Store: p.store, Account: account, Now: func() time.Time { return p.now },
+		Log: slog.New(slog.NewTextHandler(p.log, nil))}
 	return p
 }
 

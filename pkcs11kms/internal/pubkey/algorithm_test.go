@@ -12,7 +12,8 @@ import (
 // The algorithms of a kind are those that AWS KMS pairs with its key spec.
 func TestAlgorithmsOfAKind(t *testing.T) {
 	for spec, want := range map[pubkey.Spec]string{
-		pubkey.P256: "ECDSA with SHA-256", pubkey.P384: "ECDSA with SHA-384", pubkey.P521: "ECDSA with SHA-512", pubkey.SECP256K1: "ECDSA with SHA-256",
+		pubkey.P256: "ECDSA with SHA-256", pubkey.P384: "ECDSA with SHA-384", pubkey.P521: "ECDSA with SHA-512",
+		pubkey.SECP256K1: "ECDSA with SHA-256",
 	} {
 		require.Len(t, spec.Algorithms(), 1)
 		assert.Equal(t, want, spec.Algorithms()[0].String(), "%v", spec)

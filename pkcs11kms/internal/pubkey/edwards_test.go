@@ -26,7 +26,8 @@ func unhex(t testing.TB, text string) []byte {
 
 // TestVectorsOfRFC8032 has those of sections 7.1 and 7.3.
 func TestVectorsOfRFC8032(t *testing.T) {
-	const hashOfABC = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+	const hashOfABC = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a" +
+		"2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
 	for name, v := range map[string]struct {
 		algorithm                  pubkey.Algorithm
 		public, message, signature string
@@ -58,7 +59,8 @@ func requireOnlyMessage(t *testing.T, key *pubkey.Key, a pubkey.Algorithm, messa
 		require.ErrorIs(t, key.VerifyMessage(a, message, flipped), pubkey.ErrInvalid)
 	}
 	s := addOrder(signature) // malleable, if s were not held to its range (RFC 8032 8.4)
-	for _, wrong := range [][]byte{nil, {}, signature[:63], append(bytes.Clone(signature), 0), append([]byte{0}, signature...), make([]byte, 64), s} {
+	for _, wrong := range [][]byte{nil, {}, signature[:63], append(bytes.Clone(signature), 0), append([]byte{0}, signature...),
+		make([]byte, 64), s} {
 		require.ErrorIs(t, key.VerifyMessage(a, message, wrong), pubkey.ErrInvalid)
 	}
 	require.ErrorIs(t, key.VerifyMessage(a, append(bytes.Clone(message), 0), signature), pubkey.ErrInvalid)
@@ -140,8 +142,10 @@ func TestEdwardsPointsThatAreNoKeys(t *testing.T) {
 	}
 	small := [][]byte{
 		encode(big.NewInt(0), 0), encode(big.NewInt(0), 1), encode(big.NewInt(1), 0), encode(new(big.Int).Sub(p, big.NewInt(1)), 0),
-		unhex(t, "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), unhex(t, "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa"),
-		unhex(t, "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), unhex(t, "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85"),
+		unhex(t, "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+		unhex(t, "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa"),
+		unhex(t, "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+		unhex(t, "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85"),
 	}
 	// R the neutral element and s zero: valid wherever the hash is a multiple of the key's order.
 	forged := append(encode(big.NewInt(1), 0), make([]byte, 32)...)

@@ -77,7 +77,8 @@ func requireOnly(t *testing.T, key *pubkey.Key, a pubkey.Algorithm, digest, sign
 		flipped[i] ^= 1
 		require.ErrorIs(t, key.Verify(a, digest, flipped), pubkey.ErrInvalid)
 	}
-	for _, wrong := range [][]byte{nil, {}, signature[:len(signature)-1], append(bytes.Clone(signature), 0), append([]byte{0}, signature...), make([]byte, len(signature))} {
+	for _, wrong := range [][]byte{nil, {}, signature[:len(signature)-1], append(bytes.Clone(signature), 0), append([]byte{0}, signature...),
+		make([]byte, len(signature))} {
 		require.ErrorIs(t, key.Verify(a, digest, wrong), pubkey.ErrInvalid)
 	}
 	other := bytes.Clone(digest)
@@ -221,8 +222,9 @@ func TestSignatureDER(t *testing.T) {
 			assert.Equal(t, want, der, s)
 		}
 		one := append(make([]byte, n-1), 1)
-		for _, bad := range [][]byte{nil, make([]byte, 2*n), append(bytes.Clone(one), make([]byte, n)...), append(make([]byte, n), one...), make([]byte, 2*n-1), make([]byte, 2*n+1),
-			append(bytes.Clone(one), one[1:]...), append(append(bytes.Clone(one), one...), 1), append(append(bytes.Clone(one), one...), one...)} {
+		for _, bad := range [][]byte{nil, make([]byte, 2*n), append(bytes.Clone(one), make([]byte, n)...), append(make([]byte, n), one...),
+			make([]byte, 2*n-1), make([]byte, 2*n+1), append(bytes.Clone(one), one[1:]...), append(append(bytes.Clone(one), one...), 1),
+			append(append(bytes.Clone(one), one...), one...)} {
 			_, err := pubkey.SignatureDER(s, bad)
 			assert.Error(t, err)
 		}
