@@ -13,19 +13,19 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
-// adopted writes the record of a key whose object another application has made, as doctor.AdoptKey does.
+// adopted makes a key of an object that another application has made, as doctor.AdoptKey does.
 func adopted(t *testing.T, c *Client, spec types.KeySpec, ckaID []byte, destroy bool) *types.KeyMetadata {
 	t.Helper()
-	record := keystore.Key{Region: testRegion, Account: testAccount, ID: uuid.NewString(), State: keystore.Enabled, Spec: string(spec),
-		Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", Created: c.bridge.core.Now(), CKAID: ckaID, Adopted: keystore.AdoptedKeep}
+	record := keystore.Key{Region: testRegion, Account: testAccount, ID: uuid.NewString(), CKAID: ckaID, Adopted: keystore.AdoptedKeep}
 	if destroy {
 		record.Adopted = keystore.AdoptedDestroy
 	}
-	_, err := c.bridge.core.Keys.CommitCounted(t.Context(), record, 1, record.Put(0))
+	_, err := c.bridge.core.Keys.Adopt(t.Context(), keyring.MACSpecOf(spec), record)
 	require.NoError(t, err)
 	return describe(t, c, &record.ID)
 }

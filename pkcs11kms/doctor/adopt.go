@@ -192,14 +192,12 @@ func managed(ckaID []byte, by string) error {
 
 func adopt(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, spec *keyring.Spec, object token.Object, o AdoptOptions) (
 	*types.KeyMetadata, error) {
-	record := keystore.Key{Region: c.Region(), Account: c.Caller().Account(), ID: uuid.NewString(), State: keystore.Enabled,
-		Spec: string(spec.Name), Usage: string(types.KeyUsageTypeGenerateVerifyMac), Origin: string(types.OriginTypeAwsKms),
-		Description: o.Description, Created: inside.Now(), CKAID: object.ID, Adopted: keystore.AdoptedKeep}
+	record := keystore.Key{Region: c.Region(), Account: c.Caller().Account(), ID: uuid.NewString(), Description: o.Description,
+		CKAID: object.ID, Adopted: keystore.AdoptedKeep}
 	if o.DestroyWithKey {
 		record.Adopted = keystore.AdoptedDestroy
 	}
-	change := record.Put(0)
-	version, err := inside.Keys.CommitCounted(ctx, record, 1, change)
+	key, err := inside.Keys.Adopt(ctx, spec, record)
 	if errors.Is(err, keystore.ErrExists) {
 		return nil, managed(object.ID, "of somebody who was faster,")
 	}
@@ -207,10 +205,6 @@ func adopt(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, spec *ke
 		return nil, err
 	}
 	inside.Log.Info("adopted an object of the token", "key", record.ID, "cka_id", record.CKAID.String(), "at_deletion", string(record.Adopted))
-	key, err := inside.Keys.Decode(keystore.Record{Ref: change.Ref, Version: version, Value: change.Value})
-	if err != nil {
-		return nil, err
-	}
 	return key.Metadata(), nil
 }
 

@@ -270,9 +270,10 @@ func TestAdoptAnewWithAnotherSpec(t *testing.T) {
 	mac, err := generate(t.Context(), other, first.KeyId, []byte("m"))
 	require.NoError(t, err)
 	require.Len(t, mac, sha256.Size)
-	record, version := storedKey(t, c, first.KeyId) // what a deletion does to a key whose object is kept
-	_, err = c.inside.Keys.CommitCounted(t.Context(), record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version})
+	record, version := storedKey(t, c, first.KeyId)
+	removed, err := c.inside.Keys.Finish(t.Context(), record, version) // as at the end of a deletion
 	require.NoError(t, err)
+	require.True(t, removed)
 	second, _ := mustAdopt(t, c, AdoptOptions{Label: "theirs", KeySpec: types.KeySpecHmac512})
 	out, err := other.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: second.KeyId,
 		MacAlgorithm: types.MacAlgorithmSpecHmacSha512, Message: []byte("m")})

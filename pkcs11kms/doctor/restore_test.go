@@ -14,6 +14,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
@@ -34,7 +35,10 @@ func half(t *testing.T, c *client) (record keystore.Key, finish func()) {
 	record.Spec, record.Usage, record.Origin = "HMAC_256", "GENERATE_VERIFY_MAC", "AWS_KMS"
 	record.State, record.Instance = keystore.Creating, c.inside.Store.Instance()
 	done := c.inside.Keys.InProgress(record.Ref())
-	version, err := c.inside.Keys.CommitCounted(t.Context(), record, 1, record.Put(0))
+	counter, at, err := records.ReadCounter(t.Context(), c.inside.Store, testRegion, testAccount, keystore.CounterKeys)
+	require.NoError(t, err)
+	counter.N++
+	version, err := c.inside.Cache.Commit(t.Context(), counter.Put(at), record.Put(0))
 	require.NoError(t, err)
 	_, err = c.token().GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
 	require.NoError(t, err)

@@ -165,7 +165,7 @@ func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64) 
 	}
 	crash.At("object-destroyed")
 	r.regions[record.Region].handles.Delete(record.CKAID.String())
-	if _, err = r.CommitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version}); err != nil {
+	if _, err = r.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version}); err != nil {
 		return err
 	}
 	crash.At("record-removed")

@@ -69,14 +69,11 @@ func (r *Ring) make(
 func (r *Ring) tryMake(
 	ctx context.Context, in *Region, spec *Spec, record keystore.Key, at place, precondition []keystore.Change,
 ) (*Key, error) {
+	record = r.begun(record, spec)
 	record.State, record.Instance = keystore.Creating, r.cfg.Store.Instance()
-	record.Spec, record.Usage = string(spec.Name), string(spec.Usage)
-	record.Origin = string(types.OriginTypeAwsKms)
-	record.Created = records.Time(r.cfg.Now())
-
 	done := r.inProgress.add(record.Ref())
 	defer done()
-	version, err := r.CommitCounted(ctx, record, 1, record.Put(at.expect), at.others...)
+	version, err := r.commitCounted(ctx, record, 1, record.Put(at.expect), at.others...)
 	if err != nil {
 		return nil, err
 	}
@@ -99,9 +96,28 @@ func (r *Ring) tryMake(
 	return r.Decode(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
 }
 
-// CommitCounted commits a change that makes (n is 1) or removes (-1) a key's record together with the counter of the account's
+// Adopt makes the record of an enabled key whose object is in the token already. keystore.ErrExists says that a key has it.
+func (r *Ring) Adopt(ctx context.Context, spec *Spec, record keystore.Key) (*Key, error) {
+	record = r.begun(record, spec)
+	record.State = keystore.Enabled
+	change := record.Put(0)
+	version, err := r.commitCounted(ctx, record, 1, change)
+	if err != nil {
+		return nil, err
+	}
+	return r.Decode(keystore.Record{Ref: change.Ref, Version: version, Value: change.Value})
+}
+
+// begun is a new record with what every key of the spec has.
+func (r *Ring) begun(record keystore.Key, spec *Spec) keystore.Key {
+	record.Spec, record.Usage, record.Origin = string(spec.Name), string(spec.Usage), string(types.OriginTypeAwsKms)
+	record.Created = records.Time(r.cfg.Now())
+	return record
+}
+
+// commitCounted commits a change that makes (n is 1) or removes (-1) a key's record together with the counter of the account's
 // keys, within their quota. A race that is lost for the counter alone is run again. The batch is bound to others.
-func (r *Ring) CommitCounted(
+func (r *Ring) commitCounted(
 	ctx context.Context, record keystore.Key, n int, change keystore.Change, others ...keystore.Change,
 ) (version uint64, err error) {
 	err = records.RetryConflicts(ctx, func() error {
