@@ -85,6 +85,7 @@ func (t *Token) destroy(ctx context.Context, find func(*session) ([]pkcs11.Objec
 				return errNotBegun
 			}
 			err = wrapRV("C_DestroyObject", t.c.DestroyObject(s.handle, object))
+			t.holders.gone(object)
 			if isRV(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID) {
 				gone++ // another process was faster
 			} else if err != nil {

@@ -37,6 +37,10 @@
 // configuration file, and SoftHSM reads its directory anew in each turn, in time proportional to the objects in the token.
 // A change waits for its turn at most for Config.CallTimeout. MACs take no part in that.
 //
+// An object handle can become another object's when other clients destroy and make objects (handle.go). What a handle was found for
+// is read again after it was used and before the answer leaves: at each use, or once a second on tokens that are known to answer
+// a stale handle with an error.
+//
 // # PINs
 //
 // The PIN is read at each login, handed to the module, and kept nowhere. A wrong PIN is never tried twice, and no attempt

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 )
@@ -16,25 +15,8 @@ type Key struct {
 	hash Hash
 }
 
-// named is an object of a Token that is named by its class and CKA_ID, with its handle once it was found.
-type named struct {
-	token  *Token
-	class  uint // CKO_...
-	id     []byte
-	handle atomic.Pointer[keyHandle]
-}
-
-// keyHandle is an object handle and the generation of the connection that it is valid in.
-type keyHandle struct {
-	generation uint64
-	object     pkcs11.ObjectHandle
-}
-
 // Hash returns the hash function that the key is for.
 func (k *Key) Hash() Hash { return k.hash }
-
-// ID returns a copy of the key's CKA_ID.
-func (n *named) ID() []byte { return append([]byte(nil), n.id...) }
 
 // HMACKey names the key with this CKA_ID. It asks nothing of the token: the object is looked for at first use.
 func (t *Token) HMACKey(h Hash, id []byte) *Key {
@@ -137,26 +119,3 @@ func (s *session) unmake(objects []pkcs11.ObjectHandle, id []byte) {
 	}
 	t.log.Info("destroyed a key whose creator had gone", "cka_id", hex.EncodeToString(id))
 }
-
-// remember keeps the handle for the generation it was found in.
-func (n *named) remember(object pkcs11.ObjectHandle) {
-	n.handle.Store(&keyHandle{generation: n.token.generation.Load(), object: object})
-}
-
-// object returns the key's handle, looking for it if it is not known in this generation. It says whether it looked.
-func (n *named) object(s *session) (h *keyHandle, fresh bool, err error) {
-	generation := n.token.generation.Load()
-	if h := n.handle.Load(); h != nil && h.generation == generation {
-		return h, false, nil
-	}
-	object, err := s.find(n.class, n.id)
-	if err != nil {
-		return nil, true, err
-	}
-	h = &keyHandle{generation: generation, object: object}
-	n.handle.Store(h)
-	return h, true, nil
-}
-
-// forget drops a handle that was found stale, unless another caller has found the new one already.
-func (n *named) forget(h *keyHandle) { n.handle.CompareAndSwap(h, nil) }

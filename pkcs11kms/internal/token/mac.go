@@ -50,34 +50,14 @@ func (s *session) mac(k *Key, message []byte) (tag []byte, err error) {
 	return tag, err
 }
 
-// signInit begins a MAC in several parts.
+// signInit begins a MAC in several parts. After errReused the session has one active by another key: throw it away and try again.
 func (s *session) signInit(k *Key) error {
-	return s.withObject(&k.named, func(object pkcs11.ObjectHandle) error {
-		return wrapRV("C_SignInit", s.token.c.SignInit(s.handle, signMechanisms[k.hash], object))
+	return s.withHandle(&k.named, func(h *keyHandle) error {
+		if err := s.token.c.SignInit(s.handle, signMechanisms[k.hash], h.object); err != nil {
+			return wrapRV("C_SignInit", err)
+		}
+		return s.confirm(&k.named, h)
 	})
-}
-
-// withObject runs use with the key's handle. If the handle turns out stale, the object is looked for again and use is
-// repeated once: it must be safe to repeat.
-func (s *session) withObject(n *named, use func(pkcs11.ObjectHandle) error) error {
-	for {
-		h, fresh, err := n.object(s)
-		if err != nil {
-			return err
-		}
-		err = use(h.object)
-		var e *Error
-		if !errors.As(err, &e) || !e.StaleHandle() {
-			return err
-		}
-		n.forget(h)
-		if fresh {
-			return err
-		}
-		if s.abandoned() {
-			return errNotBegun
-		}
-	}
 }
 
 func (s *session) signWith(h Hash, object pkcs11.ObjectHandle, message []byte) ([]byte, error) {

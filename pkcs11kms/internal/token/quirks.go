@@ -12,20 +12,24 @@ type quirk struct {
 	manufacturer string // prefix of CK_TOKEN_INFO.manufacturerID
 	model        string // prefix of CK_TOKEN_INFO.model; empty for every model
 
-	lockChanges bool          // processes that change objects at once miss each other's; see change.go
-	losesSight  bool          // objects whose files could not be read once are lost to the process; see sight.go
-	noStream    bool          // C_SignFinal crashes the process
-	idBytes     int           // the longest CKA_ID, if it is under 16
-	noValueLen  bool          // CKA_VALUE_LEN is refused; the key type says the length
-	ownKeyType  bool          // keys are CKK_SHAxxx_HMAC, not CKK_GENERIC_SECRET
-	keyGen      map[Hash]uint // mechanism to generate with, instead of CKM_GENERIC_SECRET_KEY_GEN
+	lockChanges bool // processes that change objects at once miss each other's; see change.go
+	losesSight  bool // objects whose files could not be read once are lost to the process; see sight.go
+	// staleHandlesErr: the handle of an object that another client has destroyed is an error, never another object's; see handle.go.
+	staleHandlesErr bool
+	noStream        bool          // C_SignFinal crashes the process
+	idBytes         int           // the longest CKA_ID, if it is under 16
+	noValueLen      bool          // CKA_VALUE_LEN is refused; the key type says the length
+	ownKeyType      bool          // keys are CKK_SHAxxx_HMAC, not CKK_GENERIC_SECRET
+	keyGen          map[Hash]uint // mechanism to generate with, instead of CKM_GENERIC_SECRET_KEY_GEN
 }
 
 var quirks = []quirk{
 	// Measured with SoftHSM 2.6.1; the figures stand in change.go and sight.go.
-	{manufacturer: "SoftHSM", lockChanges: true, losesSight: true},
+	// SoftHSM and NSS, also behind p11-kit: a handle stays an error when its object was destroyed and others were made and found.
+	{manufacturer: "SoftHSM", lockChanges: true, losesSight: true, staleHandlesErr: true},
+	{manufacturer: "Mozilla", staleHandlesErr: true},
 	// Measured with opencryptoki 3.8.1: asking C_SignFinal for the length of the MAC, as miekg/pkcs11 does, is a segmentation
-	// fault in the library. All its tokens name IBM as manufacturer and share that library.
+	// fault in the library. All its tokens name IBM as manufacturer and share that library. Its handles are given out again.
 	{manufacturer: "IBM", noStream: true},
 	// Entrust nShield, PKCS#11 library user guide, "HMAC mechanisms": keys for HMAC have a type and a generation mechanism
 	// of their own; a generic secret is refused with CKR_TEMPLATE_INCONSISTENT.

@@ -72,7 +72,11 @@ func (t *Token) beginStream(ctx context.Context, k *Key) (*session, error) {
 	var borrowed *session
 	o := &operation{name: "C_SignInit", often: true, run: func(s *session, _ []byte) error { return s.signInit(k) }}
 	o.keep = func(s *session) { borrowed = s }
-	if err := t.do(ctx, o); err != nil {
+	err := t.do(ctx, o)
+	for try := 1; errors.Is(err, errReused) && try < confirmTries; try++ {
+		err = t.do(ctx, o)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return borrowed, nil

@@ -65,6 +65,7 @@ type Token struct {
 	streams semaphore // places for streams, a quarter of the pool
 	keeper  keeper    // the session that keeps the login
 
+	holders    holders              // which key holds a handle
 	generation atomic.Uint64        // of the connection; handles of another generation are not valid
 	gone       atomic.Pointer[loss] // while the device is lost, which may be for good
 	making     atomic.Int32         // how many keys are being made: that can take long
