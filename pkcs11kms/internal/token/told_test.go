@@ -1,0 +1,53 @@
+package token_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/stretchr/testify/require"
+)
+
+// What becomes of sessions and of the device is told to the operator as it happens, once each.
+func TestOperatorIsTold(t *testing.T) {
+	var log bytes.Buffer // no goroutine beside the callers' own writes to it
+	tok, f := openFaulty(t, sessions(2), func(c *token.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	key := newKey(t, tok)
+	told := func() string {
+		defer log.Reset()
+		return log.String()
+	}
+	mac := func() error { _, err := tok.MAC(context.Background(), key, []byte("message")); return err }
+	require.NoError(t, mac())
+	require.Empty(t, told())
+
+	f.fail("C_SignInit", 1, pkcs11.CKR_SESSION_HANDLE_INVALID)
+	require.NoError(t, mac())
+	require.Regexp(t, `^.*level=WARN msg="a session of the token failed; the token itself answers" error="C_SignInit: CKR_SESSION_HANDLE_INVALID"\n$`, told())
+
+	st, err := tok.NewStream(context.Background(), key) // takes the session that is open
+	require.NoError(t, err)
+	var refused atomic.Bool
+	f.on("C_OpenSession", func() error {
+		if refused.Swap(true) {
+			return nil
+		}
+		return pkcs11.Error(pkcs11.CKR_SESSION_COUNT)
+	})
+	waiting := sign(context.Background(), tok, key)
+	require.Eventually(t, func() bool { return tok.Stats().Waiting == 1 }, patience, tick)
+	require.Regexp(t, `^.*level=WARN msg="the token has no more sessions to give, so the pool goes on with fewer" sessions=1\n$`, told())
+	require.NoError(t, st.Close())
+	require.NoError(t, <-waiting)
+	require.Empty(t, told())
+
+	f.fail("C_GetSessionInfo", 1, pkcs11.CKR_DEVICE_REMOVED)
+	require.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
+	require.Regexp(t, `^.*level=ERROR msg="the token is lost" cause="C_GetSessionInfo: CKR_DEVICE_REMOVED"\n$`, told())
+	require.ErrorIs(t, mac(), token.ErrGone)
+	require.Empty(t, told())
+}
