@@ -180,7 +180,9 @@ func firstStarts(t *testing.T, provable bool) {
 	b := bridges[0]
 	half := b.core.Keys.Region(testRegion).NewRecord("", keyring.SecretsKey)
 	half.State = keystore.Creating
-	if provable {
+	if provable { // the object that it has made is destroyed
+		_, err := b.core.Keys.Region(testRegion).Token.GenerateHMACKey(t.Context(), token.SHA256, half.CKAID, half.ID)
+		require.NoError(t, err)
 		dieOver(t, cfg.StorePath, half)
 	} else {
 		half.Instance = strings.Repeat("0", len(b.core.Store.Instance()))
@@ -202,6 +204,7 @@ func firstStarts(t *testing.T, provable bool) {
 	require.NoError(t, err)
 	require.Len(t, objects, 1)
 	require.Equal(t, "pkcs11kms/service/access-keys", objects[0].Label)
+	require.NotEqual(t, []byte(half.CKAID), objects[0].ID)
 	for _, key := range keys {
 		signing, _, err := b.SigningKey(t.Context(), key.ID, testDate, testRegion, "kms")
 		require.NoError(t, err)
