@@ -131,3 +131,29 @@ func TestRegionsBeginWithTheDefaultOne(t *testing.T) {
 		require.Equal(t, want, openClient(t, cfg).bridge.Regions())
 	}
 }
+
+// While another process that lives is making the service key, who needs it waits for CallTimeout, and no longer.
+func TestWaitForAServiceKeyEnds(t *testing.T) {
+	cfg := newConfig(t)
+	maker := openClient(t, cfg)
+	cfg.CallTimeout = 200 * time.Millisecond
+	c := openClient(t, cfg)
+	half := c.region.NewRecord("", keyring.SecretsKey)
+	half.State, half.Instance = keystore.Creating, maker.bridge.core.Store.Instance()
+	defer maker.bridge.core.Keys.InProgress(half.Ref())()
+	_, err := c.bridge.core.Store.Commit(t.Context(), half.Put(0))
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() {
+		_, err := asRoot(c.bridge).CreateAccessKey(context.Background(), iam.PrincipalName{})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	case <-time.After(30 * time.Second):
+		require.Fail(t, "it waits on")
+	}
+	_, err = c.bridge.core.Store.Get(t.Context(), half.Ref())
+	require.NoError(t, err, "what the living one makes stays")
+}
