@@ -281,4 +281,6 @@ func TestServiceKeysAreInvisible(t *testing.T) {
 		_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
 		requireCode(t, err, code)
 	}
+	_, err = c.bridge.core.Store.Get(t.Context(), keystore.CounterRef(testRegion, "", keystore.CounterKeys))
+	require.ErrorIs(t, err, keystore.ErrNotFound, "nor do they count as such")
 }

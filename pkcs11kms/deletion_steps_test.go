@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
@@ -87,4 +88,51 @@ func TestDeletionBetweenItsSteps(t *testing.T) {
 	require.Equal(t, []string{"removed a key that was half made or half deleted", *key.KeyId}, log.lines()[1])
 	requireNothingHalfMade(t, c, 0)
 	requireNoDiscrepancies(t, c.bridge)
+}
+
+// An account that has more keys than its quota, which may have been lowered, can have them deleted.
+func TestDeletionAboveTheQuota(t *testing.T) {
+	cfg, clk := newConfig(t), newClock()
+	cfg.Now = clk.Now
+	c := openClient(t, cfg)
+	var keys []*types.KeyMetadata
+	for range 3 {
+		keys = append(keys, mustCreate(t, c, types.KeySpecHmac256))
+	}
+	cfg.Quotas.Keys = 1
+	c = openClient(t, cfg)
+	_, err := createHMAC256(t.Context(), c)
+	requireCode(t, err, "LimitExceededException")
+	schedule(t, c, keys[0].KeyId, 7)
+	clk.Advance(7 * day)
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
+	requireNothingHalfMade(t, c, 2)
+	requireNoDiscrepancies(t, c.bridge)
+}
+
+// A key that is made has no maker any more, whose end would concern it.
+func TestKeyThatIsMadeHasNoMaker(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	rec, err := c.bridge.core.Store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *key.KeyId))
+	require.NoError(t, err)
+	record, err := keystore.DecodeKey(rec)
+	require.NoError(t, err)
+	require.Equal(t, keystore.Enabled, record.State)
+	require.Empty(t, record.Instance)
+}
+
+// A key whose deletion is cancelled has no date any more.
+func TestCancelledDeletionLeavesNoDate(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	schedule(t, c, key.KeyId, 7)
+	_, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: key.KeyId})
+	require.NoError(t, err)
+	rec, err := c.bridge.core.Store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, *key.KeyId))
+	require.NoError(t, err)
+	record, err := keystore.DecodeKey(rec)
+	require.NoError(t, err)
+	require.Equal(t, keystore.Disabled, record.State)
+	require.Zero(t, record.DeletionDate)
 }

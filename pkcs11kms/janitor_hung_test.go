@@ -52,6 +52,9 @@ func TestJanitorLeavesAloneWhatHangsInTheToken(t *testing.T) {
 	require.Equal(t, 1, c.region.Token.Stats().Lost, "the call hangs")
 
 	before := unfinished()
+	record, err := keystore.DecodeKey(before[0])
+	require.NoError(t, err)
+	require.Equal(t, keystore.Creating, record.State, "nobody has begun to remove it")
 	removed, err := c.bridge.core.Keys.Tidy(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, removed)
