@@ -41,7 +41,7 @@ func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (
 	}
 	q.about.client, q.about.ctx, q.about.who = c, ctx, &who
 	d := policy.Evaluate(policy.Request{
-		Principal: who.Principal,
+		Principal: who.Principal(),
 		Action:    op.ActionName(),
 		Resource:  q.resource,
 		Account:   c.caller.Account(),

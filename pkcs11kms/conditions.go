@@ -59,7 +59,7 @@ func some(value string) ([]string, bool) {
 func (x *conditions) service(name string) ([]string, bool) {
 	switch name {
 	case "calleraccount":
-		return one(x.who.Principal.Account)
+		return one(x.who.Principal().Account)
 	case "macalgorithm":
 		return some(string(x.req.algorithm))
 	case "signingalgorithm":

@@ -235,7 +235,7 @@ func TestAccessKeysEndWithTheirOwner(t *testing.T) {
 	require.Equal(t, caller.ARN(), namesake.ARN())
 	who, err := b.core.Identities.Identify(t.Context(), caller)
 	require.NoError(t, err)
-	require.Zero(t, who.Principal, "nobody")
+	require.Zero(t, who.Principal(), "nobody")
 	require.Equal(t, "NoSuchEntity", errorCode(asRoot(b).DeleteAccessKey(t.Context(), producer, key.ID)), "not the namesake's")
 	require.NoError(t, asRoot(b).DeleteAccessKey(t.Context(), nobodys, key.ID))
 }

@@ -90,11 +90,11 @@ func (c *call) Authorise(ctx context.Context, s subject, _ bool) error {
 	if err != nil {
 		return err
 	}
-	if c.req.rootOnly && s.root && !who.Principal.Root {
+	if c.req.rootOnly && s.root && !who.Principal().Root {
 		return denied(c.caller, c.op, s.arn, policy.Decision{})
 	}
 	d := policy.Evaluate(policy.Request{
-		Principal: who.Principal, Action: c.op.ActionName(), Resource: s.arn, Account: c.caller.account,
+		Principal: who.Principal(), Action: c.op.ActionName(), Resource: s.arn, Account: c.caller.account,
 		Context: &conditions{call: c, who: &who, tags: s.record.Tags},
 	}, policy.Policies{Identity: who.Policies})
 	if d.Allowed {

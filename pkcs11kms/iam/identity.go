@@ -13,13 +13,26 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
-// Identity is a caller as policies see it.
+// Identity is a caller as policies see it; the zero Identity is nobody. Every call makes one, so it is small.
 type Identity struct {
-	Principal policy.Principal
-	Policies  []policy.Named // the inline policies, ordered by name
+	Policies []policy.Named // the inline policies, ordered by name
 
 	caller Caller
-	record keystore.Principal // of a user or role
+	user   *keystore.Principal // the record of a user or role, which is not changed; nil for others
+}
+
+// Principal is the caller as the statements of policies name it.
+func (who *Identity) Principal() policy.Principal {
+	c := &who.caller
+	return policy.Principal{Account: c.account, ARN: c.arn, ID: c.id, Root: c.IsRoot()}
+}
+
+// record is that of a user or role, and empty for others.
+func (who *Identity) record() keystore.Principal {
+	if who.user == nil {
+		return keystore.Principal{}
+	}
+	return *who.user
 }
 
 // principal is a principal record as decisions see it; it is never changed.
@@ -59,10 +72,8 @@ func (d *Directory) Identify(ctx context.Context, caller Caller) (Identity, erro
 	if !d.answersFor(caller.account) {
 		return Identity{}, nil
 	}
-	who := Identity{caller: caller,
-		Principal: policy.Principal{Account: caller.account, ARN: caller.arn, ID: caller.id, Root: caller.IsRoot()}}
-	if who.Principal.Root {
-		return who, nil
+	if caller.IsRoot() {
+		return Identity{caller: caller}, nil
 	}
 	p, err := d.principal(ctx, caller.account, caller.id)
 	if errors.Is(err, keystore.ErrNotFound) {
@@ -71,8 +82,7 @@ func (d *Directory) Identify(ctx context.Context, caller Caller) (Identity, erro
 	if err != nil {
 		return Identity{}, err
 	}
-	who.Policies, who.record = p.policies, p.record
-	return who, nil
+	return Identity{Policies: p.policies, caller: caller, user: &p.record}, nil
 }
 
 // Unchanged binds the commits of an operation to the caller's user or role as it is when the operation is permitted: a policy
@@ -96,7 +106,7 @@ func (d *Directory) Unchanged(ctx context.Context, caller Caller) ([]keystore.Ch
 // connection and the time. name is what follows "aws:", in lower case.
 func (who *Identity) Condition(name string, now time.Time) ([]string, bool) {
 	if tag, ok := strings.CutPrefix(name, "principaltag/"); ok {
-		return TagValues(who.record.Tags, tag)
+		return TagValues(who.record().Tags, tag)
 	}
 	switch name {
 	case "currenttime":
@@ -115,16 +125,16 @@ func (who *Identity) Condition(name string, now time.Time) ([]string, bool) {
 func (who *Identity) principalCondition(name string) ([]string, bool) {
 	switch name {
 	case "principalarn":
-		return one(who.Principal.ARN)
+		return one(who.caller.arn)
 	case "principalaccount":
-		return one(who.Principal.Account)
+		return one(who.caller.account)
 	case "principaltype":
-		return one(principalTypes[who.record.Type])
+		return one(principalTypes[who.record().Type])
 	case "userid":
-		return one(who.Principal.ID)
+		return one(who.caller.id)
 	case "username":
-		if who.record.Type == keystore.PrincipalUser {
-			return one(who.record.Name)
+		if who.record().Type == keystore.PrincipalUser {
+			return one(who.record().Name)
 		}
 	}
 	return nil, false
