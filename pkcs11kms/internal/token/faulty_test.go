@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/asn1"
+	"slices"
 	"sync"
 	"testing"
 
@@ -30,6 +31,7 @@ type faulty struct {
 	shortTag            bool          // C_Sign, C_SignFinal and C_GenerateRandom leave out the last byte
 	refuse              uint          // an attribute that C_GenerateKey answers with CKR_ATTRIBUTE_TYPE_INVALID
 
+	backwards   bool                             // C_FindObjects shows what it has found in the other order
 	barePoint   bool                             // CKA_EC_POINT comes without its OCTET STRING
 	values      map[uint]func([]byte) []byte     // change what C_GetAttributeValue tells of an attribute
 	untold      uint                             // an attribute for which C_GetAttributeValue answers CKR_DEVICE_ERROR
@@ -276,7 +278,13 @@ func (f *faulty) FindObjects(s pkcs11.SessionHandle, most int) ([]pkcs11.ObjectH
 	if err := f.hit("C_FindObjects"); err != nil {
 		return nil, false, err
 	}
-	return f.Module.FindObjects(s, most)
+	found, more, err := f.Module.FindObjects(s, most)
+	f.set(func() {
+		if f.backwards {
+			slices.Reverse(found)
+		}
+	})
+	return found, more, err
 }
 
 func (f *faulty) FindObjectsFinal(s pkcs11.SessionHandle) error {
