@@ -186,3 +186,14 @@ func TestCloseAfterAnotherHasFinalized(t *testing.T) {
 	})
 	require.NoError(t, tok.Close())
 }
+
+// A module that cannot tell what it is does not stay initialised.
+func TestModuleThatDoesNotDescribeItself(t *testing.T) {
+	cfg, tok := newConfig(t)
+	f := newFaulty(&cfg)
+	f.fail("C_GetInfo", 1, pkcs11.CKR_GENERAL_ERROR)
+	requireRefused(t, cfg, token.ModuleUnusable, tok.PIN())
+	assert.Equal(t, 1, f.count("C_Initialize"))
+	assert.Equal(t, 1, f.count("C_Finalize"))
+	open(t, cfg)
+}

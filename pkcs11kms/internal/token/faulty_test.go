@@ -134,6 +134,13 @@ func (f *faulty) Finalize() error {
 	return f.Module.Finalize()
 }
 
+func (f *faulty) GetInfo() (pkcs11.Info, error) {
+	if err := f.hit("C_GetInfo"); err != nil {
+		return pkcs11.Info{}, err
+	}
+	return f.Module.GetInfo()
+}
+
 func (f *faulty) GetSlotList(present bool) ([]uint, error) {
 	if err := f.hit("C_GetSlotList"); err != nil {
 		return nil, err
