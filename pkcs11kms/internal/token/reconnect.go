@@ -82,7 +82,7 @@ func (t *Token) examine(ctx context.Context, cause error) error {
 }
 
 // ask makes a round trip to the device on the session that stays open, and then runs try there, unless it is nil. It
-// returns the error of the round trip alone. If only the keeper's session is broken, another takes its place.
+// returns the error of the round trip alone.
 func (t *Token) ask(ctx context.Context, try func(*session)) error {
 	if err := t.takeKeeper(ctx); err != nil {
 		return err
@@ -90,10 +90,7 @@ func (t *Token) ask(ctx context.Context, try func(*session)) error {
 	err := t.lostCause()
 	if err == nil {
 		err = t.keeper.session.call(ctx, &operation{name: "C_GetSessionInfo", run: func(s *session, _ []byte) error {
-			err := t.roundTrip(s)
-			if e, ok := errors.AsType[*Error](err); ok && e.SessionLost() {
-				err = s.renew()
-			}
+			err := s.answers()
 			if err == nil && try != nil {
 				try(s)
 			}
@@ -120,6 +117,26 @@ func (t *Token) takeKeeper(ctx context.Context) error {
 		t.keeper.release()
 	}
 	return ErrClosed
+}
+
+// freshTries is on how many fresh sessions the device is asked before it counts as lost.
+const freshTries = 2
+
+// answers makes a round trip. A device that answers with an error is asked again on fresh sessions, one of which takes the place of
+// this one: the error may be the session's, or one that passes. This is the one rule by which a device is lost, for the check of its health
+// and for whoever met an error alike.
+func (s *session) answers() error {
+	err := s.token.roundTrip(s)
+	for range freshTries {
+		if !looksLost(err) {
+			return err
+		}
+		err = s.renew()
+		if isRV(err, pkcs11.CKR_SESSION_COUNT) { // there is no other session to be had
+			err = s.token.roundTrip(s)
+		}
+	}
+	return err
 }
 
 // renew puts another session in the place of a broken one.

@@ -45,7 +45,7 @@ func TestOperatorIsTold(t *testing.T) {
 	require.NoError(t, <-waiting)
 	require.Empty(t, told())
 
-	f.fail("C_GetSessionInfo", 1, pkcs11.CKR_DEVICE_REMOVED)
+	f.on("C_GetSessionInfo", func() error { return pkcs11.Error(pkcs11.CKR_DEVICE_REMOVED) })
 	require.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
 	require.Regexp(t, `^.*level=ERROR msg="the token is lost" cause="C_GetSessionInfo: CKR_DEVICE_REMOVED"\n$`, told())
 	require.ErrorIs(t, mac(), token.ErrGone)
