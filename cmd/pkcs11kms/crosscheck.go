@@ -32,10 +32,9 @@ const crosscheckVerb = "crosscheck-child"
 
 // crossJob is what the child is asked for.
 type crossJob struct {
-	Module string
-	Serial string
-	PIN    string
-	Keys   []crossKey
+	Token doctor.TokenReport
+	PIN   string
+	Keys  []crossKey
 }
 
 // crossKey is one key and the message to authenticate with it.
@@ -68,12 +67,12 @@ func crosscheckChildCommand(a *app) *cobra.Command {
 		Use:    crosscheckVerb,
 		Hidden: true,
 		Args:   noArguments,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			var job crossJob
 			if err := json.NewDecoder(a.stdin).Decode(&job); err != nil {
 				return errors.New("reading the job: not one of doctor --crosscheck") // the decoder's error may show the PIN
 			}
-			return json.NewEncoder(a.stdout).Encode(secondOpinion(job))
+			return json.NewEncoder(a.stdout).Encode(secondOpinion(cmd.Context(), job))
 		},
 	}
 }
@@ -112,11 +111,11 @@ func crossFinding(subject, status, text string) doctor.Check {
 }
 
 func crosscheckRegion(ctx context.Context, cfg statedir.Config, region doctor.RegionReport) ([]doctor.Check, error) {
-	job := crossJob{Module: region.Token.Module, Serial: region.Token.Serial}
+	job := crossJob{Token: *region.Token}
 	var ids []string
 	for _, key := range region.Keys {
 		algorithm, known := algorithmOf[key.KeySpec]
-		if key.State != string(types.KeyStateEnabled) || key.Object == nil || !known {
+		if key.State != string(types.KeyStateEnabled) || key.Object == nil || !known || key.Service {
 			continue
 		}
 		id, err := hex.DecodeString(key.CKAID)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,9 +19,15 @@ var hmacMechanisms = map[types.MacAlgorithmSpec]int{
 }
 
 // secondOpinion makes the MACs of a job by crypto11. It is the only use of that library, and runs in a process of its
-// own: crypto11 must own C_Initialize.
-func secondOpinion(job crossJob) crossAnswer {
-	token, err := crypto11.Configure(&crypto11.Config{Path: job.Module, TokenSerial: job.Serial, Pin: job.PIN})
+// own: crypto11 must own C_Initialize. It would choose the token by one of its names, and send the PIN to another one of that serial;
+// so it is told the slot of the one token with all the names.
+func secondOpinion(ctx context.Context, job crossJob) crossAnswer {
+	at, err := job.Token.Slot(ctx)
+	if err != nil {
+		return crossAnswer{Error: err.Error()}
+	}
+	slot := int(at)
+	token, err := crypto11.Configure(&crypto11.Config{Path: job.Token.Module, SlotNumber: &slot, Pin: job.PIN})
 	if err != nil {
 		return crossAnswer{Error: err.Error()}
 	}

@@ -49,7 +49,7 @@ func TestChildRefusesWhatIsNoJob(t *testing.T) {
 
 func TestChildAnswersForATokenThatIsNotThere(t *testing.T) {
 	var stdout bytes.Buffer
-	job, err := json.Marshal(crossJob{Module: "/nonexistent/module.so", Serial: "1", PIN: "s3cret"})
+	job, err := json.Marshal(crossJob{Token: doctor.TokenReport{Module: "/nonexistent/module.so", Serial: "1"}, PIN: "s3cret"})
 	require.NoError(t, err)
 	require.Zero(t, run(t.Context(), []string{crosscheckVerb}, bytes.NewReader(job), &stdout, io.Discard))
 	var answer crossAnswer

@@ -68,6 +68,7 @@ type KeyReport struct {
 	KeySpec string        `json:"key_spec"`
 	CKAID   string        `json:"cka_id"`            // hexadecimal
 	Adopted string        `json:"adopted,omitempty"` // keep or destroy: what a deletion does with an adopted object
+	Service bool          `json:"service,omitempty"` // a key of this program's own, which no caller can name
 	Object  *ObjectReport `json:"object,omitempty"`  // nil when it is missing
 }
 

@@ -67,7 +67,7 @@ func (d *examination) eachKey(ctx context.Context, region, account string, visit
 // public one.
 func (d *examination) examineKey(ctx context.Context, record keystore.Key, objects []token.Object, t *token.Token) KeyReport {
 	r := KeyReport{KeyID: record.ID, State: string(record.State), KeySpec: record.Spec, CKAID: record.CKAID.String(),
-		Adopted: string(record.Adopted)}
+		Adopted: string(record.Adopted), Service: record.Account == ""}
 	spec := keyring.MACSpecOf(types.KeySpec(record.Spec))
 	signing := keyring.SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage))
 	objects = slices.DeleteFunc(slices.Clone(objects), func(o token.Object) bool {
