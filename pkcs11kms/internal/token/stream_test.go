@@ -76,6 +76,19 @@ func TestStreamEndsOnce(t *testing.T) {
 	assert.ErrorIs(t, err, token.ErrClosed)
 }
 
+// A stream that is given up leaves its operation active, so its session is thrown away.
+func TestSessionOfAGivenUpStreamIsClosed(t *testing.T) {
+	tok, f := openFaulty(t)
+	key := newKey(t, tok)
+	st, err := tok.NewStream(context.Background(), key)
+	require.NoError(t, err)
+	closed := f.count("C_CloseSession")
+	require.NoError(t, st.Close())
+	require.Eventually(t, func() bool { return f.count("C_CloseSession") == closed+1 && tok.Stats().Open == 0 }, patience, tick)
+	_, err = tok.MAC(context.Background(), key, []byte("message"))
+	require.NoError(t, err)
+}
+
 // A long Write is many calls, so that each has the time of one: none gets more than 64 KiB.
 func TestLongWriteIsManyCalls(t *testing.T) {
 	tok, f := openFaulty(t)
