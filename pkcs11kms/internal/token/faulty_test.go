@@ -30,6 +30,7 @@ type faulty struct {
 	badSlots            map[uint]bool // C_GetTokenInfo answers CKR_TOKEN_NOT_RECOGNIZED
 	shortTag            bool          // C_Sign, C_SignFinal and C_GenerateRandom leave out the last byte
 	refuse              uint          // an attribute that C_GenerateKey answers with CKR_ATTRIBUTE_TYPE_INVALID
+	refuseAll           map[uint]bool // more of them, also of the private half of a pair
 
 	backwards   bool                             // C_FindObjects shows what it has found in the other order
 	barePoint   bool                             // CKA_EC_POINT comes without its OCTET STRING
@@ -208,10 +209,10 @@ func (f *faulty) GenerateKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, a []
 	}
 	f.mu.Lock()
 	f.mechanism, f.template = m[0].Mechanism, a
-	refuse := f.refuse
+	refuse, refuseAll := f.refuse, f.refuseAll
 	f.mu.Unlock()
 	for _, attribute := range a {
-		if refuse != 0 && attribute.Type == refuse {
+		if refuse != 0 && attribute.Type == refuse || refuseAll[attribute.Type] {
 			return 0, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)
 		}
 	}
@@ -225,7 +226,13 @@ func (f *faulty) GenerateKeyPair(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, 
 	f.mu.Lock()
 	noCurve := f.noCurve
 	f.private = private
+	refuseAll := f.refuseAll
 	f.mu.Unlock()
+	for _, attribute := range private {
+		if refuseAll[attribute.Type] {
+			return 0, 0, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)
+		}
+	}
 	for _, attribute := range public {
 		if noCurve != nil && attribute.Type == pkcs11.CKA_EC_PARAMS && bytes.Equal(attribute.Value, noCurve) {
 			return 0, 0, pkcs11.Error(pkcs11.CKR_CURVE_NOT_SUPPORTED)

@@ -110,14 +110,33 @@ type pairHandles struct{ private, public pkcs11.ObjectHandle }
 
 func (s *session) generatePair(spec pubkey.Spec, id []byte, label string, onToken bool) (made pairHandles, err error) {
 	for _, curve := range curveNames(spec) {
-		made.public, made.private, err = s.token.c.GenerateKeyPair(s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(pairMechanism(spec), nil)},
-			publicTemplate(spec, curve, id, label, onToken), s.token.privateTemplate(spec, id, label, onToken))
-		err = wrapRV("C_GenerateKeyPair", err)
+		made, err = s.generateOn(spec, curve, id, label, onToken)
 		if e, ok := errors.AsType[*Error](err); !ok || !e.refusesKind() {
 			return made, err
 		}
 	}
 	return made, &GapError{Spec: spec, What: "generation", Err: err}
+}
+
+// generateOn makes a pair of a curve. A token that refuses a private key's template which names CKA_SIGN_RECOVER, and takes it without,
+// is not told again.
+func (s *session) generateOn(spec pubkey.Spec, curve, id []byte, label string, onToken bool) (made pairHandles, err error) {
+	generate := func() (made pairHandles, err error) {
+		made.public, made.private, err = s.token.c.GenerateKeyPair(s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(pairMechanism(spec), nil)},
+			publicTemplate(spec, curve, id, label, onToken), s.token.privateTemplate(spec, id, label, onToken))
+		return made, wrapRV("C_GenerateKeyPair", err)
+	}
+	made, err = generate()
+	if s.token.noRecover.Load() || !isRV(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT) {
+		return made, err
+	}
+	s.token.noRecover.Store(true)
+	again, second := generate()
+	if second != nil {
+		s.token.noRecover.Store(false) // it was something else
+		return made, err
+	}
+	return again, nil
 }
 
 // pairMechanism is what a pair is generated with.

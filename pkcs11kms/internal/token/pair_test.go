@@ -165,7 +165,7 @@ func TestAttributesOfAPair(t *testing.T) {
 func TestPairTemplateForbidsOtherUses(t *testing.T) {
 	tok, f := openFaulty(t)
 	for spec, uses := range map[pubkey.Spec][]uint{
-		pubkey.RSA2048: {pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP}, pubkey.P256: {pkcs11.CKA_DERIVE},
+		pubkey.RSA2048: {pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP, pkcs11.CKA_SIGN_RECOVER}, pubkey.P256: {pkcs11.CKA_DERIVE},
 	} {
 		newPair(t, tok, spec)
 		for _, use := range uses {

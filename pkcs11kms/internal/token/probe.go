@@ -58,6 +58,7 @@ var probeMessage = []byte("pkcs11kms probe")
 // probe tries out the token. Open succeeds whatever it finds: a token without SHA-224 still serves the others.
 func (t *Token) probe() Capabilities {
 	caps := Capabilities{Streams: !t.quirk.noStream, IDBytes: t.quirk.maxIDBytes(), MaxSessions: t.pool.max}
+	t.off = t.probeUses()
 	for _, h := range Hashes() {
 		c := HashCapability{Hash: h}
 		c.Generate = t.withProbeKey(h, h.KeyBytes(), nil, func(s *session, object pkcs11.ObjectHandle) {
@@ -73,11 +74,9 @@ func (t *Token) probe() Capabilities {
 
 // withProbeKey generates a session key, uses it, and destroys it, on a session of its own: a call that fails may leave its
 // operation active and spoil what is tried next.
-func (t *Token) withProbeKey(h Hash, bytes int, only *pkcs11.Attribute, use func(*session, pkcs11.ObjectHandle)) error {
+func (t *Token) withProbeKey(h Hash, bytes int, more []*pkcs11.Attribute, use func(*session, pkcs11.ObjectHandle)) error {
 	template := t.withLength(t.keyTemplate(h, []byte("probe")[:min(5, t.quirk.maxIDBytes())], "pkcs11kms/probe", false), bytes)
-	if only != nil {
-		template = append(template, only)
-	}
+	template = append(template, more...)
 	s := &session{token: t}
 	defer s.close()
 	return s.run(&operation{run: func(s *session, _ []byte) error {
@@ -91,6 +90,27 @@ func (t *Token) withProbeKey(h Hash, bytes int, only *pkcs11.Attribute, use func
 		}
 		return nil
 	}}, nil)
+}
+
+// probeUses returns which of notForMAC the token can be told: all of them, as most can, or those that it takes one by one.
+func (t *Token) probeUses() (off []uint) {
+	takes := func(uses ...uint) bool {
+		for _, h := range Hashes() {
+			if t.withProbeKey(h, h.KeyBytes(), switchedOff(uses), func(*session, pkcs11.ObjectHandle) {}) == nil {
+				return true
+			}
+		}
+		return false
+	}
+	if takes(notForMAC...) {
+		return notForMAC
+	}
+	for _, use := range notForMAC {
+		if takes(append(off, use)...) {
+			off = append(off, use)
+		}
+	}
+	return off
 }
 
 func (s *session) refusesValue(object pkcs11.ObjectHandle) bool {
@@ -115,7 +135,7 @@ func (t *Token) probeAllowedMechanisms(caps Capabilities) bool {
 	}
 	only, other := working[0], working[1]
 	honoured := false
-	err := t.withProbeKey(only, SHA512.KeyBytes(), mechanismList(only.Mechanism()), func(s *session, object pkcs11.ObjectHandle) {
+	err := t.withProbeKey(only, SHA512.KeyBytes(), []*pkcs11.Attribute{mechanismList(only.Mechanism())}, func(s *session, object pkcs11.ObjectHandle) {
 		_, allowed := s.signWith(only, object, probeMessage)
 		_, refused := s.signWith(other, object, probeMessage)
 		var e *Error

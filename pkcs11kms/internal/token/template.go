@@ -17,10 +17,21 @@ func mechanismList(mechanisms ...uint) *pkcs11.Attribute {
 	return pkcs11.NewAttribute(pkcs11.CKA_ALLOWED_MECHANISMS, value)
 }
 
-// keyTemplate is what every HMAC key looks like in the token, generated or imported, token object or probe. CKA_ENCRYPT and
-// CKA_DECRYPT are not named: AWS CloudHSM refuses a template that does.
+// notForMAC is what an HMAC key must not be used for. Some tokens allow it unless it is switched off by name (measured: SoftHSM and NSS
+// the first four, opencryptoki the last), and some refuse to be told (read: AWS CloudHSM the first two); the probe finds out.
+var notForMAC = []uint{pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP, pkcs11.CKA_DERIVE}
+
+// switchedOff is a template that switches uses off.
+func switchedOff(uses []uint) (template []*pkcs11.Attribute) {
+	for _, use := range uses {
+		template = append(template, pkcs11.NewAttribute(use, false))
+	}
+	return template
+}
+
+// keyTemplate is what every HMAC key looks like in the token, generated or imported, token object or probe.
 func (t *Token) keyTemplate(h Hash, id []byte, label string, onToken bool) []*pkcs11.Attribute {
-	return []*pkcs11.Attribute{
+	return append(switchedOff(t.off), []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, t.quirk.keyType(h)),
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
@@ -31,7 +42,7 @@ func (t *Token) keyTemplate(h Hash, id []byte, label string, onToken bool) []*pk
 		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
 		pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
 		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
-	}
+	}...)
 }
 
 // withLength adds CKA_VALUE_LEN, which C_GenerateKey needs and C_CreateObject refuses.
@@ -80,6 +91,9 @@ func (t *Token) privateTemplate(spec pubkey.Spec, id []byte, label string, onTok
 		pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false))
 	if spec.RSABits() == 0 {
 		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false))
+	}
+	if !t.noRecover.Load() {
+		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_SIGN_RECOVER, false))
 	}
 	if t.caps.AllowedMechanisms {
 		template = append(template, mechanismList(pairMechanisms(spec)...))

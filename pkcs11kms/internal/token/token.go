@@ -57,6 +57,9 @@ type Token struct {
 	timeout    time.Duration
 	info       Info
 	caps       Capabilities
+	off        []uint // of notForMAC: what the token can be told that an HMAC key is not for
+
+	noRecover atomic.Bool // the token refuses a template of a private key that names CKA_SIGN_RECOVER
 
 	pairGaps    sync.Map // pubkey.Spec -> *GapError: kinds of key pairs that were tried in vain
 	messageOnly sync.Map // pubkey.Algorithm -> true: signed only with the token's own hash
