@@ -87,10 +87,7 @@ func (c *Client) CreateAccessKey(ctx context.Context, owner PrincipalName) (made
 		made, err = x.createAccessKey(ctx, owner, s)
 		return err
 	})
-	if err != nil {
-		return AccessKey{}, err
-	}
-	return made, nil
+	return answered(made, err)
 }
 
 func (c *call) createAccessKey(ctx context.Context, name PrincipalName, owner subject) (AccessKey, error) {
@@ -143,10 +140,7 @@ func (c *Client) ListAccessKeys(ctx context.Context, owner PrincipalName) (keys 
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return keys, nil
+	return answered(keys, err)
 }
 
 func (c *call) accessKeysOf(ctx context.Context, name PrincipalName, owner subject) ([]AccessKey, error) {
@@ -194,8 +188,11 @@ func (c *Client) changeAccessKey(
 		record := s.key
 		record.Status = status
 		changes := []keystore.Change{record.Put(s.keyVersion)}
-		if status == keystore.AccessKeyDeleted {
+		switch {
+		case status == keystore.AccessKeyDeleted:
 			changes = append(changes, s.counted(-1)...)
+		case s.version > 0: // the owner's path and tags were decided on
+			changes = append(changes, keystore.Change{Op: keystore.Check, Ref: s.record.Ref(), Expect: s.version})
 		}
 		return x.commit(ctx, changes...)
 	})
@@ -204,7 +201,7 @@ func (c *Client) changeAccessKey(
 // aboutKey returns what finds an access key that is not deleted, and whose it is: of that owner, unless it is the zero PrincipalName.
 func (c *Client) aboutKey(owner PrincipalName, id string) func(context.Context) (s subject, missing, err error) {
 	return func(ctx context.Context) (s subject, missing, err error) {
-		s = subject{arn: "*"}
+		s = subject{arn: "*", shown: "access key " + id} // whose it is, if there is one, is told to those who may know
 		if !owner.root() {
 			if s, missing, err = c.about(owner)(ctx); missing != nil || err != nil {
 				return s, missing, err
@@ -223,7 +220,9 @@ func (c *Client) aboutKey(owner PrincipalName, id string) func(context.Context) 
 			return s, noSuchAccessKey(id), err
 		}
 		if owner.root() {
+			shown := s.shown
 			s, err = c.ownerOf(ctx, key)
+			s.shown = shown
 		}
 		s.key, s.keyVersion = key, rec.Version
 		return s, nil, err

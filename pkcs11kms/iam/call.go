@@ -1,7 +1,9 @@
 package iam
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 // subject is what a call is about: a user, a role or the account's root, or the place where one would be.
 type subject struct {
 	arn     string             // what is decided on
+	shown   string             // what a refusal names instead, where the ARN would tell more than the caller has said
 	record  keystore.Principal // of a user or role
 	version uint64             // of the record; 0: there is none
 	root    bool               // the account's root
@@ -22,6 +25,9 @@ type subject struct {
 	key        keystore.AccessKey // of operations on an access key
 	keyVersion uint64
 }
+
+// name is what a refusal calls the subject.
+func (s subject) name() string { return cmp.Or(s.shown, s.arn) }
 
 // call is one call of an operation: guard's view of it.
 type call struct {
@@ -37,23 +43,17 @@ var _ guard.Call[subject] = (*call)(nil)
 // decided anew.
 func (c *call) commit(ctx context.Context, changes ...keystore.Change) error {
 	for _, bound := range c.precondition {
-		if !changesSame(changes, bound) {
+		own := slices.IndexFunc(changes, func(change keystore.Change) bool { return change.Ref == bound.Ref })
+		switch {
+		case own < 0:
 			changes = append(changes, bound)
+		case changes[own].Expect != bound.Expect: // who changes himself was permitted by what he is no more
+			c.dir.cfg.Cache.Drop()
+			return keystore.ErrConflict
 		}
 	}
 	_, err := c.dir.cfg.Cache.Commit(ctx, changes...)
 	return err
-}
-
-// changesSame tells whether one of the changes is of the record that a condition is about, in the version that it asks for: who
-// changes himself.
-func changesSame(changes []keystore.Change, bound keystore.Change) bool {
-	for _, change := range changes {
-		if change.Ref == bound.Ref && change.Expect == bound.Expect {
-			return true
-		}
-	}
-	return false
 }
 
 // Now implements guard.Call.
@@ -91,7 +91,7 @@ func (c *call) Authorise(ctx context.Context, s subject, _ bool) error {
 		return err
 	}
 	if c.req.rootOnly && s.root && !who.Principal().Root {
-		return denied(c.caller, c.op, s.arn, policy.Decision{})
+		return denied(c.caller, c.op, s.name(), policy.Decision{})
 	}
 	d := policy.Evaluate(policy.Request{
 		Principal: who.Principal(), Action: c.op.ActionName(), Resource: s.arn, Account: c.caller.account,
@@ -100,7 +100,7 @@ func (c *call) Authorise(ctx context.Context, s subject, _ bool) error {
 	if d.Allowed {
 		return nil
 	}
-	return denied(c.caller, c.op, s.arn, d)
+	return denied(c.caller, c.op, s.name(), d)
 }
 
 // Throttle implements guard.Call: the rates of AWS IAM are not published, and nothing here is scarce.

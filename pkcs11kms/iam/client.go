@@ -41,6 +41,15 @@ func (c *Client) perform(ctx context.Context, op *ops.Operation, req request, ru
 	return guard.Perform(ctx, op, x, c.dir.cfg.Audit, req.form, func(ctx context.Context, s subject) error { return run(ctx, x, s) })
 }
 
+// answered is what a call is answered with: nothing beside an error, which may have come after everything was found or done.
+func answered[Out any](out Out, err error) (Out, error) {
+	if err != nil {
+		var nothing Out
+		return nothing, err
+	}
+	return out, nil
+}
+
 // byType is the two operations that users and roles have for one thing.
 type byType struct{ user, role *ops.Operation }
 

@@ -41,7 +41,7 @@ type rig struct {
 // recorder is an audit log in memory.
 type recorder struct {
 	intended, recorded []audit.Event
-	refuse             error
+	refuse, unrecorded error
 	meanwhile          func() // what others do between the permission of a change and the change
 }
 
@@ -56,7 +56,7 @@ func (r *recorder) Intend(_ context.Context, e audit.Event) error {
 
 func (r *recorder) Record(_ context.Context, e audit.Event) error {
 	r.recorded = append(r.recorded, e)
-	return nil
+	return r.unrecorded
 }
 
 func newRig(t *testing.T) *rig {

@@ -6,12 +6,14 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 const rootARN = "arn:aws:iam::" + testAccount + ":root"
@@ -36,6 +38,17 @@ func newTarget(t *testing.T, r *rig, name PrincipalName) target {
 type asked struct {
 	resource string
 	call     func(context.Context, *Client) error
+}
+
+// shown is what a refusal calls the resource of an operation on x: what was asked for, not what is known of it.
+func (x target) shown(operation, resource string) string {
+	switch {
+	case operation == "GetAccessKeyLastUsed":
+		return "access key " + x.accessKey
+	case resource == x.arn:
+		return string(x.name.Type) + " " + x.name.Name
+	}
+	return resource
 }
 
 // requests are the operations of users and roles, by the name in which Type stands for User or Role.
@@ -107,11 +120,11 @@ func TestEveryOperationAsksItsCaller(t *testing.T) {
 	names := map[keystore.PrincipalType]string{keystore.PrincipalUser: "User", keystore.PrincipalRole: "Role"}
 	stranger, admin := r.as(t, "Stranger", ""), PrincipalName{keystore.PrincipalUser, "Admin"}
 	administrator := r.as(t, admin.Name, allowMAC)
-	check := func(name string, x asked) {
+	check := func(name, shown string, x asked) {
 		delete(rows, name)
 		action := "iam:" + name
 		says := func(who string) string {
-			return "User: " + who + " is not authorized to perform: " + action + " on resource: " + x.resource +
+			return "User: " + who + " is not authorized to perform: " + action + " on resource: " + shown +
 				" because no identity-based policy allows the " + action + " action"
 		}
 		err := x.call(t.Context(), r.dir.Client())
@@ -128,24 +141,35 @@ func TestEveryOperationAsksItsCaller(t *testing.T) {
 	for _, name := range []PrincipalName{{keystore.PrincipalUser, "Target"}, {keystore.PrincipalRole, "Target"}} {
 		x := newTarget(t, r, name)
 		for operation, how := range requests(x) {
-			check(strings.Replace(operation, "Type", names[name.Type], 1), how)
+			check(strings.Replace(operation, "Type", names[name.Type], 1), x.shown(operation, how.resource), how)
 		}
 		for _, end := range ending(x) {
-			check(strings.Replace(end.resource, "Type", names[name.Type], 1), asked{x.arn, end.call})
+			check(strings.Replace(end.resource, "Type", names[name.Type], 1), x.shown("", x.arn), asked{x.arn, end.call})
 		}
 	}
 	require.Empty(t, rows, "operations of the table that no request was made of")
 }
 
-// What is not there is told to those alone who may ask.
+// What is there, where, and whose it is, is told to those alone who may ask: others get the same answer in either case.
 func TestWhoMayNotAskLearnsNothing(t *testing.T) {
 	r := newRig(t)
-	newTarget(t, r, producer)
+	there := newTarget(t, r, producer)
 	stranger := r.as(t, "Stranger", "")
-	for _, name := range []PrincipalName{producer, {keystore.PrincipalRole, "None"}} {
-		for operation, how := range requests(target{name, "", "AKIAAAAAAAAAAAAAAAAA"}) {
-			assert.Equal(t, "AccessDenied", errorCode(how.call(t.Context(), stranger)), operation)
+	answers := func(x target) map[string]string {
+		texts := map[string]string{}
+		for operation, how := range requests(x) {
+			err := how.call(t.Context(), stranger)
+			assert.Equal(t, "AccessDenied", errorCode(err), operation)
+			texts[operation] = strings.NewReplacer(x.name.Name, "NAME", x.accessKey, "ID").Replace(err.Error())
 		}
+		return texts
+	}
+	require.Equal(t, answers(target{PrincipalName{keystore.PrincipalRole, "None"}, "", "AKIAAAAAAAAAAAAAAAAA"}), answers(there))
+	root, err := r.CreateAccessKey(t.Context(), PrincipalName{})
+	require.NoError(t, err)
+	for _, id := range []string{root.ID, there.accessKey} {
+		err := stranger.UpdateAccessKey(t.Context(), PrincipalName{}, id, keystore.AccessKeyInactive)
+		require.ErrorContains(t, err, " on resource: access key "+id+" because ")
 	}
 	reader := r.as(t, "Reader", allowed("iam:GetRole", "*"))
 	requireAPIError(t, second(reader.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalRole, "None"})), "NoSuchEntity",
@@ -158,6 +182,7 @@ func TestAccessKeysOfTheRoot(t *testing.T) {
 	key, err := r.CreateAccessKey(t.Context(), PrincipalName{})
 	require.NoError(t, err)
 	admin := r.as(t, "Admin", allowed("*", "*"))
+	unnamed := map[string]bool{"DeleteAccessKey": true, "UpdateAccessKey": true, "GetAccessKeyLastUsed": true} // whose it is, is not told
 	for name, call := range map[string]func() error{
 		"CreateAccessKey": func() error { return second(admin.CreateAccessKey(t.Context(), PrincipalName{})) },
 		"ListAccessKeys":  func() error { return second(admin.ListAccessKeys(t.Context(), PrincipalName{})) },
@@ -167,9 +192,12 @@ func TestAccessKeysOfTheRoot(t *testing.T) {
 		},
 		"GetAccessKeyLastUsed": func() error { _, _, err := admin.GetAccessKeyLastUsed(t.Context(), key.ID); return err },
 	} {
-		action := "iam:" + name
+		action, shown := "iam:"+name, rootARN
+		if unnamed[name] {
+			shown = "access key " + key.ID
+		}
 		requireAPIError(t, call(), "AccessDenied", "User: "+admin.caller.arn+" is not authorized to perform: "+action+" on resource: "+
-			rootARN+" because no identity-based policy allows the "+action+" action")
+			shown+" because no identity-based policy allows the "+action+" action")
 	}
 	list, err := r.ListAccessKeys(t.Context(), PrincipalName{})
 	require.NoError(t, err)
@@ -251,7 +279,7 @@ func TestExplicitDeny(t *testing.T) {
 	c := r.as(t, "Admin", `{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"},
 		{"Effect": "Deny", "Action": "iam:GetUser", "Resource": "*"}]}`)
 	requireAPIError(t, second(c.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalUser, "Admin"})), "AccessDenied", "User: "+adminARN+
-		" is not authorized to perform: iam:GetUser on resource: "+adminARN+" with an explicit deny in an identity-based policy")
+		" is not authorized to perform: iam:GetUser on resource: user Admin with an explicit deny in an identity-based policy")
 }
 
 // Who changes himself does so once: the change is bound to what permits it, which it changes.
@@ -265,6 +293,26 @@ func TestCallersChangeThemselves(t *testing.T) {
 	require.NoError(t, c.DeleteAccessKey(t.Context(), self, key.ID))
 	require.NoError(t, c.DeletePrincipalPolicy(t.Context(), self, "p"))
 	require.Equal(t, "AccessDenied", errorCode(c.TagPrincipal(t.Context(), self, nil)), "at once")
+}
+
+// So he does when another process has changed him just now, which this one has not seen yet.
+func TestCallersChangeThemselvesAfterOthersHave(t *testing.T) {
+	r := newRig(t)
+	self := PrincipalName{keystore.PrincipalUser, "Admin"}
+	now := time.Now()
+	cfg := r.cfg
+	cfg.Cache = records.New(cfg.Store, cfg.Log, func() time.Time { return now }) // of another process, in which no time passes
+	c := New(cfg).Client().As(r.as(t, self.Name, allowed("iam:*", "*")).caller)
+	require.NoError(t, second(c.GetPrincipal(t.Context(), self)))
+	require.NoError(t, r.TagPrincipal(t.Context(), self, []keystore.Tag{{Key: "Team", Value: "id"}}))
+	require.NoError(t, c.TagPrincipal(t.Context(), self, []keystore.Tag{{Key: "Stage", Value: "test"}}))
+	tags, err := r.ListPrincipalTags(t.Context(), self)
+	require.NoError(t, err)
+	require.Len(t, tags, 2)
+
+	require.NoError(t, second(c.GetPrincipal(t.Context(), self)))
+	require.NoError(t, r.DeletePrincipalPolicy(t.Context(), self, "p"))
+	require.Equal(t, "AccessDenied", errorCode(c.TagPrincipal(t.Context(), self, []keystore.Tag{{Key: "Stage", Value: "none"}})))
 }
 
 // The audit log is asked before anything is written, and told how every call ended; what it refuses is not done.
@@ -340,6 +388,47 @@ func TestChangesAreBoundToThePermission(t *testing.T) {
 	list, err := r.ListAccessKeys(t.Context(), x.name)
 	require.NoError(t, err)
 	require.Len(t, list, 1)
+
+	of := r.as(t, "TeamAdmin", `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "iam:*", "Resource": "*",
+		"Condition": {"StringEquals": {"iam:ResourceTag/Team": "id"}}}}`)
+	for _, owner := range []PrincipalName{x.name, {}} {
+		r.log.meanwhile = func() {
+			assert.NoError(t, r.TagPrincipal(t.Context(), x.name, []keystore.Tag{{Key: "Team", Value: "other"}}))
+		}
+		require.Equal(t, "AccessDenied", errorCode(of.UpdateAccessKey(t.Context(), owner, x.accessKey, keystore.AccessKeyInactive)))
+		require.NoError(t, r.TagPrincipal(t.Context(), x.name, []keystore.Tag{{Key: "Team", Value: "id"}}))
+	}
+	list, err = r.ListAccessKeys(t.Context(), x.name)
+	require.NoError(t, err)
+	require.Equal(t, keystore.AccessKeyActive, list[0].Status)
+}
+
+// What is not written down is not answered, not even beside the error.
+func TestWhatIsNotRecordedIsNotAnswered(t *testing.T) {
+	r := newRig(t)
+	x := newTarget(t, r, alice)
+	r.log.unrecorded = errors.New("the log is full")
+	for what, got := range map[string]func() (any, error){
+		"CreateUser": func() (any, error) {
+			return r.CreatePrincipal(t.Context(), PrincipalName{keystore.PrincipalUser, "Fresh"}, PrincipalOptions{})
+		},
+		"GetUser":          func() (any, error) { return r.GetPrincipal(t.Context(), x.name) },
+		"ListUsers":        func() (any, error) { return r.ListPrincipals(t.Context(), x.name.Type, "") },
+		"GetUserPolicy":    func() (any, error) { return r.GetPrincipalPolicy(t.Context(), x.name, "own") },
+		"ListUserPolicies": func() (any, error) { return r.ListPrincipalPolicies(t.Context(), x.name) },
+		"ListUserTags":     func() (any, error) { return r.ListPrincipalTags(t.Context(), x.name) },
+		"CreateAccessKey":  func() (any, error) { return r.CreateAccessKey(t.Context(), x.name) },
+		"ListAccessKeys":   func() (any, error) { return r.ListAccessKeys(t.Context(), x.name) },
+		"GetAccessKeyLastUsed": func() (any, error) {
+			owner, used, err := r.GetAccessKeyLastUsed(t.Context(), x.accessKey)
+			assert.Empty(t, owner)
+			return used, err
+		},
+	} {
+		answer, err := got()
+		assert.ErrorIs(t, err, r.log.unrecorded, what)
+		assert.Empty(t, answer, what)
+	}
 }
 
 func TestListedAccessKeysHaveTheirStatus(t *testing.T) {

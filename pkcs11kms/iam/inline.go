@@ -93,7 +93,7 @@ func (c *Client) GetPrincipalPolicy(ctx context.Context, name PrincipalName, pol
 		document = record.Policies[at].Document
 		return nil
 	})
-	return document, err
+	return answered(document, err)
 }
 
 // ListPrincipalPolicies returns the names of the inline policies, in order. (ListUserPolicies, ListRolePolicies)
@@ -105,7 +105,7 @@ func (c *Client) ListPrincipalPolicies(ctx context.Context, name PrincipalName) 
 		}
 		return nil
 	})
-	return names, err
+	return answered(names, err)
 }
 
 // DeletePrincipalPolicy removes an inline policy, or answers NoSuchEntity. (DeleteUserPolicy, DeleteRolePolicy)

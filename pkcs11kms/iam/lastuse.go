@@ -38,7 +38,10 @@ func (c *Client) GetAccessKeyLastUsed(ctx context.Context, id string) (owner Pri
 		used, err = c.lastUse(ctx, id)
 		return err
 	})
-	return owner, used, err
+	if err != nil {
+		return PrincipalName{}, AccessKeyLastUsed{}, err
+	}
+	return owner, used, nil
 }
 
 func (c *Client) lastUse(ctx context.Context, id string) (AccessKeyLastUsed, error) {

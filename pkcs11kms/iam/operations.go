@@ -40,10 +40,7 @@ func (c *Client) CreatePrincipal(ctx context.Context, name PrincipalName, option
 		made, err = x.createPrincipal(ctx, name, options)
 		return err
 	})
-	if err != nil {
-		return Principal{}, err
-	}
-	return made, nil
+	return answered(made, err)
 }
 
 func (c *call) createPrincipal(ctx context.Context, name PrincipalName, options PrincipalOptions) (Principal, error) {
@@ -113,9 +110,10 @@ func (c *Client) about(name PrincipalName) func(context.Context) (s subject, mis
 		if name.root() {
 			return c.root(), nil, nil
 		}
+		s.shown = string(name.Type) + " " + name.Name // and not its path, which only what is there has
 		s.record, s.version, err = c.dir.find(ctx, account, name)
 		if errors.Is(err, keystore.ErrNotFound) {
-			return subject{arn: c.dir.arn(account, string(name.Type)+"/"+name.Name)}, noSuchPrincipal(name), nil
+			return subject{arn: c.dir.arn(account, string(name.Type)+"/"+name.Name), shown: s.shown}, noSuchPrincipal(name), nil
 		}
 		s.arn = c.dir.principalARN(s.record)
 		return s, nil, err
@@ -151,7 +149,7 @@ func (c *Client) GetPrincipal(ctx context.Context, name PrincipalName) (found Pr
 		found = c.dir.describe(record)
 		return nil
 	})
-	return found, err
+	return answered(found, err)
 }
 
 // ListPrincipals returns the users or the roles whose path begins with pathPrefix, ordered by name. The empty prefix means
@@ -168,11 +166,8 @@ func (c *Client) ListPrincipals(ctx context.Context, t keystore.PrincipalType, p
 			return err
 		})
 	})
-	if err != nil {
-		return nil, err
-	}
 	slices.SortFunc(list, func(a, b Principal) int { return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)) })
-	return list, nil
+	return answered(list, err)
 }
 
 func checkPathPrefix(prefix string) error {

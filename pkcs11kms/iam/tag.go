@@ -90,5 +90,5 @@ func (c *Client) ListPrincipalTags(ctx context.Context, name PrincipalName) (tag
 		tags = record.Tags
 		return nil
 	})
-	return tags, err
+	return answered(tags, err)
 }
