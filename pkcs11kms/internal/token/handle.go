@@ -172,6 +172,20 @@ func (s *session) isKey(n *named, h *keyHandle) error {
 	return nil
 }
 
+// used runs use with the handle and makes sure that the object was the key: also where use failed, since what has the handle now may
+// refuse what the key would do. Errors of the session or the device, and of a stale handle, are left to others.
+func (s *session) used(n *named, h *keyHandle, use func() error) error {
+	err := use()
+	var e *Error
+	if errors.As(err, &e) && (e.StaleHandle() || e.DeviceLost()) {
+		return err
+	}
+	if confirmed := s.confirm(n, h); err == nil || errors.Is(confirmed, errReused) {
+		return confirmed
+	}
+	return err
+}
+
 // withHandle runs use with the key's handle. If the handle turns out stale, the object is looked for again and use is
 // repeated once: it must be safe to repeat.
 func (s *session) withHandle(n *named, use func(*keyHandle) error) error {
@@ -200,10 +214,7 @@ func (s *session) withHandle(n *named, use func(*keyHandle) error) error {
 func (s *session) withObject(n *named, use func(pkcs11.ObjectHandle) error) error {
 	for try := 1; ; try++ {
 		err := s.withHandle(n, func(h *keyHandle) error {
-			if err := use(h.object); err != nil {
-				return err
-			}
-			return s.confirm(n, h)
+			return s.used(n, h, func() error { return use(h.object) })
 		})
 		if !errors.Is(err, errReused) || try == confirmTries {
 			return err

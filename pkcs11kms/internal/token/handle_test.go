@@ -268,6 +268,46 @@ func TestKeyTypeIsConfirmed(t *testing.T) {
 	require.Equal(t, finds+1, f.count("C_FindObjectsInit"))
 }
 
+// What refuses the work of a key may be another kind of object that has its handle now: the key is looked for then, too.
+func TestReusedHandleOfAnotherKind(t *testing.T) {
+	for kind, others := range map[string]string{"MAC": "pair", "stream": "pair", "pair": "MAC"} {
+		tok, r, other := openRecycling(t, "A vendor that is not known")
+		k, another := newKeyOf(t, other, kind), newKeyOf(t, other, others)
+		require.NoError(t, k.use(tok))
+		given := r.last()
+		r.swap(given, r.realOf(t, another.id))
+		require.NoError(t, k.use(tok), kind)
+		destroy(t, other, kind, k)
+		r.swap(r.last(), r.realOf(t, another.id))
+		require.ErrorIs(t, k.use(tok), token.ErrKeyMissing, kind)
+	}
+}
+
+// A module may look for the key of a stream by its handle again, at each part: the end is confirmed as the beginning is.
+func TestEndOfAStreamIsConfirmed(t *testing.T) {
+	tok, r, other := openRecycling(t, "A vendor that is not known")
+	k, another := newKeyOf(t, other, "stream"), newKeyOf(t, other, "stream")
+	begin := func() *token.Stream {
+		s, err := tok.NewStream(t.Context(), tok.HMACKey(token.SHA256, k.id))
+		require.NoError(t, err)
+		_, err = s.Write([]byte("message"))
+		require.NoError(t, err)
+		return s
+	}
+	s := begin()
+	_, err := s.Sum()
+	require.NoError(t, err)
+	theirs := r.realOf(t, another.id)
+	s = begin()
+	r.swap(r.last(), theirs)
+	for range 2 {
+		tag, err := s.Sum()
+		require.ErrorContains(t, err, "the handle of the key has become another object's")
+		require.Zero(t, len(tag))
+	}
+	require.NoError(t, k.use(tok))
+}
+
 // A key that moved to another handle, while its handle became another key's, is found again.
 func TestReusedHandleOfAKeyThatIsThere(t *testing.T) {
 	for _, kind := range []string{"MAC", "stream", "pair"} {

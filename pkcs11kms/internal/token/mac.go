@@ -50,14 +50,16 @@ func (s *session) mac(k *Key, message []byte) (tag []byte, err error) {
 	return tag, err
 }
 
-// signInit begins a MAC in several parts. After errReused the session has one active by another key: throw it away and try again.
-func (s *session) signInit(k *Key) error {
-	return s.withHandle(&k.named, func(h *keyHandle) error {
-		if err := s.token.c.SignInit(s.handle, signMechanisms[k.hash], h.object); err != nil {
-			return wrapRV("C_SignInit", err)
-		}
-		return s.confirm(&k.named, h)
+// signInit begins a MAC in several parts, and returns the handle by which. After errReused the session has one active by another key:
+// throw it away and try again.
+func (s *session) signInit(k *Key) (used *keyHandle, err error) {
+	err = s.withHandle(&k.named, func(h *keyHandle) error {
+		used = h
+		return s.used(&k.named, h, func() error {
+			return wrapRV("C_SignInit", s.token.c.SignInit(s.handle, signMechanisms[k.hash], h.object))
+		})
 	})
+	return used, err
 }
 
 func (s *session) signWith(h Hash, object pkcs11.ObjectHandle, message []byte) ([]byte, error) {

@@ -146,10 +146,9 @@ func (s *session) renew() error {
 		fresh.close()
 		return err
 	}
-	if err := s.token.c.CloseSession(s.handle); err != nil { // after the other is open: the last one ends the login
-		s.token.log.Debug("closing a broken session", "error", wrapRV("C_CloseSession", err))
-	}
-	s.handle, s.epoch = fresh.handle, fresh.epoch
+	broken := &session{token: s.token, handle: s.handle, epoch: s.epoch, open: s.open}
+	s.handle, s.epoch, s.open = fresh.handle, fresh.epoch, true
+	broken.close() // after the other is open: the last one ends the login
 	return nil
 }
 

@@ -23,7 +23,8 @@ type Stream struct {
 type streamState struct {
 	token *Token
 	ctx   context.Context
-	hash  Hash
+	key   *Key
+	used  *keyHandle // of the key
 
 	mu      sync.Mutex // guards the rest, and is held during C calls
 	session *session   // nil once it was given back
@@ -48,13 +49,11 @@ func (t *Token) NewStream(ctx context.Context, k *Key) (*Stream, error) {
 	if err := t.streams.takeWithin(ctx, t.timeout); err != nil {
 		return nil, err
 	}
-	st := &streamState{token: t, ctx: ctx, hash: k.hash}
-	s, err := t.beginStream(ctx, k)
-	if err != nil {
+	st := &streamState{token: t, ctx: ctx, key: k}
+	if err := st.begin(); err != nil {
 		t.streams.release()
 		return nil, err
 	}
-	st.session = s
 	stream := &Stream{st}
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -67,19 +66,19 @@ func (t *Token) NewStream(ctx context.Context, k *Key) (*Stream, error) {
 	return stream, nil
 }
 
-// beginStream borrows a session until the stream's end. Like a MAC it is repeated once if the session was broken.
-func (t *Token) beginStream(ctx context.Context, k *Key) (*session, error) {
-	var borrowed *session
-	o := &operation{name: "C_SignInit", often: true, run: func(s *session, _ []byte) error { return s.signInit(k) }}
-	o.keep = func(s *session) { borrowed = s }
-	err := t.do(ctx, o)
+// begin borrows a session until the stream's end. Like a MAC it is repeated once if the session was broken.
+func (st *streamState) begin() error {
+	var used *keyHandle
+	o := &operation{name: "C_SignInit", often: true, run: func(s *session, _ []byte) (err error) {
+		used, err = s.signInit(st.key)
+		return err
+	}}
+	o.keep = func(s *session) { st.session, st.used = s, used }
+	err := st.token.do(st.ctx, o)
 	for try := 1; errors.Is(err, errReused) && try < confirmTries; try++ {
-		err = t.do(ctx, o)
+		err = st.token.do(st.ctx, o)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return borrowed, nil
+	return err
 }
 
 // Write adds data. After an error the stream is of no use any more.
@@ -133,12 +132,14 @@ func (st *streamState) sum() ([]byte, error) {
 	}
 	var tag []byte
 	err := st.call("C_SignFinal", nil, func(s *session, _ []byte) error {
-		sum, err := s.token.c.SignFinal(s.handle)
-		if err != nil {
-			return wrapRV("C_SignFinal", err)
-		}
-		tag = sum
-		return checkTag(st.hash, sum)
+		return s.used(&st.key.named, st.used, func() error {
+			sum, err := s.token.c.SignFinal(s.handle)
+			if err != nil {
+				return wrapRV("C_SignFinal", err)
+			}
+			tag = sum
+			return checkTag(st.key.hash, sum)
+		})
 	})
 	if err != nil {
 		return nil, err
