@@ -17,11 +17,15 @@ import (
 func tenStatements(principal string) string {
 	var statements []string
 	for i := range 8 {
-		statements = append(statements, fmt.Sprintf(`{"Sid":"%d","Effect":"Deny","Principal":"*","Action":["kms:Generate*","kms:Verify*"],"Resource":"*",
-			"Condition":{"StringLike":{"aws:PrincipalArn":"arn:aws:iam::*:role/Other%d*"},"StringNotEquals":{"kms:MacAlgorithm":["HMAC_SHA_256","HMAC_SHA_384"]}}}`, i, i))
+		statements = append(statements, fmt.Sprintf(`{"Sid":"%d","Effect":"Deny","Principal":"*","Resource":"*",
+			"Action":["kms:Generate*","kms:Verify*"],
+			"Condition":{"StringLike":{"aws:PrincipalArn":"arn:aws:iam::*:role/Other%d*"},
+			"StringNotEquals":{"kms:MacAlgorithm":["HMAC_SHA_256","HMAC_SHA_384"]}}}`, i, i))
 	}
-	statements = append(statements, `{"Sid":"last","Effect":"Allow","Principal":{"AWS":"`+principal+`"},"Action":"kms:GenerateMac","Resource":"*",
-		"Condition":{"StringEquals":{"kms:MacAlgorithm":"HMAC_SHA_256","kms:KeySpec":"HMAC_256"},"DateLessThan":{"aws:CurrentTime":"2120-01-01T00:00:00Z"}}}`)
+	statements = append(statements, `{"Sid":"last","Effect":"Allow","Principal":{"AWS":"`+principal+`"},
+		"Action":"kms:GenerateMac","Resource":"*",
+		"Condition":{"StringEquals":{"kms:MacAlgorithm":"HMAC_SHA_256","kms:KeySpec":"HMAC_256"},
+		"DateLessThan":{"aws:CurrentTime":"2120-01-01T00:00:00Z"}}}`)
 	return keyPolicy(statements...)
 }
 

@@ -37,7 +37,8 @@ func as(t testing.TB, c *Client, name iam.PrincipalName, policies ...string) *Cl
 
 // allow is a policy of a user or role that allows actions on a resource.
 func allow(resource string, actions ...string) string {
-	return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["` + strings.Join(actions, `","`) + `"],"Resource":"` + resource + `"}]}`
+	return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["` + strings.Join(actions, `","`) + `"],` +
+		`"Resource":"` + resource + `"}]}`
 }
 
 // keyPolicy is a key policy of statements, besides the one that leaves the key to the account.

@@ -47,7 +47,8 @@ func TestAccessKeyLife(t *testing.T) {
 	require.Equal(t, []iam.AccessKey{{ID: made.ID, Status: keystore.AccessKeyActive, Created: made.Created,
 		LastUsed: iam.AccessKeyLastUsed{ServiceName: "N/A", Region: "N/A"}}}, list)
 
-	require.ErrorContains(t, asRoot(b).UpdateAccessKey(t.Context(), iam.PrincipalName{}, made.ID, keystore.AccessKeyDeleted), "enum value set: [Active, Inactive]")
+	require.ErrorContains(t, asRoot(b).UpdateAccessKey(t.Context(), iam.PrincipalName{}, made.ID, keystore.AccessKeyDeleted),
+		"enum value set: [Active, Inactive]")
 	require.NoError(t, asRoot(b).UpdateAccessKey(t.Context(), iam.PrincipalName{}, made.ID, keystore.AccessKeyInactive))
 	requireUnknown(t, b, made.ID)
 	require.Eventually(t, func() bool {

@@ -39,7 +39,8 @@ func TestLastUseOfAnAccessKey(t *testing.T) {
 
 	_, used, err = asRoot(b).GetAccessKeyLastUsed(t.Context(), key.ID)
 	require.NoError(t, err)
-	require.Equal(t, iam.AccessKeyLastUsed{LastUsedDate: time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local).UTC(), ServiceName: "kms", Region: testRegion}, used)
+	date := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local).UTC()
+	require.Equal(t, iam.AccessKeyLastUsed{LastUsedDate: date, ServiceName: "kms", Region: testRegion}, used)
 	list, err := asRoot(b).ListAccessKeys(t.Context(), alice)
 	require.NoError(t, err)
 	require.Equal(t, used, list[0].LastUsed)

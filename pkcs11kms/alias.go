@@ -40,7 +40,8 @@ func checkAliasName(name string) error {
 	rest, ok := strings.CutPrefix(name, keyid.AliasPrefix)
 	switch {
 	case !ok || rest == "":
-		return apierr.Validation(`Alias must start with the prefix "alias/". Please see https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`)
+		return apierr.Validation(`Alias must start with the prefix "alias/". Please see ` +
+			`https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`)
 	case strings.HasPrefix(rest, "aws/"):
 		return apierr.NotAuthorized()
 	case strings.Contains(rest, ":"):

@@ -75,20 +75,23 @@ func TestCreateKeyRefusals(t *testing.T) {
 			"Origin EXTERNAL is not supported."},
 		{"unknown origin", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Origin: "MOON"}, "ValidationException",
 			"1 validation error detected: Value 'MOON' at 'origin' failed to satisfy constraint: Member must satisfy enum value set: [*]"},
-		{"policy that says nothing", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Policy: ptr(`{"Version":"2012-10-17","Statement":[]}`)},
+		{"policy that says nothing",
+			kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Policy: ptr(`{"Version":"2012-10-17","Statement":[]}`)},
 			"MalformedPolicyDocumentException", "*no Statement*"},
 		{"policy is no JSON", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Policy: ptr("{")},
 			"MalformedPolicyDocumentException", "*not valid JSON*"},
 		{"policy over the quota", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Policy: ptr(strings.Repeat(" ", 32769))},
 			"LimitExceededException", "The policy document exceeds the maximum length of 32768 bytes."},
 		{"policy with a strange character", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Policy: ptr("\u20ac")},
-			"ValidationException", "1 validation error detected: Value at 'policy' failed to satisfy constraint: Member must satisfy regular expression pattern: *"},
+			"ValidationException",
+			"1 validation error detected: Value at 'policy' failed to satisfy constraint: Member must satisfy regular expression pattern: *"},
 		{"description too long", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Description: ptr(strings.Repeat("d", 8193))},
 			"ValidationException", "1 validation error detected: Value '" + strings.Repeat("d", 8193) +
 				"' at 'description' failed to satisfy constraint: Member must have length less than or equal to 8192"},
 		{"description is no UTF-8", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Description: ptr("\xff")},
 			"ValidationException", "1 validation error detected: Value at 'description' failed to satisfy constraint: Member must be valid UTF-8"},
-		{"tag value too long", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Tags: []types.Tag{{TagKey: ptr("k"), TagValue: ptr(strings.Repeat("v", 257))}}},
+		{"tag value too long",
+			kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Tags: []types.Tag{{TagKey: ptr("k"), TagValue: ptr(strings.Repeat("v", 257))}}},
 			"ValidationException", "1 validation error detected: Value '" + strings.Repeat("v", 257) +
 				"' at 'tags.1.member.tagValue' failed to satisfy constraint: Member must have length less than or equal to 256"},
 	}
@@ -169,7 +172,8 @@ func TestMacRefusals(t *testing.T) {
 		{"multi-Region id with dashes", "mrk-" + unknownID, good, msg, "NotFoundException", "Invalid keyId 'mrk-" + unknownID + "'", false},
 		{"unknown key id", unknownID, good, msg, "NotFoundException", "Key '" + arnOf(unknownID) + "' does not exist", false},
 		{"unknown key ARN", arnOf(unknownID), good, msg, "NotFoundException", "Key '" + arnOf(unknownID) + "' does not exist", false},
-		{"foreign region", "arn:aws:kms:eu-west-1:111122223333:key/" + *key.KeyId, good, msg, "NotFoundException", "Invalid arn eu-west-1", false},
+		{"foreign region", "arn:aws:kms:eu-west-1:111122223333:key/" + *key.KeyId, good, msg, "NotFoundException",
+			"Invalid arn eu-west-1", false},
 		{"foreign account", "arn:aws:kms:us-west-2:999999999999:key/" + *key.KeyId, good, msg, "AccessDeniedException",
 			"User: arn:aws:iam::111122223333:root is not authorized to perform: kms:%OP% on resource: " +
 				"arn:aws:kms:us-west-2:999999999999:key/" + *key.KeyId + " because no resource-based policy allows the kms:%OP% action", false},
@@ -179,19 +183,24 @@ func TestMacRefusals(t *testing.T) {
 			"Invalid arn arn:aws:s3:us-west-2:111122223333:key/" + *key.KeyId, false},
 		{"other resource", "arn:aws:kms:us-west-2:111122223333:grant/x", good, msg, "InvalidArnException",
 			"Invalid arn arn:aws:kms:us-west-2:111122223333:grant/x", false},
-		{"unknown alias", "alias/none", good, msg, "NotFoundException", "Alias arn:aws:kms:us-west-2:111122223333:alias/none is not found.", false},
+		{"unknown alias", "alias/none", good, msg, "NotFoundException",
+			"Alias arn:aws:kms:us-west-2:111122223333:alias/none is not found.", false},
 		{"unknown alias ARN", "arn:aws:kms:us-west-2:111122223333:alias/none", good, msg, "NotFoundException",
 			"Alias arn:aws:kms:us-west-2:111122223333:alias/none is not found.", false},
 		{"disabled key", *off.KeyId, good, msg, "DisabledException", arnOf(*off.KeyId) + " is disabled.", false},
-		{"disabled key, algorithm of another spec", *off.KeyId, "HMAC_SHA_512", msg, "DisabledException", arnOf(*off.KeyId) + " is disabled.", false},
+		{"disabled key, algorithm of another spec", *off.KeyId, "HMAC_SHA_512", msg, "DisabledException",
+			arnOf(*off.KeyId) + " is disabled.", false},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: &tc.keyID, MacAlgorithm: types.MacAlgorithmSpec(tc.algorithm), Message: tc.message})
+			_, err := c.GenerateMac(t.Context(), &kms.GenerateMacInput{
+				KeyId: &tc.keyID, MacAlgorithm: types.MacAlgorithmSpec(tc.algorithm), Message: tc.message})
 			requireAPIErrorLike(t, err, tc.code, strings.ReplaceAll(tc.answer, "%OP%", "GenerateMac"))
-			_, err = c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: &tc.keyID, MacAlgorithm: types.MacAlgorithmSpec(tc.algorithm), Message: tc.message, DryRun: aws.Bool(true)})
+			_, err = c.GenerateMac(t.Context(), &kms.GenerateMacInput{
+				KeyId: &tc.keyID, MacAlgorithm: types.MacAlgorithmSpec(tc.algorithm), Message: tc.message, DryRun: aws.Bool(true)})
 			requireAPIErrorLike(t, err, tc.code, strings.ReplaceAll(tc.answer, "%OP%", "GenerateMac"))
-			_, err = c.VerifyMac(t.Context(), &kms.VerifyMacInput{KeyId: &tc.keyID, MacAlgorithm: types.MacAlgorithmSpec(tc.algorithm), Message: tc.message, Mac: make([]byte, 32)})
+			_, err = c.VerifyMac(t.Context(), &kms.VerifyMacInput{
+				KeyId: &tc.keyID, MacAlgorithm: types.MacAlgorithmSpec(tc.algorithm), Message: tc.message, Mac: make([]byte, 32)})
 			requireAPIErrorLike(t, err, tc.code, strings.ReplaceAll(tc.answer, "%OP%", "VerifyMac"))
 		})
 	}
@@ -289,7 +298,8 @@ func TestGenerateMacLimits(t *testing.T) {
 		require.NoError(t, err, "%d bytes", n)
 		require.NoError(t, verify(t.Context(), c, key.KeyId, make([]byte, n), mac))
 	}
-	_, err := c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: "HMAC_SHA_256", Message: []byte("m"), DryRun: aws.Bool(true)})
+	_, err := c.GenerateMac(t.Context(),
+		&kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: "HMAC_SHA_256", Message: []byte("m"), DryRun: aws.Bool(true)})
 	requireAPIError(t, err, "DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
 }
 
@@ -299,7 +309,8 @@ func TestGrantTokens(t *testing.T) {
 	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: key.KeyId, GrantTokens: make([]string, 11)})
 	requireCode(t, err, "ValidationException")
 	require.Contains(t, err.Error(), "Value at 'grantTokens' failed to satisfy constraint: Member must have length less than or equal to 10")
-	require.Contains(t, err.Error(), "Value at 'grantTokens.11.member' failed to satisfy constraint: Member must have length greater than or equal to 1")
+	require.Contains(t, err.Error(),
+		"Value at 'grantTokens.11.member' failed to satisfy constraint: Member must have length greater than or equal to 1")
 	_, err = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: key.KeyId, GrantTokens: []string{"secret-ish"}})
 	requireCode(t, err, "InvalidGrantTokenException")
 	require.NotContains(t, err.Error(), "secret-ish")

@@ -49,11 +49,14 @@ func TestTagsThatDifferInCase(t *testing.T) {
 	require.ErrorContains(t, tagWith(t, blue, key.KeyId, "Team", "red", "team", "blue"), "AccessDeniedException")
 	require.NoError(t, tagWith(t, blue, key.KeyId, "Team", "blue"))
 
-	guarded := as(t, c, userName("guarded"), allow("*", "kms:TagResource"), statements(can("Deny", "kms:TagResource", `"StringEquals":{"aws:RequestTag/Stage":"prod"}`)))
+	guarded := as(t, c, userName("guarded"), allow("*", "kms:TagResource"),
+		statements(can("Deny", "kms:TagResource", `"StringEquals":{"aws:RequestTag/Stage":"prod"}`)))
 	require.ErrorContains(t, tagWith(t, guarded, key.KeyId, "Stage", "prod", "stage", ""), "AccessDeniedException")
 
-	shadowed := as(t, c, userName("shadowed"), allow("*", "kms:GenerateMac"), statements(can("Deny", "kms:GenerateMac", `"StringEquals":{"aws:ResourceTag/stage":"prod"}`)))
-	for _, pairs := range [][]string{{"stage", "prod", "STAGE", "x"}, {"Stage", "prod", "stage", "x"}} { // in the order of their keys one or the other is last
+	shadowed := as(t, c, userName("shadowed"), allow("*", "kms:GenerateMac"),
+		statements(can("Deny", "kms:GenerateMac", `"StringEquals":{"aws:ResourceTag/stage":"prod"}`)))
+	for _, pairs := range [][]string{{"stage", "prod", "STAGE", "x"}, {"Stage", "prod", "stage", "x"}} {
+		// in the order of their keys one or the other is last
 		key := mustCreate(t, c, types.KeySpecHmac256)
 		tag(t, c, key.KeyId, pairs...)
 		_, err := generate(t.Context(), shadowed, key.KeyId, []byte("m"))
@@ -73,7 +76,8 @@ func TestTagsOfOtherAlphabets(t *testing.T) {
 	require.ErrorContains(t, err, "AccessDeniedException")
 
 	tag(t, c, key.KeyId, "G\u0130ZL\u0130", "evet")
-	other := as(t, c, userName("o"), allow("*", "kms:GenerateMac"), statements(can("Deny", "kms:*", `"StringEquals":{"aws:ResourceTag/G\u0130ZL\u0130":"evet"}`)))
+	other := as(t, c, userName("o"), allow("*", "kms:GenerateMac"),
+		statements(can("Deny", "kms:*", `"StringEquals":{"aws:ResourceTag/G\u0130ZL\u0130":"evet"}`)))
 	_, err = generate(t.Context(), other, key.KeyId, []byte("m"))
 	require.ErrorContains(t, err, "AccessDeniedException")
 }
@@ -105,7 +109,8 @@ func TestStreamByAlias(t *testing.T) {
 	_, err := stream().Sum()
 	require.NoError(t, err)
 	s := stream()
-	putPolicy(t, c, key.KeyId, keyPolicy(`{"Effect":"Deny","Principal":"*","Action":"kms:GenerateMac","Resource":"*","Condition":{`+byAlias+`}}`))
+	putPolicy(t, c, key.KeyId,
+		keyPolicy(`{"Effect":"Deny","Principal":"*","Action":"kms:GenerateMac","Resource":"*","Condition":{`+byAlias+`}}`))
 	_, err = s.Sum()
 	require.ErrorContains(t, err, "AccessDeniedException")
 }
@@ -159,7 +164,8 @@ type aliasless struct {
 	failing error
 }
 
-func (s *aliasless) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
+func (s *aliasless) Lookup(ctx context.Context, index keystore.Index, value string,
+	after keystore.Ref, limit int) ([]keystore.Record, error) {
 	if index == keystore.IndexAliasTarget && s.failing != nil {
 		return nil, s.failing
 	}
@@ -180,7 +186,8 @@ func TestConditionThatCannotBeToldDecidesNothing(t *testing.T) {
 	secret := `"ForAnyValue:StringEquals":{"kms:ResourceAliases":"alias/secret"}`
 	denied := as(t, c, userName("denied"), allow("*", "kms:GenerateMac"), statements(can("Deny", "kms:GenerateMac", secret)))
 	allowed := as(t, c, userName("allowed"), statements(can("Allow", "kms:GenerateMac", secret)))
-	negated := as(t, c, userName("negated"), statements(can("Allow", "kms:GenerateMac", `"ForAllValues:StringNotEquals":{"kms:ResourceAliases":"alias/secret"}`)))
+	negated := as(t, c, userName("negated"),
+		statements(can("Allow", "kms:GenerateMac", `"ForAllValues:StringNotEquals":{"kms:ResourceAliases":"alias/secret"}`)))
 	use := func(user *Client) error { _, err := generate(t.Context(), user, key.KeyId, []byte("m")); return err }
 	require.NoError(t, use(allowed))
 	for _, user := range []*Client{denied, negated} {
@@ -199,8 +206,10 @@ func TestConditionThatCannotBeToldDecidesNothing(t *testing.T) {
 func TestLockoutAtCreation(t *testing.T) {
 	c := newClient(t)
 	create := func(condition string) error {
-		document := statements(`{"Effect":"Allow","Principal":{"AWS":"` + c.caller.ARN() + `"},"Action":"kms:*","Resource":"*","Condition":{` + condition + `}}`)
-		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC", Policy: &document, Tags: tagsIn("a", "b")})
+		document := statements(`{"Effect":"Allow","Principal":{"AWS":"` + c.caller.ARN() + `"},"Action":"kms:*","Resource":"*",
+			"Condition":{` + condition + `}}`)
+		_, err := c.CreateKey(t.Context(),
+			&kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC", Policy: &document, Tags: tagsIn("a", "b")})
 		return err
 	}
 	for _, condition := range []string{`"StringEquals":{"aws:RequestTag/a":"b"}`, `"ForAnyValue:StringEquals":{"aws:TagKeys":"a"}`,
@@ -275,8 +284,10 @@ func TestRemovedBeforeTheCommit(t *testing.T) {
 func TestTextOfRefusalsRevealsNothing(t *testing.T) {
 	c := newClient(t)
 	key := mustCreate(t, c, types.KeySpecHmac256)
-	putPolicy(t, c, key.KeyId, statements(`{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*","Condition":{"StringEquals":{"aws:PrincipalType":"Account"}}}`))
-	user := as(t, c, userName("u"), allow("*", "kms:*"), statements(`{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"NotIpAddress":{"aws:SourceIp":"10.0.0.0/8"}}}`))
+	putPolicy(t, c, key.KeyId, statements(`{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*",
+		"Condition":{"StringEquals":{"aws:PrincipalType":"Account"}}}`))
+	user := as(t, c, userName("u"), allow("*", "kms:*"), statements(`{"Effect":"Deny","Action":"*","Resource":"*",
+		"Condition":{"NotIpAddress":{"aws:SourceIp":"10.0.0.0/8"}}}`))
 	text := func(id string) string {
 		_, err := user.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
 		require.ErrorContains(t, err, "AccessDeniedException")
@@ -290,7 +301,8 @@ func TestConnectionsWithoutAnAddress(t *testing.T) {
 	c := newClient(t)
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	user := as(t, c, userName("u"), allow("*", "kms:*"))
-	putPolicy(t, c, key.KeyId, keyPolicy(`{"Effect":"Deny","Principal":"*","Action":"kms:GenerateMac","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}`))
+	putPolicy(t, c, key.KeyId, keyPolicy(`{"Effect":"Deny","Principal":"*","Action":"kms:GenerateMac","Resource":"*",
+		"Condition":{"Bool":{"aws:SecureTransport":"false"}}}`))
 	for _, conn := range []Connection{{}, {SourceIP: netip.MustParseAddr("10.0.0.1")}} {
 		_, err := generate(t.Context(), user.As(user.caller.From(conn)), key.KeyId, []byte("m"))
 		require.ErrorContains(t, err, "AccessDeniedException")

@@ -53,7 +53,8 @@ func (r *conditionRig) byAlias(ctx context.Context, user *Client) error {
 }
 
 func (r *conditionRig) sign(ctx context.Context, user *Client) error {
-	_, err := user.Sign(ctx, &kms.SignInput{KeyId: r.signing.KeyId, Message: []byte("m"), SigningAlgorithm: types.SigningAlgorithmSpecEcdsaSha256})
+	_, err := user.Sign(ctx,
+		&kms.SignInput{KeyId: r.signing.KeyId, Message: []byte("m"), SigningAlgorithm: types.SigningAlgorithmSpecEcdsaSha256})
 	return err
 }
 
@@ -141,7 +142,8 @@ func TestConditionKeys(t *testing.T) {
 	r := newConditionRig(t)
 	for _, test := range r.cases() {
 		for value, fits := range map[string]bool{test.fits: true, test.misses: false} {
-			document := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"%s":{"%s":"%s"}}}]}`,
+			document := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*",`+
+				`"Condition":{"%s":{"%s":"%s"}}}]}`,
 				test.operator, test.key, value)
 			require.NoError(t, asRoot(r.c.bridge).PutPrincipalPolicy(t.Context(), r.name, "p", document), document)
 			err := test.call(t.Context(), r.user)
@@ -158,7 +160,8 @@ func TestConditionKeys(t *testing.T) {
 func TestConnectionKeysAreAbsentInProcess(t *testing.T) {
 	r := newConditionRig(t)
 	for _, key := range []string{"aws:SourceIp", "aws:SecureTransport", "aws:UserAgent", "kms:ViaService"} {
-		document := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"Null":{"` + key + `":"true"}}}]}`
+		document := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*",` +
+			`"Condition":{"Null":{"` + key + `":"true"}}}]}`
 		require.NoError(t, asRoot(r.c.bridge).PutPrincipalPolicy(t.Context(), r.name, "p", document))
 		require.NoError(t, r.describe(t.Context(), r.user), key)
 	}

@@ -58,7 +58,8 @@ func (s *countingStore) List(ctx context.Context, kind keystore.Kind, region, ac
 	return recs, err
 }
 
-func (s *countingStore) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
+func (s *countingStore) Lookup(ctx context.Context, index keystore.Index, value string,
+	after keystore.Ref, limit int) ([]keystore.Record, error) {
 	recs, err := s.Store.Lookup(ctx, index, value, after, limit)
 	s.note("Lookup "+string(index), len(recs))
 	return recs, err

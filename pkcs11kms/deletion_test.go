@@ -31,9 +31,11 @@ func TestScheduleAndCancel(t *testing.T) {
 	c := openClient(t, cfg)
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	for days, text := range map[int32]string{
-		0: "1 validation error detected: Value '0' at 'pendingWindowInDays' failed to satisfy constraint: Member must have value greater than or equal to 1",
+		0: "1 validation error detected: Value '0' at 'pendingWindowInDays' failed to satisfy constraint: " +
+			"Member must have value greater than or equal to 1",
 		1: pendingWindowText, 6: pendingWindowText, 31: pendingWindowText, 365: pendingWindowText,
-		366: "1 validation error detected: Value '366' at 'pendingWindowInDays' failed to satisfy constraint: Member must have value less than or equal to 365",
+		366: "1 validation error detected: Value '366' at 'pendingWindowInDays' failed to satisfy constraint: " +
+			"Member must have value less than or equal to 365",
 	} {
 		_, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: key.KeyId, PendingWindowInDays: &days})
 		requireAPIError(t, err, "ValidationException", text)
@@ -182,7 +184,8 @@ func TestDeletionWithoutTheTimeOfTheStore(t *testing.T) {
 
 	_, version, err := records.ReadCounter(t.Context(), store, "", "", keyring.ClockCounter)
 	require.NoError(t, err)
-	damaged := keystore.Change{Op: keystore.Put, Ref: keystore.CounterRef("", "", keyring.ClockCounter), Expect: version, Value: []byte("damaged")}
+	damaged := keystore.Change{Op: keystore.Put, Ref: keystore.CounterRef("", "", keyring.ClockCounter), Expect: version,
+		Value: []byte("damaged")}
 	_, err = store.Commit(t.Context(), damaged)
 	require.NoError(t, err)
 	require.ErrorContains(t, c.bridge.core.Keys.DestroyDue(t.Context()), "counter")

@@ -85,7 +85,8 @@ func TestNobodyIsDeniedEverything(t *testing.T) {
 	for _, op := range operations() {
 		for _, id := range []string{*key.KeyId, *key.Arn, unknownID, "nonsense"} {
 			err := invoke(t, t.Context(), nobody, op, fillAll(op, id, c))
-			require.ErrorContains(t, err, "AccessDeniedException: User: anonymous is not authorized to perform: "+actionOf(op)+" on resource", "%s of %s", op, id)
+			require.ErrorContains(t, err,
+				"AccessDeniedException: User: anonymous is not authorized to perform: "+actionOf(op)+" on resource", "%s of %s", op, id)
 		}
 	}
 	_, err = nobody.NewMAC(t.Context(), *key.KeyId, "HMAC_SHA_256")
@@ -120,7 +121,8 @@ func TestEveryOperationAsksForItsPermission(t *testing.T) {
 			others := append([]string{"kms:None"}, slices.Delete(slices.Clone(needed), i, i+1)...)
 			for _, document := range []string{allowAllBut(action), allow("*", others...)} {
 				allowed(document)
-				require.ErrorContains(t, call(), "AccessDeniedException: User: "+limited.caller.ARN()+" is not authorized to perform: "+action+" on resource", op)
+				require.ErrorContains(t, call(),
+					"AccessDeniedException: User: "+limited.caller.ARN()+" is not authorized to perform: "+action+" on resource", op)
 			}
 		}
 		allowed(allow("*", needed...))

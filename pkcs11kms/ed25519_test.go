@@ -29,8 +29,9 @@ func TestEd25519(t *testing.T) {
 	require.Equal(t, key, describe(t, c, key.KeyId))
 	public, err := c.GetPublicKey(t.Context(), &kms.GetPublicKeyInput{KeyId: key.KeyId})
 	require.NoError(t, err)
-	require.Equal(t, &kms.GetPublicKeyOutput{KeyId: key.Arn, PublicKey: public.PublicKey, KeySpec: key.KeySpec, KeyUsage: types.KeyUsageTypeSignVerify,
-		CustomerMasterKeySpec: key.CustomerMasterKeySpec, SigningAlgorithms: key.SigningAlgorithms}, public)
+	require.Equal(t, &kms.GetPublicKeyOutput{KeyId: key.Arn, PublicKey: public.PublicKey, KeySpec: key.KeySpec,
+		KeyUsage: types.KeyUsageTypeSignVerify, CustomerMasterKeySpec: key.CustomerMasterKeySpec,
+		SigningAlgorithms: key.SigningAlgorithms}, public)
 	parsed, err := x509.ParsePKIXPublicKey(public.PublicKey)
 	require.NoError(t, err)
 
@@ -45,14 +46,16 @@ func TestEd25519(t *testing.T) {
 		digest := sha512.Sum512(message)
 		for name, bad := range map[string][]byte{
 			"one bit": flipped, "too short": signature[:63], "one byte": signature[:1], "junk behind": append(bytes.Clone(signature), 0),
-			"zeros": make([]byte, 64), "another's": mustSign(t, c, other, ed25519SHA512, message), "of the digest": mustSign(t, c, key, ed25519SHA512, digest[:]),
+			"zeros": make([]byte, 64), "another's": mustSign(t, c, other, ed25519SHA512, message),
+			"of the digest": mustSign(t, c, key, ed25519SHA512, digest[:]),
 		} {
 			err := verifySignature(t, c, key.KeyId, ed25519SHA512, message, bad)
 			var invalid *types.KMSInvalidSignatureException
 			require.ErrorAs(t, err, &invalid, name)
 		}
 	}
-	_, err = c.Sign(t.Context(), &kms.SignInput{KeyId: key.KeyId, SigningAlgorithm: ed25519SHA512, Message: []byte("m"), DryRun: aws.Bool(true)})
+	_, err = c.Sign(t.Context(),
+		&kms.SignInput{KeyId: key.KeyId, SigningAlgorithm: ed25519SHA512, Message: []byte("m"), DryRun: aws.Bool(true)})
 	requireAPIError(t, err, "DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
 }
 
@@ -68,16 +71,21 @@ func TestEd25519Refusals(t *testing.T) {
 		code, answer    string
 	}{
 		{key, "ED25519_SHA_512", "DIGEST", digest, "ValidationException", "MessageType DIGEST is not valid for algorithm ED25519_SHA_512."},
-		{key, "ED25519_SHA_512", "EXTERNAL_MU", digest, "ValidationException", "MessageType EXTERNAL_MU is not valid for algorithm ED25519_SHA_512."},
+		{key, "ED25519_SHA_512", "EXTERNAL_MU", digest, "ValidationException",
+			"MessageType EXTERNAL_MU is not valid for algorithm ED25519_SHA_512."},
 		{key, "ED25519_PH_SHA_512", "", digest, "ValidationException", "MessageType RAW is not valid for algorithm ED25519_PH_SHA_512."},
 		{key, "ED25519_PH_SHA_512", "RAW", digest, "ValidationException", "MessageType RAW is not valid for algorithm ED25519_PH_SHA_512."},
-		{key, "ED25519_PH_SHA_512", "EXTERNAL_MU", digest, "ValidationException", "MessageType EXTERNAL_MU is not valid for algorithm ED25519_PH_SHA_512."},
+		{key, "ED25519_PH_SHA_512", "EXTERNAL_MU", digest, "ValidationException",
+			"MessageType EXTERNAL_MU is not valid for algorithm ED25519_PH_SHA_512."},
 		{key, "ED25519_PH_SHA_512", "DIGEST", digest[1:], "ValidationException", "Digest is invalid length for algorithm ED25519_PH_SHA_512."},
 		{key, "ED25519_PH_SHA_512", "DIGEST", digest, "UnsupportedOperationException",
 			"The token makes no ED25519_PH_SHA_512 signatures. Use ED25519_SHA_512 with MessageType RAW."},
-		{key, "ECDSA_SHA_512", "", digest, "InvalidKeyUsageException", "Algorithm ECDSA_SHA_512 is incompatible with key spec ECC_NIST_EDWARDS25519."},
-		{p256, "ED25519_SHA_512", "", digest, "InvalidKeyUsageException", "Algorithm ED25519_SHA_512 is incompatible with key spec ECC_NIST_P256."},
-		{p256, "ED25519_PH_SHA_512", "DIGEST", digest, "InvalidKeyUsageException", "Algorithm ED25519_PH_SHA_512 is incompatible with key spec ECC_NIST_P256."},
+		{key, "ECDSA_SHA_512", "", digest, "InvalidKeyUsageException",
+			"Algorithm ECDSA_SHA_512 is incompatible with key spec ECC_NIST_EDWARDS25519."},
+		{p256, "ED25519_SHA_512", "", digest, "InvalidKeyUsageException",
+			"Algorithm ED25519_SHA_512 is incompatible with key spec ECC_NIST_P256."},
+		{p256, "ED25519_PH_SHA_512", "DIGEST", digest, "InvalidKeyUsageException",
+			"Algorithm ED25519_PH_SHA_512 is incompatible with key spec ECC_NIST_P256."},
 	} {
 		for _, dry := range []*bool{nil, aws.Bool(true)} {
 			_, err := c.Sign(t.Context(), &kms.SignInput{KeyId: tc.key.KeyId, SigningAlgorithm: types.SigningAlgorithmSpec(tc.algorithm),

@@ -54,7 +54,8 @@ func (s *faultyStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Recor
 	return rec, err
 }
 
-func (s *faultyStore) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
+func (s *faultyStore) Lookup(ctx context.Context, index keystore.Index, value string,
+	after keystore.Ref, limit int) ([]keystore.Record, error) {
 	recs, err := s.Store.Lookup(ctx, index, value, after, limit)
 	s.mu.Lock()
 	listed := s.listed

@@ -64,9 +64,11 @@ func TestConfigurationThatHidesWhatTheStoreHolds(t *testing.T) {
 		says, hints []string
 	}{
 		"account": {func(c *testConfig) { c.AccountID = "999999999999" },
-			[]string{"keys of the account " + testAccount + " in " + testRegion, "in " + otherRegion, "the account 999999999999 with " + otherRegion + ", " + testRegion},
+			[]string{"keys of the account " + testAccount + " in " + testRegion, "in " + otherRegion,
+				"the account 999999999999 with " + otherRegion + ", " + testRegion},
 			[]string{"config.yaml"}},
-		"region removed": {without(otherRegion), []string{"keys of the account " + testAccount + " in " + otherRegion + ", and", "with " + testRegion},
+		"region removed": {without(otherRegion),
+			[]string{"keys of the account " + testAccount + " in " + otherRegion + ", and", "with " + testRegion},
 			[]string{"pkcs11kms doctor --retire-region " + otherRegion}},
 		"region renamed": {func(c *testConfig) {
 			c.Regions["ap-south-1"] = c.Regions[otherRegion]

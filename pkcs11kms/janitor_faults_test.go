@@ -24,7 +24,8 @@ type janitorStore struct {
 	taken   map[string]int // how often TakeOver was asked for an instance
 }
 
-func (s *janitorStore) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
+func (s *janitorStore) Lookup(ctx context.Context, index keystore.Index, value string,
+	after keystore.Ref, limit int) ([]keystore.Record, error) {
 	if s.stuck.Load() {
 		<-ctx.Done()
 		return nil, ctx.Err()

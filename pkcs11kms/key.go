@@ -66,12 +66,13 @@ func (c *Client) EnableKey(ctx context.Context, in *kms.EnableKeyInput, optFns .
 // DisableKey sets the state to Disabled: nobody can use the key until it is enabled again. This process refuses it at
 // once, every other within a second. On a key that is disabled already it changes nothing and succeeds.
 func (c *Client) DisableKey(ctx context.Context, in *kms.DisableKeyInput, optFns ...func(*kms.Options)) (*kms.DisableKeyOutput, error) {
-	return changeRecord(ctx, c, ops.DisableKey, in, optFns, &kms.DisableKeyOutput{}, func(_ *Client, in *kms.DisableKeyInput) (request, error) {
-		return request{keyID: in.KeyId}, nil
-	}, func(_ *call, _ *kms.DisableKeyInput, record *keystore.Key) error {
-		record.State = keystore.Disabled
-		return nil
-	})
+	return changeRecord(ctx, c, ops.DisableKey, in, optFns, &kms.DisableKeyOutput{},
+		func(_ *Client, in *kms.DisableKeyInput) (request, error) {
+			return request{keyID: in.KeyId}, nil
+		}, func(_ *call, _ *kms.DisableKeyInput, record *keystore.Key) error {
+			record.State = keystore.Disabled
+			return nil
+		})
 }
 
 // changeRecord makes a call of an operation that changes a key's record by edit, and commits the change unless there is none.
@@ -92,10 +93,11 @@ func changeRecord[In, Out any](
 func (c *Client) UpdateKeyDescription(
 	ctx context.Context, in *kms.UpdateKeyDescriptionInput, optFns ...func(*kms.Options),
 ) (*kms.UpdateKeyDescriptionOutput, error) {
-	return changeRecord(ctx, c, ops.UpdateKeyDescription, in, optFns, &kms.UpdateKeyDescriptionOutput{}, func(_ *Client, in *kms.UpdateKeyDescriptionInput) (request, error) {
-		return request{keyID: in.KeyId}, nil
-	}, func(_ *call, in *kms.UpdateKeyDescriptionInput, record *keystore.Key) error {
-		record.Description = *in.Description
-		return nil
-	})
+	return changeRecord(ctx, c, ops.UpdateKeyDescription, in, optFns, &kms.UpdateKeyDescriptionOutput{},
+		func(_ *Client, in *kms.UpdateKeyDescriptionInput) (request, error) {
+			return request{keyID: in.KeyId}, nil
+		}, func(_ *call, in *kms.UpdateKeyDescriptionInput, record *keystore.Key) error {
+			record.Description = *in.Description
+			return nil
+		})
 }

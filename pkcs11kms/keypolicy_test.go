@@ -16,7 +16,8 @@ func TestKeyPolicyComesBackAsItWas(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	require.Equal(t, defaultPolicyOf(c.bridge.Root()), policyOf(t, c, key.KeyId))
 
-	document := "{ \"Statement\" :\t[\n" + grant("Allow", "111122223333", "kms:*") + " ,\r\n {\"Sid\":\"caf\u00e9 \\u0041\", \"Effect\":\"Allow\",\n" +
+	document := "{ \"Statement\" :\t[\n" + grant("Allow", "111122223333", "kms:*") +
+		" ,\r\n {\"Sid\":\"caf\u00e9 \\u0041\", \"Effect\":\"Allow\",\n" +
 		`"Principal":{"AWS":["` + user.caller.ARN() + `", "444455556666"]}, "Action":["kms:DescribeKey"],"Resource":["*"]} ] }`
 	putPolicy(t, c, key.KeyId, document)
 	require.Equal(t, document, policyOf(t, c, key.KeyId))
@@ -60,12 +61,14 @@ func TestKeyPolicyRefusals(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	admin := as(t, c, userName("admin"), allow("*", "kms:PutKeyPolicy"))
 	put := func(who *Client, document string, bypass bool) error {
-		_, err := who.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyId, Policy: &document, BypassPolicyLockoutSafetyCheck: bypass})
+		_, err := who.PutKeyPolicy(t.Context(),
+			&kms.PutKeyPolicyInput{KeyId: key.KeyId, Policy: &document, BypassPolicyLockoutSafetyCheck: bypass})
 		return err
 	}
 	const malformed = "MalformedPolicyDocumentException"
-	for _, principal := range []string{"arn:aws:iam::111122223333:user/nobody", "arn:aws:iam::111122223333:group/all", "arn:aws:iam::444455556666:user/u",
-		"arn:aws-cn:iam::111122223333:root", "arn:aws:sts::111122223333:assumed-role/r/s", "AIDAAAAAAAAAAAAAAAAAA", "nonsense"} {
+	for _, principal := range []string{"arn:aws:iam::111122223333:user/nobody", "arn:aws:iam::111122223333:group/all",
+		"arn:aws:iam::444455556666:user/u", "arn:aws-cn:iam::111122223333:root", "arn:aws:sts::111122223333:assumed-role/r/s",
+		"AIDAAAAAAAAAAAAAAAAAA", "nonsense"} {
 		requireAPIErrorLike(t, put(c, keyPolicy(grant("Allow", principal, "kms:*")), false), malformed,
 			invalidPrincipalsText+" Statement*: invalid principal \"*")
 	}
@@ -82,11 +85,14 @@ func TestKeyPolicyRefusals(t *testing.T) {
 	err := put(c, keyPolicy(), false)
 	requireDenied(t, err, c, "PutKeyPolicy", *key.Arn, "because no resource-based policy allows the kms:PutKeyPolicy action")
 	require.NoError(t, put(admin, only(grant("Allow", "444455556666", "kms:*")), true), "locked out on purpose")
-	requireDenied(t, put(admin, keyPolicy(), false), admin, "PutKeyPolicy", *key.Arn, "because no resource-based policy allows the kms:PutKeyPolicy action")
+	requireDenied(t, put(admin, keyPolicy(), false), admin, "PutKeyPolicy", *key.Arn,
+		"because no resource-based policy allows the kms:PutKeyPolicy action")
 
 	var malformedError *types.MalformedPolicyDocumentException
-	for _, document := range []string{"{", "[]", `{"Statement":[]}`, only(`{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"arn:aws:kms:*"}`),
-		only(`{"Effect":"Allow","Action":"kms:*","Resource":"*"}`), only(`{"Effect":"Allow","Effect":"Deny","Principal":"*","Action":"kms:*","Resource":"*"}`)} {
+	for _, document := range []string{"{", "[]", `{"Statement":[]}`,
+		only(`{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"arn:aws:kms:*"}`),
+		only(`{"Effect":"Allow","Action":"kms:*","Resource":"*"}`),
+		only(`{"Effect":"Allow","Effect":"Deny","Principal":"*","Action":"kms:*","Resource":"*"}`)} {
 		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC", Policy: &document})
 		require.ErrorAs(t, err, &malformedError, document)
 	}
@@ -119,7 +125,11 @@ func TestAliasPermissions(t *testing.T) {
 		action string
 		call   func(*Client) error
 		keys   []*types.KeyMetadata
-	}{{"CreateAlias", create, []*types.KeyMetadata{from}}, {"UpdateAlias", update, []*types.KeyMetadata{to, from}}, {"DeleteAlias", remove, []*types.KeyMetadata{to}}}
+	}{
+		{"CreateAlias", create, []*types.KeyMetadata{from}},
+		{"UpdateAlias", update, []*types.KeyMetadata{to, from}},
+		{"DeleteAlias", remove, []*types.KeyMetadata{to}},
+	}
 	for _, step := range steps {
 		needed := []string{aliasARN}
 		for _, key := range step.keys {

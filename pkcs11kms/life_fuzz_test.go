@@ -76,7 +76,8 @@ func (l *life) changes(c *Client, k *modelKey, name, text string) []step {
 		}, k.there},
 		{"ScheduleKeyDeletion", func() (string, error) {
 			out, err := c.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: id, PendingWindowInDays: aws.Int32(modelWindow)})
-			if err == nil && (*out.KeyId != k.arn || !out.DeletionDate.Equal(l.now.Add(modelWindow*day)) || out.KeyState != types.KeyStatePendingDeletion) {
+			if err == nil &&
+				(*out.KeyId != k.arn || !out.DeletionDate.Equal(l.now.Add(modelWindow*day)) || out.KeyState != types.KeyStatePendingDeletion) {
 				return fmt.Sprintf("%+v", out), nil
 			}
 			return answerOK, err
@@ -103,12 +104,13 @@ func (l *life) reads(c *Client, k *modelKey, name string, size int32) []step {
 		{"DescribeKey by alias", func() (string, error) { return l.describe(c, &name) }, byName((*modelKey).metadata)},
 		{"GenerateMac", func() (string, error) { return l.generate(c, k, id) }, k.usable},
 		{"GenerateMac by alias", func() (string, error) { return l.generate(c, l.aliases[name], &name) }, byName((*modelKey).usable)},
-		{"VerifyMac of another message", func() (string, error) { return answerOK, verify(ctx, c, id, []byte("n"), make([]byte, 32)) }, func() string {
-			if k.usable() == answerOK {
-				return "KMSInvalidMacException: "
-			}
-			return k.usable()
-		}},
+		{"VerifyMac of another message", func() (string, error) { return answerOK, verify(ctx, c, id, []byte("n"), make([]byte, 32)) },
+			func() string {
+				if k.usable() == answerOK {
+					return "KMSInvalidMacException: "
+				}
+				return k.usable()
+			}},
 		{"GetKeyPolicy", func() (string, error) {
 			out, err := c.GetKeyPolicy(ctx, &kms.GetKeyPolicyInput{KeyId: id})
 			if err != nil {
@@ -124,8 +126,10 @@ func (l *life) reads(c *Client, k *modelKey, name string, size int32) []step {
 			return fmt.Sprint(ids)
 		}},
 		{"ListAliases", func() (string, error) { return l.listAliases(c, nil, size) }, func() string { return fmt.Sprint(l.namesOf(nil)) }},
-		{"ListAliases of a key", func() (string, error) { return l.listAliases(c, id, size) }, k.tells(func() string { return fmt.Sprint(l.namesOf(k)) })},
-		{"ListResourceTags", func() (string, error) { return l.listTags(c, id, size) }, k.tells(func() string { return fmt.Sprint(k.tagTexts()) })},
+		{"ListAliases of a key", func() (string, error) { return l.listAliases(c, id, size) },
+			k.tells(func() string { return fmt.Sprint(l.namesOf(k)) })},
+		{"ListResourceTags", func() (string, error) { return l.listTags(c, id, size) },
+			k.tells(func() string { return fmt.Sprint(k.tagTexts()) })},
 		{"ListKeyPolicies", func() (string, error) {
 			out, err := c.ListKeyPolicies(ctx, &kms.ListKeyPoliciesInput{KeyId: id})
 			if err != nil {

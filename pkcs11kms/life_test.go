@@ -108,8 +108,9 @@ func TestAliasAnswers(t *testing.T) {
 	requireAPIError(t, create(arn+"x", *key.KeyId), "ValidationException", prefix)
 	requireAPIError(t, create("alias/aws/x", *key.KeyId), "NotAuthorizedException", "")
 	requireAPIError(t, create("alias/a:b", *key.KeyId), "ValidationException", "alias/a:b contains invalid characters for an alias")
-	requireAPIError(t, create("alias/a b", *key.KeyId), "ValidationException", "1 validation error detected: Value 'alias/a b' at 'aliasName' "+
-		"failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$")
+	requireAPIError(t, create("alias/a b", *key.KeyId), "ValidationException",
+		"1 validation error detected: Value 'alias/a b' at 'aliasName' failed to satisfy constraint: "+
+			"Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$")
 	requireAPIError(t, create("alias/x", "alias/y"), "ValidationException", "Aliases must refer to keys. Not aliases")
 	requireAPIError(t, create("alias/x", unknownID), "NotFoundException", "Key '"+arnOf(unknownID)+"' does not exist")
 	requireAPIError(t, update("alias/x", *key.KeyId), "NotFoundException", "Alias "+arn+"x is not found.")
@@ -236,7 +237,8 @@ func TestTagsAreMadeOfTheirCharacters(t *testing.T) {
 	c := newClient(t)
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	const text = "A tag has a character that tags may not have. Use letters, digits, blanks and + - = . _ : / @"
-	for _, bad := range []string{"\x00", "a\x1b[31m", "a\nb", "a\tb", "*", "a*", "a,b", "(", "\"", "\\", "é\u0301", "\u200b", "\u202e", "\U0001f600", "a\r"} {
+	for _, bad := range []string{"\x00", "a\x1b[31m", "a\nb", "a\tb", "*", "a*", "a,b", "(", "\"", "\\", "é\u0301", "\u200b", "\u202e",
+		"\U0001f600", "a\r"} {
 		requireAPIError(t, tagWith(t, c, key.KeyId, bad, "v"), "TagException", text)
 		requireAPIError(t, tagWith(t, c, key.KeyId, "k", bad), "TagException", text)
 		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac,

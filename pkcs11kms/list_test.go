@@ -62,7 +62,8 @@ func TestListKeysPages(t *testing.T) {
 	got, n := walk(t, c, nil)
 	require.Equal(t, want, got)
 	require.Equal(t, 3, n, "the default is 100")
-	for limit, text := range map[int32]string{0: "greater than or equal to 1", -1: "greater than or equal to 1", 1001: "less than or equal to 1000"} {
+	for limit, text := range map[int32]string{0: "greater than or equal to 1", -1: "greater than or equal to 1",
+		1001: "less than or equal to 1000"} {
 		_, err := c.ListKeys(t.Context(), &kms.ListKeysInput{Limit: aws.Int32(limit)})
 		requireAPIError(t, err, "ValidationException", fmt.Sprintf(
 			"1 validation error detected: Value '%d' at 'limit' failed to satisfy constraint: Member must have value %s", limit, text))

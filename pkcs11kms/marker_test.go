@@ -20,8 +20,9 @@ func TestMarker(t *testing.T) {
 		_, err := parseMarker(string(damaged), want)
 		requireAPIError(t, err, "InvalidMarkerException", "The marker is not one that this operation returned.")
 	}
-	for _, other := range []marker{{Op: "ListAliases", Region: testRegion, Account: testAccount}, {Op: "ListKeys", Region: "us-east-1", Account: testAccount},
-		{Op: "ListKeys", Region: testRegion, Account: "999999999999"}, {Op: "ListKeys", Region: testRegion, Account: testAccount, Filter: "a key"}} {
+	for _, other := range []marker{{Op: "ListAliases", Region: testRegion, Account: testAccount},
+		{Op: "ListKeys", Region: "us-east-1", Account: testAccount}, {Op: "ListKeys", Region: testRegion, Account: "999999999999"},
+		{Op: "ListKeys", Region: testRegion, Account: testAccount, Filter: "a key"}} {
 		_, err := parseMarker(text, other)
 		requireAPIError(t, err, "InvalidMarkerException", "The marker is not one that this operation returned.")
 	}

@@ -76,16 +76,19 @@ func (r *memberRig) grants() map[string]map[string]func(*testing.T) {
 			},
 		},
 		"RetireGrant": shown{
-			"GrantToken": fails[*types.InvalidGrantTokenException](retire(kms.RetireGrantInput{GrantToken: ptr("t"), KeyId: r.key.KeyId, GrantId: ptr("g")})),
+			"GrantToken": fails[*types.InvalidGrantTokenException](retire(kms.RetireGrantInput{
+				GrantToken: ptr("t"), KeyId: r.key.KeyId, GrantId: ptr("g")})),
 			"KeyId": func(t *testing.T) {
 				err := retire(kms.RetireGrantInput{KeyId: ptr(unknownID), GrantId: ptr("g")})(t)
 				requireAPIError(t, err, "NotFoundException", "Key '"+arnOf(unknownID)+"' does not exist")
-				requireAPIError(t, retire(kms.RetireGrantInput{GrantId: ptr("g")})(t), "ValidationException", "Specify either GrantToken, or KeyId and GrantId.")
+				requireAPIError(t, retire(kms.RetireGrantInput{GrantId: ptr("g")})(t), "ValidationException",
+					"Specify either GrantToken, or KeyId and GrantId.")
 			},
 			"GrantId": func(t *testing.T) {
 				err := retire(kms.RetireGrantInput{KeyId: r.key.Arn, GrantId: ptr("g")})(t)
 				requireAPIError(t, err, "NotFoundException", "Grant ID g not found")
-				requireAPIError(t, retire(kms.RetireGrantInput{KeyId: r.key.Arn})(t), "ValidationException", "Specify either GrantToken, or KeyId and GrantId.")
+				requireAPIError(t, retire(kms.RetireGrantInput{KeyId: r.key.Arn})(t), "ValidationException",
+					"Specify either GrantToken, or KeyId and GrantId.")
 			},
 			"DryRun": fails[*types.NotFoundException](retire(kms.RetireGrantInput{KeyId: r.key.Arn, GrantId: ptr("g"), DryRun: aws.Bool(true)})),
 		},
@@ -112,7 +115,8 @@ func TestRetireGrantByTokenAsksForItsPermission(t *testing.T) {
 	}
 	nobody, err := c.bridge.Client("")
 	require.NoError(t, err)
-	require.ErrorContains(t, retire(nobody), "AccessDeniedException: User: anonymous is not authorized to perform: kms:RetireGrant on resource: *")
+	require.ErrorContains(t, retire(nobody),
+		"AccessDeniedException: User: anonymous is not authorized to perform: kms:RetireGrant on resource: *")
 	other := as(t, c, userName("other"), allow("*", "kms:RevokeGrant"))
 	require.ErrorContains(t, retire(other), "AccessDeniedException")
 	allowed := as(t, c, userName("allowed"), allow("*", "kms:RetireGrant"))

@@ -205,11 +205,15 @@ func (r *memberRig) generateRandom() map[string]func(*testing.T) {
 			out, err := r.c.GenerateRandom(t.Context(), &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(1024)})
 			require.NoError(t, err)
 			require.Len(t, out.Plaintext, 1024)
-			requireAPIError(t, ask(func(in *kms.GenerateRandomInput) { in.NumberOfBytes = nil })(t), "ValidationException", "NumberOfBytes is required.")
+			requireAPIError(t, ask(func(in *kms.GenerateRandomInput) { in.NumberOfBytes = nil })(t), "ValidationException",
+				"NumberOfBytes is required.")
 			requireAPIError(t, ask(func(in *kms.GenerateRandomInput) { in.NumberOfBytes = aws.Int32(1025) })(t), "ValidationException",
-				"1 validation error detected: Value '1025' at 'numberOfBytes' failed to satisfy constraint: Member must have value less than or equal to 1024")
+				"1 validation error detected: Value '1025' at 'numberOfBytes' failed to satisfy constraint: "+
+					"Member must have value less than or equal to 1024")
 		},
-		"CustomKeyStoreId": fails[*types.UnsupportedOperationException](ask(func(in *kms.GenerateRandomInput) { in.CustomKeyStoreId = ptr("c") })),
+		"CustomKeyStoreId": fails[*types.UnsupportedOperationException](ask(func(in *kms.GenerateRandomInput) {
+			in.CustomKeyStoreId = ptr("c")
+		})),
 		"Recipient": fails[*types.UnsupportedOperationException](ask(func(in *kms.GenerateRandomInput) {
 			in.Recipient = &types.RecipientInfo{}
 		})),

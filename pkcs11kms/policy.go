@@ -92,8 +92,8 @@ func LintKeyPolicy(ctx context.Context, b *Bridge, text string) ([]policy.Findin
 	return findings, err
 }
 
-// bindPolicy puts the unique ids of users and roles, of the account of a key, into the place of their ARNs. Principals that do not exist here are
-// refused; other accounts are taken, though none of theirs can call this service.
+// bindPolicy puts the unique ids of users and roles, of the account of a key, into the place of their ARNs. Principals that do
+// not exist here are refused; other accounts are taken, though none of theirs can call this service.
 func (b *Bridge) bindPolicy(ctx context.Context, account string, given *policy.Document) (*policy.Document, error) {
 	ids, unknown, err := b.principalsOf(ctx, account, given)
 	if err != nil {

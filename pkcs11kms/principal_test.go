@@ -115,7 +115,8 @@ func TestPrincipalsAreFoundByTheirNamesAsTheyAre(t *testing.T) {
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	document := `{"Statement":[{"Effect":"Allow","Principal":{"AWS":"` + arn + `"},"Action":"kms:*","Resource":"*"}]}`
 	_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyId, Policy: &document})
-	requireAPIErrorLike(t, err, "MalformedPolicyDocumentException", invalidPrincipalsText+" Statement[0].Principal.AWS: invalid principal *user/alice*")
+	requireAPIErrorLike(t, err, "MalformedPolicyDocumentException",
+		invalidPrincipalsText+" Statement[0].Principal.AWS: invalid principal *user/alice*")
 }
 
 // What is bound to a principal is bound to its unique id.
@@ -164,7 +165,8 @@ func TestAccessKeysOfPrincipals(t *testing.T) {
 		first, second := mustCreateAccessKey(t, b, name), mustCreateAccessKey(t, b, name)
 		require.Equal(t, name, first.Owner)
 		_, err := asRoot(b).CreateAccessKey(t.Context(), name)
-		requireAPIError(t, err, "LimitExceeded", "Cannot exceed quota for AccessKeysPer"+map[keystore.PrincipalType]string{"user": "User", "role": "Role"}[name.Type]+": 2")
+		kind := map[keystore.PrincipalType]string{"user": "User", "role": "Role"}[name.Type]
+		requireAPIError(t, err, "LimitExceeded", "Cannot exceed quota for AccessKeysPer"+kind+": 2")
 		for _, process := range []*Bridge{b, other} {
 			signing, caller, err := process.SigningKey(t.Context(), first.ID, testDate, testRegion, "kms")
 			require.NoError(t, err)
@@ -205,7 +207,8 @@ func TestAccessKeysOfOthers(t *testing.T) {
 		requireAPIError(t, asRoot(b).UpdateAccessKey(t.Context(), producer, id, keystore.AccessKeyInactive), "NoSuchEntity", gone)
 	}
 	bob := iam.PrincipalName{Type: keystore.PrincipalUser, Name: "Bob"}
-	for _, err := range []error{asRoot(b).DeleteAccessKey(t.Context(), bob, alices.ID), second(asRoot(b).CreateAccessKey(t.Context(), bob)), second(asRoot(b).ListAccessKeys(t.Context(), bob))} {
+	for _, err := range []error{asRoot(b).DeleteAccessKey(t.Context(), bob, alices.ID),
+		second(asRoot(b).CreateAccessKey(t.Context(), bob)), second(asRoot(b).ListAccessKeys(t.Context(), bob))} {
 		requireAPIError(t, err, "NoSuchEntity", "The user with name Bob cannot be found.")
 	}
 }

@@ -65,45 +65,50 @@ func (c *Client) ReEncrypt(ctx context.Context, in *kms.ReEncryptInput, optFns .
 func (c *Client) GenerateDataKey(
 	ctx context.Context, in *kms.GenerateDataKeyInput, optFns ...func(*kms.Options),
 ) (*kms.GenerateDataKeyOutput, error) {
-	return refuse[kms.GenerateDataKeyOutput](ctx, c, ops.GenerateDataKey, in, optFns, func(_ *Client, in *kms.GenerateDataKeyInput) (request, error) {
-		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
-	}, otherKind)
+	return refuse[kms.GenerateDataKeyOutput](ctx, c, ops.GenerateDataKey, in, optFns,
+		func(_ *Client, in *kms.GenerateDataKeyInput) (request, error) {
+			return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+		}, otherKind)
 }
 
 // GenerateDataKeyWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKeyWithoutPlaintext(
 	ctx context.Context, in *kms.GenerateDataKeyWithoutPlaintextInput, optFns ...func(*kms.Options),
 ) (*kms.GenerateDataKeyWithoutPlaintextOutput, error) {
-	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyWithoutPlaintext, in, optFns, func(_ *Client, in *kms.GenerateDataKeyWithoutPlaintextInput) (request, error) {
-		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
-	}, otherKind)
+	return refuse[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyWithoutPlaintext, in, optFns,
+		func(_ *Client, in *kms.GenerateDataKeyWithoutPlaintextInput) (request, error) {
+			return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+		}, otherKind)
 }
 
 // GenerateDataKeyPair refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKeyPair(
 	ctx context.Context, in *kms.GenerateDataKeyPairInput, optFns ...func(*kms.Options),
 ) (*kms.GenerateDataKeyPairOutput, error) {
-	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, ops.GenerateDataKeyPair, in, optFns, func(_ *Client, in *kms.GenerateDataKeyPairInput) (request, error) {
-		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
-	}, otherKind)
+	return refuse[kms.GenerateDataKeyPairOutput](ctx, c, ops.GenerateDataKeyPair, in, optFns,
+		func(_ *Client, in *kms.GenerateDataKeyPairInput) (request, error) {
+			return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+		}, otherKind)
 }
 
 // GenerateDataKeyPairWithoutPlaintext refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) GenerateDataKeyPairWithoutPlaintext(
 	ctx context.Context, in *kms.GenerateDataKeyPairWithoutPlaintextInput, optFns ...func(*kms.Options),
 ) (*kms.GenerateDataKeyPairWithoutPlaintextOutput, error) {
-	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyPairWithoutPlaintext, in, optFns, func(_ *Client, in *kms.GenerateDataKeyPairWithoutPlaintextInput) (request, error) {
-		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
-	}, otherKind)
+	return refuse[kms.GenerateDataKeyPairWithoutPlaintextOutput](ctx, c, ops.GenerateDataKeyPairWithoutPlaintext, in, optFns,
+		func(_ *Client, in *kms.GenerateDataKeyPairWithoutPlaintextInput) (request, error) {
+			return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+		}, otherKind)
 }
 
 // DeriveSharedSecret refuses every key of this service with InvalidKeyUsageException.
 func (c *Client) DeriveSharedSecret(
 	ctx context.Context, in *kms.DeriveSharedSecretInput, optFns ...func(*kms.Options),
 ) (*kms.DeriveSharedSecretOutput, error) {
-	return refuse[kms.DeriveSharedSecretOutput](ctx, c, ops.DeriveSharedSecret, in, optFns, func(_ *Client, in *kms.DeriveSharedSecretInput) (request, error) {
-		return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
-	}, otherKind)
+	return refuse[kms.DeriveSharedSecretOutput](ctx, c, ops.DeriveSharedSecret, in, optFns,
+		func(_ *Client, in *kms.DeriveSharedSecretInput) (request, error) {
+			return request{keyID: in.KeyId, grantTokens: in.GrantTokens}, nil
+		}, otherKind)
 }
 
 // Encapsulate refuses every key of this service with InvalidKeyUsageException.
@@ -124,63 +129,70 @@ func (c *Client) Decapsulate(ctx context.Context, in *kms.DecapsulateInput, optF
 func (c *Client) EnableKeyRotation(
 	ctx context.Context, in *kms.EnableKeyRotationInput, optFns ...func(*kms.Options),
 ) (*kms.EnableKeyRotationOutput, error) {
-	return refuse[kms.EnableKeyRotationOutput](ctx, c, ops.EnableKeyRotation, in, optFns, func(_ *Client, in *kms.EnableKeyRotationInput) (request, error) {
-		return request{keyID: in.KeyId}, nil
-	}, noSuchKind)
+	return refuse[kms.EnableKeyRotationOutput](ctx, c, ops.EnableKeyRotation, in, optFns,
+		func(_ *Client, in *kms.EnableKeyRotationInput) (request, error) {
+			return request{keyID: in.KeyId}, nil
+		}, noSuchKind)
 }
 
 // DisableKeyRotation refuses every key of this service with UnsupportedOperationException.
 func (c *Client) DisableKeyRotation(
 	ctx context.Context, in *kms.DisableKeyRotationInput, optFns ...func(*kms.Options),
 ) (*kms.DisableKeyRotationOutput, error) {
-	return refuse[kms.DisableKeyRotationOutput](ctx, c, ops.DisableKeyRotation, in, optFns, func(_ *Client, in *kms.DisableKeyRotationInput) (request, error) {
-		return request{keyID: in.KeyId}, nil
-	}, noSuchKind)
+	return refuse[kms.DisableKeyRotationOutput](ctx, c, ops.DisableKeyRotation, in, optFns,
+		func(_ *Client, in *kms.DisableKeyRotationInput) (request, error) {
+			return request{keyID: in.KeyId}, nil
+		}, noSuchKind)
 }
 
 // RotateKeyOnDemand refuses every key of this service with UnsupportedOperationException.
 func (c *Client) RotateKeyOnDemand(
 	ctx context.Context, in *kms.RotateKeyOnDemandInput, optFns ...func(*kms.Options),
 ) (*kms.RotateKeyOnDemandOutput, error) {
-	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, ops.RotateKeyOnDemand, in, optFns, func(_ *Client, in *kms.RotateKeyOnDemandInput) (request, error) {
-		return request{keyID: in.KeyId}, nil
-	}, noSuchKind)
+	return refuse[kms.RotateKeyOnDemandOutput](ctx, c, ops.RotateKeyOnDemand, in, optFns,
+		func(_ *Client, in *kms.RotateKeyOnDemandInput) (request, error) {
+			return request{keyID: in.KeyId}, nil
+		}, noSuchKind)
 }
 
 // ListKeyRotations refuses every key of this service with UnsupportedOperationException.
 func (c *Client) ListKeyRotations(
 	ctx context.Context, in *kms.ListKeyRotationsInput, optFns ...func(*kms.Options),
 ) (*kms.ListKeyRotationsOutput, error) {
-	return refuse[kms.ListKeyRotationsOutput](ctx, c, ops.ListKeyRotations, in, optFns, func(_ *Client, in *kms.ListKeyRotationsInput) (request, error) {
-		return request{keyID: in.KeyId}, nil
-	}, noSuchKind)
+	return refuse[kms.ListKeyRotationsOutput](ctx, c, ops.ListKeyRotations, in, optFns,
+		func(_ *Client, in *kms.ListKeyRotationsInput) (request, error) {
+			return request{keyID: in.KeyId}, nil
+		}, noSuchKind)
 }
 
 // GetParametersForImport refuses every key that the token made with UnsupportedOperationException.
 func (c *Client) GetParametersForImport(
 	ctx context.Context, in *kms.GetParametersForImportInput, optFns ...func(*kms.Options),
 ) (*kms.GetParametersForImportOutput, error) {
-	return refuse[kms.GetParametersForImportOutput](ctx, c, ops.GetParametersForImport, in, optFns, func(_ *Client, in *kms.GetParametersForImportInput) (request, error) {
-		return request{keyID: in.KeyId}, nil
-	}, notExternal)
+	return refuse[kms.GetParametersForImportOutput](ctx, c, ops.GetParametersForImport, in, optFns,
+		func(_ *Client, in *kms.GetParametersForImportInput) (request, error) {
+			return request{keyID: in.KeyId}, nil
+		}, notExternal)
 }
 
 // ImportKeyMaterial refuses every key that the token made with UnsupportedOperationException.
 func (c *Client) ImportKeyMaterial(
 	ctx context.Context, in *kms.ImportKeyMaterialInput, optFns ...func(*kms.Options),
 ) (*kms.ImportKeyMaterialOutput, error) {
-	return refuse[kms.ImportKeyMaterialOutput](ctx, c, ops.ImportKeyMaterial, in, optFns, func(_ *Client, in *kms.ImportKeyMaterialInput) (request, error) {
-		return request{keyID: in.KeyId}, nil
-	}, notExternal)
+	return refuse[kms.ImportKeyMaterialOutput](ctx, c, ops.ImportKeyMaterial, in, optFns,
+		func(_ *Client, in *kms.ImportKeyMaterialInput) (request, error) {
+			return request{keyID: in.KeyId}, nil
+		}, notExternal)
 }
 
 // DeleteImportedKeyMaterial refuses every key that the token made with UnsupportedOperationException.
 func (c *Client) DeleteImportedKeyMaterial(
 	ctx context.Context, in *kms.DeleteImportedKeyMaterialInput, optFns ...func(*kms.Options),
 ) (*kms.DeleteImportedKeyMaterialOutput, error) {
-	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, ops.DeleteImportedKeyMaterial, in, optFns, func(_ *Client, in *kms.DeleteImportedKeyMaterialInput) (request, error) {
-		return request{keyID: in.KeyId}, nil
-	}, notExternal)
+	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, ops.DeleteImportedKeyMaterial, in, optFns,
+		func(_ *Client, in *kms.DeleteImportedKeyMaterialInput) (request, error) {
+			return request{keyID: in.KeyId}, nil
+		}, notExternal)
 }
 
 // Decrypt refuses every ciphertext: this service never made one. Without a KeyId, as for a symmetric key, no key is looked

@@ -109,15 +109,17 @@ func TestSignAndVerify(t *testing.T) {
 
 		public, err := c.GetPublicKey(t.Context(), &kms.GetPublicKeyInput{KeyId: key.KeyId})
 		require.NoError(t, err)
-		require.Equal(t, &kms.GetPublicKeyOutput{KeyId: key.Arn, PublicKey: public.PublicKey, KeySpec: spec, KeyUsage: types.KeyUsageTypeSignVerify,
-			CustomerMasterKeySpec: types.CustomerMasterKeySpec(spec), SigningAlgorithms: algorithms}, public)
+		require.Equal(t, &kms.GetPublicKeyOutput{KeyId: key.Arn, PublicKey: public.PublicKey, KeySpec: spec,
+			KeyUsage: types.KeyUsageTypeSignVerify, CustomerMasterKeySpec: types.CustomerMasterKeySpec(spec),
+			SigningAlgorithms: algorithms}, public)
 		for _, algorithm := range algorithms {
 			digest := digestOf(t, algorithm, message)
 			signature := mustSign(t, c, key, algorithm, message)
 			require.True(t, goVerifies(t, public.PublicKey, algorithm, digest, signature), "%s %s", spec, algorithm)
 			require.NoError(t, verifySignature(t, c, key.KeyId, algorithm, message, signature))
 
-			out, err := c.Sign(t.Context(), &kms.SignInput{KeyId: key.Arn, Message: digest, MessageType: types.MessageTypeDigest, SigningAlgorithm: algorithm})
+			out, err := c.Sign(t.Context(),
+				&kms.SignInput{KeyId: key.Arn, Message: digest, MessageType: types.MessageTypeDigest, SigningAlgorithm: algorithm})
 			require.NoError(t, err)
 			require.True(t, goVerifies(t, public.PublicKey, algorithm, digest, out.Signature), "%s %s", spec, algorithm)
 			verified, err := c.Verify(t.Context(), &kms.VerifyInput{KeyId: key.Arn, Message: digest, MessageType: types.MessageTypeDigest,
@@ -132,7 +134,8 @@ func TestSignAndVerify(t *testing.T) {
 func TestVerifyAnswers(t *testing.T) {
 	c := newClient(t)
 	message := []byte("message")
-	for _, spec := range []types.KeySpec{types.KeySpecRsa2048, types.KeySpecEccNistP256, types.KeySpecEccNistP521, types.KeySpecEccSecgP256k1} {
+	for _, spec := range []types.KeySpec{types.KeySpecRsa2048, types.KeySpecEccNistP256, types.KeySpecEccNistP521,
+		types.KeySpecEccSecgP256k1} {
 		key, other := mustCreate(t, c, spec), mustCreate(t, c, spec)
 		for _, algorithm := range signingTable[spec] {
 			signature := mustSign(t, c, key, algorithm, message)
@@ -151,13 +154,15 @@ func TestVerifyAnswers(t *testing.T) {
 			}
 			for name, bad := range wrong {
 				for _, dry := range []*bool{nil, aws.Bool(true)} {
-					_, err := c.Verify(t.Context(), &kms.VerifyInput{KeyId: key.KeyId, Message: message, Signature: bad, SigningAlgorithm: algorithm, DryRun: dry})
+					_, err := c.Verify(t.Context(),
+						&kms.VerifyInput{KeyId: key.KeyId, Message: message, Signature: bad, SigningAlgorithm: algorithm, DryRun: dry})
 					var typed *types.KMSInvalidSignatureException
 					require.ErrorAs(t, err, &typed, name)
 					require.Nil(t, typed.Message, "the real service sends no message")
 				}
 			}
-			_, err := c.Verify(t.Context(), &kms.VerifyInput{KeyId: key.KeyId, Message: message, Signature: signature, SigningAlgorithm: algorithm, DryRun: aws.Bool(true)})
+			_, err := c.Verify(t.Context(),
+				&kms.VerifyInput{KeyId: key.KeyId, Message: message, Signature: signature, SigningAlgorithm: algorithm, DryRun: aws.Bool(true)})
 			requireAPIError(t, err, "DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
 		}
 	}
@@ -177,25 +182,35 @@ func TestSignRefusals(t *testing.T) {
 	}{
 		{"empty message", *key.KeyId, string(pkcs1SHA256), "", []byte{}, "ValidationException",
 			one + "Value at 'message' failed to satisfy constraint: Member must have length greater than or equal to 1"},
-		{"no message", *key.KeyId, string(pkcs1SHA256), "", nil, "ValidationException", one + "Value null at 'message' failed to satisfy constraint: Member must not be null"},
+		{"no message", *key.KeyId, string(pkcs1SHA256), "", nil, "ValidationException",
+			one + "Value null at 'message' failed to satisfy constraint: Member must not be null"},
 		{"4,097 bytes", *key.KeyId, string(pkcs1SHA256), "RAW", make([]byte, 4097), "ValidationException",
 			one + "Value at 'message' failed to satisfy constraint: Member must have length less than or equal to 4096"},
 		{"unknown algorithm", *key.KeyId, "RSASSA_MD5", "", []byte("m"), "ValidationException",
 			one + "Value 'RSASSA_MD5' at 'signingAlgorithm' failed to satisfy constraint: Member must satisfy enum value set: [*]"},
-		{"no algorithm", *key.KeyId, "", "", []byte("m"), "ValidationException", one + "Value null at 'signingAlgorithm' failed to satisfy constraint: Member must not be null"},
+		{"no algorithm", *key.KeyId, "", "", []byte("m"), "ValidationException",
+			one + "Value null at 'signingAlgorithm' failed to satisfy constraint: Member must not be null"},
 		{"unknown type", *key.KeyId, string(pkcs1SHA256), "HASH", []byte("m"), "ValidationException",
 			one + "Value 'HASH' at 'messageType' failed to satisfy constraint: Member must satisfy enum value set: [*]"},
-		{"digest too short", *key.KeyId, "RSASSA_PSS_SHA_256", "DIGEST", make([]byte, 31), "ValidationException", "Digest is invalid length for algorithm RSASSA_PSS_SHA_256."},
-		{"digest too long", *key.KeyId, "RSASSA_PKCS1_V1_5_SHA_384", "DIGEST", make([]byte, 64), "ValidationException", "Digest is invalid length for algorithm RSASSA_PKCS1_V1_5_SHA_384."},
-		{"EXTERNAL_MU", *key.KeyId, string(pkcs1SHA256), "EXTERNAL_MU", make([]byte, 64), "ValidationException", "MessageType EXTERNAL_MU is not valid for algorithm RSASSA_PKCS1_V1_5_SHA_256."},
-		{"algorithm of another kind", *key.KeyId, string(ecdsaSHA256), "", []byte("m"), "InvalidKeyUsageException", "Algorithm ECDSA_SHA_256 is incompatible with key spec RSA_2048."},
-		{"algorithm of nobody", *key.KeyId, "ML_DSA_SHAKE_256", "EXTERNAL_MU", make([]byte, 64), "InvalidKeyUsageException", "Algorithm ML_DSA_SHAKE_256 is incompatible with key spec RSA_2048."},
-		{"HMAC key", *mac.KeyId, string(pkcs1SHA256), "", []byte("m"), "InvalidKeyUsageException", *mac.Arn + " key usage is GENERATE_VERIFY_MAC which is not valid for %OP%."},
-		{"key of a later version", foreign, "SM2DSA", "", []byte("m"), "InvalidKeyUsageException", "Algorithm SM2DSA is incompatible with key spec SM2."},
+		{"digest too short", *key.KeyId, "RSASSA_PSS_SHA_256", "DIGEST", make([]byte, 31), "ValidationException",
+			"Digest is invalid length for algorithm RSASSA_PSS_SHA_256."},
+		{"digest too long", *key.KeyId, "RSASSA_PKCS1_V1_5_SHA_384", "DIGEST", make([]byte, 64), "ValidationException",
+			"Digest is invalid length for algorithm RSASSA_PKCS1_V1_5_SHA_384."},
+		{"EXTERNAL_MU", *key.KeyId, string(pkcs1SHA256), "EXTERNAL_MU", make([]byte, 64), "ValidationException",
+			"MessageType EXTERNAL_MU is not valid for algorithm RSASSA_PKCS1_V1_5_SHA_256."},
+		{"algorithm of another kind", *key.KeyId, string(ecdsaSHA256), "", []byte("m"), "InvalidKeyUsageException",
+			"Algorithm ECDSA_SHA_256 is incompatible with key spec RSA_2048."},
+		{"algorithm of nobody", *key.KeyId, "ML_DSA_SHAKE_256", "EXTERNAL_MU", make([]byte, 64), "InvalidKeyUsageException",
+			"Algorithm ML_DSA_SHAKE_256 is incompatible with key spec RSA_2048."},
+		{"HMAC key", *mac.KeyId, string(pkcs1SHA256), "", []byte("m"), "InvalidKeyUsageException",
+			*mac.Arn + " key usage is GENERATE_VERIFY_MAC which is not valid for %OP%."},
+		{"key of a later version", foreign, "SM2DSA", "", []byte("m"), "InvalidKeyUsageException",
+			"Algorithm SM2DSA is incompatible with key spec SM2."},
 		{"disabled", *off.KeyId, string(ecdsaSHA256), "", []byte("m"), "DisabledException", *off.Arn + " is disabled."},
 		{"disabled, algorithm of another spec", *off.KeyId, "ECDSA_SHA_512", "", []byte("m"), "DisabledException", *off.Arn + " is disabled."},
 		{"unknown key", unknownID, string(ecdsaSHA256), "", []byte("m"), "NotFoundException", "Key '" + arnOf(unknownID) + "' does not exist"},
-		{"unknown alias", "alias/none", string(ecdsaSHA256), "", []byte("m"), "NotFoundException", "Alias arn:aws:kms:us-west-2:111122223333:alias/none is not found."},
+		{"unknown alias", "alias/none", string(ecdsaSHA256), "", []byte("m"), "NotFoundException",
+			"Alias arn:aws:kms:us-west-2:111122223333:alias/none is not found."},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -209,7 +224,8 @@ func TestSignRefusals(t *testing.T) {
 			}
 		})
 	}
-	_, err := c.Sign(t.Context(), &kms.SignInput{KeyId: key.KeyId, SigningAlgorithm: pkcs1SHA256, Message: []byte("m"), DryRun: aws.Bool(true)})
+	_, err := c.Sign(t.Context(),
+		&kms.SignInput{KeyId: key.KeyId, SigningAlgorithm: pkcs1SHA256, Message: []byte("m"), DryRun: aws.Bool(true)})
 	requireAPIError(t, err, "DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
 	for n, text := range map[int]string{0: "greater than or equal to 1", 6145: "less than or equal to 6144"} {
 		err := verifySignature(t, c, key.KeyId, pkcs1SHA256, []byte("m"), make([]byte, n))
@@ -227,7 +243,8 @@ func TestSignRefusals(t *testing.T) {
 // the key id.
 func TestSigningByAlias(t *testing.T) {
 	c := newClient(t)
-	before, after, mac := mustCreate(t, c, types.KeySpecRsa2048), mustCreate(t, c, types.KeySpecEccNistP256), mustCreate(t, c, types.KeySpecHmac256)
+	before, after := mustCreate(t, c, types.KeySpecRsa2048), mustCreate(t, c, types.KeySpecEccNistP256)
+	mac := mustCreate(t, c, types.KeySpecHmac256)
 	createAlias(t, c, "alias/signer", before.KeyId)
 	alias := ptr("alias/signer")
 	out, err := c.Sign(t.Context(), &kms.SignInput{KeyId: alias, Message: []byte("m"), SigningAlgorithm: pkcs1SHA256})

@@ -109,7 +109,8 @@ func TestRatesOfSigning(t *testing.T) {
 		for ; n < 1000; n++ {
 			err := verifySignature(t, c, key.KeyId, algorithm, []byte("m"), signature)
 			if _, invalid := err.(*types.KMSInvalidSignatureException); err != nil && !invalid {
-				requireAPIError(t, err, "ThrottlingException", "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.")
+				requireAPIError(t, err, "ThrottlingException",
+					"You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.")
 				return n
 			}
 		}

@@ -91,7 +91,8 @@ func answerOf(t *testing.T, c *Client, op, keyID string) string {
 	return api.ErrorCode() + ": " + api.ErrorMessage()
 }
 
-var namesNoKey = map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true, "DeleteAlias": true, "ListRetirableGrants": true}
+var namesNoKey = map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true,
+	"DeleteAlias": true, "ListRetirableGrants": true}
 
 // cell is a row of the state table: the answer in each state.
 type cell struct{ enabled, disabled, pending string }
@@ -197,8 +198,9 @@ func requireCell(t *testing.T, c *Client, spec types.KeySpec, op, state, want st
 func TestWhereAnAliasIsTaken(t *testing.T) {
 	c := newClient(t)
 	taken := map[string]bool{}
-	for _, op := range []string{"DescribeKey", "GetPublicKey", "GenerateMac", "VerifyMac", "Sign", "Verify", "Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey",
-		"GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate"} {
+	for _, op := range []string{"DescribeKey", "GetPublicKey", "GenerateMac", "VerifyMac", "Sign", "Verify", "Encrypt", "Decrypt", "ReEncrypt",
+		"GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
+		"DeriveSharedSecret", "Encapsulate", "Decapsulate"} {
 		taken[op] = true
 	}
 	for _, spec := range kinds {

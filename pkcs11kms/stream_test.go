@@ -140,7 +140,8 @@ func TestBusyTokenIsThrottling(t *testing.T) {
 
 // mustCreateDirectly creates a key with a context that cannot end, so that a short call timeout does not bound the token.
 func mustCreateDirectly(t *testing.T, c *Client) *types.KeyMetadata {
-	out, err := c.CreateKey(context.Background(), &kms.CreateKeyInput{KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	out, err := c.CreateKey(context.Background(),
+		&kms.CreateKeyInput{KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
 	require.NoError(t, err)
 	return out.KeyMetadata
 }

@@ -53,28 +53,30 @@ func withTags(have []keystore.Tag, add []types.Tag, max int) ([]keystore.Tag, er
 
 // TagResource adds tags to a key, or gives those that it has another value.
 func (c *Client) TagResource(ctx context.Context, in *kms.TagResourceInput, optFns ...func(*kms.Options)) (*kms.TagResourceOutput, error) {
-	return changeRecord(ctx, c, ops.TagResource, in, optFns, &kms.TagResourceOutput{}, func(_ *Client, in *kms.TagResourceInput) (request, error) {
-		return request{keyID: in.KeyId, given: givenTags(in.Tags)}, nil
-	}, func(c *call, in *kms.TagResourceInput, record *keystore.Key) error {
-		var err error
-		record.Tags, err = withTags(record.Tags, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
-		return err
-	})
+	return changeRecord(ctx, c, ops.TagResource, in, optFns, &kms.TagResourceOutput{},
+		func(_ *Client, in *kms.TagResourceInput) (request, error) {
+			return request{keyID: in.KeyId, given: givenTags(in.Tags)}, nil
+		}, func(c *call, in *kms.TagResourceInput, record *keystore.Key) error {
+			var err error
+			record.Tags, err = withTags(record.Tags, in.Tags, c.bridge.cfg.Quotas.TagsPerKey)
+			return err
+		})
 }
 
 // UntagResource removes tags from a key. Those it does not have are ignored.
 func (c *Client) UntagResource(
 	ctx context.Context, in *kms.UntagResourceInput, optFns ...func(*kms.Options),
 ) (*kms.UntagResourceOutput, error) {
-	return changeRecord(ctx, c, ops.UntagResource, in, optFns, &kms.UntagResourceOutput{}, func(_ *Client, in *kms.UntagResourceInput) (request, error) {
-		return request{keyID: in.KeyId, given: map[string][]string{"aws:tagkeys": in.TagKeys}}, nil
-	}, func(_ *call, in *kms.UntagResourceInput, record *keystore.Key) error {
-		record.Tags = slices.DeleteFunc(slices.Clone(record.Tags), func(t keystore.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
-		if len(record.Tags) == 0 {
-			record.Tags = nil
-		}
-		return nil
-	})
+	return changeRecord(ctx, c, ops.UntagResource, in, optFns, &kms.UntagResourceOutput{},
+		func(_ *Client, in *kms.UntagResourceInput) (request, error) {
+			return request{keyID: in.KeyId, given: map[string][]string{"aws:tagkeys": in.TagKeys}}, nil
+		}, func(_ *call, in *kms.UntagResourceInput, record *keystore.Key) error {
+			record.Tags = slices.DeleteFunc(slices.Clone(record.Tags), func(t keystore.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
+			if len(record.Tags) == 0 {
+				record.Tags = nil
+			}
+			return nil
+		})
 }
 
 // ListResourceTags returns the tags of a key, ordered by tag key; Limit 1 to 50, default 50.

@@ -67,7 +67,8 @@ func (i incomplete) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput, o
 }
 
 // GetPublicKey answers with something else.
-func (i incomplete) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, opts ...func(*kms.Options)) (*kms.GetPublicKeyOutput, error) {
+func (i incomplete) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput,
+	opts ...func(*kms.Options)) (*kms.GetPublicKeyOutput, error) {
 	out, err := i.Client.GetPublicKey(ctx, in, opts...)
 	if err == nil {
 		out.PublicKey = []byte("no key")

@@ -47,7 +47,8 @@ func (n naming) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput, o .
 // TestKeysAreNamedByTheirARN: a key id alone would be looked for in the caller's own account, and the alias may have moved.
 func TestKeysAreNamedByTheirARN(t *testing.T) {
 	f := newFixture(t)
-	for spec, operations := range map[types.KeySpec][]string{"HMAC_256": {"GenerateMac", "VerifyMac"}, "ECC_NIST_P256": {"Sign", "Verify", "GetPublicKey"}} {
+	for spec, operations := range map[types.KeySpec][]string{"HMAC_256": {"GenerateMac", "VerifyMac"},
+		"ECC_NIST_P256": {"Sign", "Verify", "GetPublicKey"}} {
 		key := f.newKey(spec)
 		alias, arn := "alias/"+string(spec), arnOf(t, f.remote, key)
 		f.point(alias, key)

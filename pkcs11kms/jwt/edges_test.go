@@ -26,15 +26,16 @@ func signatureOf(t *testing.T, token string) string {
 // TestLengthOfAnECDSASignature: r and s are each as long as the curve's order, and no number in another length is taken for them:
 // the same two numbers would have many tokens.
 func TestLengthOfAnECDSASignature(t *testing.T) {
-	for _, p := range []pair{newECPair(t, "a", elliptic.P256(), gojwt.SigningMethodES256), newECPair(t, "a", elliptic.P521(), gojwt.SigningMethodES512)} {
+	for _, p := range []pair{newECPair(t, "a", elliptic.P256(), gojwt.SigningMethodES256),
+		newECPair(t, "a", elliptic.P521(), gojwt.SigningMethodES512)} {
 		v, err := jwt.NewVerifier(jwt.VerifierConfig{KeySet: &jwt.KeySet{Keys: []jwt.JWK{p.jwk}}})
 		require.NoError(t, err)
 		token := p.token(t, p.methods[0], gojwt.MapClaims{})
 		signature := signatureOf(t, token)
 		r, s := signature[:len(signature)/2], signature[len(signature)/2:]
 		require.NoError(t, v.Verify(t.Context(), withSignature(token, r+s), nil))
-		wrong := []string{"\x00" + r + "\x00" + s, "\x00\x00" + r + "\x00\x00" + s, "\x00" + r + s, r + s + "\x00", r[1:] + s[1:], r, "\x00\x00", "\x01\x01",
-			r + s + r + s, strings.Repeat("\x00", len(signature))}
+		wrong := []string{"\x00" + r + "\x00" + s, "\x00\x00" + r + "\x00\x00" + s, "\x00" + r + s, r + s + "\x00", r[1:] + s[1:], r, "\x00\x00",
+			"\x01\x01", r + s + r + s, strings.Repeat("\x00", len(signature))}
 		for r[0] != 0 || s[0] != 0 { // of P-521 one in four
 			if p.jwk.Crv != "P-521" {
 				break
@@ -58,7 +59,8 @@ func TestLengthThatKMSDoesNotTake(t *testing.T) {
 		key := f.newKey(spec)
 		token := f.sign(key, map[string]any{})
 		good := signatureOf(t, token)
-		for name, v := range map[string]*jwt.Verifier{"here": f.verifier(jwt.VerifierConfig{}, key), "KMS": f.verifier(jwt.VerifierConfig{AskKMS: true}, key)} {
+		for name, v := range map[string]*jwt.Verifier{"here": f.verifier(jwt.VerifierConfig{}, key),
+			"KMS": f.verifier(jwt.VerifierConfig{AskKMS: true}, key)} {
 			require.NoError(t, v.Verify(t.Context(), token, nil))
 			for _, length := range []int{0, 1, len(good) / 2, len(good) - 1, len(good) + 1, 2 * len(good), 7000} {
 				wrong := strings.Repeat(good, 7000/len(good)+1)[:length]
@@ -97,8 +99,8 @@ func TestOneKeyIsNotAnyKey(t *testing.T) {
 // TestKeyOperations: a key says what it is for (RFC 7517 section 4.3).
 func TestKeyOperations(t *testing.T) {
 	p := newEdPair(t, "a")
-	for operations, usable := range map[string]bool{`["verify"]`: true, `["sign","verify"]`: true, `["verify","other"]`: true, `["sign"]`: false,
-		`[]`: false, `["Verify"]`: false, `"verify"`: false, `null`: false, `["encrypt"]`: false, `[5]`: false} {
+	for operations, usable := range map[string]bool{`["verify"]`: true, `["sign","verify"]`: true, `["verify","other"]`: true,
+		`["sign"]`: false, `[]`: false, `["Verify"]`: false, `"verify"`: false, `null`: false, `["encrypt"]`: false, `[5]`: false} {
 		set, err := jwt.ParseKeySet(setOf(jwkWith(t, p.jwk, map[string]any{"key_ops": json.RawMessage(operations)})))
 		require.Equal(t, usable, err == nil, operations)
 		if !usable {
@@ -128,7 +130,8 @@ func TestKeySetStandsAlone(t *testing.T) {
 	set := &jwt.KeySet{Keys: []jwt.JWK{newEdPair(t, "a").jwk}}
 	_, err := jwt.NewVerifier(jwt.VerifierConfig{KeySet: set})
 	require.NoError(t, err)
-	for _, cfg := range []jwt.VerifierConfig{{AskKMS: true}, {Client: &flaky{}}, {KeyIDs: []string{"alias/a"}}, {Client: &flaky{}, KeyIDs: []string{"alias/a"}}} {
+	for _, cfg := range []jwt.VerifierConfig{{AskKMS: true}, {Client: &flaky{}}, {KeyIDs: []string{"alias/a"}},
+		{Client: &flaky{}, KeyIDs: []string{"alias/a"}}} {
 		cfg.KeySet = set
 		_, err := jwt.NewVerifier(cfg)
 		require.ErrorContains(t, err, "KeySet goes neither")

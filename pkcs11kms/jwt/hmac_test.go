@@ -150,16 +150,17 @@ func TestRefusedForms(t *testing.T) {
 	header := `{"alg":"HS256",` + id + `}`
 	for _, payload := range []string{``, `[]`, `null`, `{"a":1,"a":1}`, `{"a":{"b":1,"b":1}}`, `{} x`, "{\"a\":\"\xff\"}",
 		`{"sub":"\ud800"}`, `{"a":["\udc00\ud800"]}`, `{"\ud83d":1}`,
-		`{"exp":0}`, `{"exp":null}`, `{"exp":"9999999999"}`, `{"exp":1e400}`, `{"exp":-1}`, `{"exp":1e300}`, `{"nbf":"0"}`, `{"nbf":null}`, `{"iat":{}}`,
-		`{"sub":"alice","SUB":"mallory"}`, `{"sub":"alice","\u017fub":"mallory"}`, `{"EXP":9999999999,"exp":1}`} {
+		`{"exp":0}`, `{"exp":null}`, `{"exp":"9999999999"}`, `{"exp":1e400}`, `{"exp":-1}`, `{"exp":1e300}`, `{"nbf":"0"}`, `{"nbf":null}`,
+		`{"iat":{}}`, `{"sub":"alice","SUB":"mallory"}`, `{"sub":"alice","\u017fub":"mallory"}`, `{"EXP":9999999999,"exp":1}`} {
 		requireInvalid(t, v.Verify(t.Context(), f.resign(key, header, payload), nil), gojwt.ErrTokenMalformed)
 	}
 	parts := strings.Split(good, ".")
 	last := parts[2][len(parts[2])-1]
 	require.NoError(t, v.Verify(t.Context(), f.resign(key, header, `{"apps":{"App":1,"app":2}}`), nil), "what is deeper is the application's")
 	for name, token := range map[string]string{
-		"nothing": "", "two parts": parts[0] + "." + parts[1], "four parts": good + ".", "padding": good + "=", "line end": good + "\n", "carriage return": good + "\r",
-		"line end inside": parts[0] + ".\n" + parts[1] + "." + parts[2], "blank": " " + good, "base64": good[:len(good)-1] + "+",
+		"nothing": "", "two parts": parts[0] + "." + parts[1], "four parts": good + ".", "padding": good + "=", "line end": good + "\n",
+		"carriage return": good + "\r", "line end inside": parts[0] + ".\n" + parts[1] + "." + parts[2],
+		"blank": " " + good, "base64": good[:len(good)-1] + "+",
 		"unused bits": good[:len(good)-1] + string(last+1), "long": good + strings.Repeat("A", jwt.MaxTokenBytes),
 	} {
 		assert.ErrorIs(t, v.Verify(t.Context(), token, nil), jwt.ErrInvalidToken, name)
@@ -173,7 +174,8 @@ func TestErrorsTellNothing(t *testing.T) {
 	v := f.verifier(jwt.VerifierConfig{Claims: []gojwt.ParserOption{gojwt.WithAudience("x"), gojwt.WithIssuer("y")}}, key)
 	secret := "5ec12e7"
 	header := `{"alg":"HS256","kid":"` + key + `"}`
-	for _, payload := range []string{`{"aud":"5ec12e7","iss":"5ec12e7","sub":5}`, `{"aud":"5ec12e7","aud":1}`, `{"exp":"5ec12e7"}`, `{"aud":"x","iss":"y","sub":"5ec12e7"}`} {
+	for _, payload := range []string{`{"aud":"5ec12e7","iss":"5ec12e7","sub":5}`, `{"aud":"5ec12e7","aud":1}`, `{"exp":"5ec12e7"}`,
+		`{"aud":"x","iss":"y","sub":"5ec12e7"}`} {
 		err := v.Verify(t.Context(), f.resign(key, header, payload), &struct {
 			Sub int `json:"sub"`
 		}{})
@@ -200,7 +202,8 @@ func TestLongTokens(t *testing.T) {
 	_, err := jwt.Sign(t.Context(), f.remote, key, map[string]any{"x": strings.Repeat("x", room+8)})
 	require.ErrorIs(t, err, jwt.ErrTooLong)
 	require.ErrorContains(t, err, "at most 4096")
-	long := rawURL(`{"alg":"HS256","kid":"`+key+`"}`) + "." + rawURL(`{"x":"`+strings.Repeat("x", 4096)+`"}`) + "." + rawURL(strings.Repeat("x", 32))
+	long := rawURL(`{"alg":"HS256","kid":"`+key+`"}`) + "." +
+		rawURL(`{"x":"`+strings.Repeat("x", 4096)+`"}`) + "." + rawURL(strings.Repeat("x", 32))
 	requireInvalid(t, f.verifier(jwt.VerifierConfig{}, key).Verify(t.Context(), long, nil), jwt.ErrTooLong)
 }
 
@@ -254,8 +257,8 @@ func TestClaims(t *testing.T) {
 	require.NoError(t, v.Verify(t.Context(), token, &raw))
 	require.Equal(t, string(exact), string(raw))
 
-	for _, bad := range []any{nil, 5, []string{"a"}, json.RawMessage(`{"a":1,"a":2}`), map[string]any{"exp": "soon"}, map[string]any{"exp": nil}, make(chan int),
-		map[string]any{"sub": "a", "Sub": "b"}} {
+	for _, bad := range []any{nil, 5, []string{"a"}, json.RawMessage(`{"a":1,"a":2}`), map[string]any{"exp": "soon"},
+		map[string]any{"exp": nil}, make(chan int), map[string]any{"sub": "a", "Sub": "b"}} {
 		_, err := jwt.Sign(t.Context(), f.remote, key, bad)
 		require.ErrorIs(t, err, jwt.ErrClaims, "%v", bad)
 	}

@@ -51,7 +51,8 @@ func newEdPair(t *testing.T, kid string) pair {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
-	return pair{private, jwt.JWK{Kty: "OKP", Kid: kid, Crv: "Ed25519", X: rawURL(string(public))}, []gojwt.SigningMethod{gojwt.SigningMethodEdDSA}}
+	return pair{private, jwt.JWK{Kty: "OKP", Kid: kid, Crv: "Ed25519", X: rawURL(string(public))},
+		[]gojwt.SigningMethod{gojwt.SigningMethodEdDSA}}
 }
 
 func (p pair) token(t *testing.T, method gojwt.SigningMethod, claims gojwt.MapClaims) string {
@@ -105,11 +106,13 @@ func TestTokensOfOthers(t *testing.T) {
 	for _, secret := range [][]byte{der, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), doc} {
 		requireInvalid(t, v.Verify(t.Context(), forge(`{"alg":"HS256","kid":"rsa"}`, `{}`, secret), nil), jwt.ErrAlgorithm)
 	}
-	requireInvalid(t, v.Verify(t.Context(), pairs[1].token(t, gojwt.SigningMethodES256, gojwt.MapClaims{"exp": 1}), nil), gojwt.ErrTokenExpired)
+	requireInvalid(t, v.Verify(t.Context(), pairs[1].token(t, gojwt.SigningMethodES256, gojwt.MapClaims{"exp": 1}), nil),
+		gojwt.ErrTokenExpired)
 	stranger := newECPair(t, "p257", elliptic.P256(), gojwt.SigningMethodES256)
 	requireInvalid(t, v.Verify(t.Context(), stranger.token(t, gojwt.SigningMethodES256, gojwt.MapClaims{}), nil), jwt.ErrUnknownKey)
 	stranger.jwk.Kid = "p256"
-	requireInvalid(t, v.Verify(t.Context(), stranger.token(t, gojwt.SigningMethodES256, gojwt.MapClaims{}), nil), gojwt.ErrTokenSignatureInvalid)
+	requireInvalid(t, v.Verify(t.Context(), stranger.token(t, gojwt.SigningMethodES256, gojwt.MapClaims{}), nil),
+		gojwt.ErrTokenSignatureInvalid)
 	// The key that a token brings along counts for nothing.
 	jwk, err := json.Marshal(stranger.jwk)
 	require.NoError(t, err)

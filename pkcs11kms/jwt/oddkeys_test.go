@@ -172,7 +172,8 @@ func TestDocumentsThatAreNoKeySet(t *testing.T) {
 // that does not tell which key is meant, neither serves.
 func TestKeysOfOneKid(t *testing.T) {
 	ec, rsaKey := newECPair(t, "one", elliptic.P256(), gojwt.SigningMethodES256), newRSAPair(t, "one")
-	other, third := newECPair(t, "one", elliptic.P256(), gojwt.SigningMethodES256), newECPair(t, "three", elliptic.P384(), gojwt.SigningMethodES384)
+	other := newECPair(t, "one", elliptic.P256(), gojwt.SigningMethodES256)
+	third := newECPair(t, "three", elliptic.P384(), gojwt.SigningMethodES384)
 	verifier := func(jwks ...jwt.JWK) (*jwt.Verifier, []jwt.IgnoredKey) {
 		t.Helper()
 		var keys []string
@@ -235,7 +236,8 @@ func (p pair) withoutKid(t *testing.T, method gojwt.SigningMethod) string {
 // TestMissingKid: a token without a kid, and a key without one, count only where the caller says so; then the token must leave
 // no choice. A kid that is there is never passed over, however few keys there are.
 func TestMissingKid(t *testing.T) {
-	named, nameless := newECPair(t, "2026-01", elliptic.P256(), gojwt.SigningMethodES256), newECPair(t, "", elliptic.P256(), gojwt.SigningMethodES256)
+	named := newECPair(t, "2026-01", elliptic.P256(), gojwt.SigningMethodES256)
+	nameless := newECPair(t, "", elliptic.P256(), gojwt.SigningMethodES256)
 	rsaKey := newRSAPair(t, "rsa")
 	es256, rs256 := gojwt.SigningMethodES256, gojwt.SigningMethodRS256
 	verify := func(allow bool, token string, jwks ...jwt.JWK) error {

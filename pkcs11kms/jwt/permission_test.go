@@ -22,7 +22,8 @@ func requireDenied(t *testing.T, err error) {
 // TestLeastPrivilege: each role may do what docs/jwt.md allows it, on one key. The names that the consumer is told are more
 // than that: to it a name that is not there yet is like one that is not its business, and neither disturbs the others.
 func TestLeastPrivilege(t *testing.T) {
-	for spec, actions := range map[types.KeySpec][2]string{"HMAC_256": {"GenerateMac", "VerifyMac"}, "ECC_NIST_P256": {"Sign", "GetPublicKey"}} {
+	for spec, actions := range map[types.KeySpec][2]string{"HMAC_256": {"GenerateMac", "VerifyMac"},
+		"ECC_NIST_P256": {"Sign", "GetPublicKey"}} {
 		f, c := newFixture(t), newClock()
 		key, other := f.newKey(spec), f.newKey(spec)
 		f.point("alias/tokens", key)

@@ -35,7 +35,8 @@ func TestMemoryIsBounded(t *testing.T) {
 			if _, err := c.Commit(t.Context(), keystore.Counter{Name: name, N: i}.Put(0)); err != nil {
 				return err
 			}
-			for _, ref := range []keystore.Ref{keystore.CounterRef("", "", name), keystore.CounterRef("", "", "none"), keystore.CounterRef("", "", "0")} {
+			for _, ref := range []keystore.Ref{keystore.CounterRef("", "", name), keystore.CounterRef("", "", "none"),
+				keystore.CounterRef("", "", "0")} {
 				counter, err := CachedOrFresh(t.Context(), c, ref, keystore.DecodeCounter)
 				if err != nil && !errors.Is(err, keystore.ErrNotFound) {
 					return err

@@ -103,7 +103,8 @@ func (g getter) Get(context.Context, keystore.Ref) (keystore.Record, error) {
 
 // A counter that cannot be read is no 0.
 func TestCounterThatIsNone(t *testing.T) {
-	_, _, err := records.ReadCounter(t.Context(), getter{Ref: keystore.CounterRef("r", "a", "n"), Version: 3, Value: []byte("junk")}, "r", "a", "n")
+	_, _, err := records.ReadCounter(t.Context(), getter{Ref: keystore.CounterRef("r", "a", "n"), Version: 3, Value: []byte("junk")},
+		"r", "a", "n")
 	require.ErrorContains(t, err, "counter record n")
 }
 

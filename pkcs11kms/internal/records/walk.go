@@ -27,7 +27,8 @@ func EachIndexed(ctx context.Context, store keystore.Store, index keystore.Index
 }
 
 // EachOf visits every record of a kind, region and account.
-func EachOf(ctx context.Context, store keystore.Store, kind keystore.Kind, region, account string, visit func(keystore.Record) error) error {
+func EachOf(ctx context.Context, store keystore.Store, kind keystore.Kind, region, account string,
+	visit func(keystore.Record) error) error {
 	after := ""
 	for {
 		recs, err := store.List(ctx, kind, region, account, after, keystore.MaxPage)

@@ -58,7 +58,8 @@ func (w *writes) done(begun progress, err error) {
 	case err == nil:
 		w.set(nil)
 		return
-	case errors.Is(err, keystore.ErrConflict), errors.Is(err, keystore.ErrExists), errors.Is(err, keystore.ErrClosed), errors.Is(err, context.Canceled):
+	case errors.Is(err, keystore.ErrConflict), errors.Is(err, keystore.ErrExists), errors.Is(err, keystore.ErrClosed),
+		errors.Is(err, context.Canceled):
 		return
 	case errors.Is(err, keystore.ErrBusy), errors.Is(err, context.DeadlineExceeded):
 		if w.now() != begun {

@@ -75,7 +75,8 @@ func (t *Token) beginChange(ctx context.Context) (end func(), err error) {
 		return nil, err
 	}
 	t.lockWarned.Do(func() {
-		t.log.Warn("going on without the lock on SoftHSM's configuration: a key that another process makes may stay unknown to this one for a while",
+		t.log.Warn("going on without the lock on SoftHSM's configuration: "+
+			"a key that another process makes may stay unknown to this one for a while",
 			"file", t.lockFile, "error", err)
 	})
 	return turn.release, nil

@@ -72,7 +72,8 @@ func TestEverySelectorCounts(t *testing.T) {
 	cfg, tok := newConfig(t)
 	opened := open(t, cfg)
 	info := opened.Info()
-	good := token.URI{Token: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer, Model: info.Model, ModulePath: tok.Module, PINFile: tok.PINFile}
+	good := token.URI{Token: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer, Model: info.Model, ModulePath: tok.Module,
+		PINFile: tok.PINFile}
 	cfg.URI = good.String()
 	open(t, cfg)
 	for name, change := range map[string]func(*token.URI){

@@ -78,7 +78,8 @@ func TestSignaturesAreThoseOfRFC8032(t *testing.T) {
 		_, err := c.CreateObject(s, []*pkcs11.Attribute{
 			pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, ckkECEdwards),
 			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, id), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
-			pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, pubkey.Edwards25519.CurveParameters()), pkcs11.NewAttribute(pkcs11.CKA_VALUE, bytesOf(v.secret)),
+			pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, pubkey.Edwards25519.CurveParameters()),
+			pkcs11.NewAttribute(pkcs11.CKA_VALUE, bytesOf(v.secret)),
 		})
 		require.NoError(t, err)
 		signature, err := tok.Sign(t.Context(), tok.KeyPair(pubkey.Edwards25519, id), pubkey.Ed25519SHA512, bytesOf(v.message))
@@ -92,20 +93,22 @@ func TestEdwardsKeyIsForEdDSAAlone(t *testing.T) {
 	tok := newToken(t)
 	c, s := bareSession(t, tok)
 	pair, _ := newPair(t, tok, pubkey.Edwards25519)
-	require.NoError(t, c.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY)}))
+	require.NoError(t, c.FindObjectsInit(s, []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY)}))
 	found, _, err := c.FindObjects(s, 2)
 	require.NoError(t, err)
 	require.NoError(t, c.FindObjectsFinal(s))
 	require.Len(t, found, 1)
-	for attribute, want := range map[uint]byte{pkcs11.CKA_SENSITIVE: 1, pkcs11.CKA_NEVER_EXTRACTABLE: 1, pkcs11.CKA_SIGN: 1, pkcs11.CKA_EXTRACTABLE: 0,
-		pkcs11.CKA_DECRYPT: 0, pkcs11.CKA_UNWRAP: 0, pkcs11.CKA_DERIVE: 0} {
+	for attribute, want := range map[uint]byte{pkcs11.CKA_SENSITIVE: 1, pkcs11.CKA_NEVER_EXTRACTABLE: 1, pkcs11.CKA_SIGN: 1,
+		pkcs11.CKA_EXTRACTABLE: 0, pkcs11.CKA_DECRYPT: 0, pkcs11.CKA_UNWRAP: 0, pkcs11.CKA_DERIVE: 0} {
 		v, err := c.GetAttributeValue(s, found[0], []*pkcs11.Attribute{pkcs11.NewAttribute(attribute, nil)})
 		require.NoError(t, err)
 		assert.Equal(t, []byte{want}, v[0].Value, "%#x", attribute)
 	}
 	_, err = c.GetAttributeValue(s, found[0], []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)})
 	assert.Equal(t, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_SENSITIVE), err)
-	assert.Equal(t, pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID), c.SignInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_ECDSA, nil)}, found[0]))
+	assert.Equal(t, pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID),
+		c.SignInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_ECDSA, nil)}, found[0]))
 }
 
 // TestFalsePrehashIsRefused: SoftHSM passes over phFlag, and so do tokens that answer anything else. A token that heeds it is none
@@ -183,14 +186,15 @@ func TestFormsOfEdwardsKeys(t *testing.T) {
 	for _, form := range [][]byte{point, append([]byte{4, 32}, point...), append([]byte{3, 33, 0}, point...)} {
 		assert.NoError(t, reads(pkcs11.CKA_EC_POINT, func([]byte) []byte { return form }), "%x", form)
 	}
-	for _, form := range [][]byte{nil, point[1:], append([]byte{4, 33}, point...), append([]byte{4, 31}, point...), append([]byte{3, 33, 1}, point...),
-		append([]byte{4, 32, 0}, point...), make([]byte, 32), append([]byte{4, 33, 4}, point...)} {
+	for _, form := range [][]byte{nil, point[1:], append([]byte{4, 33}, point...), append([]byte{4, 31}, point...),
+		append([]byte{3, 33, 1}, point...), append([]byte{4, 32, 0}, point...), make([]byte, 32), append([]byte{4, 33, 4}, point...)} {
 		assert.ErrorContains(t, reads(pkcs11.CKA_EC_POINT, func([]byte) []byte { return form }), "reading an Ed25519 public key: it ", "%x", form)
 	}
 	for _, curve := range [][]byte{oid, name} {
 		assert.NoError(t, reads(pkcs11.CKA_EC_PARAMS, func([]byte) []byte { return curve }))
 	}
-	for _, curve := range [][]byte{nil, {6, 3, 0x2b, 0x65, 0x71}, {6, 3, 0x2b, 0x65, 0x6e}, append([]byte{0x0c, 12}, "edwards25519"...), pubkey.P256.CurveParameters()} {
+	for _, curve := range [][]byte{nil, {6, 3, 0x2b, 0x65, 0x71}, {6, 3, 0x2b, 0x65, 0x6e}, append([]byte{0x0c, 12}, "edwards25519"...),
+		pubkey.P256.CurveParameters()} {
 		assert.ErrorContains(t, reads(pkcs11.CKA_EC_PARAMS, func([]byte) []byte { return curve }),
 			"its CKA_EC_PARAMS is not that of edwards25519", "%x", curve)
 	}

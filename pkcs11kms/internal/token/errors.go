@@ -104,7 +104,8 @@ func (e *Error) Unsupported() bool {
 // curve.
 func (e *Error) refusesKind() bool {
 	return e.Unsupported() || e.is(pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
-		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_DOMAIN_PARAMS_INVALID, pkcs11.CKR_CURVE_NOT_SUPPORTED, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED)
+		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_DOMAIN_PARAMS_INVALID, pkcs11.CKR_CURVE_NOT_SUPPORTED,
+		pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED)
 }
 
 // leavesSessionClean reports whether the session can be used again. A refusal by an Init call or by a call on objects

@@ -32,7 +32,8 @@ func TestGapsAreFoundAndKept(t *testing.T) {
 	f.set(func() { f.noMechanism = map[uint]bool{pkcs11.CKM_ECDSA: true} }) // and SoftHSM has no CKM_ECDSA_SHA256
 	assert.EqualError(t, gap(pubkey.P256), "P-256 key pairs, ECDSA with SHA-256: C_SignInit: CKR_MECHANISM_INVALID")
 	f.set(func() {
-		f.noMechanism = map[uint]bool{pkcs11.CKM_RSA_PKCS_PSS: true, pkcs11.CKM_SHA256_RSA_PKCS_PSS: true, pkcs11.CKM_SHA384_RSA_PKCS_PSS: true, pkcs11.CKM_SHA512_RSA_PKCS_PSS: true}
+		f.noMechanism = map[uint]bool{pkcs11.CKM_RSA_PKCS_PSS: true, pkcs11.CKM_SHA256_RSA_PKCS_PSS: true,
+			pkcs11.CKM_SHA384_RSA_PKCS_PSS: true, pkcs11.CKM_SHA512_RSA_PKCS_PSS: true}
 	})
 	assert.EqualError(t, gap(pubkey.RSA2048), "RSA-2048 key pairs, RSASSA-PSS with SHA-256: C_SignInit: CKR_MECHANISM_INVALID")
 	var probed *token.GapError

@@ -70,7 +70,8 @@ func (r *recycling) in(given pkcs11.ObjectHandle) pkcs11.ObjectHandle {
 // realOf is the module's own handle of a secret or private key.
 func (r *recycling) realOf(t *testing.T, id []byte) pkcs11.ObjectHandle {
 	t.Helper()
-	require.NoError(t, r.Module.FindObjectsInit(r.on, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, id), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true)}))
+	require.NoError(t, r.Module.FindObjectsInit(r.on, []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_ID, id), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true)}))
 	found, _, err := r.Module.FindObjects(r.on, 2)
 	require.NoError(t, err)
 	require.NoError(t, r.Module.FindObjectsFinal(r.on))

@@ -25,7 +25,8 @@ type hashing struct {
 	hash  map[pkcs11.SessionHandle]crypto.Hash // of the operation that is active
 }
 
-var ecdsaHashes = map[uint]crypto.Hash{pkcs11.CKM_ECDSA_SHA256: crypto.SHA256, pkcs11.CKM_ECDSA_SHA384: crypto.SHA384, pkcs11.CKM_ECDSA_SHA512: crypto.SHA512}
+var ecdsaHashes = map[uint]crypto.Hash{pkcs11.CKM_ECDSA_SHA256: crypto.SHA256, pkcs11.CKM_ECDSA_SHA384: crypto.SHA384,
+	pkcs11.CKM_ECDSA_SHA512: crypto.SHA512}
 
 func (h *hashing) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, k pkcs11.ObjectHandle) error {
 	h.mu.Lock()

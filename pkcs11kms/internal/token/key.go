@@ -51,7 +51,8 @@ func (t *Token) ImportHMACKey(ctx context.Context, h Hash, id []byte, label stri
 	return t.makeKey(ctx, "C_CreateObject", h, id, create)
 }
 
-func (t *Token) makeKey(ctx context.Context, name string, h Hash, id []byte, create func(*session) (pkcs11.ObjectHandle, error)) (*Key, error) {
+func (t *Token) makeKey(ctx context.Context, name string, h Hash, id []byte,
+	create func(*session) (pkcs11.ObjectHandle, error)) (*Key, error) {
 	if !h.Valid() {
 		return nil, fmt.Errorf("making a key: %v is no hash function of this package", h)
 	}

@@ -91,10 +91,12 @@ func mayAttempt(c module, f found, tryLow bool) error {
 	case flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0:
 		return noUserPIN(f)
 	case flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
-		return refuse(PINAttemptUnsafe, nil, fmt.Sprintf("token %q allows one more PIN attempt before it locks itself, so none is made", f.label()),
+		return refuse(PINAttemptUnsafe, nil,
+			fmt.Sprintf("token %q allows one more PIN attempt before it locks itself, so none is made", f.label()),
 			"make sure of the PIN, and log in with the vendor's tool once: that resets the counter")
 	case flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0 && !tryLow:
-		return refuse(PINAttemptUnsafe, nil, fmt.Sprintf("token %q reports wrong PIN attempts since the last good one, so none is made", f.label()),
+		return refuse(PINAttemptUnsafe, nil,
+			fmt.Sprintf("token %q reports wrong PIN attempts since the last good one, so none is made", f.label()),
 			"make sure of the PIN, then have one attempt made, which resets the counter when it is good: "+TryPINCommand)
 	}
 	return nil

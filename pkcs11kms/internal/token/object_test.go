@@ -64,7 +64,8 @@ func TestValueCannotBeRead(t *testing.T) {
 	require.NoError(t, c.FindObjectsFinal(s))
 	_, err = c.GetAttributeValue(s, found[0], []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)})
 	assert.Equal(t, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_SENSITIVE), err)
-	for _, unlock := range []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true)} {
+	for _, unlock := range []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true)} {
 		assert.Equal(t, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_READ_ONLY), c.SetAttributeValue(s, found[0], []*pkcs11.Attribute{unlock}))
 	}
 }
@@ -233,13 +234,15 @@ func TestDestroyObjectOfAnyClass(t *testing.T) {
 		}
 		p256 := pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07})
 		label := pkcs11.NewAttribute(pkcs11.CKA_LABEL, "the public half's alone")
-		_, _, err := c.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)}, append(onToken(public), p256, label), onToken(private))
+		_, _, err := c.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)},
+			append(onToken(public), p256, label), onToken(private))
 		require.NoError(t, err)
 	}
 	pair("alone", "other")
 	pair("both", "both")
 	pair("", "named")
-	require.EqualError(t, tok.DestroyObject(t.Context(), nil), "destroying an object: its CKA_ID is empty", "the empty id names nothing, not even the one object that has none")
+	require.EqualError(t, tok.DestroyObject(t.Context(), nil), "destroying an object: its CKA_ID is empty",
+		"the empty id names nothing, not even the one object that has none")
 	require.ErrorIs(t, tok.DestroyObject(t.Context(), []byte("both")), token.ErrKeyAmbiguous)
 	require.NoError(t, tok.DestroyObject(t.Context(), []byte("alone")))
 	objects, err := tok.Objects(t.Context())
@@ -249,7 +252,8 @@ func TestDestroyObjectOfAnyClass(t *testing.T) {
 		left = append(left, o.ClassName()+" "+string(o.ID))
 		assert.False(t, o.HMACKey(token.SHA256))
 	}
-	assert.ElementsMatch(t, []string{"CKO_PUBLIC_KEY other", "CKO_PRIVATE_KEY both", "CKO_PUBLIC_KEY both", "CKO_PRIVATE_KEY ", "CKO_PUBLIC_KEY named"}, left)
+	assert.ElementsMatch(t,
+		[]string{"CKO_PUBLIC_KEY other", "CKO_PRIVATE_KEY both", "CKO_PUBLIC_KEY both", "CKO_PRIVATE_KEY ", "CKO_PUBLIC_KEY named"}, left)
 }
 
 func TestWhatAnObjectAllows(t *testing.T) {

@@ -55,9 +55,9 @@ func (t *Token) PairGap(s pubkey.Spec) error {
 }
 
 // GenerateKeyPair makes a key pair inside the token and returns its public half. The new pair is the probe of what the token
-// can do: it must make a valid signature by every algorithm of its kind (Ed25519ph is left to Capabilities), or it is destroyed again and the error is a
-// *GapError, which PairGap keeps. id and label are those of both halves; otherwise it is as GenerateHMACKey, and
-// DestroyKeyPair makes sure. It may take a minute longer than Config.CallTimeout.
+// can do: it must make a valid signature by every algorithm of its kind (Ed25519ph is left to Capabilities), or it is destroyed
+// again and the error is a *GapError, which PairGap keeps. id and label are those of both halves; otherwise it is as
+// GenerateHMACKey, and DestroyKeyPair makes sure. It may take a minute longer than Config.CallTimeout.
 func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte, label string) (*Pair, *pubkey.Key, error) {
 	if !spec.Valid() {
 		return nil, nil, fmt.Errorf("making a key pair: %v is none of package pubkey", spec)
@@ -127,7 +127,8 @@ func (s *session) generateOn(spec pubkey.Spec, curve, id []byte, label string, o
 		return made, wrapRV("C_GenerateKeyPair", err)
 	}
 	made, err = generate()
-	if s.token.noRecover.Load() || !isRV(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT) {
+	if s.token.noRecover.Load() ||
+		!isRV(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT) {
 		return made, err
 	}
 	s.token.noRecover.Store(true)

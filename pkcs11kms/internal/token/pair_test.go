@@ -110,12 +110,14 @@ func TestAttributesOfAPair(t *testing.T) {
 	tok := newToken(t)
 	c, s := bareSession(t, tok)
 	for spec, parts := range map[pubkey.Spec][]uint{
-		pubkey.RSA2048: {pkcs11.CKA_PRIVATE_EXPONENT, pkcs11.CKA_PRIME_1, pkcs11.CKA_PRIME_2, pkcs11.CKA_EXPONENT_1, pkcs11.CKA_EXPONENT_2, pkcs11.CKA_COEFFICIENT},
-		pubkey.P256:    {pkcs11.CKA_VALUE},
+		pubkey.RSA2048: {pkcs11.CKA_PRIVATE_EXPONENT, pkcs11.CKA_PRIME_1, pkcs11.CKA_PRIME_2, pkcs11.CKA_EXPONENT_1, pkcs11.CKA_EXPONENT_2,
+			pkcs11.CKA_COEFFICIENT},
+		pubkey.P256: {pkcs11.CKA_VALUE},
 	} {
 		pair, _ := newPair(t, tok, spec)
 		find := func(class uint) pkcs11.ObjectHandle {
-			require.NoError(t, c.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}))
+			require.NoError(t, c.FindObjectsInit(s, []*pkcs11.Attribute{
+				pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}))
 			found, _, err := c.FindObjects(s, 2)
 			require.NoError(t, err)
 			require.NoError(t, c.FindObjectsFinal(s))
@@ -148,7 +150,8 @@ func TestAttributesOfAPair(t *testing.T) {
 			_, err := c.GetAttributeValue(s, private, []*pkcs11.Attribute{pkcs11.NewAttribute(part, nil)})
 			assert.Equal(t, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_SENSITIVE), err, "%v %#x", spec, part)
 		}
-		for _, unlock := range []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true)} {
+		for _, unlock := range []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true)} {
 			assert.Equal(t, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_READ_ONLY), c.SetAttributeValue(s, private, []*pkcs11.Attribute{unlock}))
 		}
 	}
@@ -200,8 +203,9 @@ func TestDestroyKeyPairIsExact(t *testing.T) {
 	point := public.DER()[len(public.DER())-65:]
 	twin, err := c.CreateObject(s, []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_EC),
-		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_LABEL, "test pair"),
-		pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, pubkey.P256.CurveParameters()), pkcs11.NewAttribute(pkcs11.CKA_EC_POINT, append([]byte{4, 65}, point...)),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, "test pair"), pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, pubkey.P256.CurveParameters()),
+		pkcs11.NewAttribute(pkcs11.CKA_EC_POINT, append([]byte{4, 65}, point...)),
 	})
 	require.NoError(t, err)
 	assert.ErrorIs(t, destroy("test pair"), token.ErrKeyAmbiguous)
@@ -282,7 +286,8 @@ func TestHalfWithAnotherLabelIsLeftAlone(t *testing.T) {
 	c, s := bareSession(t, tok)
 	for _, halves := range [][2]uint{{pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_PRIVATE_KEY}, {pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY}} {
 		pair, _ := newPair(t, tok, pubkey.P256)
-		require.NoError(t, c.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_CLASS, halves[0])}))
+		require.NoError(t, c.FindObjectsInit(s, []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_ID, pair.ID()), pkcs11.NewAttribute(pkcs11.CKA_CLASS, halves[0])}))
 		found, _, err := c.FindObjects(s, 2)
 		require.NoError(t, err)
 		require.NoError(t, c.FindObjectsFinal(s))

@@ -90,7 +90,8 @@ func checkPINFile(path string, info fs.FileInfo) error {
 		return refuse(PINSource, nil, fmt.Sprintf("PIN file %q is not a regular file", path), "name a file that holds the PIN")
 	case owner(info) != 0 && owner(info) != os.Geteuid():
 		return refuse(PINSource, nil, fmt.Sprintf("PIN file %q belongs to the user with the id %d", path, owner(info)),
-			fmt.Sprintf("give it to the user that runs this program, or to root: whoever owns it can change it and lock the token: chown %d %q", os.Geteuid(), path))
+			fmt.Sprintf("give it to the user that runs this program, or to root: "+
+				"whoever owns it can change it and lock the token: chown %d %q", os.Geteuid(), path))
 	case mode.Perm()&0o007 != 0:
 		return refuse(PINSource, nil, fmt.Sprintf("PIN file %q is open to other users (mode %#o)", path, mode.Perm()),
 			fmt.Sprintf("chmod 600 %q, and change the PIN if others may have read it", path))

@@ -249,7 +249,8 @@ func TestWrongPINAtTheToken(t *testing.T) {
 
 func findSpy(t *testing.T) string {
 	t.Helper()
-	for _, pattern := range []string{"/usr/lib/*/pkcs11-spy.so", "/usr/lib/*/pkcs11/pkcs11-spy.so", "/usr/lib*/pkcs11-spy.so", "/usr/lib*/pkcs11/pkcs11-spy.so"} {
+	for _, pattern := range []string{"/usr/lib/*/pkcs11-spy.so", "/usr/lib/*/pkcs11/pkcs11-spy.so", "/usr/lib*/pkcs11-spy.so",
+		"/usr/lib*/pkcs11/pkcs11-spy.so"} {
 		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
 			return found[0]
 		}

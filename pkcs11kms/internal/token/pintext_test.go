@@ -51,7 +51,8 @@ func TestOneRuleForEveryPINInput(t *testing.T) {
 		pin + "\u00a0": "white space", pin + " \r\n": "white space", bom + " " + pin: "white space",
 		pin + "\n\n": "more than one line", pin + "\r": "more than one line", "\n" + pin: "more than one line",
 		"# comment\n" + pin: "more than one line",
-		"12\x0034":          "control character", "12\t34": "control character", "12\x7f34": "control character", "12\u008534": "control character",
+		"12\x0034":          "control character", "12\t34": "control character", "12\x7f34": "control character",
+		"12\u008534":              "control character",
 		"1\x002\x003\x004\x00":    "control character",
 		strings.Repeat("x", 1025): "too large",
 	} {

@@ -212,7 +212,8 @@ func TestOtherFailuresDoNotShrinkThePool(t *testing.T) {
 	key := newKey(t, tok)
 	st, err := tok.NewStream(t.Context(), key) // takes the session that is open
 	require.NoError(t, err)
-	for _, want := range []token.Error{{Func: "C_OpenSession", RV: pkcs11.CKR_HOST_MEMORY}, {Func: "C_SignInit", RV: pkcs11.CKR_SESSION_COUNT}} {
+	for _, want := range []token.Error{{Func: "C_OpenSession", RV: pkcs11.CKR_HOST_MEMORY},
+		{Func: "C_SignInit", RV: pkcs11.CKR_SESSION_COUNT}} {
 		f.fail(want.Func, 1, want.RV)
 		_, err := tok.MAC(t.Context(), key, []byte("message"))
 		var e *token.Error

@@ -135,11 +135,12 @@ func (t *Token) probeAllowedMechanisms(caps Capabilities) bool {
 	}
 	only, other := working[0], working[1]
 	honoured := false
-	err := t.withProbeKey(only, SHA512.KeyBytes(), []*pkcs11.Attribute{mechanismList(only.Mechanism())}, func(s *session, object pkcs11.ObjectHandle) {
-		_, allowed := s.signWith(only, object, probeMessage)
-		_, refused := s.signWith(other, object, probeMessage)
-		var e *Error
-		honoured = allowed == nil && errors.As(refused, &e) && e.Func == "C_SignInit" && !e.DeviceLost()
-	})
+	err := t.withProbeKey(only, SHA512.KeyBytes(), []*pkcs11.Attribute{mechanismList(only.Mechanism())},
+		func(s *session, object pkcs11.ObjectHandle) {
+			_, allowed := s.signWith(only, object, probeMessage)
+			_, refused := s.signWith(other, object, probeMessage)
+			var e *Error
+			honoured = allowed == nil && errors.As(refused, &e) && e.Func == "C_SignInit" && !e.DeviceLost()
+		})
 	return err == nil && honoured
 }

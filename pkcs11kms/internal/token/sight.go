@@ -38,7 +38,8 @@ type sight struct {
 }
 
 // errOthersUse is the cause when objects are out of sight and must stay so.
-var errOthersUse = errors.New("the module has lost sight of the token's objects, and cannot be initialised anew while other parts of the process use it: restart the process")
+var errOthersUse = errors.New("the module has lost sight of the token's objects, and cannot be initialised anew " +
+	"while other parts of the process use it: restart the process")
 
 // mayRegain reports whether an error may come of objects that were lost sight of.
 func (t *Token) mayRegain(err error) bool {

@@ -57,7 +57,8 @@ func mechanism(mechanism uint, parameter any) []*pkcs11.Mechanism {
 
 // digestInfo is what DER has in front of the digest in a DigestInfo (RFC 8017 9.2, note 1).
 func digestInfo(arc, digestBytes byte) []byte {
-	return []byte{0x30, 17 + digestBytes, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, arc, 0x05, 0x00, 0x04, digestBytes}
+	return []byte{0x30, 17 + digestBytes, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, arc,
+		0x05, 0x00, 0x04, digestBytes}
 }
 
 // pairMechanisms returns every mechanism that a pair of the kind may be used with, for CKA_ALLOWED_MECHANISMS.
@@ -76,8 +77,9 @@ func pairMechanisms(spec pubkey.Spec) (all []uint) {
 // messages.
 var ErrDigestRefused = errors.New("the token does not sign digests, only messages")
 
-// Sign signs a message with the private key of a pair: an RSA signature, a DER ECDSA-Sig-Value, or the 64 bytes of Ed25519. It returns ErrKeyMissing
-// if the key's object is gone. The message may be changed as soon as Sign has returned, even with a *HungError.
+// Sign signs a message with the private key of a pair: an RSA signature, a DER ECDSA-Sig-Value, or the 64 bytes of Ed25519.
+// It returns ErrKeyMissing if the key's object is gone. The message may be changed as soon as Sign has returned, even with a
+// *HungError.
 func (t *Token) Sign(ctx context.Context, p *Pair, a pubkey.Algorithm, message []byte) ([]byte, error) {
 	return t.sign(ctx, p, a, message, false)
 }

@@ -99,7 +99,8 @@ func chooseToken(tokens []found, u URI, serial string) (found, error) {
 
 func presentTokens(tokens []found) []string {
 	if len(tokens) == 0 {
-		return []string{"the module shows no token at all: check that the device is connected and that the module's configuration is the right one"}
+		return []string{"the module shows no token at all: " +
+			"check that the device is connected and that the module's configuration is the right one"}
 	}
 	return []string{"correct the URI; the tokens that are there:", describeTokens(tokens)}
 }

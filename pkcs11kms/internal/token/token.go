@@ -185,7 +185,8 @@ func (t *Token) Info() Info { return t.info }
 func (t *Token) Stats() Stats { return t.pool.stats() }
 
 // errStillRunning is what Close returns when a C call does not come back.
-var errStillRunning = errors.New("closing the token: calls into the module are still running, so it stays initialised until they have come back")
+var errStillRunning = errors.New("closing the token: calls into the module are still running, " +
+	"so it stays initialised until they have come back")
 
 // Close ends the streams, waits at most Config.CallTimeout for sessions in use, closes them, and finalizes the module after
 // its last user. If a call still hangs then, Close says so, and the rest is done when the call has come back.

@@ -27,7 +27,8 @@ func TestOperatorIsTold(t *testing.T) {
 
 	f.fail("C_SignInit", 1, pkcs11.CKR_SESSION_HANDLE_INVALID)
 	require.NoError(t, mac())
-	require.Regexp(t, `^.*level=WARN msg="a session of the token failed; the token itself answers" error="C_SignInit: CKR_SESSION_HANDLE_INVALID"\n$`, told())
+	require.Regexp(t,
+		`^.*level=WARN msg="a session of the token failed; the token itself answers" error="C_SignInit: CKR_SESSION_HANDLE_INVALID"\n$`, told())
 
 	st, err := tok.NewStream(context.Background(), key) // takes the session that is open
 	require.NoError(t, err)

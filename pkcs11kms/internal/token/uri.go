@@ -137,7 +137,8 @@ func refusedAttribute(name string) error {
 	}
 	for _, both := range []map[string]attribute{pathAttributes, queryAttributes} {
 		if _, ok := both[name]; ok {
-			return badURI("token, serial, manufacturer and model stand before the '?', separated by ';'; module-path, pin-source and pin-exact behind it, separated by '&'",
+			return badURI("token, serial, manufacturer and model stand before the '?', separated by ';'; "+
+				"module-path, pin-source and pin-exact behind it, separated by '&'",
 				"parsing the PKCS#11 URI: attribute %q stands on the wrong side of the '?'", name)
 		}
 	}
@@ -155,7 +156,8 @@ func clip(name string) string {
 func attributeValue(name, raw, extra string, a attribute) (string, error) {
 	value, err := percentDecode(raw, extra)
 	if err != nil {
-		return "", badURI("write every character other than letters, digits and -._~:[]@!$'()*+,= as %XX", "parsing the PKCS#11 URI: attribute %q: %v", name, err)
+		return "", badURI("write every character other than letters, digits and -._~:[]@!$'()*+,= as %XX",
+			"parsing the PKCS#11 URI: attribute %q: %v", name, err)
 	}
 	switch {
 	case value == "":
@@ -176,7 +178,8 @@ func attributeValue(name, raw, extra string, a attribute) (string, error) {
 
 func checkModulePath(value string) (string, error) {
 	if !filepath.IsAbs(value) {
-		return "", badURI("give the module's whole path: module-path=/path/to/module.so", "parsing the PKCS#11 URI: module-path %q is not absolute", value)
+		return "", badURI("give the module's whole path: module-path=/path/to/module.so",
+			"parsing the PKCS#11 URI: module-path %q is not absolute", value)
 	}
 	return value, nil
 }

@@ -17,13 +17,15 @@ func TestParseURI(t *testing.T) {
 		"pkcs11:token=my%20token" + module:  {Token: "my token", ModulePath: "/usr/lib/m.so"},
 		"pkcs11:token=blank%20%20" + module: {Token: "blank", ModulePath: "/usr/lib/m.so"},
 		"pkcs11:token=a&b" + module:         {Token: "a&b", ModulePath: "/usr/lib/m.so"},
-		"pkcs11:token=%c3%A4%3B%3f%25;serial=0a;manufacturer=M+1;model=x" + module: {Token: "ä;?%", Serial: "0a", Manufacturer: "M+1", Model: "x", ModulePath: "/usr/lib/m.so"},
-		"pkcs11:?module-path=/a?b/c|d.so":                                          {ModulePath: "/a?b/c|d.so"},
-		"pkcs11:token=k" + module + "&pin-source=file:/etc/pin":                    {Token: "k", ModulePath: "/usr/lib/m.so", PINFile: "/etc/pin"},
-		"pkcs11:token=k" + module + "&pin-source=file:///etc/pin":                  {Token: "k", ModulePath: "/usr/lib/m.so", PINFile: "/etc/pin"},
-		"pkcs11:token=k" + module + "&pin-source=file://localhost/etc/pin":         {Token: "k", ModulePath: "/usr/lib/m.so", PINFile: "/etc/pin"},
-		"pkcs11:token=k" + module + "&pin-source=file:/etc/pin&pin-exact=true":     {Token: "k", ModulePath: "/usr/lib/m.so", PINFile: "/etc/pin", PINExact: true},
-		"pkcs11:token=k?pin-source=file:%2Fetc%2Fa%20pin&module-path=%2Fm.so":      {Token: "k", ModulePath: "/m.so", PINFile: "/etc/a pin"},
+		"pkcs11:token=%c3%A4%3B%3f%25;serial=0a;manufacturer=M+1;model=x" + module: {
+			Token: "ä;?%", Serial: "0a", Manufacturer: "M+1", Model: "x", ModulePath: "/usr/lib/m.so"},
+		"pkcs11:?module-path=/a?b/c|d.so":                                  {ModulePath: "/a?b/c|d.so"},
+		"pkcs11:token=k" + module + "&pin-source=file:/etc/pin":            {Token: "k", ModulePath: "/usr/lib/m.so", PINFile: "/etc/pin"},
+		"pkcs11:token=k" + module + "&pin-source=file:///etc/pin":          {Token: "k", ModulePath: "/usr/lib/m.so", PINFile: "/etc/pin"},
+		"pkcs11:token=k" + module + "&pin-source=file://localhost/etc/pin": {Token: "k", ModulePath: "/usr/lib/m.so", PINFile: "/etc/pin"},
+		"pkcs11:token=k" + module + "&pin-source=file:/etc/pin&pin-exact=true": {
+			Token: "k", ModulePath: "/usr/lib/m.so", PINFile: "/etc/pin", PINExact: true},
+		"pkcs11:token=k?pin-source=file:%2Fetc%2Fa%20pin&module-path=%2Fm.so": {Token: "k", ModulePath: "/m.so", PINFile: "/etc/a pin"},
 	} {
 		got, err := token.ParseURI(in)
 		if assert.NoError(t, err, in) {
