@@ -3,6 +3,7 @@ package pkcs11kms
 import (
 	"context"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
@@ -15,11 +16,15 @@ type administration struct{ *call }
 func (a administration) Answer(_ context.Context, _ subject, err error) error { return err }
 
 // Administer makes a call of one of this service's own operations (internal/ops/own.go) in the name of the Client's caller: it is
-// decided, and told to the audit log, like every other. in are its options. It is for this module's other packages: the types are
-// internal.
-func Administer(ctx context.Context, c *Client, op *ops.Operation, in any, run func(context.Context, *core.Core) error) error {
+// decided, and told to the audit log, like every other. in are its options, by the names of the row's Record. run binds what it commits
+// first to the precondition, and returns keystore.ErrConflict when that does not hold any more. It is for this module's other
+// packages: the types are internal.
+func Administer(
+	ctx context.Context, c *Client, op *ops.Operation, in map[string]any,
+	run func(ctx context.Context, inside *core.Core, precondition []keystore.Change) error,
+) error {
 	x := administration{&call{Client: c, op: op, input: in}}
 	return guard.Perform[subject](ctx, op, x, c.bridge.cfg.Audit, nil, func(ctx context.Context, _ subject) error {
-		return run(ctx, c.bridge.Core())
+		return run(ctx, c.bridge.Core(), x.precondition)
 	})
 }

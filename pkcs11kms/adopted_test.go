@@ -25,7 +25,7 @@ func adopted(t *testing.T, c *Client, spec types.KeySpec, ckaID []byte, destroy 
 	if destroy {
 		record.Adopted = keystore.AdoptedDestroy
 	}
-	_, err := c.bridge.core.Keys.Adopt(t.Context(), keyring.MACSpecOf(spec), record)
+	_, err := c.bridge.core.Keys.Adopt(t.Context(), keyring.MACSpecOf(spec), record, nil)
 	require.NoError(t, err)
 	return describe(t, c, &record.ID)
 }

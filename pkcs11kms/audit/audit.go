@@ -6,15 +6,17 @@ import "context"
 
 // Event is one call of an operation.
 type Event struct {
-	Service   string // kms
+	Service   string // kms, iam, or pkcs11kms for our own
 	Operation string // as in the API: GenerateMac
 	ReadOnly  bool   // as CloudTrail calls it
 	Region    string
 	Account   string // of the caller, 12 digits; empty when nobody calls
 	Principal string // ARN of the caller; empty when nobody calls
-	Resource  string // ARN of the key that the request led to; empty when it names none, or none that there is
-	// Input is a pointer to the SDK's input, which must not be changed or kept. Recorded are the members of it that may be shown,
-	// as CloudTrail spells them: messages, MACs and secrets are not among them.
+	// Resource is the ARN of the key that the request led to, or of the user or role that was decided on; empty when it names none, or no
+	// key that there is.
+	Resource string
+	// Input is a pointer to the SDK's input, which must not be changed or kept; of services without one a map[string]any by the names of
+	// its members. Recorded are the members that may be shown, as CloudTrail spells them: messages, MACs and secrets are not among them.
 	Input    any
 	Recorded []string
 	Err      error // what the call is answered with; nil in Intend, and when it succeeded

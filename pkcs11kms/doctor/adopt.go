@@ -40,8 +40,9 @@ const maxAdoptedBytes = 128
 // about it than about keys of CreateKey. What cannot be adopted is refused with a *pkcs11kms.RefusedError. The token is that of the
 // client's region; its caller needs the permission pkcs11kms:AdoptKey.
 func AdoptKey(ctx context.Context, c *pkcs11kms.Client, o AdoptOptions) (m *types.KeyMetadata, weaknesses []string, err error) {
-	err = pkcs11kms.Administer(ctx, c, ops.AdoptKey, &o, func(ctx context.Context, inside *core.Core) error {
-		m, weaknesses, err = adoptKey(ctx, c, inside, o)
+	in := map[string]any{"region": c.Region(), "label": o.Label, "ckaId": hex.EncodeToString(o.ID), "keySpec": o.KeySpec, "deletion": o.deletion()}
+	err = pkcs11kms.Administer(ctx, c, ops.AdoptKey, in, func(ctx context.Context, inside *core.Core, precondition []keystore.Change) error {
+		m, weaknesses, err = adoptKey(ctx, c, inside, o, precondition)
 		return err
 	})
 	if err != nil {
@@ -50,7 +51,16 @@ func AdoptKey(ctx context.Context, c *pkcs11kms.Client, o AdoptOptions) (m *type
 	return m, weaknesses, nil
 }
 
-func adoptKey(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, o AdoptOptions) (*types.KeyMetadata, []string, error) {
+// deletion is what becomes of the object when the key is deleted.
+func (o AdoptOptions) deletion() keystore.Adoption {
+	if o.DestroyWithKey {
+		return keystore.AdoptedDestroy
+	}
+	return keystore.AdoptedKeep
+}
+
+func adoptKey(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, o AdoptOptions, precondition []keystore.Change) (
+	*types.KeyMetadata, []string, error) {
 	spec, err := o.check()
 	if err != nil {
 		return nil, nil, err
@@ -71,7 +81,9 @@ func adoptKey(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, o Ado
 	if err := adoptable(ctx, inside.Store, t, spec, object); err != nil {
 		return nil, nil, err
 	}
-	m, err := adopt(ctx, c, inside, spec, object, o)
+	record := keystore.Key{Region: c.Region(), Account: c.Caller().Account(), ID: uuid.NewString(), Description: o.Description,
+		CKAID: object.ID, Adopted: o.deletion()}
+	m, err := adopt(ctx, inside, spec, record, precondition)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -190,16 +202,11 @@ func managed(ckaID []byte, by string) error {
 		"use that key: pkcs11kms list-keys", keystore.ErrExists)
 }
 
-func adopt(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, spec *keyring.Spec, object token.Object, o AdoptOptions) (
+func adopt(ctx context.Context, inside *core.Core, spec *keyring.Spec, record keystore.Key, precondition []keystore.Change) (
 	*types.KeyMetadata, error) {
-	record := keystore.Key{Region: c.Region(), Account: c.Caller().Account(), ID: uuid.NewString(), Description: o.Description,
-		CKAID: object.ID, Adopted: keystore.AdoptedKeep}
-	if o.DestroyWithKey {
-		record.Adopted = keystore.AdoptedDestroy
-	}
-	key, err := inside.Keys.Adopt(ctx, spec, record)
+	key, err := inside.Keys.Adopt(ctx, spec, record, precondition)
 	if errors.Is(err, keystore.ErrExists) {
-		return nil, managed(object.ID, "of somebody who was faster,")
+		return nil, managed(record.CKAID, "of somebody who was faster,")
 	}
 	if err != nil {
 		return nil, err

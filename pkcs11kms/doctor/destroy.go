@@ -24,20 +24,25 @@ const destroyPrefix = "pkcs11kms/destroy/"
 // The object is claimed by a record in the state Deleting, so that nobody can adopt it meanwhile. If the process dies, the
 // janitor takes the claim away and leaves the object, which has another label than a key of ours: ask again.
 func DestroyObject(ctx context.Context, c *pkcs11kms.Client, ckaID []byte) error {
-	in := &struct{ Region, ID string }{c.Region(), hex.EncodeToString(ckaID)}
-	return pkcs11kms.Administer(ctx, c, ops.DestroyObject, in, func(ctx context.Context, inside *core.Core) error {
-		return destroyObject(ctx, inside, c.Region(), ckaID)
+	in := map[string]any{"region": c.Region(), "ckaId": hex.EncodeToString(ckaID)}
+	return pkcs11kms.Administer(ctx, c, ops.DestroyObject, in, func(ctx context.Context, inside *core.Core, precondition []keystore.Change) error {
+		return destroyObject(ctx, inside, c.Region(), ckaID, precondition)
 	})
 }
 
-func destroyObject(ctx context.Context, inside *core.Core, region string, ckaID []byte) error {
+func destroyObject(ctx context.Context, inside *core.Core, region string, ckaID []byte, precondition []keystore.Change) error {
 	if len(ckaID) == 0 {
 		return refused("an empty CKA_ID names no object", "remove objects without a CKA_ID with the tools of the token", nil)
 	}
 	claim := keystore.Key{Region: region, ID: destroyPrefix + hex.EncodeToString(ckaID), CKAID: ckaID,
 		State: keystore.Deleting, Instance: inside.Store.Instance(), Created: inside.Now()}
 	defer inside.Keys.InProgress(claim.Ref())()
-	version, err := inside.Cache.Commit(ctx, claim.Put(0))
+	version, err := inside.Cache.Commit(ctx, append([]keystore.Change{claim.Put(0)}, precondition...)...)
+	if errors.Is(err, keystore.ErrConflict) {
+		if _, missing := inside.Store.Get(ctx, claim.Ref()); errors.Is(missing, keystore.ErrNotFound) {
+			return err // the caller is not what it was, or the claim has just gone: it is decided anew
+		}
+	}
 	switch {
 	case errors.Is(err, keystore.ErrExists):
 		return refused(fmt.Sprintf("the object with the CKA_ID %x belongs to a key", ckaID),
@@ -54,6 +59,9 @@ func destroyObject(ctx context.Context, inside *core.Core, region string, ckaID 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inside.CallTimeout)
 	defer cancel()
 	_, err = inside.Cache.Commit(ctx, keystore.Change{Op: keystore.Delete, Ref: claim.Ref(), Expect: version})
+	if errors.Is(err, keystore.ErrConflict) {
+		err = nil // a janitor has it, who took this process for dead: nothing is to be done again
+	}
 	if destroyed == nil {
 		inside.Log.Warn("destroyed an object that no key has", "region", region, "cka_id", claim.CKAID.String())
 	}

@@ -21,7 +21,7 @@ const repairTries = 10
 // DestroyObject's, one at a time. It tells what it did, also beside an error. The client's caller needs the permission
 // pkcs11kms:RepairRecords.
 func Repair(ctx context.Context, c *pkcs11kms.Client) (done []string, err error) {
-	err = pkcs11kms.Administer(ctx, c, ops.RepairRecords, nil, func(ctx context.Context, inside *core.Core) error {
+	err = pkcs11kms.Administer(ctx, c, ops.RepairRecords, nil, func(ctx context.Context, inside *core.Core, _ []keystore.Change) error {
 		done, err = repair(ctx, inside)
 		return err
 	})

@@ -114,8 +114,12 @@ func (c *call) Answer(_ context.Context, _ subject, err error) error { return er
 
 // Event implements guard.Call.
 func (c *call) Event(s subject) audit.Event {
+	resource := s.arn
+	if resource == "*" {
+		resource = ""
+	}
 	return audit.Event{Service: c.op.Service, Operation: c.op.Name, ReadOnly: c.op.Read, Account: c.caller.account, Principal: c.caller.arn,
-		Resource: s.arn, Input: map[string]any(c.req.input), Recorded: c.op.Record}
+		Resource: resource, Input: map[string]any(c.req.input), Recorded: c.op.Record}
 }
 
 // DryRun implements guard.Call.

@@ -323,8 +323,10 @@ func TestAuditLog(t *testing.T) {
 	mustCreatePrincipal(t, r.Client, producer)
 	require.Error(t, second(stranger.GetPrincipal(t.Context(), producer)))
 	require.Error(t, second(r.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalRole, "a b"})), "of a wrong form")
+	require.NoError(t, second(r.ListPrincipals(t.Context(), keystore.PrincipalRole, "")))
 	require.Len(t, r.log.intended, 1)
-	require.Len(t, r.log.recorded, 3)
+	require.Len(t, r.log.recorded, 4)
+	require.Empty(t, r.log.recorded[3].Resource, "a list is of nothing that has a name")
 	made := r.log.recorded[0]
 	require.Equal(t, [5]string{"iam", "CreateRole", testAccount, rootARN, "arn:aws:iam::" + testAccount + ":role/JwtProducer"},
 		[5]string{made.Service, made.Operation, made.Account, made.Principal, made.Resource})

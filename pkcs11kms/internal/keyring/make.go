@@ -96,12 +96,13 @@ func (r *Ring) tryMake(
 	return r.Decode(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
 }
 
-// Adopt makes the record of an enabled key whose object is in the token already. keystore.ErrExists says that a key has it.
-func (r *Ring) Adopt(ctx context.Context, spec *Spec, record keystore.Key) (*Key, error) {
+// Adopt makes the record of an enabled key whose object is in the token already. keystore.ErrExists says that a key has it,
+// keystore.ErrConflict that what precondition names has changed.
+func (r *Ring) Adopt(ctx context.Context, spec *Spec, record keystore.Key, precondition []keystore.Change) (*Key, error) {
 	record = r.begun(record, spec)
 	record.State = keystore.Enabled
 	change := record.Put(0)
-	version, err := r.commitCounted(ctx, record, 1, change)
+	version, err := r.commitCounted(ctx, record, 1, change, precondition...)
 	if err != nil {
 		return nil, err
 	}
