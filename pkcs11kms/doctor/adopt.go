@@ -40,7 +40,8 @@ const maxAdoptedBytes = 128
 // about it than about keys of CreateKey. What cannot be adopted is refused with a *pkcs11kms.RefusedError. The token is that of the
 // client's region; its caller needs the permission pkcs11kms:AdoptKey.
 func AdoptKey(ctx context.Context, c *pkcs11kms.Client, o AdoptOptions) (m *types.KeyMetadata, weaknesses []string, err error) {
-	in := map[string]any{"region": c.Region(), "label": o.Label, "ckaId": hex.EncodeToString(o.ID), "keySpec": o.KeySpec, "deletion": o.deletion()}
+	in := map[string]any{"region": c.Region(), "label": o.Label, "ckaId": hex.EncodeToString(o.ID), "keySpec": o.KeySpec,
+		"deletion": o.deletion()}
 	err = pkcs11kms.Administer(ctx, c, ops.AdoptKey, in, func(ctx context.Context, inside *core.Core, precondition []keystore.Change) error {
 		m, weaknesses, err = adoptKey(ctx, c, inside, o, precondition)
 		return err

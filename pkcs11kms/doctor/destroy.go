@@ -25,9 +25,10 @@ const destroyPrefix = "pkcs11kms/destroy/"
 // janitor takes the claim away and leaves the object, which has another label than a key of ours: ask again.
 func DestroyObject(ctx context.Context, c *pkcs11kms.Client, ckaID []byte) error {
 	in := map[string]any{"region": c.Region(), "ckaId": hex.EncodeToString(ckaID)}
-	return pkcs11kms.Administer(ctx, c, ops.DestroyObject, in, func(ctx context.Context, inside *core.Core, precondition []keystore.Change) error {
+	run := func(ctx context.Context, inside *core.Core, precondition []keystore.Change) error {
 		return destroyObject(ctx, inside, c.Region(), ckaID, precondition)
-	})
+	}
+	return pkcs11kms.Administer(ctx, c, ops.DestroyObject, in, run)
 }
 
 func destroyObject(ctx context.Context, inside *core.Core, region string, ckaID []byte, precondition []keystore.Change) error {
