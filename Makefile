@@ -12,7 +12,7 @@ TEST_TOOLS = $(call missing,command -v pkcs11-tool,opensc) $(call missing,$(aws2
   $(call missing,/usr/bin/python3 -c 'import boto3',python3-boto3) $(call missing,command -v systemd-analyze,systemd) \
   $(call missing,command -v node,nodejs) $(call missing,command -v npm,npm) \
   $(call missing,/usr/bin/python3 -c 'import jwt; import cryptography',python3-jwt python3-cryptography) \
-  $(call missing,command -v openssl,openssl)
+  $(call missing,command -v openssl,openssl) $(call missing,command -v pkcsslotd,opencryptoki)
 export CGO_ENABLED = 1
 
 # What "version" prints: the tag and the commit. In an unpacked archive there is none, unless it is given: make VERSION=v1.2.3
