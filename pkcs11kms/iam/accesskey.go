@@ -199,46 +199,52 @@ func (c *Client) changeAccessKey(
 }
 
 // aboutKey returns what finds an access key that is not deleted, and whose it is: of that owner, unless it is the zero PrincipalName.
+// It costs the same calls of the store whether there is one or not, and whosever it is.
 func (c *Client) aboutKey(owner PrincipalName, id string) func(context.Context) (s subject, missing, err error) {
 	return func(ctx context.Context) (s subject, missing, err error) {
-		s = subject{arn: "*", shown: "access key " + id} // whose it is, if there is one, is told to those who may know
 		if !owner.root() {
-			if s, missing, err = c.about(owner)(ctx); missing != nil || err != nil {
-				return s, missing, err
+			if s, missing, err = c.about(owner)(ctx); err != nil {
+				return s, nil, err
 			}
 		}
-		rec, err := c.dir.cfg.Store.Get(ctx, keystore.AccessKeyRef(id))
-		if errors.Is(err, keystore.ErrNotFound) {
-			return s, noSuchAccessKey(id), nil
-		}
-		if err != nil {
-			return s, nil, err
-		}
-		key, err := keystore.DecodeAccessKey(rec)
-		others := key.Account != c.caller.account || !owner.root() && key.Owner != s.record.ID
-		if err != nil || others || key.Status == keystore.AccessKeyDeleted {
-			return s, noSuchAccessKey(id), err
-		}
-		if owner.root() {
-			shown := s.shown
+		key, version, err := c.readKey(ctx, id)
+		if err == nil && owner.root() {
 			s, err = c.ownerOf(ctx, key)
-			s.shown = shown
+			s.shown = "access key " + id // whose it is, if there is one, is told to those who may know
 		}
-		s.key, s.keyVersion = key, rec.Version
-		return s, nil, err
+		if missing == nil && (version == 0 || !owner.root() && key.Owner != s.record.ID) {
+			missing = noSuchAccessKey(id)
+		}
+		s.key, s.keyVersion = key, version
+		return s, missing, err
 	}
 }
 
-// ownerOf reads the owner of an access key. One that is gone has no name, and counts nothing.
-func (c *Client) ownerOf(ctx context.Context, key keystore.AccessKey) (s subject, err error) {
-	if key.Owner == key.Account {
-		return c.root(), nil
-	}
-	rec, err := c.dir.cfg.Store.Get(ctx, keystore.PrincipalRef(key.Account, key.Owner))
+// readKey reads an access key of the account that is not deleted; its version is 0 when there is none.
+func (c *Client) readKey(ctx context.Context, id string) (keystore.AccessKey, uint64, error) {
+	rec, err := c.dir.cfg.Store.Get(ctx, keystore.AccessKeyRef(id))
 	if errors.Is(err, keystore.ErrNotFound) {
-		return subject{arn: "*"}, nil
+		return keystore.AccessKey{}, 0, nil
 	}
 	if err != nil {
+		return keystore.AccessKey{}, 0, err
+	}
+	key, err := keystore.DecodeAccessKey(rec)
+	if err != nil || key.Account != c.caller.account || key.Status == keystore.AccessKeyDeleted {
+		return keystore.AccessKey{}, 0, err
+	}
+	return key, rec.Version, nil
+}
+
+// ownerOf reads the owner of an access key. One that is gone has no name, and counts nothing; nor has that of a key that there is not.
+func (c *Client) ownerOf(ctx context.Context, key keystore.AccessKey) (s subject, err error) {
+	rec, err := c.dir.cfg.Store.Get(ctx, keystore.PrincipalRef(c.caller.account, cmp.Or(key.Owner, "none")))
+	switch {
+	case key.Owner == c.caller.account:
+		return c.root(), nil
+	case errors.Is(err, keystore.ErrNotFound):
+		return subject{arn: "*"}, nil
+	case err != nil:
 		return subject{}, err
 	}
 	record, err := keystore.DecodePrincipal(rec)

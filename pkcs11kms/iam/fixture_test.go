@@ -59,6 +59,23 @@ func (r *recorder) Record(_ context.Context, e audit.Event) error {
 	return r.unrecorded
 }
 
+// countingStore counts the calls that read.
+type countingStore struct {
+	keystore.Store
+	reads int
+}
+
+func (s *countingStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
+	s.reads++
+	return s.Store.Get(ctx, ref)
+}
+
+func (s *countingStore) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) (
+	[]keystore.Record, error) {
+	s.reads++
+	return s.Store.Lookup(ctx, index, value, after, limit)
+}
+
 func newRig(t *testing.T) *rig {
 	path := filepath.Join(t.TempDir(), "kms.db")
 	require.NoError(t, sqlite.Create(path))

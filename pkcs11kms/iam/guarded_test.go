@@ -3,6 +3,7 @@ package iam
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -150,26 +151,41 @@ func TestEveryOperationAsksItsCaller(t *testing.T) {
 	require.Empty(t, rows, "operations of the table that no request was made of")
 }
 
-// What is there, where, and whose it is, is told to those alone who may ask: others get the same answer in either case.
+// What is there, where, and whose it is, is told to those alone who may ask: others get the same answer in either case, at the cost of
+// the same calls of the store.
 func TestWhoMayNotAskLearnsNothing(t *testing.T) {
 	r := newRig(t)
 	there := newTarget(t, r, producer)
-	stranger := r.as(t, "Stranger", "")
+	counted, cfg := &countingStore{Store: r.cfg.Store}, r.cfg
+	cfg.Store = counted
+	stranger := New(cfg).Client().As(r.as(t, "Stranger", "").caller)
+	_, err := r.dir.Identify(t.Context(), stranger.caller) // from the cache from now on
+	require.NoError(t, err)
 	answers := func(x target) map[string]string {
 		texts := map[string]string{}
 		for operation, how := range requests(x) {
+			before := counted.reads
 			err := how.call(t.Context(), stranger)
 			assert.Equal(t, "AccessDenied", errorCode(err), operation)
-			texts[operation] = strings.NewReplacer(x.name.Name, "NAME", x.accessKey, "ID").Replace(err.Error())
+			texts[operation] = strings.NewReplacer(x.name.Name, "NAME", x.accessKey, "ID").Replace(err.Error()) +
+				fmt.Sprintf(" (%d reads)", counted.reads-before)
 		}
 		return texts
 	}
 	require.Equal(t, answers(target{PrincipalName{keystore.PrincipalRole, "None"}, "", "AKIAAAAAAAAAAAAAAAAA"}), answers(there))
 	root, err := r.CreateAccessKey(t.Context(), PrincipalName{})
 	require.NoError(t, err)
-	for _, id := range []string{root.ID, there.accessKey} {
+	for _, id := range []string{root.ID, there.accessKey, "AKIAAAAAAAAAAAAAAAAA"} {
+		before := counted.reads
 		err := stranger.UpdateAccessKey(t.Context(), PrincipalName{}, id, keystore.AccessKeyInactive)
 		require.ErrorContains(t, err, " on resource: access key "+id+" because ")
+		require.Equal(t, 2, counted.reads-before)
+		for _, owner := range []PrincipalName{producer, {keystore.PrincipalRole, "None"}} {
+			before := counted.reads
+			err := stranger.UpdateAccessKey(t.Context(), owner, id, keystore.AccessKeyInactive)
+			require.ErrorContains(t, err, " on resource: role "+owner.Name+" because ")
+			require.Equal(t, 2, counted.reads-before)
+		}
 	}
 	reader := r.as(t, "Reader", allowed("iam:GetRole", "*"))
 	requireAPIError(t, second(reader.GetPrincipal(t.Context(), PrincipalName{keystore.PrincipalRole, "None"})), "NoSuchEntity",
