@@ -83,6 +83,9 @@ var errNotBegun = errors.New("the call was not begun")
 
 // keepsSession reports whether a session can be used again after an operation that ended with err.
 func keepsSession(err error) bool {
+	if errors.Is(err, errReused) {
+		return false
+	}
 	if err == nil || errors.Is(err, ErrKeyMissing) || errors.Is(err, ErrKeyAmbiguous) || errors.Is(err, ErrKeyExists) ||
 		errors.Is(err, errNotBegun) || errors.Is(err, ErrKeyForeign) {
 		return true

@@ -23,8 +23,9 @@ const confirmInterval = time.Second
 // confirmTries bounds how often an object is looked for anew because its handle had become another's.
 const confirmTries = 3
 
-// errReused says that the handle was another object's by the time it was used.
-var errReused = errors.New("the handle of the key has become another object's")
+// errReused says that the handle was another object's by the time it was used, so that the key was not there. A session on which
+// something was begun by the handle must not be used again.
+var errReused = fmt.Errorf("%w: its handle has become another object's", ErrKeyMissing)
 
 // named is an object of a Token that is named by its class and CKA_ID, with its handle once it was found.
 type named struct {
@@ -145,7 +146,7 @@ func (s *session) confirm(n *named, h *keyHandle) error {
 	switch {
 	case err == nil:
 		h.confirmed.Store(now)
-	case errors.Is(err, errReused), errors.Is(err, ErrKeyMissing):
+	case errors.Is(err, ErrKeyMissing):
 		n.forget(h)
 		err = errReused
 	}

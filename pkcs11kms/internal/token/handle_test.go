@@ -26,6 +26,22 @@ type recycling struct {
 	real map[pkcs11.ObjectHandle]pkcs11.ObjectHandle // by the handle that was given out
 	used pkcs11.ObjectHandle                         // with the last C_SignInit
 	on   pkcs11.SessionHandle                        // of the last C_SignInit
+	find int                                         // how often C_FindObjectsInit was called
+	init int                                         // how often C_SignInit was called
+}
+
+// searched is how often objects were looked for.
+func (r *recycling) searched() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.find
+}
+
+func (r *recycling) FindObjectsInit(s pkcs11.SessionHandle, a []*pkcs11.Attribute) error {
+	r.mu.Lock()
+	r.find++
+	r.mu.Unlock()
+	return r.Module.FindObjectsInit(s, a)
 }
 
 // last is the handle that was used last.
@@ -117,6 +133,7 @@ func (r *recycling) DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle)
 func (r *recycling) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, o pkcs11.ObjectHandle) error {
 	r.mu.Lock()
 	r.used, r.on = o, s
+	r.init++
 	r.mu.Unlock()
 	return r.Module.SignInit(s, m, r.in(o))
 }
@@ -317,7 +334,9 @@ func TestReusedHandleOfAKeyThatIsThere(t *testing.T) {
 		require.NoError(t, k.use(tok))
 		want := k.made
 		r.swap(r.last(), r.realOf(t, another.id))
+		r.init = 0
 		require.NoError(t, k.use(tok), kind)
+		require.Equal(t, 2, r.init, "a session on which another key's MAC was begun is not used again")
 		if kind != "pair" {
 			requireSame(t, want, k.made, kind)
 		}
@@ -369,4 +388,56 @@ func TestUnconfirmedMACIsNotAnswered(t *testing.T) {
 	tag, err := tok.MAC(t.Context(), k, []byte("message"))
 	requireRV(t, err, "C_GetAttributeValue", pkcs11.CKR_ATTRIBUTE_SENSITIVE)
 	require.Zero(t, len(tag))
+}
+
+// Of two keys with one handle neither keeps it: both are looked for anew.
+func TestBothKeysOfOneHandleAreLookedForAnew(t *testing.T) {
+	tok, r, other := openRecycling(t, "")
+	old := newKeyOf(t, other, "MAC")
+	require.NoError(t, old.use(tok))
+	destroy(t, other, "MAC", old)
+	fresh := newKeyOf(t, other, "MAC")
+	for _, finds := range []int{1, 1, 0} { // found, and dropped since the old key holds the handle; found again; known
+		before := r.searched()
+		require.NoError(t, fresh.use(tok))
+		require.Equal(t, finds, r.searched()-before)
+	}
+}
+
+// A key whose object has gone after it was used is looked for again, like one whose handle was stale before.
+func TestObjectThatGoesAfterItsUse(t *testing.T) {
+	tok, f := openFaulty(t)
+	k := newKey(t, tok)
+	want, err := tok.MAC(t.Context(), tok.HMACKey(token.SHA256, k.ID()), []byte("message"))
+	require.NoError(t, err)
+	finds, signs := f.count("C_FindObjectsInit"), f.count("C_Sign")
+	f.fail("C_GetAttributeValue", 1, pkcs11.CKR_OBJECT_HANDLE_INVALID)
+	got, err := tok.MAC(t.Context(), k, []byte("message"))
+	require.NoError(t, err)
+	requireSame(t, want, got, "MAC")
+	require.Equal(t, [2]int{finds + 1, signs + 2}, [2]int{f.count("C_FindObjectsInit"), f.count("C_Sign")})
+	f.on("C_GetAttributeValue", func() error { return pkcs11.Error(pkcs11.CKR_OBJECT_HANDLE_INVALID) })
+	signs = f.count("C_Sign")
+	got, err = tok.MAC(t.Context(), tok.HMACKey(token.SHA256, k.ID()), []byte("message"))
+	require.ErrorIs(t, err, token.ErrKeyMissing)
+	require.Empty(t, len(got))
+	require.Equal(t, signs+3, f.count("C_Sign"), "it is not tried for ever")
+}
+
+// silent tells no CKA_ID.
+type silent struct{ token.Module }
+
+func (m silent) GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error) {
+	values, err := m.Module.GetAttributeValue(s, o, a)
+	return values[:min(2, len(values))], err
+}
+
+// A module that does not tell what the handle is for is not believed.
+func TestModuleThatDoesNotTellTheID(t *testing.T) {
+	cfg, _ := newConfig(t)
+	cfg.SetWrap(func(m token.Module) token.Module { return silent{m} })
+	tok := open(t, cfg)
+	got, err := tok.MAC(t.Context(), newKey(t, tok), []byte("message"))
+	require.ErrorIs(t, err, token.ErrMalformed)
+	require.Empty(t, len(got))
 }
