@@ -58,6 +58,11 @@ func (h *hashing) Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error) {
 func openHashing(t *testing.T, refusal uint) (*token.Token, *hashing) {
 	t.Helper()
 	cfg, _ := newConfig(t)
+	return openHashingOf(t, cfg, refusal)
+}
+
+func openHashingOf(t *testing.T, cfg token.Config, refusal uint) (*token.Token, *hashing) {
+	t.Helper()
 	h := &hashing{refusal: refusal, hash: map[pkcs11.SessionHandle]crypto.Hash{}}
 	cfg.SetWrap(func(m token.Module) token.Module {
 		h.Module = m
@@ -66,12 +71,15 @@ func openHashing(t *testing.T, refusal uint) (*token.Token, *hashing) {
 	return open(t, cfg), h
 }
 
+// refusals are the ways in which a token says that it does not sign digests.
+var refusals = []uint{pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_KEY_SIZE_RANGE,
+	pkcs11.CKR_KEY_TYPE_INCONSISTENT, pkcs11.CKR_MECHANISM_PARAM_INVALID}
+
 // A token that hashes itself signs by every algorithm of every kind of key, and no digests, whichever way it says so.
 func TestTokensThatHashThemselves(t *testing.T) {
 	message := []byte("a message that the token hashes")
 	specs := []pubkey.Spec{pubkey.RSA2048, pubkey.P256, pubkey.P384, pubkey.P521, pubkey.SECP256K1}
-	for _, refusal := range []uint{pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_KEY_SIZE_RANGE,
-		pkcs11.CKR_KEY_TYPE_INCONSISTENT, pkcs11.CKR_MECHANISM_PARAM_INVALID} {
+	for _, refusal := range refusals {
 		tok, _ := openHashing(t, refusal)
 		for _, spec := range specs {
 			pair, public := newPair(t, tok, spec)
@@ -84,6 +92,47 @@ func TestTokensThatHashThemselves(t *testing.T) {
 			}
 		}
 		specs = specs[:1] // making pairs takes its time
+	}
+}
+
+// The first that a process asks of such a token may be a digest: it is refused as well, never hashed once more.
+func TestFirstDigestAtATokenThatHashesItself(t *testing.T) {
+	cfg, _ := newConfig(t)
+	maker := open(t, cfg)
+	for _, spec := range []pubkey.Spec{pubkey.RSA2048, pubkey.P256} {
+		made, public := newPair(t, maker, spec)
+		for _, refusal := range refusals {
+			tok, _ := openHashingOf(t, cfg, refusal)
+			pair := tok.KeyPair(spec, made.ID())
+			for _, a := range spec.Algorithms() {
+				digest := a.Digest([]byte("message"))
+				signature, err := tok.SignDigest(t.Context(), pair, a, digest)
+				require.ErrorIs(t, err, token.ErrDigestRefused, "%v 0x%X", a, refusal)
+				require.Zero(t, len(signature))
+				signature, err = tok.Sign(t.Context(), pair, a, []byte("message"))
+				require.NoError(t, err, "%v 0x%X", a, refusal)
+				assert.True(t, judge(t, spec, public.DER(), a, digest, signature), "%v 0x%X", a, refusal)
+			}
+		}
+	}
+}
+
+// Trouble of the moment does not make a token one that hashes itself, nor does a failure after C_SignInit: it goes on to sign digests.
+func TestTroubleIsNoRefusalOfDigests(t *testing.T) {
+	tok, f := openFaulty(t)
+	pair, public := newPair(t, tok, pubkey.RSA2048)
+	digest := pubkey.PKCS1SHA256.Digest([]byte("message"))
+	for _, trouble := range []token.Error{
+		{Func: "C_SignInit", RV: pkcs11.CKR_HOST_MEMORY}, {Func: "C_SignInit", RV: pkcs11.CKR_DEVICE_MEMORY},
+		{Func: "C_SignInit", RV: pkcs11.CKR_FUNCTION_CANCELED}, {Func: "C_SignInit", RV: pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED},
+		{Func: "C_Sign", RV: pkcs11.CKR_MECHANISM_INVALID}, {Func: "C_Sign", RV: pkcs11.CKR_KEY_SIZE_RANGE},
+	} {
+		f.fail(trouble.Func, 1, trouble.RV)
+		_, err := tok.Sign(t.Context(), pair, pubkey.PKCS1SHA256, []byte("message"))
+		requireRV(t, err, trouble.Func, trouble.RV)
+		signature, err := tok.SignDigest(t.Context(), pair, pubkey.PKCS1SHA256, digest)
+		require.NoError(t, err)
+		assert.NoError(t, public.Verify(pubkey.PKCS1SHA256, digest, signature))
 	}
 }
 

@@ -141,8 +141,11 @@ func (s *session) signPair(spec pubkey.Spec, object pkcs11.ObjectHandle, a pubke
 	}
 	signature, err := s.signature(spec, m.ofDigest, object, append(m.prefix[:len(m.prefix):len(m.prefix)], digest...))
 	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Func != "C_SignInit" || !e.Unsupported() || digested || s.abandoned() {
+	if !ok || e.Func != "C_SignInit" || !e.Unsupported() || s.abandoned() {
 		return signature, err
+	}
+	if digested {
+		return nil, fmt.Errorf("%w: %w", ErrDigestRefused, err)
 	}
 	signature, second := s.signature(spec, m.ofMessage, object, input)
 	if second != nil {
