@@ -320,7 +320,7 @@ func TestEndOfAStreamIsConfirmed(t *testing.T) {
 	r.swap(r.last(), theirs)
 	for range 2 {
 		tag, err := s.Sum()
-		require.ErrorContains(t, err, "the handle of the key has become another object's")
+		require.ErrorContains(t, err, "its handle has become another object's")
 		require.Zero(t, len(tag))
 	}
 	require.NoError(t, k.use(tok))
