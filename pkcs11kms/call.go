@@ -52,6 +52,7 @@ func perform[In, Out any](
 	}
 	var out *Out
 	err = guard.Perform(ctx, op, x, c.bridge.cfg.Audit, err, func(ctx context.Context, s subject) (err error) {
+		x.settle(s)
 		out, err = run(ctx, x, in, s.key)
 		return err
 	})
@@ -72,6 +73,16 @@ type call struct {
 }
 
 var _ guard.Call[subject] = (*call)(nil)
+
+// settle keeps the key that an alias led to, for as long as a call that only reads lasts: an alias that moves meanwhile must not change
+// the key, and what was allowed by the alias stays allowed by it.
+func (c *call) settle(s subject) {
+	if c.name.alias == "" || s.key == nil || c.op.Writes {
+		return
+	}
+	c.req.byAlias = c.name.alias
+	c.name = keyID{region: c.name.region, account: c.name.account, id: s.key.Record.ID}
+}
 
 // commit changes the store, if what permitted the call is as it was then. Otherwise the error is keystore.ErrConflict.
 func (c *call) commit(ctx context.Context, changes ...keystore.Change) error {

@@ -53,10 +53,7 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 		}
 		return nil, err
 	}
-	if name, err := c.parseKeyID(keyID, true); err == nil {
-		s.req.byAlias = name.alias // what was allowed by the alias stays allowed by it
-	}
-	s.req.keyID = aws.String(s.arn) // an alias that moves meanwhile must not change the key
+	s.req.keyID = aws.String(s.arn) // beside the alias that led to it, if one did, see settle
 	return s, nil
 }
 

@@ -167,6 +167,26 @@ func TestKeyThatIsDisabledWhileACallWaits(t *testing.T) {
 	}
 }
 
+// So it is when an alias has led to the key, and leads to another one by then.
+func TestKeyOfAnAliasThatIsDisabledWhileACallWaits(t *testing.T) {
+	cfg := newConfig(t)
+	clk := newClock()
+	cfg.Now, cfg.MaxSessions, cfg.CallTimeout = clk.Now, 1, 30*time.Second
+	c := openClient(t, cfg)
+	key, other := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
+	createAlias(t, c, "alias/moving", key.KeyId)
+	s, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+	require.NoError(t, err)
+	answer := make(chan error, 1)
+	go func() { _, err := generate(t.Context(), c, ptr("alias/moving"), []byte("m")); answer <- err }()
+	require.Eventually(t, func() bool { return c.region.Token.Stats().Waiting == 1 }, 10*time.Second, time.Millisecond)
+	require.NoError(t, updateAlias("alias/moving")(t, c, other.KeyId))
+	require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
+	clk.Advance(500 * time.Millisecond)
+	require.NoError(t, s.Close())
+	requireAPIError(t, <-answer, "DisabledException", *key.Arn+" is disabled.")
+}
+
 // What was used after its end says so, and is no internal error.
 func TestStreamUsedAfterItsEnd(t *testing.T) {
 	c := newClient(t)
