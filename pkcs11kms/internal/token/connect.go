@@ -93,7 +93,7 @@ func (t *Token) attach(ctx context.Context) error {
 	if t.opened {
 		return t.login(ctx, f)
 	}
-	t.quirk = quirkOf(trim(f.info.ManufacturerID), trim(f.info.Model))
+	t.quirk = quirkOf(trim(t.loaded.info.ManufacturerID), trim(f.info.ManufacturerID), trim(f.info.Model))
 	t.lockFile = softHSMConf(t.loaded.conf)
 	t.describe(f)
 	size := poolSize(t.cfg.MaxSessions, f.info)

@@ -26,6 +26,7 @@ type faulty struct {
 	limit  uint // answered as CK_TOKEN_INFO.ulMaxSessionCount, if set
 	// manufacturer and model are answered in CK_TOKEN_INFO, if set, so that another vendor's quirks apply.
 	manufacturer, model string
+	library             string        // answered as CK_INFO.manufacturerID, if set
 	noSlots             bool          // as a network module while its server is down
 	badSlots            map[uint]bool // C_GetTokenInfo answers CKR_TOKEN_NOT_RECOGNIZED
 	shortTag            bool          // C_Sign, C_SignFinal and C_GenerateRandom leave out the last byte
@@ -139,7 +140,13 @@ func (f *faulty) GetInfo() (pkcs11.Info, error) {
 	if err := f.hit("C_GetInfo"); err != nil {
 		return pkcs11.Info{}, err
 	}
-	return f.Module.GetInfo()
+	info, err := f.Module.GetInfo()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.library != "" {
+		info.ManufacturerID = f.library
+	}
+	return info, err
 }
 
 func (f *faulty) GetSlotList(present bool) ([]uint, error) {

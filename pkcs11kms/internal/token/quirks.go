@@ -11,6 +11,7 @@ import (
 type quirk struct {
 	manufacturer string // prefix of CK_TOKEN_INFO.manufacturerID
 	model        string // prefix of CK_TOKEN_INFO.model; empty for every model
+	library      string // prefix of CK_INFO.manufacturerID; empty for every module
 
 	lockChanges bool // processes that change objects at once miss each other's; see change.go
 	losesSight  bool // objects whose files could not be read once are lost to the process; see sight.go
@@ -29,8 +30,9 @@ var quirks = []quirk{
 	{manufacturer: "SoftHSM", lockChanges: true, losesSight: true, staleHandlesErr: true},
 	{manufacturer: "Mozilla", staleHandlesErr: true},
 	// Measured with opencryptoki 3.8.1: asking C_SignFinal for the length of the MAC, as miekg/pkcs11 does, is a segmentation
-	// fault in the library. All its tokens name IBM as manufacturer and share that library. Its handles are given out again.
-	{manufacturer: "IBM", noStream: true},
+	// fault in the library. All its tokens name IBM as manufacturer and share that library.
+	// Its handles are given out again. A TPM of IBM's simulator, by tpm2-pkcs11, names IBM as well, and is another library's.
+	{manufacturer: "IBM", library: "IBM", noStream: true},
 	// Entrust nShield, PKCS#11 library user guide, "HMAC mechanisms": keys for HMAC have a type and a generation mechanism
 	// of their own; a generic secret is refused with CKR_TEMPLATE_INCONSISTENT.
 	{manufacturer: "nCipher", ownKeyType: true, keyGen: nShieldKeyGen},
@@ -49,9 +51,9 @@ var nShieldKeyGen = map[Hash]uint{
 const usualIDBytes = 16
 
 // quirkOf returns the row of a token; the zero quirk for a token that behaves.
-func quirkOf(manufacturer, model string) quirk {
+func quirkOf(library, manufacturer, model string) quirk {
 	for _, q := range quirks {
-		if strings.HasPrefix(manufacturer, q.manufacturer) && strings.HasPrefix(model, q.model) {
+		if strings.HasPrefix(manufacturer, q.manufacturer) && strings.HasPrefix(model, q.model) && strings.HasPrefix(library, q.library) {
 			return q
 		}
 	}

@@ -123,3 +123,16 @@ func TestProbeReportsAMissingHash(t *testing.T) {
 	caps.HMAC[0].Sign = nil
 	requireRV(t, tok.Capabilities().For(token.SHA224).Err(), "C_SignInit", pkcs11.CKR_MECHANISM_INVALID) // the result is not shared
 }
+
+// opencryptoki is known by its library too: a TPM simulator of IBM's that another library serves is not taken for it.
+func TestATokenOfIBMThatIsNotOpencryptoki(t *testing.T) {
+	for library, streams := range map[string]bool{"IBM": false, "tpm2-software.github.io": true} {
+		cfg, _ := newConfig(t)
+		cfg.URI = uriOfSerial(t, cfg.URI)
+		f := newFaulty(&cfg)
+		f.manufacturer, f.model, f.library = "IBM", "SW   TPM", library
+		tok := open(t, cfg)
+		require.Equal(t, streams, tok.Capabilities().Streams, library)
+		require.NoError(t, tok.Close())
+	}
+}

@@ -297,9 +297,10 @@ func TestStreamOfManyGoroutines(t *testing.T) {
 func TestStreamIsRefusedWhereItCrashes(t *testing.T) {
 	tok, _ := openFaulty(t, func(*token.Config) {})
 	require.True(t, tok.Capabilities().Streams)
+	require.NoError(t, tok.Close()) // what is known of the library is read when it is initialised
 	cfg, _ := newConfig(t)
 	f := newFaulty(&cfg)
-	f.manufacturer = "IBM"
+	f.manufacturer, f.library = "IBM", "IBM"
 	other := open(t, cfg)
 	assert.False(t, other.Capabilities().Streams)
 	_, err := other.NewStream(t.Context(), newKey(t, other))
