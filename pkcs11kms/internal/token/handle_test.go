@@ -1,6 +1,7 @@
 package token_test
 
 import (
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -298,6 +299,51 @@ func TestReusedHandleOfAnotherKind(t *testing.T) {
 		destroy(t, other, kind, k)
 		r.swap(r.last(), r.realOf(t, another.id))
 		require.ErrorIs(t, k.use(tok), token.ErrKeyMissing, kind)
+	}
+}
+
+// The handle of a key that was destroyed because its caller had gone is nobody's: the next key that gets it need not be looked for.
+func TestHandleOfAKeyOfALostCaller(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f, r := newFaulty(&cfg), &recycling{}
+	cfg.SetWrap(func(m token.Module) token.Module {
+		f.Module, r.Module = m, f
+		return r
+	})
+	tok := open(t, cfg)
+	for _, kind := range []string{"MAC", "pair"} {
+		function := map[string]string{"MAC": "C_GenerateKey", "pair": "C_GenerateKeyPair"}[kind]
+		reached, free := f.hang(function)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			if kind == "MAC" {
+				_, err := tok.GenerateHMACKey(ctx, token.SHA256, []byte("left"), "left")
+				done <- err
+				return
+			}
+			_, _, err := tok.GenerateKeyPair(ctx, pubkey.P256, []byte("left"), "left")
+			done <- err
+		}()
+		<-reached
+		cancel()
+		var hung *token.HungError
+		require.ErrorAs(t, <-done, &hung)
+		free()
+		<-hung.Done()
+		var use func() error
+		if kind == "MAC" {
+			key := newKey(t, tok)
+			use = func() error { _, err := tok.MAC(t.Context(), key, []byte("message")); return err }
+		} else {
+			pair, _, err := tok.GenerateKeyPair(t.Context(), pubkey.P256, []byte("pair"), "pair")
+			require.NoError(t, err)
+			a := pubkey.Algorithm{Scheme: pubkey.ECDSA, Hash: crypto.SHA256}
+			use = func() error { _, err := tok.Sign(t.Context(), pair, a, []byte("message")); return err }
+		}
+		before := f.count("C_FindObjectsInit")
+		require.NoError(t, use())
+		require.Equal(t, before, f.count("C_FindObjectsInit"), kind)
 	}
 }
 

@@ -117,6 +117,7 @@ func (s *session) unmake(objects []pkcs11.ObjectHandle, id []byte) {
 			t.log.Error("destroying a key whose creator had gone", "cka_id", hex.EncodeToString(id), "error", wrapRV("C_DestroyObject", err))
 			return
 		}
+		t.holders.gone(object)
 	}
 	t.log.Info("destroyed a key whose creator had gone", "cka_id", hex.EncodeToString(id))
 }
