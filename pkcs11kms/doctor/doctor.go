@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -217,7 +218,10 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 	if len(r.KeySpecs) > 0 {
 		d.add("token", name, StatusOK, "makes and uses "+strings.Join(r.KeySpecs, ", "))
 	}
-	if !able.ValueReadRefused {
+	switch {
+	case !able.ValueTried:
+		d.add("token", name, StatusWarning, "whether the value of a key can be read could not be tried: no HMAC key could be made")
+	case !able.ValueReadRefused:
 		d.advise("token", name, StatusError, "gives the value of a sensitive key away", "do not use this token")
 	}
 	if !able.AllowedMechanisms {
@@ -225,6 +229,9 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 	}
 	return r
 }
+
+// keyID is what the labels of this program's objects look like.
+var keyID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // listUnknown names the objects of the token that no record of the whole store names; the halves of a key pair as one.
 func (d *examination) listUnknown(ctx context.Context, region *RegionReport, objects []token.Object) {
@@ -247,7 +254,12 @@ func (d *examination) listUnknown(ctx context.Context, region *RegionReport, obj
 			r.Class += " and CKO_PUBLIC_KEY"
 		}
 		region.Unknown = append(region.Unknown, r)
-		d.add("object", r.CKAID, StatusOK, fmt.Sprintf("unknown %s %q: not ours, left alone", r.Class, r.Label))
+		whose := "not ours, left alone"
+		if keyID.MatchString(r.Label) {
+			whose = "its label is a key id, so a program like this one has made it: for another state directory, for a key that is newer " +
+				"than a restored backup, or for one whose making or deletion was cut off. Left alone"
+		}
+		d.add("object", r.CKAID, StatusOK, fmt.Sprintf("unknown %s %q: %s", r.Class, r.Label, whose))
 	}
 }
 

@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -77,7 +79,7 @@ func TestDoctorFinds(t *testing.T) {
 	require.Equal(t, StatusWarning, r.find("key", half.ID)[0].Status)
 	unknown := r.find("object", strings.Repeat("ab", 16))
 	require.Len(t, unknown, 1)
-	require.Contains(t, unknown[0].Text, "unknown")
+	require.Equal(t, `unknown CKO_SECRET_KEY "somebody else's": not ours, left alone`, unknown[0].Text)
 	require.Len(t, r.Regions[0].Unknown, 1)
 
 	_, err = generate(t.Context(), c, lost.KeyId, []byte("m"))
@@ -85,6 +87,28 @@ func TestDoctorFinds(t *testing.T) {
 	require.ErrorIs(t, err, token.ErrKeyMissing)
 	_, err = c.token().Describe(t.Context(), foreign)
 	require.NoError(t, err, "left alone")
+}
+
+// An object that no record names, and that is labelled as this program labels its keys, is called what it may be.
+func TestDoctorKnowsOrphans(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	for _, label := range []string{unknownID, "x" + unknownID, unknownID + "0", strings.ToUpper(unknownID)} {
+		id := randomID(t)
+		_, err := c.token().GenerateHMACKey(t.Context(), token.SHA256, id, label)
+		require.NoError(t, err)
+		text := examine(t.Context(), cfg).find("object", hex.EncodeToString(id))[0].Text
+		require.Equal(t, label == unknownID, strings.Contains(text, "its label is a key id"), text)
+		require.Equal(t, label != unknownID, strings.Contains(text, "not ours"), text)
+	}
+}
+
+func randomID(t *testing.T) []byte {
+	t.Helper()
+	id := make([]byte, 16)
+	_, err := rand.Read(id)
+	require.NoError(t, err)
+	return id
 }
 
 func unhex(t *testing.T, text string) []byte {

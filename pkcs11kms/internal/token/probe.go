@@ -26,7 +26,8 @@ func (c HashCapability) Err() error {
 type Capabilities struct {
 	HMAC              []HashCapability // one for each of Hashes, in their order
 	AllowedMechanisms bool             // a key with CKA_ALLOWED_MECHANISMS refuses other mechanisms
-	ValueReadRefused  bool             // reading the value of a sensitive key is refused
+	ValueTried        bool             // a key could be made, so that it is known whether its value can be read
+	ValueReadRefused  bool             // reading the value of a sensitive key is refused, of every key that was made
 	Streams           bool             // NewStream works
 	Ed25519ph         bool             // key pairs of Ed25519 make valid Ed25519ph signatures, too
 	IDBytes           int              // length of CKA_ID that keys are to have
@@ -63,7 +64,8 @@ func (t *Token) probe() Capabilities {
 		c := HashCapability{Hash: h}
 		c.Generate = t.withProbeKey(h, h.KeyBytes(), nil, func(s *session, object pkcs11.ObjectHandle) {
 			_, c.Sign = s.signWith(h, object, probeMessage)
-			caps.ValueReadRefused = caps.ValueReadRefused || s.refusesValue(object)
+			caps.ValueReadRefused = s.refusesValue(object) && (caps.ValueReadRefused || !caps.ValueTried)
+			caps.ValueTried = true
 		})
 		caps.HMAC = append(caps.HMAC, c)
 	}

@@ -136,3 +136,34 @@ func TestATokenOfIBMThatIsNotOpencryptoki(t *testing.T) {
 		require.NoError(t, tok.Close())
 	}
 }
+
+// leaky tells the value of one of the keys that are made.
+type leaky struct {
+	token.Module
+	told *int // counts down
+}
+
+func (m leaky) GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error) {
+	if len(a) == 1 && a[0].Type == pkcs11.CKA_VALUE {
+		if *m.told--; *m.told == 0 {
+			return []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, []byte("the value"))}, nil
+		}
+	}
+	return m.Module.GetAttributeValue(s, o, a)
+}
+
+// One key whose value can be read is enough, whichever it is; and nothing is known where no key could be made.
+func TestProbeOfTheValue(t *testing.T) {
+	for _, which := range []int{1, 2, 4, 5} { // of the four hashes' keys; the fifth is none
+		cfg, _ := newConfig(t)
+		told := which
+		cfg.SetWrap(func(m token.Module) token.Module { return leaky{m, &told} })
+		caps := open(t, cfg).Capabilities()
+		require.True(t, caps.ValueTried)
+		require.Equal(t, which == 5, caps.ValueReadRefused, which)
+	}
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	f.on("C_GenerateKey", func() error { return pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID) })
+	require.False(t, open(t, cfg).Capabilities().ValueTried)
+}
