@@ -35,9 +35,10 @@ type serving struct {
 	logFormat string
 	logLevel  string
 
-	dir  string
-	log  *slog.Logger
-	stop context.CancelCauseFunc // ends the run for a reason of its own
+	dir    string
+	log    *slog.Logger
+	logged *logQueue               // takes the lines of log
+	stop   context.CancelCauseFunc // ends the run for a reason of its own
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -75,9 +76,10 @@ func (a *app) serveCommand() *cobra.Command {
 
 // run serves until ctx ends, which is no error.
 func (s *serving) run(ctx context.Context) (err error) {
-	if s.log, err = s.app.newLog(s.logFormat, s.logLevel); err != nil {
+	if s.log, s.logged, err = s.app.newLog(s.logFormat, s.logLevel); err != nil {
 		return err
 	}
+	defer s.logged.end(logEndsAfter)
 	hangups := s.watchHangups()
 	defer hangups.end()
 	listen, err := s.prepare(ctx)
@@ -229,7 +231,7 @@ func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region st
 			s.log.Info("stopping")
 		}
 	})
-	err := server.New(bridge, server.Options{Logger: s.log}).Run(running, listen)
+	err := server.New(bridge, server.Options{Logger: s.log, LogDropped: s.logged.Dropped}).Run(running, listen)
 	cause := context.Cause(ctx)
 	s.stop(errOver)
 	notice.Wait()

@@ -313,7 +313,7 @@ func TestServerLog(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		a := &app{stderr: &out, debug: tc.debug}
-		log, err := a.newLog(tc.format, tc.level)
+		log, queue, err := a.newLog(tc.format, tc.level)
 		if tc.want == "" {
 			var usage *usageError
 			assert.ErrorAs(t, err, &usage, "%+v", tc)
@@ -323,6 +323,7 @@ func TestServerLog(t *testing.T) {
 		log.Debug("a")
 		log.Info("b")
 		log.Warn("c")
+		queue.end(time.Hour)
 		assert.Regexp(t, tc.want, out.String())
 	}
 }

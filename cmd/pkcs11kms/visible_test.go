@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/stretchr/testify/assert"
@@ -110,9 +111,10 @@ func TestReportsReachATerminalVisible(t *testing.T) {
 func TestLogsReachATerminalVisible(t *testing.T) {
 	for _, format := range logFormats {
 		var stderr bytes.Buffer
-		log, err := (&app{stderr: &stderr}).newLog(format, "info")
+		log, queue, err := (&app{stderr: &stderr}).newLog(format, "info")
 		require.NoError(t, err)
 		log.Info("request", "caller", hostile, hostile, "x")
+		queue.end(time.Hour)
 		assert.NotEmpty(t, stderr.String())
 		assert.Empty(t, raw(stderr.String()), format)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -207,4 +208,16 @@ func TestMetricsWithoutStore(t *testing.T) {
 	series := scrape(t, f, r)
 	require.NotContains(t, series, `pkcs11kms_keys{region="us-west-2"}`)
 	require.Contains(t, series, `pkcs11kms_sessions{region="us-west-2",state="open"}`)
+}
+
+// What a log has dropped is told where the log can drop.
+func TestMetricOfDroppedLogLines(t *testing.T) {
+	f := newFixture(t, nil)
+	for want, o := range map[string]Options{"pkcs11kms_log_lines_dropped_total 7\n": {LogDropped: func() int64 { return 7 }}, "": {}} {
+		page := httptest.NewRecorder()
+		New(f.bridge, o).Admin().ServeHTTP(page, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/metrics", nil))
+		require.Equal(t, http.StatusOK, page.Code)
+		require.Equal(t, want != "", strings.Contains(page.Body.String(), "log_lines_dropped"))
+		require.Contains(t, page.Body.String(), want)
+	}
 }

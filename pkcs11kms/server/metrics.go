@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -19,10 +18,10 @@ type metrics struct {
 	latency  *prometheus.HistogramVec
 }
 
-func newMetrics(bridge *pkcs11kms.Bridge, log *slog.Logger) *metrics {
+func newMetrics(bridge *pkcs11kms.Bridge, o Options) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		ready:    newReadiness(bridge.Health, log),
+		ready:    newReadiness(bridge.Health, o.Logger),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pkcs11kms_requests_total",
 			Help: "Requests by operation and result: the code of the error, or OK.",
@@ -35,6 +34,12 @@ func newMetrics(bridge *pkcs11kms.Bridge, log *slog.Logger) *metrics {
 	}
 	m.registry.MustRegister(m.requests, m.latency, bridgeCollector{bridge, &keyCounts{counts: map[string]int{}}},
 		readyCollector{m.ready, append([]string{"store"}, bridge.Regions()...)})
+	if o.LogDropped != nil {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "pkcs11kms_log_lines_dropped_total",
+			Help: "Lines of the log that were dropped, since it was not read fast enough.",
+		}, func() float64 { return float64(o.LogDropped()) }))
+	}
 	return m
 }
 

@@ -23,8 +23,10 @@ const maxBody = 1 << 20
 
 // Options says how a Server works. The zero value is right for most.
 type Options struct {
-	// Logger gets one line for each request. Default: nothing is logged.
+	// Logger gets one line for each request. Default: nothing is logged. A request waits for it.
 	Logger *slog.Logger
+	// LogDropped counts the lines that Logger has dropped, where it does such a thing: a metric. Default: none.
+	LogDropped func() int64
 	// Now is the clock that the times of requests are compared with. Default: time.Now.
 	Now func() time.Time
 	// Skew is how far the time of a request may be off. Default: 5 minutes.
@@ -64,7 +66,7 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 		o.CallTimeout = 10 * time.Second
 	}
 	s := &Server{
-		bridge: bridge, log: o.Logger, timeout: o.CallTimeout, metrics: newMetrics(bridge, o.Logger), unauthenticated: newLimiter(),
+		bridge: bridge, log: o.Logger, timeout: o.CallTimeout, metrics: newMetrics(bridge, o), unauthenticated: newLimiter(),
 		limits: defaultLimits, adminLimits: defaultAdminLimits, transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
 		verifiers: map[*service]*sigv4.Verifier[identity]{},
 	}
