@@ -290,3 +290,38 @@ func TestObjectDestroyedMeanwhileIsLeftOut(t *testing.T) {
 	require.Len(t, objects, 1)
 	require.Equal(t, kept.ID(), objects[0].ID)
 }
+
+// An attribute that the token does not tell, in whichever words, is zero, and hides none of the others.
+func TestWhatIsNotToldIsZero(t *testing.T) {
+	tok, f := openFaulty(t)
+	key := newKey(t, tok)
+	for _, rv := range []uint{pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_SENSITIVE, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID} {
+		f.fail("C_GetAttributeValue", 2, rv) // for all at once, and for CKA_CLASS, the first of them
+		object, err := tok.Describe(t.Context(), key.ID())
+		require.NoError(t, err, "0x%X", rv)
+		require.Zero(t, object.Class)
+		require.Equal(t, uint(pkcs11.CKK_GENERIC_SECRET), object.KeyType)
+		require.Equal(t, "test key", object.Label)
+	}
+}
+
+// Two halves are of one pair when they are of one CKA_ID, label and type, and one is private and the other public.
+func TestHalvesOfOnePair(t *testing.T) {
+	private := token.Object{Class: pkcs11.CKO_PRIVATE_KEY, KeyType: pkcs11.CKK_EC, Label: "label", ID: []byte{1}}
+	public := private
+	public.Class = pkcs11.CKO_PUBLIC_KEY
+	require.True(t, public.PublicHalfOf(private))
+	for name, change := range map[string]func(*token.Object){
+		"class": func(o *token.Object) { o.Class = pkcs11.CKO_SECRET_KEY },
+		"type":  func(o *token.Object) { o.KeyType = pkcs11.CKK_RSA },
+		"label": func(o *token.Object) { o.Label = "another" },
+		"id":    func(o *token.Object) { o.ID = []byte{2} },
+	} {
+		other := public
+		change(&other)
+		require.False(t, other.PublicHalfOf(private), "public half of another %s", name)
+		other = private
+		change(&other)
+		require.False(t, public.PublicHalfOf(other), "private half of another %s", name)
+	}
+}

@@ -178,6 +178,21 @@ func TestGoodPINEndsTheRefusal(t *testing.T) {
 	}
 }
 
+// What one token has refused says nothing of another of the same module, and what the other takes nothing of the first.
+func TestARefusalIsOfOneToken(t *testing.T) {
+	cfg, _ := newConfig(t)
+	other, theirs := newConfig(t)
+	const wrong = "wrong PIN"
+	cfg.PIN = func(context.Context) (string, error) { return wrong, nil }
+	other.PIN = func(context.Context) (string, error) { return theirs.PIN(), nil }
+	requireRefused(t, cfg, token.PINRefused, wrong)
+	open(t, other)
+	f := newFaulty(&cfg)
+	f.clear = pkcs11.CKF_USER_PIN_COUNT_LOW // which would be another reason to refuse it
+	requireRefused(t, cfg, token.PINAttemptUnsafe, wrong)
+	require.Zero(t, f.count("C_Login"))
+}
+
 func TestLogHoldsNoSecrets(t *testing.T) {
 	cfg, tok := newConfig(t)
 	var log bytes.Buffer
