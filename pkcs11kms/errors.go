@@ -37,6 +37,9 @@ var ErrClosed = errors.New("client or stream is closed")
 // answer turns whatever an operation ended with into what its caller is told. Errors of the API pass; the end of the
 // caller's own context stays recognisable; the rest is logged with its cause and told with a fixed text.
 func (c *Client) answer(ctx context.Context, op, arn string, err error) error {
+	if err == nil {
+		return nil // without making the error that it is not
+	}
 	return c.answerLost(ctx, op, arn, apierr.Unavailable(arn), err)
 }
 

@@ -6,6 +6,7 @@
 package ops
 
 import (
+	"cmp"
 	"strings"
 	"time"
 )
@@ -15,6 +16,8 @@ type Operation struct {
 	Service string // the service's prefix in policies, and the signing name of its requests: kms, iam; pkcs11kms for our own
 	Name    string // as in the API
 	Action  string // what policies call it by, without the service, where that is not Name
+
+	actionName string // see ActionName; made once, since every decision asks for it
 
 	Subject      Subject  // what a decision is about
 	TakesAlias   bool     // KeyId may be an alias name or alias ARN
@@ -33,12 +36,7 @@ type Operation struct {
 }
 
 // ActionName is how policies call the operation: kms:GenerateMac.
-func (op *Operation) ActionName() string {
-	if op.Action != "" {
-		return op.Service + ":" + op.Action
-	}
-	return op.Service + ":" + op.Name
-}
+func (op *Operation) ActionName() string { return op.actionName }
 
 // Subject is what an operation is about, and what a policy's Resource is compared with.
 type Subject int
@@ -87,6 +85,7 @@ var (
 type name struct{ service, operation string }
 
 func add(op Operation) *Operation {
+	op.actionName = op.Service + ":" + cmp.Or(op.Action, op.Name)
 	all = append(all, &op)
 	byName[name{op.Service, op.Name}] = &op
 	return &op

@@ -62,14 +62,13 @@ func (t *Token) with(ctx context.Context, o *operation) error {
 }
 
 func (t *Token) outOfSessions(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Func == "C_OpenSession" && e.is(pkcs11.CKR_SESSION_COUNT)
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Func == "C_OpenSession" && e.is(pkcs11.CKR_SESSION_COUNT)
 }
 
 // giveBack returns a session after a call that ended with err, or throws it away.
 func (t *Token) giveBack(s *session, err error) {
-	var hung *HungError
-	if errors.As(err, &hung) {
+	if _, hung := errors.AsType[*HungError](err); hung {
 		return // its goroutine gives the place back when the call does
 	}
 	if keepsSession(err) && s.open && t.pool.give(s, err == nil) {

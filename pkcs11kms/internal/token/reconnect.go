@@ -61,8 +61,8 @@ func (t *Token) lose(cause error) error {
 
 // looksLost reports whether err may mean that the device, or only a session, is lost.
 func looksLost(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.DeviceLost()
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.DeviceLost()
 }
 
 // examine asks the device after an error that looks like its loss. It returns nil if the device answers, so that the
