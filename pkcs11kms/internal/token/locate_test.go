@@ -19,33 +19,57 @@ func (m oneSerial) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
 	return info, err
 }
 
-// Of two tokens of one serial the label tells which is meant; the serial alone means neither.
+// Of two tokens of one serial the label tells which is meant. Every name counts, an empty one too.
 func TestLocateOneOfTwoTokensOfOneSerial(t *testing.T) {
 	cfg, first := newConfig(t)
 	second := softhsm.NewToken(t)
 	cfg.SetWrap(func(m token.Module) token.Module { return oneSerial{m} })
-	uri := token.URI{Serial: "123", ModulePath: first.Module}
 	bare := pkcs11.New(first.Module)
 	slots := map[uint]bool{}
+	var want token.Info
 	for _, tok := range []softhsm.TestToken{first, second} {
-		uri.Token = tok.Label
-		cfg.URI = uri.String()
-		slot, err := token.Locate(t.Context(), cfg)
-		require.NoError(t, err)
 		keep := open(t, token.Config{URI: tok.URI(tok.PINFile), SoftHSMConf: tok.ConfigFile}) // so that the module stays initialised
-		require.Equal(t, slotOf(t, bare, keep.Info().Label), slot)
+		want = keep.Info()
+		want.Serial = "123"
+		slot, err := token.Locate(t.Context(), cfg, want)
+		require.NoError(t, err)
+		require.Equal(t, slotOf(t, bare, want.Label), slot)
 		slots[slot] = true
 	}
 	require.Len(t, slots, 2)
-	uri.Token = ""
-	cfg.URI = uri.String()
-	_, err := token.Locate(t.Context(), cfg)
+	for _, change := range []func(*token.Info){
+		func(i *token.Info) { i.Label = "" }, func(i *token.Info) { i.Serial = "" }, func(i *token.Info) { i.Manufacturer = "" },
+		func(i *token.Info) { i.Model = "" }, func(i *token.Info) { i.Label += "x" },
+	} {
+		other := want
+		change(&other)
+		_, err := token.Locate(t.Context(), cfg, other)
+		var refused *token.OpenError
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, token.TokenMissing, refused.Reason)
+	}
+}
+
+// twins gives all tokens the names of one.
+type twins struct {
+	token.Module
+	of token.Info
+}
+
+func (m twins) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
+	info, err := m.Module.GetTokenInfo(slot)
+	info.Label, info.SerialNumber, info.ManufacturerID, info.Model = m.of.Label, m.of.Serial, m.of.Manufacturer, m.of.Model
+	return info, err
+}
+
+// Where nothing tells two tokens apart, neither is taken.
+func TestLocateOneOfTwins(t *testing.T) {
+	cfg, _ := newConfig(t)
+	softhsm.NewToken(t)
+	want := token.Info{Label: "twin", Serial: "1", Manufacturer: "m", Model: "m"}
+	cfg.SetWrap(func(m token.Module) token.Module { return twins{m, want} })
+	_, err := token.Locate(t.Context(), cfg, want)
 	var refused *token.OpenError
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, token.TokenAmbiguous, refused.Reason)
-	uri.Token = "none"
-	cfg.URI = uri.String()
-	_, err = token.Locate(t.Context(), cfg)
-	require.ErrorAs(t, err, &refused)
-	require.Equal(t, token.TokenMissing, refused.Reason)
 }
