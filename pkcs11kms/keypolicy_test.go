@@ -136,7 +136,7 @@ func TestAliasPermissions(t *testing.T) {
 			needed = append(needed, *key.Arn)
 		}
 		for i, missing := range needed {
-			// The key that the alias leads to is not told.
+			// The answer does not name the key that the alias leads to.
 			shown := missing
 			if i > 1 || step.action == "DeleteAlias" {
 				shown = aliasARN

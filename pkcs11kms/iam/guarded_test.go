@@ -198,7 +198,8 @@ func TestAccessKeysOfTheRoot(t *testing.T) {
 	key, err := r.CreateAccessKey(t.Context(), PrincipalName{})
 	require.NoError(t, err)
 	admin := r.as(t, "Admin", allowed("*", "*"))
-	unnamed := map[string]bool{"DeleteAccessKey": true, "UpdateAccessKey": true, "GetAccessKeyLastUsed": true} // whose it is, is not told
+	// The answers to these do not say whose an access key is.
+	unnamed := map[string]bool{"DeleteAccessKey": true, "UpdateAccessKey": true, "GetAccessKeyLastUsed": true}
 	for name, call := range map[string]func() error{
 		"CreateAccessKey": func() error { return second(admin.CreateAccessKey(t.Context(), PrincipalName{})) },
 		"ListAccessKeys":  func() error { return second(admin.ListAccessKeys(t.Context(), PrincipalName{})) },

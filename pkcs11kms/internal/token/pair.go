@@ -119,7 +119,7 @@ func (s *session) generatePair(spec pubkey.Spec, id []byte, label string, onToke
 }
 
 // generateOn makes a pair of a curve. A token that refuses a private key's template which names CKA_SIGN_RECOVER, and takes it without,
-// is not told again.
+// is not asked to again.
 func (s *session) generateOn(spec pubkey.Spec, curve, id []byte, label string, onToken bool) (made pairHandles, err error) {
 	generate := func() (made pairHandles, err error) {
 		made.public, made.private, err = s.token.c.GenerateKeyPair(s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(pairMechanism(spec), nil)},
