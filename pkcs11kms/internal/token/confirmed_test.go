@@ -153,3 +153,16 @@ func TestModuleThatDoesNotTellTheID(t *testing.T) {
 	require.ErrorIs(t, err, token.ErrMalformed)
 	require.Empty(t, len(got))
 }
+
+// A module that says itself that the handle is stale is not asked what it is for: the key is looked for at once.
+func TestStaleHandleIsNotConfirmed(t *testing.T) {
+	tok, f := openUnknown(t)
+	k := newKey(t, tok)
+	_, err := tok.MAC(t.Context(), k, []byte("message"))
+	require.NoError(t, err)
+	before := f.count("C_GetAttributeValue")
+	f.fail("C_SignInit", 1, pkcs11.CKR_KEY_HANDLE_INVALID)
+	_, err = tok.MAC(t.Context(), k, []byte("message"))
+	require.NoError(t, err)
+	require.Equal(t, before+1, f.count("C_GetAttributeValue"), "of the handle that was found then alone")
+}

@@ -177,8 +177,7 @@ func (s *session) isKey(n *named, h *keyHandle) error {
 // refuse what the key would do. Errors of the session or the device, and of a stale handle, are left to others.
 func (s *session) used(n *named, h *keyHandle, use func() error) error {
 	err := use()
-	var e *Error
-	if errors.As(err, &e) && (e.StaleHandle() || e.DeviceLost()) {
+	if e, ok := errors.AsType[*Error](err); ok && (e.StaleHandle() || e.DeviceLost()) {
 		return err
 	}
 	if confirmed := s.confirm(n, h); err == nil || errors.Is(confirmed, errReused) {
@@ -196,8 +195,7 @@ func (s *session) withHandle(n *named, use func(*keyHandle) error) error {
 			return err
 		}
 		err = use(h)
-		var e *Error
-		if !errors.As(err, &e) || !e.StaleHandle() {
+		if e, ok := errors.AsType[*Error](err); !ok || !e.StaleHandle() {
 			return err
 		}
 		n.forget(h)
