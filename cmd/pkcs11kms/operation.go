@@ -123,3 +123,21 @@ func changing[In, Out any](a *app, flags *input, name string,
 		})
 	}
 }
+
+// localOperation returns the function of a verb that opens the state directory, runs one operation and prints its response.
+func (a *app) localOperation(
+	name string, in *input, operation func(context.Context, *pkcs11kms.Bridge) (any, change, error),
+) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		if err := in.parse(); err != nil {
+			return err
+		}
+		return a.withBridge(cmd.Context(), func(bridge *pkcs11kms.Bridge) error {
+			out, made, err := operation(cmd.Context(), bridge)
+			if err != nil {
+				return &operationError{name, err}
+			}
+			return made.shown(a.print(name, newDocument(out)))
+		})
+	}
+}
