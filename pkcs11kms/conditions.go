@@ -125,11 +125,9 @@ func (x *conditions) global(name string) ([]string, bool) {
 
 // givenTags are the condition keys of an input with tags.
 func givenTags(tags []types.Tag) map[string][]string {
-	given := map[string][]string{}
-	for _, tag := range tags {
-		name := "aws:requesttag/" + strings.ToLower(*tag.TagKey)
-		given[name] = append(given[name], *tag.TagValue)
-		given["aws:tagkeys"] = append(given["aws:tagkeys"], *tag.TagKey)
+	records := make([]keystore.Tag, len(tags))
+	for i, tag := range tags {
+		records[i] = keystore.Tag{Key: *tag.TagKey, Value: *tag.TagValue}
 	}
-	return given
+	return iam.RequestTags(records)
 }

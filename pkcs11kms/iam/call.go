@@ -150,14 +150,3 @@ func (x *conditions) Values(name string) ([]string, bool) {
 	}
 	return nil, false
 }
-
-// givenTags are the condition keys of an input with tags.
-func givenTags(tags []keystore.Tag) map[string][]string {
-	given := map[string][]string{}
-	for _, tag := range tags {
-		name := "aws:requesttag/" + strings.ToLower(tag.Key)
-		given[name] = append(given[name], tag.Value)
-		given["aws:tagkeys"] = append(given["aws:tagkeys"], tag.Key)
-	}
-	return given
-}

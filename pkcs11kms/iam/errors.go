@@ -1,12 +1,12 @@
 package iam
 
 import (
-	"cmp"
 	"fmt"
 
 	"github.com/aws/smithy-go"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
@@ -42,8 +42,7 @@ func denied(caller Caller, op *ops.Operation, resource string, d policy.Decision
 	if d.Reason == policy.DeniedByIdentityPolicy && d.ByIdentity {
 		because = "with an explicit deny in an identity-based policy"
 	}
-	return failure(accessDenied, "User: %s is not authorized to perform: %s on resource: %s %s",
-		cmp.Or(caller.arn, "anonymous"), op.ActionName(), resource, because)
+	return failure(accessDenied, "%s", apierr.Denial(caller.arn, op.ActionName(), resource, because))
 }
 
 func noSuchPrincipal(name PrincipalName) error {

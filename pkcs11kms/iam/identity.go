@@ -181,6 +181,17 @@ func one(value string) ([]string, bool) { return []string{value}, true }
 // several values then, which a condition on one value cannot judge. Both sides are folded by strings.ToLower, as the policy
 // is.
 
+// RequestTags are the condition keys of a request that gives tags: aws:RequestTag/KEY and aws:TagKeys, by their names in lower case.
+func RequestTags(tags []keystore.Tag) map[string][]string {
+	given := map[string][]string{}
+	for _, tag := range tags {
+		name := "aws:requesttag/" + strings.ToLower(tag.Key)
+		given[name] = append(given[name], tag.Value)
+		given["aws:tagkeys"] = append(given["aws:tagkeys"], tag.Key)
+	}
+	return given
+}
+
 // TagValues returns the values of the tags whose key is folded to name: those of a condition key such as aws:ResourceTag/name.
 func TagValues(tags []keystore.Tag, name string) (values []string, ok bool) {
 	for _, tag := range tags {

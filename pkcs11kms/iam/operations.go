@@ -32,7 +32,7 @@ func (c *Client) CreatePrincipal(ctx context.Context, name PrincipalName, option
 	in["path"], in["tags"] = options.Path, options.Tags
 	in["description"], in["assumeRolePolicyDocument"] = options.Description, options.TrustPolicy
 	err = c.perform(ctx, createPrincipal.of(name.Type), request{
-		input: in, form: cmp.Or(name.check(), options.check(name.Type)), given: givenTags(options.Tags),
+		input: in, form: cmp.Or(name.check(), options.check(name.Type)), given: RequestTags(options.Tags),
 		find: func(context.Context) (s subject, missing, err error) {
 			return subject{arn: c.dir.arn(c.caller.account, string(name.Type)+options.Path+name.Name)}, nil, nil
 		},

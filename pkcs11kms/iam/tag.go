@@ -59,7 +59,7 @@ func (c *Client) TagPrincipal(ctx context.Context, name PrincipalName, tags []ke
 	checkTags(&v, tags)
 	in := name.input()
 	in["tags"] = tags
-	req := request{input: in, form: invalid(v), given: givenTags(tags)}
+	req := request{input: in, form: invalid(v), given: RequestTags(tags)}
 	return c.change(ctx, tagPrincipal, name, req, func(record *keystore.Principal) (err error) {
 		record.Tags, err = withTags(name.Type, record.Tags, tags)
 		return err

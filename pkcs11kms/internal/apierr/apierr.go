@@ -3,6 +3,7 @@
 package apierr
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -82,17 +83,19 @@ func Validation(text string) error {
 	return &smithy.GenericAPIError{Code: "ValidationException", Message: text, Fault: smithy.FaultClient}
 }
 
-// AccessDenied says who may not do what with which resource. because is the service's reason, such as "because no
-// identity-based policy allows the kms:ListKeys action". No user is anonymous.
+// AccessDenied is the answer of AWS KMS to who may not do something: see Denial.
 func AccessDenied(user, action, resource, because string) error {
-	if user == "" {
-		user = "anonymous"
-	}
 	return &smithy.GenericAPIError{
 		Code:    "AccessDeniedException",
 		Fault:   smithy.FaultClient,
-		Message: fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s %s", user, action, resource, because),
+		Message: Denial(user, action, resource, because),
 	}
+}
+
+// Denial is the text by which every service says who may not do what with which resource. because is its reason, such as "because no
+// identity-based policy allows the kms:ListKeys action". No user is anonymous.
+func Denial(user, action, resource, because string) string {
+	return fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s %s", cmp.Or(user, "anonymous"), action, resource, because)
 }
 
 func Throttled() error {
