@@ -80,7 +80,8 @@ func TestTagsAndDescription(t *testing.T) {
 		tag := func(key, value string) members { return members{"TagKey": key, "TagValue": value} }
 		list := func() any { return c.must(t, to, "ListResourceTags", members{"KeyId": key, "Limit": 50})["Tags"] }
 		c.expect(t, to,
-			call{"TagResource", members{"KeyId": key, "Tags": []members{tag("Zweck: erster", "ключ"), tag("Stage", ""), tag("Owner", "a")}}, "", ""},
+			call{"TagResource", members{"KeyId": key,
+				"Tags": []members{tag("Zweck: erster", "ключ"), tag("Stage", ""), tag("Owner", "a")}}, "", ""},
 			call{"TagResource", members{"KeyId": key, "Tags": []members{tag("Owner", "b")}}, "", ""})
 		require.Equal(t, []any{tag("Owner", "b"), tag("Stage", ""), tag("Zweck: erster", "ключ")}, list())
 		c.expect(t, to,
