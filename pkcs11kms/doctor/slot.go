@@ -11,5 +11,5 @@ import (
 func (t *TokenReport) Slot(ctx context.Context) (uint, error) {
 	uri := token.URI{Token: t.Label, Serial: t.Serial, ModulePath: t.Module} // of which the module counts
 	return token.Locate(ctx, token.Config{URI: uri.String()},
-		token.Info{Label: t.Label, Serial: t.Serial, Manufacturer: t.Manufacturer, Model: t.Model})
+		token.Names{Label: t.Label, Serial: t.Serial, Manufacturer: t.Manufacturer, Model: t.Model})
 }

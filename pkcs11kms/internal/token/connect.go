@@ -55,7 +55,7 @@ func (t *Token) restartModule() (restarted bool, err error) {
 // mayPass reports whether an error may be one of the moment. A refused PIN never is. CKR_GENERAL_ERROR is believed to be
 // harmless of SoftHSM only: another token could have counted a PIN attempt.
 func (t *Token) mayPass(err error) bool {
-	if isReason(err, TokenMissing) {
+	if isReason(err, TokenMissing) || errors.Is(err, errUnseen) {
 		return true
 	}
 	return t.loaded.isSoftHSM() && (isReason(err, NotInitialized) || isRV(err, pkcs11.CKR_GENERAL_ERROR))
@@ -77,32 +77,48 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// attach finds the token and logs in on the session that stays open. At Open it probes as well; later it wants the token
-// that it has found then.
+// attach finds the token and logs in on the session that stays open. Later than at Open it wants the token that it has found then.
 func (t *Token) attach(ctx context.Context) error {
-	serial := t.cfg.Serial
+	want := wanted{uri: t.uri, serial: t.cfg.Serial, known: t.cfg.Known, proves: t.cfg.Prove != nil}
 	if t.opened {
-		serial = t.info.Serial
+		want.known = t.info.Names()
+		if !want.proves {
+			want.serial = t.info.Serial
+		}
 	}
-	f, err := findToken(t.c, t.loaded.path, t.uri, serial)
+	candidates, err := findTokens(t.c, t.loaded.path, want)
 	if err != nil {
 		return err
 	}
 	t.epoch.Store(t.loaded.epoch.Load())
-	t.slot = f.slot
-	if t.opened {
-		return t.login(ctx, f)
+	for _, f := range candidates {
+		if err = t.attachTo(ctx, f); !errors.Is(err, ErrAnotherToken) {
+			return err
+		}
 	}
-	t.quirk = quirkOf(trim(t.loaded.info.ManufacturerID), trim(f.info.ManufacturerID), trim(f.info.Model))
-	t.lockFile = softHSMConf(t.loaded.conf)
-	t.describe(f)
-	size := poolSize(t.cfg.MaxSessions, f.info)
-	t.pool = newPool(size, func() *session { return &session{token: t, place: t.pool} })
-	t.streams = newSemaphore(max(1, size/4))
+	return err
+}
+
+// attachTo logs in to a token, has it prove that it is the one that is meant and, at Open, probes it.
+func (t *Token) attachTo(ctx context.Context, f found) error {
+	t.slot = f.slot
+	if !t.opened {
+		t.quirk = quirkOf(trim(t.loaded.info.ManufacturerID), trim(f.info.ManufacturerID), trim(f.info.Model))
+		t.lockFile = softHSMConf(t.loaded.conf)
+		t.describe(f)
+		size := poolSize(t.cfg.MaxSessions, f.info)
+		t.pool = newPool(size, func() *session { return &session{token: t, place: t.pool} })
+		t.streams = newSemaphore(max(1, size/4))
+	}
 	if err := t.login(ctx, f); err != nil {
 		return err
 	}
-	t.caps = t.probe()
+	if err := t.prove(ctx, f); err != nil {
+		return err
+	}
+	if !t.opened {
+		t.caps = t.probe()
+	}
 	return nil
 }
 

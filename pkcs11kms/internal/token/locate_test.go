@@ -26,10 +26,10 @@ func TestLocateOneOfTwoTokensOfOneSerial(t *testing.T) {
 	cfg.SetWrap(func(m token.Module) token.Module { return oneSerial{m} })
 	bare := pkcs11.New(first.Module)
 	slots := map[uint]bool{}
-	var want token.Info
+	var want token.Names
 	for _, tok := range []softhsm.TestToken{first, second} {
 		keep := open(t, token.Config{URI: tok.URI(tok.PINFile), SoftHSMConf: tok.ConfigFile}) // so that the module stays initialised
-		want = keep.Info()
+		want = keep.Info().Names()
 		want.Serial = "123"
 		slot, err := token.Locate(t.Context(), cfg, want)
 		require.NoError(t, err)
@@ -37,9 +37,9 @@ func TestLocateOneOfTwoTokensOfOneSerial(t *testing.T) {
 		slots[slot] = true
 	}
 	require.Len(t, slots, 2)
-	for _, change := range []func(*token.Info){
-		func(i *token.Info) { i.Label = "" }, func(i *token.Info) { i.Serial = "" }, func(i *token.Info) { i.Manufacturer = "" },
-		func(i *token.Info) { i.Model = "" }, func(i *token.Info) { i.Label += "x" },
+	for _, change := range []func(*token.Names){
+		func(i *token.Names) { i.Label = "" }, func(i *token.Names) { i.Serial = "" }, func(i *token.Names) { i.Manufacturer = "" },
+		func(i *token.Names) { i.Model = "" }, func(i *token.Names) { i.Label += "x" },
 	} {
 		other := want
 		change(&other)
@@ -53,7 +53,7 @@ func TestLocateOneOfTwoTokensOfOneSerial(t *testing.T) {
 // twins gives all tokens the names of one.
 type twins struct {
 	token.Module
-	of token.Info
+	of token.Names
 }
 
 func (m twins) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
@@ -66,7 +66,7 @@ func (m twins) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
 func TestLocateOneOfTwins(t *testing.T) {
 	cfg, _ := newConfig(t)
 	softhsm.NewToken(t)
-	want := token.Info{Label: "twin", Serial: "1", Manufacturer: "m", Model: "m"}
+	want := token.Names{Label: "twin", Serial: "1", Manufacturer: "m", Model: "m"}
 	cfg.SetWrap(func(m token.Module) token.Module { return twins{m, want} })
 	_, err := token.Locate(t.Context(), cfg, want)
 	var refused *token.OpenError

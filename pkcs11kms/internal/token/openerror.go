@@ -16,7 +16,7 @@ const (
 	ConfigConflict                     // the process has initialised SoftHSM with another configuration
 	TokenMissing                       // no token matches the URI
 	TokenAmbiguous                     // more than one token matches
-	SerialMismatch                     // the token has another serial than Config.Serial
+	SerialMismatch                     // the token has another serial than Config.Serial, or no name of Config.Known
 	NotInitialized                     // the token, or its user PIN, was never initialised
 	PINSource                          // the PIN file is missing, unsafe or malformed, or the callback failed
 	PINRefused                         // the token refused the PIN; it was tried once
@@ -57,6 +57,11 @@ func (e *OpenError) Error() string {
 
 // Unwrap returns the cause.
 func (e *OpenError) Unwrap() error { return e.Err }
+
+// Is tells what ErrAnotherToken says of names that do not fit.
+func (e *OpenError) Is(target error) bool {
+	return target == ErrAnotherToken && e.Reason == SerialMismatch
+}
 
 // Hint returns one or more lines that say what to do.
 func (e *OpenError) Hint() string { return e.hint }

@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,12 @@ type Config struct {
 	PIN func(context.Context) (string, error)
 	// Serial is the serial that the token must have, beside what the URI says. Default: any.
 	Serial string
+	// Known are the names that the token had when it was last used. One that has neither the label nor the serial is not logged in
+	// to, and of several that fit the URI those are candidates that have all the names, or else the serial. Default: not known.
+	Known Names
+	// Prove decides whether a token is the one that is meant: of several candidates, at Open and whenever the module was initialised
+	// anew. Its error wraps ErrAnotherToken if it is not, and what a method of Prover has answered. Default: the names alone decide.
+	Prove func(context.Context, Prover) error
 	// SoftHSMConf is what SOFTHSM2_CONF is set to, for the whole process, before the module is initialised. Default: what the
 	// environment says. Other modules do not look at it.
 	SoftHSMConf string
@@ -79,6 +86,14 @@ type Token struct {
 	closeOnce  sync.Once
 	closeErr   error
 	goroutines sync.WaitGroup // of sessions
+}
+
+// Names are what a token calls itself, without the padding. None is unique.
+type Names struct{ Label, Serial, Manufacturer, Model string }
+
+// String returns them for people.
+func (n Names) String() string {
+	return fmt.Sprintf("%q, serial %q (%s %s)", n.Label, n.Serial, n.Manufacturer, n.Model)
 }
 
 // Info describes an opened token.
@@ -177,6 +192,9 @@ func newToken(cfg Config, uri URI, loaded *loadedModule) *Token {
 	t.closing, t.beginClose = context.WithCancel(context.Background())
 	return t
 }
+
+// Names are what the token calls itself.
+func (i Info) Names() Names { return Names{i.Label, i.Serial, i.Manufacturer, i.Model} }
 
 // Info describes the token as it was at Open.
 func (t *Token) Info() Info { return t.info }
