@@ -1,5 +1,5 @@
 # make run and make test do all set-up themselves; everything else expects that they ran once.
-.PHONY: build run check test bench fuzz soak flood mutants ansible tools clean
+.PHONY: build run check test bench fuzz soak flood faultp11 mutants ansible tools clean
 
 GO ?= go
 STATE_DIR ?= .pkcs11kms-dev
@@ -57,6 +57,11 @@ soak: tools
 FLOOD ?= 30s
 flood: tools
 	PKCS11KMS_FLOOD=$(FLOOD) $(GO) test -run Flood -timeout 0 -v ./test
+
+# The PKCS #11 module that injects faults, for use outside the tests, which build it themselves. See test/faultp11/README.md.
+faultp11:
+	mkdir -p bin
+	$(CC) -std=gnu11 -O1 -g -Wall -fPIC -shared -fvisibility=hidden -o bin/faultp11.so test/faultp11/module/*.c -ldl -pthread
 
 # Ansible's module for keys, against a server. Its Debian package is large.
 ansible: build
