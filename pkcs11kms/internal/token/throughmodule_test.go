@@ -1,0 +1,47 @@
+package token_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/pkcs11kms/bridge/test/faultp11"
+)
+
+// newConfigThrough makes a token that is reached through a module which injects faults below the C interface: they meet what a faulty
+// cannot show, such as the module's own state.
+func newConfigThrough(t testing.TB) (token.Config, *faultp11.Module) {
+	t.Helper()
+	cfg, tok := newConfig(t)
+	m := faultp11.New(t, tok.Module)
+	tok.Module = m.Path
+	cfg.URI = tok.URI(tok.PINFile)
+	return cfg, m
+}
+
+// TestTokenThroughAFaultyModule: a whole life of a Token through C, in which a session fails once.
+func TestTokenThroughAFaultyModule(t *testing.T) {
+	cfg, m := newConfigThrough(t)
+	tok, err := token.Open(context.Background(), cfg)
+	require.NoError(t, err)
+	key := newKey(t, tok)
+	want, err := tok.MAC(context.Background(), key, []byte("message"))
+	require.NoError(t, err)
+	for _, function := range []string{"C_SignInit", "C_Sign"} {
+		rule := m.Fail(function, pkcs11.CKR_DEVICE_ERROR, "times=1")
+		mac, err := tok.MAC(t.Context(), key, []byte("message"))
+		require.NoError(t, err, function)
+		assert.Equal(t, want, mac)
+		assert.Equal(t, 1, m.Counters()[function].Faults)
+		rule.Remove()
+	}
+	require.NoError(t, tok.Close())
+	n := m.Counters()
+	assert.Equal(t, 1, n["C_Login"].Calls)
+	assert.Equal(t, n["C_OpenSession"].Calls, n["C_CloseSession"].Calls)
+	assert.Empty(t, m.Violations())
+}
