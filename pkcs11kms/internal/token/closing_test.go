@@ -45,3 +45,27 @@ func TestThoseWhoWaitToAskTheDeviceLearnOfClose(t *testing.T) {
 		})
 	}
 }
+
+// The session that keeps the login is closed when all others are: opencryptoki crashes when the last two are closed at once.
+func TestTheSessionThatKeepsTheLoginIsClosedLast(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		cfg, _ := newConfig(t)
+		f := newFaulty(&cfg)
+		tok, err := token.Open(context.Background(), cfg)
+		require.NoError(t, err)
+		key := newKey(t, tok)
+		ctx, cancel := context.WithCancel(context.Background()) // so that the session has a goroutine
+		require.NoError(t, <-sign(ctx, tok, key))
+		cancel()
+		before := f.count("C_CloseSession")
+		reached, free := f.hang("C_CloseSession")
+		closed := make(chan error, 1)
+		go func() { closed <- tok.Close() }()
+		<-reached
+		synctest.Wait()
+		require.Equal(t, before+1, f.count("C_CloseSession"), "another session is closed meanwhile")
+		free()
+		require.NoError(t, <-closed)
+		require.Equal(t, before+2, f.count("C_CloseSession"))
+	})
+}
