@@ -8,11 +8,14 @@ PKGS = ./...
 missing = $(shell $(1) >/dev/null 2>&1 || echo $(2))
 # Tests prefer the system's aws to one that a developer has put into PATH, and want version 2.
 aws2 = { /usr/bin/aws --version || aws --version; } 2>&1 | grep -q '^aws-cli/2'
+MODULES = /usr/lib/$(shell uname -m)-linux-gnu
 TEST_TOOLS = $(call missing,command -v pkcs11-tool,opensc) $(call missing,$(aws2),awscli) \
   $(call missing,/usr/bin/python3 -c 'import boto3',python3-boto3) $(call missing,command -v systemd-analyze,systemd) \
   $(call missing,command -v node,nodejs) $(call missing,command -v npm,npm) \
   $(call missing,/usr/bin/python3 -c 'import jwt; import cryptography',python3-jwt python3-cryptography) \
-  $(call missing,command -v openssl,openssl) $(call missing,command -v pkcsslotd,opencryptoki)
+  $(call missing,command -v openssl,openssl) $(call missing,command -v pkcsslotd,opencryptoki) \
+  $(call missing,command -v p11-kit,p11-kit) $(call missing,ls $(MODULES)/p11-kit-proxy.so,p11-kit-modules) \
+  $(call missing,ls $(MODULES)/libsoftokn3.so,libnss3) $(call missing,{ command -v certutil && command -v modutil; },libnss3-tools)
 export CGO_ENABLED = 1
 
 # What "version" prints: the tag and the commit. In an unpacked archive there is none, unless it is given: make VERSION=v1.2.3

@@ -37,6 +37,9 @@ const testRelease = "v0.0.0-test"
 
 const envCrashAt = "PKCS11KMS_CRASH_AT"
 
+// envBinaries names, for a run of these tests inside another, the directory where that one has built the binaries.
+const envBinaries = "PKCS11KMS_TEST_BINARIES"
+
 // binaryDir holds what build made. Only the builds, which may run at once, and the end of the run use it.
 var binaryDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "pkcs11kms-test-") })
 
@@ -46,6 +49,9 @@ var builds sync.Mutex
 
 // build makes a file of a package by a verb of the go command.
 func build(name, pkg, verb string, flags ...string) (string, error) {
+	if dir := os.Getenv(envBinaries); dir != "" {
+		return filepath.Join(dir, name), nil
+	}
 	builds.Lock()
 	defer builds.Unlock()
 	dir, err := binaryDir()

@@ -81,7 +81,10 @@ func startFlooded(t *testing.T, d *stateDir, descriptors int, flags ...string) *
 	})
 	lines := bufio.NewReader(out)
 	first, err := lines.ReadString('\n')
-	require.NoError(t, err)
+	if err != nil {
+		_ = s.cmd.Wait() // says nothing that the log does not
+		require.NoError(t, err, "%s", s.log)
+	}
 	s.drained.Go(func() { _, _ = io.Copy(io.Discard, lines) })
 	words := strings.Fields(first)
 	require.Len(t, words, 4, first)
@@ -98,7 +101,7 @@ func (s *floodedServer) stop(t *testing.T) {
 	t.Helper()
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
 	s.drained.Wait()
-	require.NoError(t, s.cmd.Wait())
+	require.NoError(t, s.cmd.Wait(), "%s", s.log)
 	for _, bad := range []string{"Accept error", syscall.EMFILE.Error(), "level=ERROR"} {
 		assert.NotContains(t, s.log.String(), bad)
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
-// spec is a key spec and what other PKCS#11 clients call it.
-type spec struct {
+// macSpec is a key spec and what other PKCS#11 clients call it.
+type macSpec struct {
 	name      types.KeySpec
 	algorithm types.MacAlgorithmSpec
 	mechanism uint
@@ -28,7 +28,7 @@ type spec struct {
 	bytes     uint
 }
 
-var specs = []spec{
+var specs = []macSpec{
 	{types.KeySpecHmac224, types.MacAlgorithmSpecHmacSha224, pkcs11.CKM_SHA224_HMAC, "SHA224-HMAC", 28},
 	{types.KeySpecHmac256, types.MacAlgorithmSpecHmacSha256, pkcs11.CKM_SHA256_HMAC, "SHA256-HMAC", 32},
 	{types.KeySpecHmac384, types.MacAlgorithmSpecHmacSha384, pkcs11.CKM_SHA384_HMAC, "SHA384-HMAC", 48},
@@ -49,7 +49,7 @@ var messages = func() (all [][]byte) {
 
 // issued is a key made by GenerateMac's side, its CKA_ID, and its MAC of each message.
 type issued struct {
-	spec
+	macSpec
 	keyID string
 	ckaID string // hexadecimal
 	macs  [][]byte
@@ -65,7 +65,7 @@ func issue(t *testing.T, d *stateDir) (keys []issued) {
 	for _, s := range specs {
 		out, err := c.CreateKey(t.Context(), createInput(s.name))
 		require.NoError(t, err)
-		k := issued{spec: s, keyID: aws.ToString(out.KeyMetadata.KeyId)}
+		k := issued{macSpec: s, keyID: aws.ToString(out.KeyMetadata.KeyId)}
 		for _, m := range messages {
 			mac, err := c.GenerateMac(t.Context(), macInput(k.keyID, s.algorithm, m))
 			require.NoError(t, err)
@@ -85,9 +85,15 @@ func issue(t *testing.T, d *stateDir) (keys []issued) {
 // opensc prepares pkcs11-tool, logged in to a token.
 func opensc(t *testing.T, tok softhsm.TestToken, args ...string) *exec.Cmd {
 	t.Helper()
+	return openscAt(t, tok.Token, tok.PIN(), args...)
+}
+
+// openscAt is opensc for whatever token.
+func openscAt(t *testing.T, tok softhsm.Token, pin string, args ...string) *exec.Cmd {
+	t.Helper()
 	cmd := exec.Command(tool(t, "opensc", "pkcs11-tool"), append([]string{
 		"--module", tok.Module, "--token-label", tok.Label, "--login", "--pin", "env:TEST_PIN"}, args...)...)
-	cmd.Env = append(append(os.Environ(), tok.Env()...), "TEST_PIN="+tok.PIN())
+	cmd.Env = append(append(os.Environ(), tok.Env()...), "TEST_PIN="+pin)
 	return cmd
 }
 

@@ -1,43 +1,13 @@
-#!/bin/sh
-# Makes an opencryptoki soft token, and tries on it what opencryptoki is known for: the handle of an object that another client has
-# destroyed is given to another object. Six times a server uses a key, pkcs11-tool destroys its object, another process makes a second
-# key, and the server uses both. Prints how often it answered for the first key.
+# Tries what opencryptoki is known for: the handle of an object that another client has destroyed is given to another object. Six times a
+# server uses a key, pkcs11-tool destroys its object, another process makes a second key, and the server uses both. Prints how often it
+# answered for the first key.
 #
-#   unshare --mount --ipc --pid --fork --mount-proc sh test/opencryptoki.sh BINARY DIRECTORY
-#
-# opencryptoki has one configuration, one daemon and one directory of tokens for a machine. They are covered by the mount namespace, and
-# its shared memory by that of System V IPC, so that nothing of the machine's own is touched; all processes end with the script.
+#   unshare --mount --ipc --pid --fork --mount-proc sh test/tokens/opencryptoki.sh DIRECTORY sh test/opencryptoki.sh BINARY DIRECTORY
 set -eu
 bin=$1
 dir=$2
-module=/usr/lib/$(uname -m)-linux-gnu/opencryptoki/libopencryptoki.so
-test -e "$module" || module=$module.0
-so_pin=76543210
-pin=12345678
-
-mount --make-rprivate /
-for path in /etc/opencryptoki /var/lib/opencryptoki /run; do
-	mount -t tmpfs tmpfs "$path"
-done
-mkdir -p /run/lock # which /var/lock leads to
-mkdir -p /var/lib/opencryptoki/swtok/TOK_OBJ /var/lock/opencryptoki/swtok /run/opencryptoki
-chgrp -R pkcs11 /var/lib/opencryptoki /var/lock/opencryptoki /run/opencryptoki
-printf 'version opencryptoki-3.8\n\nslot 3\n{\nstdll = libpkcs11_sw.so\n}\n' >/etc/opencryptoki/opencryptoki.conf
-
-pkcsslotd -f >"$dir/pkcsslotd.log" 2>&1 &
-slotd=$!
-server=
-# The stop of the server may meet a double free of the library in C_CloseSession: it has answered all by then.
-trap 'kill -9 $server $slotd' EXIT
-until pkcsconf -t >/dev/null 2>&1; do kill -0 $slotd; sleep 0.1; done
-echo kms | pkcsconf -I -c 3 -S 87654321 >/dev/null
-pkcsconf -P -c 3 -S 87654321 -n $so_pin
-pkcsconf -u -c 3 -S $so_pin -n $pin
-
-umask 077
-printf %s $pin >"$dir/pin"
 export PKCS11KMS_STATE_DIR="$dir/state"
-"$bin" init --token "pkcs11:token=kms?module-path=$module&pin-source=file:$dir/pin" >/dev/null
+"$bin" init --token "pkcs11:token=$TOKEN_LABEL?module-path=$TOKEN_MODULE&pin-source=file:$TOKEN_PIN_FILE" >/dev/null
 "$bin" serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 >"$dir/serve" 2>"$dir/serve.log" &
 server=$!
 until grep -q '^ready' "$dir/serve"; do kill -0 $server; sleep 0.1; done
@@ -61,7 +31,8 @@ wrong=0 refused=0 other=0
 for round in 1 2 3 4 5 6; do
 	old=$(create_key)
 	mac "$old" >"$dir/before"
-	pkcs11-tool --module "$module" --token-label kms --login --pin $pin --delete-object --type secrkey --id "$(cka_id "$old")" >/dev/null 2>&1
+	pkcs11-tool --module "$TOKEN_MODULE" --token-label "$TOKEN_LABEL" --login --pin "$(cat "$TOKEN_PIN_FILE")" \
+		--delete-object --type secrkey --id "$(cka_id "$old")" >/dev/null 2>&1
 	new=$(create_key)
 	mac "$new" >"$dir/new"
 	if mac "$old" >"$dir/old" 2>"$dir/refusal"; then

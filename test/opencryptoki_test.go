@@ -1,8 +1,7 @@
 package test
 
 import (
-	"os"
-	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,12 +12,9 @@ import (
 func TestReusedHandlesOfOpencryptoki(t *testing.T) {
 	tool(t, "opencryptoki", "pkcsslotd")
 	tool(t, "opensc", "pkcs11-tool")
-	namespaces := []string{"--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"}
-	if os.Getuid() != 0 || exec.Command("unshare", append(namespaces, "true")...).Run() != nil {
-		t.Skip("namespaces cannot be made here: opencryptoki has one configuration for a machine, which is left alone")
-	}
-	cmd := exec.Command("unshare", append(namespaces, "sh", "opencryptoki.sh", executable(t, usersBinary), t.TempDir())...)
-	out, err := run(cmd)
+	dir := t.TempDir()
+	out, err := run(inNamespaces(t, "sh", filepath.Join("tokens", "opencryptoki.sh"), dir, "sh", "opencryptoki.sh",
+		executable(t, usersBinary), dir))
 	require.NoError(t, err, "%s", out.stderr)
 	require.Equal(t, "wrong MACs: 0, KeyUnavailableException: 6, otherwise: 0\n", string(out.stdout), "%s", out.stderr)
 }

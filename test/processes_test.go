@@ -188,10 +188,15 @@ func TestDisabledKeyIsRefusedByOtherProcesses(t *testing.T) {
 // even what they made while it was making keys itself.
 func TestLongLivedProcessesUseEachOthersKeys(t *testing.T) {
 	long(t)
-	d := newStateDir(t)
+	usePeers(t, newStateDir(t), 4, 40)
+}
+
+// usePeers lets n processes make keys at once and then use the keys of all.
+func usePeers(t *testing.T, d *stateDir, n, keys int) {
+	t.Helper()
 	var peers []*process
-	for range 4 {
-		peers = append(peers, start(t, d.token.Env(), "peer", libraryJob{StateDir: d.path, Keys: 40}))
+	for range n {
+		peers = append(peers, start(t, d.token.Env(), "peer", libraryJob{StateDir: d.path, Keys: keys}))
 	}
 	var all []madeKey
 	for _, p := range peers {

@@ -34,21 +34,22 @@ func newSigners(t *testing.T, d *stateDir, c *pkcs11kms.Client, specs ...types.K
 	for _, spec := range specs {
 		out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: types.KeyUsageTypeSignVerify})
 		require.NoError(t, err)
-		s := signer{KeyMetadata: out.KeyMetadata, pem: filepath.Join(t.TempDir(), "public.pem")}
-		public, err := c.GetPublicKey(t.Context(), &kms.GetPublicKeyInput{KeyId: s.KeyId})
-		require.NoError(t, err)
-		cmd := exec.Command(tool(t, "openssl", "openssl"), "pkey", "-pubin", "-inform", "DER", "-out", s.pem)
-		cmd.Stdin = strings.NewReader(string(public.PublicKey))
-		printed, err := cmd.CombinedOutput()
-		require.NoError(t, err, "%s", printed)
-		for _, record := range d.records(t) {
-			if record.ID == *s.KeyId {
-				s.ckaID = record.CKAID.String()
-			}
-		}
-		signers = append(signers, s)
+		signers = append(signers, newSigner(t, d, c, out.KeyMetadata))
 	}
 	return signers
+}
+
+// newSigner is the signer of a key that is there.
+func newSigner(t *testing.T, d *stateDir, c *pkcs11kms.Client, m *types.KeyMetadata) signer {
+	t.Helper()
+	s := signer{KeyMetadata: m, ckaID: d.ckaID(t, *m.KeyId), pem: filepath.Join(t.TempDir(), "public.pem")}
+	public, err := c.GetPublicKey(t.Context(), &kms.GetPublicKeyInput{KeyId: s.KeyId})
+	require.NoError(t, err)
+	cmd := exec.Command(tool(t, "openssl", "openssl"), "pkey", "-pubin", "-inform", "DER", "-out", s.pem)
+	cmd.Stdin = strings.NewReader(string(public.PublicKey))
+	printed, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", printed)
+	return s
 }
 
 // inFile writes data to a new file.
@@ -85,6 +86,24 @@ func (s signer) opensslVerifies(t *testing.T, algorithm types.SigningAlgorithmSp
 	return err == nil
 }
 
+// requireSigns holds that openssl verifies what the key signs by an algorithm: of the message, and of its digest where there is one.
+func (s signer) requireSigns(t *testing.T, c *pkcs11kms.Client, algorithm types.SigningAlgorithmSpec, message []byte) {
+	t.Helper()
+	out, err := c.Sign(t.Context(), &kms.SignInput{KeyId: s.KeyId, Message: message, SigningAlgorithm: algorithm})
+	require.NoError(t, err)
+	assert.True(t, s.opensslVerifies(t, algorithm, message, out.Signature), "%s %s", s.KeySpec, algorithm)
+	assert.False(t, s.opensslVerifies(t, algorithm, message[1:], out.Signature), "%s %s", s.KeySpec, algorithm)
+	if algorithm == types.SigningAlgorithmSpecEd25519Sha512 {
+		return // signs no digests
+	}
+	digest, err := exec.Command(tool(t, "openssl", "openssl"), "dgst", dgst(algorithm)[0], "-binary", inFile(t, message)).Output()
+	require.NoError(t, err)
+	out, err = c.Sign(t.Context(),
+		&kms.SignInput{KeyId: s.KeyId, Message: digest, MessageType: types.MessageTypeDigest, SigningAlgorithm: algorithm})
+	require.NoError(t, err)
+	assert.True(t, s.opensslVerifies(t, algorithm, message, out.Signature), "%s %s of a digest", s.KeySpec, algorithm)
+}
+
 var signingSpecs = []types.KeySpec{types.KeySpecRsa2048, types.KeySpecRsa3072, types.KeySpecRsa4096, types.KeySpecEccNistP256,
 	types.KeySpecEccNistP384, types.KeySpecEccNistP521, types.KeySpecEccSecgP256k1, types.KeySpecEccNistEdwards25519}
 
@@ -99,21 +118,8 @@ func TestOpenSSLVerifiesSignatures(t *testing.T) {
 	tried := 0
 	for _, s := range newSigners(t, d, c, signingSpecs...) {
 		for _, algorithm := range s.SigningAlgorithms {
-			out, err := c.Sign(t.Context(), &kms.SignInput{KeyId: s.KeyId, Message: message, SigningAlgorithm: algorithm})
-			require.NoError(t, err)
-			assert.True(t, s.opensslVerifies(t, algorithm, message, out.Signature), "%s %s", s.KeySpec, algorithm)
-			assert.False(t, s.opensslVerifies(t, algorithm, message[1:], out.Signature), "%s %s", s.KeySpec, algorithm)
-
+			s.requireSigns(t, c, algorithm, message)
 			tried++
-			if algorithm == types.SigningAlgorithmSpecEd25519Sha512 {
-				continue // signs no digests
-			}
-			digest, err := exec.Command(tool(t, "openssl", "openssl"), "dgst", dgst(algorithm)[0], "-binary", inFile(t, message)).Output()
-			require.NoError(t, err)
-			out, err = c.Sign(t.Context(),
-				&kms.SignInput{KeyId: s.KeyId, Message: digest, MessageType: types.MessageTypeDigest, SigningAlgorithm: algorithm})
-			require.NoError(t, err)
-			assert.True(t, s.opensslVerifies(t, algorithm, message, out.Signature), "%s %s of a digest", s.KeySpec, algorithm)
 		}
 	}
 	assert.Equal(t, 3*6+5, tried)

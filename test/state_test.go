@@ -168,6 +168,18 @@ func (d *stateDir) records(t *testing.T) []keystore.Key {
 	return keys
 }
 
+// ckaID returns the CKA_ID of a key's object, hexadecimal.
+func (d *stateDir) ckaID(t *testing.T, keyID string) string {
+	t.Helper()
+	for _, record := range d.records(t) {
+		if record.ID == keyID {
+			return record.CKAID.String()
+		}
+	}
+	require.Fail(t, "no record", keyID)
+	return ""
+}
+
 // unfinished returns the records that are half made.
 func unfinished(keys []keystore.Key) []keystore.Key {
 	var found []keystore.Key

@@ -1,0 +1,227 @@
+package test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	golangjwt "github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
+)
+
+// macKey returns a key of HMAC_256, or why there is none.
+func (s *tokenSuite) macKey() (keyID, gap string) {
+	if m := s.made[types.KeySpecHmac256]; m != nil {
+		return *m.KeyId, ""
+	}
+	return "", s.refused[types.KeySpecHmac256]
+}
+
+// stream: a MAC over more than GenerateMac takes, in pieces.
+func (s *tokenSuite) stream(t *testing.T) string {
+	keyID, gap := s.macKey()
+	if keyID == "" {
+		return gap
+	}
+	stream, err := s.c.NewMAC(t.Context(), keyID, types.MacAlgorithmSpecHmacSha256)
+	if err != nil {
+		return no(t, err)
+	}
+	data := bytes.Repeat([]byte("a line of data.\n"), 1<<16)
+	for piece := range slices.Chunk(data, 100_000) {
+		_, err := stream.Write(piece)
+		require.NoError(t, err)
+	}
+	mac, err := stream.Sum()
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(s.theirMAC(t, "SHA256-HMAC", s.d.ckaID(t, keyID), data), mac), "pkcs11-tool makes another MAC")
+	return yes
+}
+
+func (s *tokenSuite) jwt(t *testing.T, keyID string) (token string) {
+	t.Helper()
+	signed := s.run(t, "jwt", "sign", "--key-id", keyID, "--claims", `{"sub":"alice"}`, "--expires-in", "1h")
+	token = strings.TrimSpace(string(signed))
+	s.run(t, "jwt", "verify", "--key-id", keyID, token)
+	return token
+}
+
+// macTokens: the independent client makes the MAC of a JSON Web Token.
+func (s *tokenSuite) macTokens(t *testing.T) string {
+	keyID, gap := s.macKey()
+	if keyID == "" {
+		return gap
+	}
+	token := s.jwt(t, keyID)
+	end := strings.LastIndex(token, ".")
+	mac, err := base64.RawURLEncoding.DecodeString(token[end+1:])
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(s.theirMAC(t, "SHA256-HMAC", s.d.ckaID(t, keyID), []byte(token[:end])), mac), "pkcs11-tool makes another MAC")
+	return yes
+}
+
+// signedTokens: another library verifies JSON Web Tokens by RSA and by P-256, whichever the token can do.
+func (s *tokenSuite) signedTokens(t *testing.T) string {
+	answer := ""
+	for spec, parse := range map[types.KeySpec]func([]byte) (any, error){
+		types.KeySpecRsa2048:     func(text []byte) (any, error) { return golangjwt.ParseRSAPublicKeyFromPEM(text) },
+		types.KeySpecEccNistP256: func(text []byte) (any, error) { return golangjwt.ParseECPublicKeyFromPEM(text) },
+	} {
+		m := s.made[spec]
+		if m == nil {
+			if answer == "" {
+				answer = s.refused[spec]
+			}
+			continue
+		}
+		public, err := s.c.GetPublicKey(t.Context(), &kms.GetPublicKeyInput{KeyId: m.KeyId})
+		require.NoError(t, err)
+		key, err := parse(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public.PublicKey}))
+		require.NoError(t, err)
+		_, err = golangjwt.Parse(s.jwt(t, *m.KeyId), func(*golangjwt.Token) (any, error) { return key, nil })
+		require.NoError(t, err)
+		answer = yes
+	}
+	return answer
+}
+
+// server: the SDK's client, which signs its requests with an access key whose secret a service key in the token makes.
+func (s *tokenSuite) server(t *testing.T) string {
+	printed, why := s.told(t, "iam", "create-access-key")
+	if why != "" {
+		return "no: " + why
+	}
+	var made struct {
+		AccessKey struct{ AccessKeyId, SecretAccessKey string }
+	}
+	require.NoError(t, json.Unmarshal(printed, &made))
+	served := startFlooded(t, s.d, 1024)
+	client, end := served.sdk(made.AccessKey.AccessKeyId, made.AccessKey.SecretAccessKey, true, 1)
+	defer end()
+	keyID, _ := s.macKey()
+	require.NotEmpty(t, keyID)
+	message := []byte("over the wire")
+	mac, err := client.GenerateMac(t.Context(), macInput(keyID, types.MacAlgorithmSpecHmacSha256, message))
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(s.theirMAC(t, "SHA256-HMAC", s.d.ckaID(t, keyID), message), mac.Mac), "pkcs11-tool makes another MAC")
+	_, err = client.VerifyMac(t.Context(), verifyInput(keyID, types.MacAlgorithmSpecHmacSha256, message, mac.Mac))
+	require.NoError(t, err)
+	created, err := client.CreateKey(t.Context(), createInput(types.KeySpecHmac512))
+	require.NoError(t, err)
+	_, err = s.c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: created.KeyMetadata.KeyId})
+	require.NoError(t, err)
+	served.stop(t)
+	return yes
+}
+
+// processes: two that make keys at once, and then use each other's.
+func (s *tokenSuite) processes(t *testing.T) string {
+	if keyID, gap := s.macKey(); keyID == "" {
+		return gap
+	}
+	usePeers(t, s.d, 2, 20)
+	return yes
+}
+
+// janitor: what a process leaves that is killed between the object and its record is removed by the next.
+func (s *tokenSuite) janitor(t *testing.T) string {
+	if keyID, gap := s.macKey(); keyID == "" {
+		return gap
+	}
+	s.d.crash(t, "object-made")
+	left := unfinished(s.d.records(t))
+	require.Len(t, left, 1)
+	require.Equal(t, keystore.Creating, left[0].State)
+	id := left[0].CKAID.String()
+	assert.True(t, s.holds(t, id), "it died before it had made the object")
+	s.run(t, "list-keys")
+	require.Empty(t, unfinished(s.d.records(t)))
+	assert.False(t, s.holds(t, id), "the object is there still")
+	return yes
+}
+
+// deletion: the object of a key whose waiting period is over is destroyed.
+func (s *tokenSuite) deletion(t *testing.T) string {
+	out, err := s.c.CreateKey(t.Context(), createInput(types.KeySpecHmac256))
+	if err != nil {
+		return no(t, err)
+	}
+	id := s.d.ckaID(t, *out.KeyMetadata.KeyId)
+	require.True(t, s.holds(t, id))
+	_, err = s.c.ScheduleKeyDeletion(t.Context(),
+		&kms.ScheduleKeyDeletionInput{KeyId: out.KeyMetadata.KeyId, PendingWindowInDays: aws.Int32(7)})
+	require.NoError(t, err)
+	p := s.d.destroyer(t, destroyerJob{StateDir: s.d.path, Ahead: 8 * 24 * time.Hour, Settled: true})
+	p.end()
+	p.finish()
+	assert.False(t, s.holds(t, id), "the object is there still")
+	return yes
+}
+
+// adoption: a key that another application has made makes and signs what it always did. The script has labelled it by its spec.
+func (s *tokenSuite) adoption(t *testing.T, spec types.KeySpec) string {
+	label := "theirs-" + string(spec)
+	m, weaknesses, err := doctor.AdoptKey(t.Context(), s.c, doctor.AdoptOptions{Label: label, KeySpec: spec})
+	if err != nil {
+		answer := no(t, err)
+		if strings.Contains(answer, "no key object of the token has the label") {
+			return "no: the token's own tool makes no such key"
+		}
+		return answer
+	}
+	answer := yes
+	if i := slices.IndexFunc(specs, func(known macSpec) bool { return known.name == spec }); i >= 0 {
+		s.requireMACs(t, specs[i], *m.KeyId)
+	} else {
+		answer = s.requireSignatures(t, m)
+	}
+	if len(weaknesses) > 0 {
+		answer += "; the object is " + strings.Join(weaknesses, ", ")
+	}
+	return answer
+}
+
+// doctor: it names every gap that CreateKey has met and no other, and finds every key sound. What else it says of the token is the
+// answer.
+func (s *tokenSuite) doctor(t *testing.T) string {
+	r, err := run(s.d.command("doctor", "--json"))
+	require.NoError(t, err)
+	var report doctor.Report
+	require.NoError(t, json.Unmarshal(r.stdout, &report), "%s", r.stderr)
+	require.Len(t, report.Regions, 1)
+	able := report.Regions[0].Token
+	require.NotNil(t, able)
+	for spec := range s.made {
+		assert.NotContains(t, able.MissingKeySpecs, string(spec), "doctor says that it cannot be made")
+	}
+	for spec, gap := range s.refused {
+		if spec != types.KeySpecRsa3072 && spec != types.KeySpecRsa4096 { // which it does not try
+			assert.Contains(t, able.MissingKeySpecs, string(spec), "doctor says nothing of what CreateKey refuses: %s", gap)
+		}
+	}
+	var said []string
+	for _, check := range report.Checks {
+		expected := strings.HasPrefix(check.Text, "cannot make or use ") || strings.HasPrefix(check.Text, "its adopted object is ")
+		if check.Status == doctor.StatusOK || check.Status == doctor.StatusWarning && expected {
+			continue
+		}
+		assert.Equal(t, "token", check.Area, "%s: %s", check.Subject, check.Text)
+		said = append(said, check.Status+": "+check.Text)
+	}
+	if len(said) == 0 {
+		return "nothing"
+	}
+	return strings.Join(said, "; ")
+}
