@@ -9,18 +9,19 @@ import (
 )
 
 // do runs an operation on a session of the pool. If the session or the device fails under it, the device is asked whether
-// it is there, and an operation that may be repeated is repeated once on a fresh session; and once more if the module had
-// lost sight of the token's objects and has found them again.
+// it is there, and an operation that may be repeated is repeated once on a fresh session, when the device is there again; and once more
+// if the module had lost sight of the token's objects and has found them again.
 func (t *Token) do(ctx context.Context, o *operation) error {
+	end := time.Now().Add(t.timeout) // of all waiting
 	generation := t.generation.Load()
-	err := t.with(ctx, o)
+	err := t.with(ctx, o, end)
 	if looksLost(err) && !errors.Is(err, ErrGone) {
-		gone := t.examine(ctx, err)
+		gone := t.examine(ctx, err, time.Until(end))
 		switch {
+		case !o.once && (gone == nil || errors.Is(gone, ErrGone)):
+			err = t.with(ctx, o, end)
 		case gone != nil:
 			err = gone
-		case !o.once:
-			err = t.with(ctx, o)
 		}
 	}
 	if !t.mayRegain(err) {
@@ -29,18 +30,40 @@ func (t *Token) do(ctx context.Context, o *operation) error {
 	if err := t.regain(ctx, generation, o, err); err != nil {
 		return err
 	}
-	return t.with(ctx, o)
+	return t.with(ctx, o, end)
+}
+
+// lend waits for a session until end. An outage is waited for as well, but only while it is younger than Config.CallTimeout: whoever
+// waited for an older one would take up room in vain, and is answered with ErrGone at once.
+func (t *Token) lend(ctx context.Context, end time.Time) (*session, error) {
+	for {
+		if o := t.outage.Load(); o != nil {
+			if last := o.since.Add(t.timeout); last.Before(end) {
+				end = last
+			}
+			if !time.Now().Before(end) {
+				return nil, o.err()
+			}
+		}
+		s, err := t.pool.acquire(ctx, time.Until(end))
+		if err != nil {
+			if o := t.outage.Load(); o != nil && errors.Is(err, ErrBusy) {
+				err = o.err()
+			}
+			return nil, err
+		}
+		if t.lostCause() == nil {
+			return s, nil
+		}
+		s.end(true)
+	}
 }
 
 // with lends a session for one operation and takes it back, whatever comes of it.
-func (t *Token) with(ctx context.Context, o *operation) error {
+func (t *Token) with(ctx context.Context, o *operation, end time.Time) error {
 	for {
-		s, err := t.pool.acquire(ctx, t.timeout)
+		s, err := t.lend(ctx, end)
 		if err != nil {
-			return err
-		}
-		if err := t.lostCause(); err != nil {
-			s.end(true)
 			return err
 		}
 		err = s.call(ctx, o, t.timeout+o.longer)

@@ -22,7 +22,7 @@ func TestBoundsAreThoseOfConfig(t *testing.T) {
 // The message is a secret, and the session that has carried it stays open.
 func TestMessageDoesNotStayInMemory(t *testing.T) {
 	tok := &Token{}
-	s := &session{token: tok, open: true, place: newPool(1, nil)}
+	s := &session{token: tok, open: true, claim: &claim{}, place: newPool(1, nil)}
 	var carried []byte
 	err := s.call(t.Context(), &operation{name: "C_Sign", input: []byte("a secret message"), run: func(_ *session, input []byte) error {
 		carried = input

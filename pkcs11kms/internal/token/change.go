@@ -37,7 +37,7 @@ var errOthersChange = fmt.Errorf("waiting for other changes of the token's objec
 // change runs an operation that makes or destroys an object of the token. The wait for its turn occupies no session, so
 // that MACs go on meanwhile; it is bounded as the wait for a session is.
 func (t *Token) change(ctx context.Context, o *operation) error {
-	if !t.quirk.lockChanges {
+	if !t.facts().quirk.lockChanges {
 		return t.do(ctx, o)
 	}
 	end, err := t.beginChange(ctx)
@@ -63,7 +63,7 @@ func (t *Token) beginChange(ctx context.Context) (end func(), err error) {
 	if err := turn.takeWithin(ctx, t.timeout); err != nil {
 		return nil, err
 	}
-	f, err := openLock(t.lockFile)
+	f, err := openLock(t.facts().lockFile)
 	if err == nil {
 		err = t.takeLock(ctx, f, deadline)
 	}
@@ -77,7 +77,7 @@ func (t *Token) beginChange(ctx context.Context) (end func(), err error) {
 	t.lockWarned.Do(func() {
 		t.log.Warn("going on without the lock on SoftHSM's configuration: "+
 			"a key that another process makes may stay unknown to this one for a while",
-			"file", t.lockFile, "error", err)
+			"file", t.facts().lockFile, "error", err)
 	})
 	return turn.release, nil
 }
@@ -115,7 +115,7 @@ func (t *Token) takeLock(ctx context.Context, f *os.File, deadline time.Time) (e
 // reindex makes SoftHSM list the token's directory if another process has changed it. The search looks for a class that no
 // object has, which is the search that reads the least.
 func (s *session) reindex() error {
-	if !s.token.quirk.lockChanges {
+	if !s.token.facts().quirk.lockChanges {
 		return nil
 	}
 	_, err := s.search([]*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_HW_FEATURE)}, 1)

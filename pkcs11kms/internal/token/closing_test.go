@@ -27,7 +27,7 @@ func TestThoseWhoWaitToAskTheDeviceLearnOfClose(t *testing.T) {
 				tok, err := token.Open(context.Background(), cfg)
 				require.NoError(t, err)
 				key := newKey(t, tok)
-				reached, free := f.hang("C_GetSessionInfo")
+				reached, free := f.hang("C_GenerateRandom")
 				earlier := make(chan error, 1)
 				go func() { earlier <- tok.Healthy(context.Background()) }()
 				<-reached

@@ -25,7 +25,7 @@ const restartLimit = time.Second
 func (t *Token) connect(ctx context.Context) error {
 	begin := time.Now()
 	for attempt := 0; ; attempt++ {
-		err := t.attach(ctx)
+		err := t.attach(ctx, func(string) {})
 		if err == nil || !t.mayPass(err) || attempt == len(restartPauses) || time.Since(begin) > restartLimit {
 			return err
 		}
@@ -46,10 +46,12 @@ func (t *Token) connect(ctx context.Context) error {
 
 // restartModule finalizes and initialises the module if nobody else uses it.
 func (t *Token) restartModule() (restarted bool, err error) {
-	if restarted, err = t.loaded.restart(t.c); restarted {
-		t.epoch.Store(t.loaded.epoch.Load())
+	if others, _ := t.loaded.others(t); t.loaded.hostOwned || len(others) > 0 {
+		return false, nil
 	}
-	return restarted, err
+	err = t.loaded.restart(t)
+	t.epoch.Store(t.loaded.epoch.Load())
+	return err == nil, err
 }
 
 // mayPass reports whether an error may be one of the moment. A refused PIN never is. CKR_GENERAL_ERROR is believed to be
@@ -77,13 +79,15 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// attach finds the token and logs in on the session that stays open. Later than at Open it wants the token that it has found then.
-func (t *Token) attach(ctx context.Context) error {
+// attach finds the token and logs in on the session that stays open. Later than at the first time it wants the token that it has found
+// then. step is told what is waited for.
+func (t *Token) attach(ctx context.Context, step func(string)) error {
+	step("C_GetSlotList")
 	want := wanted{uri: t.uri, serial: t.cfg.Serial, known: t.cfg.Known, proves: t.cfg.Prove != nil}
-	if t.opened {
-		want.known = t.info.Names()
+	if met := t.facts(); met.complete {
+		want.known = met.info.Names()
 		if !want.proves {
-			want.serial = t.info.Serial
+			want.serial = met.info.Serial
 		}
 	}
 	candidates, err := findTokens(t.c, t.loaded.path, want)
@@ -92,46 +96,61 @@ func (t *Token) attach(ctx context.Context) error {
 	}
 	t.epoch.Store(t.loaded.epoch.Load())
 	for _, f := range candidates {
-		if err = t.attachTo(ctx, f); !errors.Is(err, ErrAnotherToken) {
+		if err = t.attachTo(ctx, f, step); !errors.Is(err, ErrAnotherToken) {
 			return err
 		}
 	}
 	return err
 }
 
-// attachTo logs in to a token, has it prove that it is the one that is meant and, at Open, probes it.
-func (t *Token) attachTo(ctx context.Context, f found) error {
-	t.slot = f.slot
-	if !t.opened {
-		t.quirk = quirkOf(trim(t.loaded.info.ManufacturerID), trim(f.info.ManufacturerID), trim(f.info.Model))
-		t.lockFile = softHSMConf(t.loaded.conf)
-		t.describe(f)
-		size := poolSize(t.cfg.MaxSessions, f.info)
-		t.pool = newPool(size, func() *session { return &session{token: t, place: t.pool} })
-		t.streams = newSemaphore(max(1, size/4))
+// attachTo logs in to a token, has it prove that it is the one that is meant and, the first time, probes it.
+func (t *Token) attachTo(ctx context.Context, f found, step func(string)) error {
+	t.slot.Store(uint64(f.slot))
+	if !t.facts().complete {
+		t.meet(f)
 	}
+	step("C_Login")
 	if err := t.login(ctx, f); err != nil {
 		return err
 	}
+	step("C_GenerateRandom")
+	trip := func(s *session, _ []byte) error { return t.roundTrip(s) }
+	if err := t.keeper.session.run(&operation{name: "C_GenerateRandom", run: trip}, nil); err != nil {
+		return err
+	}
+	step("the proof that it is the token that is meant")
 	if err := t.prove(ctx, f); err != nil {
 		return err
 	}
-	if !t.opened {
-		t.caps = t.probe()
+	if !t.facts().complete {
+		step("the probe of what the token can do")
+		t.probe()
 	}
 	return nil
+}
+
+// meet learns what the token says of itself, before the login.
+func (t *Token) meet(f found) {
+	t.learn(func(known *facts) {
+		known.quirk = quirkOf(trim(t.loaded.info.ManufacturerID), trim(f.info.ManufacturerID), trim(f.info.Model))
+		known.lockFile = softHSMConf(t.loaded.conf)
+		known.info = t.describe(f)
+	})
+	size := poolSize(t.cfg.MaxSessions, f.info)
+	t.pool.resize(size)
+	t.streams = newSemaphore(max(1, size/4))
 }
 
 func (t *Token) login(ctx context.Context, f found) error {
 	key := refusalKey{module: t.loaded.id, serial: f.serial()}
 	pins := pinSourceOf(t.uri, t.cfg.PIN)
-	return t.keeper.session.run(&operation{run: func(s *session, _ []byte) error {
-		return login(ctx, t.c, s.handle, f, key, pins, t.cfg.TryLowPIN)
+	return t.keeper.session.run(&operation{name: "C_Login", run: func(s *session, _ []byte) error {
+		return login(ctx, t.c, s.handle, f, key, pins, t.cfg.TryLowPIN || t.asked, t.cfg.TryLowPIN)
 	}}, nil)
 }
 
-func (t *Token) describe(f found) {
-	t.info = Info{
+func (t *Token) describe(f found) Info {
+	return Info{
 		Label: f.label(), Serial: f.serial(), Manufacturer: trim(f.info.ManufacturerID), Model: trim(f.info.Model),
 		FirmwareVersion:    fmt.Sprintf("%d.%d", f.info.FirmwareVersion.Major, f.info.FirmwareVersion.Minor),
 		ModulePath:         t.loaded.path,

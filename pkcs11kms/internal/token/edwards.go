@@ -62,7 +62,7 @@ var ErrNoPrehash = errors.New("the token makes no Ed25519ph signatures")
 // Makes tells whether the token makes signatures of an algorithm with the pairs that it can do: all of them make every algorithm of
 // their kind but Ed25519ph, which depends on the token.
 func (t *Token) Makes(a pubkey.Algorithm) bool {
-	return a != pubkey.Ed25519phSHA512 || t.caps.Ed25519ph
+	return a != pubkey.Ed25519phSHA512 || t.facts().caps.Ed25519ph
 }
 
 // probeEdwards makes a pair of session objects, where the token can, and returns whether it makes Ed25519ph signatures. SoftHSM
@@ -71,7 +71,7 @@ func (t *Token) Makes(a pubkey.Algorithm) bool {
 func (t *Token) probeEdwards() (prehashes bool) {
 	s := &session{token: t}
 	defer s.close()
-	id := []byte("probe")[:min(5, t.quirk.maxIDBytes())]
+	id := []byte("probe")[:min(5, t.facts().quirk.maxIDBytes())]
 	err := s.run(&operation{run: func(s *session, _ []byte) error {
 		made, err := s.generatePair(pubkey.Edwards25519, id, "pkcs11kms/probe", false)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -125,13 +126,27 @@ func (e *Error) leavesSessionClean() bool {
 type HungError struct {
 	Func  string // the C_ function that the call is about
 	cause error  // the context's error; nil if Config.CallTimeout ended the wait
+	all   int    // how many calls hang, if the call was not begun because they leave no session
+	since time.Time
 	done  chan struct{}
 }
 
-func newHungError(fn string) *HungError { return &HungError{Func: fn, done: make(chan struct{})} }
+func newHungError(fn string) *HungError {
+	return &HungError{Func: fn, since: time.Now(), done: make(chan struct{})}
+}
+
+// givenUpFor is how long a call must have gone on without its caller to count as one that hangs: callers give up for reasons of
+// their own as well, and most calls come back soon after.
+const givenUpFor = time.Second
+
+// stays reports whether the call is one that hangs, not one whose caller was in a hurry.
+func (e *HungError) stays() bool { return e.cause == nil || time.Since(e.since) > givenUpFor }
 
 // Error names the function.
 func (e *HungError) Error() string {
+	if e.all > 0 {
+		return fmt.Sprintf("%d calls of the module have not come back, %s among them, so that no session is left", e.all, e.Func)
+	}
 	if e.cause != nil {
 		return fmt.Sprintf("%s has not answered: %v", e.Func, e.cause)
 	}

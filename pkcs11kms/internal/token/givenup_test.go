@@ -145,7 +145,7 @@ func TestAFreshHandleIsNotDropped(t *testing.T) {
 
 // The error of a lost token holds what the call met, and not what the device said when it was asked.
 func TestLossHoldsItsCause(t *testing.T) {
-	tok, f := openFaulty(t)
+	tok, f := openFaulty(t, timeout(500*time.Millisecond))
 	key := newKey(t, tok)
 	f.fail("C_Sign", 1, pkcs11.CKR_DEVICE_ERROR)
 	f.on("C_GetSessionInfo", func() error { return pkcs11.Error(pkcs11.CKR_DEVICE_REMOVED) })

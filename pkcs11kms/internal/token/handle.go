@@ -51,7 +51,7 @@ func (n *named) ID() []byte { return append([]byte(nil), n.id...) }
 
 // object returns the key's handle, looking for it if it is not known in this generation. It says whether it looked.
 func (n *named) object(s *session) (h *keyHandle, fresh bool, err error) {
-	generation := n.token.generation.Load()
+	generation := s.generation
 	if h := n.handle.Load(); h != nil && h.generation == generation {
 		return h, false, nil
 	}
@@ -64,9 +64,9 @@ func (n *named) object(s *session) (h *keyHandle, fresh bool, err error) {
 	return h, true, nil
 }
 
-// remember keeps the handle of an object that was just made.
-func (n *named) remember(object pkcs11.ObjectHandle) {
-	n.hold(&keyHandle{generation: n.token.generation.Load(), object: object})
+// remember keeps the handle of an object that was just made on a session.
+func (n *named) remember(s *session, object pkcs11.ObjectHandle) {
+	n.hold(&keyHandle{generation: s.generation, object: object})
 }
 
 // hold keeps a handle, unless another key holds the same: one of the two is stale, so neither keeps it, and whoever is used next
@@ -139,7 +139,7 @@ func (hs *holders) gone(object pkcs11.ObjectHandle) {
 // confirm makes sure that the handle, which was just used, is the key's. Otherwise it is forgotten, and the error is errReused.
 func (s *session) confirm(n *named, h *keyHandle) error {
 	now := int64(time.Since(confirmEpoch))
-	if at := h.confirmed.Load(); at != 0 && s.token.quirk.staleHandlesErr && now-at < int64(confirmInterval) {
+	if at := h.confirmed.Load(); at != 0 && s.token.facts().quirk.staleHandlesErr && now-at < int64(confirmInterval) {
 		return nil
 	}
 	err := s.isKey(n, h)

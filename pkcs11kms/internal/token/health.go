@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -53,7 +54,9 @@ func (t *Token) check(ctx context.Context, try func(*session) error) error {
 	err := t.tryOnKeeper(ctx, try)
 	if t.mayRegain(err) {
 		if err = t.regain(ctx, generation, &operation{}, err); err == nil {
-			err = t.tryOnKeeper(ctx, try)
+			if err = t.awaitBack(ctx); err == nil {
+				err = t.tryOnKeeper(ctx, try)
+			}
 		}
 	}
 	_, hung := errors.AsType[*HungError](err)
@@ -69,10 +72,29 @@ func (t *Token) check(ctx context.Context, try func(*session) error) error {
 	return err
 }
 
+// awaitBack waits for the end of an outage, at most Config.CallTimeout.
+func (t *Token) awaitBack(ctx context.Context) error {
+	o := t.outage.Load()
+	if o == nil {
+		return nil
+	}
+	timer := time.NewTimer(t.timeout)
+	defer timer.Stop()
+	select {
+	case <-o.over:
+		return nil
+	case <-t.closing.Done():
+		return ErrClosed
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return o.err()
+}
+
 func (t *Token) tryOnKeeper(ctx context.Context, try func(*session) error) error {
 	tried := make(chan error, 1) // the call can go on after we have gone
 	tried <- nil
-	err := t.ask(ctx, func(s *session) {
+	err := t.ask(ctx, t.timeout, func(s *session) {
 		if try == nil {
 			return
 		}
@@ -87,7 +109,7 @@ func (t *Token) tryOnKeeper(ctx context.Context, try func(*session) error) error
 		return <-tried
 	}
 	if looksLost(err) && !errors.Is(err, ErrGone) {
-		return t.lose(err)
+		return t.lose(err, false)
 	}
 	return err
 }

@@ -29,7 +29,7 @@ func (t *Token) HMACKey(h Hash, id []byte) *Key {
 func (t *Token) GenerateHMACKey(ctx context.Context, h Hash, id []byte, label string) (*Key, error) {
 	create := func(s *session) (pkcs11.ObjectHandle, error) {
 		template := t.restricted(t.withLength(t.keyTemplate(h, id, label, true), h.KeyBytes()), h)
-		object, err := t.c.GenerateKey(s.handle, t.quirk.generateMechanism(h), template)
+		object, err := t.c.GenerateKey(s.handle, t.facts().quirk.generateMechanism(h), template)
 		return object, wrapRV("C_GenerateKey", err)
 	}
 	return t.makeKey(ctx, "C_GenerateKey", h, id, create)
@@ -70,8 +70,8 @@ func (t *Token) makeKey(ctx context.Context, name string, h Hash, id []byte,
 // make runs create in its turn, for the object that is named. create returns the handles of what it made, that of the named
 // object first; they are destroyed in this order if nobody waits for them any more.
 func (t *Token) make(ctx context.Context, o *operation, n *named, create func(*session) ([]pkcs11.ObjectHandle, error)) error {
-	if len(n.id) == 0 || len(n.id) > t.quirk.maxIDBytes() {
-		return fmt.Errorf("making a key: CKA_ID has %d bytes, this token takes 1 to %d", len(n.id), t.quirk.maxIDBytes())
+	if len(n.id) == 0 || len(n.id) > t.facts().quirk.maxIDBytes() {
+		return fmt.Errorf("making a key: CKA_ID has %d bytes, this token takes 1 to %d", len(n.id), t.facts().quirk.maxIDBytes())
 	}
 	var made []pkcs11.ObjectHandle
 	o.once = true
@@ -83,7 +83,7 @@ func (t *Token) make(ctx context.Context, o *operation, n *named, create func(*s
 			return err
 		}
 		if made, err = create(s); err == nil {
-			n.remember(made[0])
+			n.remember(s, made[0])
 		}
 		return err
 	}
@@ -96,7 +96,7 @@ func (t *Token) make(ctx context.Context, o *operation, n *named, create func(*s
 // requireFreeID looks whether an object of the class has the id, where ids are too short to be unique by chance. Elsewhere
 // the search is left out: it costs time in proportion to the objects in the token.
 func (s *session) requireFreeID(n *named) error {
-	if s.token.quirk.idBytes == 0 {
+	if s.token.facts().quirk.idBytes == 0 {
 		return nil
 	}
 	_, err := s.find(n.class, n.id)

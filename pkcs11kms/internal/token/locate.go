@@ -22,15 +22,15 @@ func Locate(ctx context.Context, cfg Config, want Names) (slot uint, err error) 
 		return 0, err
 	}
 	defer loaded.unlock()
-	c := newToken(cfg, uri, loaded).c
-	if err := loaded.acquire(c, cfg.SoftHSMConf); err != nil {
+	t := newToken(cfg, uri, loaded)
+	if err := loaded.acquire(t); err != nil {
 		return 0, err
 	}
-	tokens, err := listTokens(c)
+	tokens, err := listTokens(t.c)
 	if err == nil {
 		slot, err = slotOf(tokens, want)
 	}
-	return slot, errors.Join(err, loaded.release(c))
+	return slot, errors.Join(err, loaded.release(t))
 }
 
 func slotOf(tokens []found, want Names) (uint, error) {

@@ -40,8 +40,8 @@ func (k refusalKey) remember(stamp string) {
 const TryPINCommand = "pkcs11kms doctor --try-pin"
 
 // login logs the process in to the token of session s. C_Logout is called nowhere in this package: it would log every
-// session of the process out.
-func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key refusalKey, pins pinSource, tryLow bool) error {
+// session of the process out. tryLow makes an attempt although the token reports wrong ones, tryRefused also by a PIN that was refused.
+func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key refusalKey, pins pinSource, tryLow, tryRefused bool) error {
 	info, err := c.GetSessionInfo(s)
 	if err != nil {
 		return wrapRV("C_GetSessionInfo", err)
@@ -56,7 +56,7 @@ func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key r
 	if err != nil {
 		return err
 	}
-	if !tryLow && key.refused(stamp) {
+	if !tryRefused && key.refused(stamp) {
 		return refuse(PINAttemptUnsafe, nil, fmt.Sprintf("token %q has refused this PIN already, so it is not tried again", f.label()),
 			"correct the PIN: each wrong attempt brings the token nearer to locking itself")
 	}

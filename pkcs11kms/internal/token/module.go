@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -67,11 +68,14 @@ type loadedModule struct {
 	// happens on goroutines that nobody waits for.
 	restarting sync.RWMutex
 
+	claims claims // of sessions to their handles
+
 	// The holder of busy guards the rest.
-	refs      int
-	hostOwned bool        // somebody else had called C_Initialize, so C_Finalize is theirs
-	conf      string      // SOFTHSM2_CONF as it was at C_Initialize
-	info      pkcs11.Info // of the library
+	users       map[*Token]struct{}
+	initialized bool        // by us or by the host, as far as we know
+	hostOwned   bool        // somebody else had called C_Initialize, so C_Finalize is theirs
+	conf        string      // SOFTHSM2_CONF as it was at C_Initialize
+	info        pkcs11.Info // of the library
 }
 
 // registry holds the modules of the process, since a module is one instance per process, however often it is opened.
@@ -101,7 +105,7 @@ func loadModule(path string) (*loadedModule, error) {
 		return nil, refuse(ModuleUnusable, nil, fmt.Sprintf("loading PKCS#11 module %q: the dynamic linker refuses it", path),
 			fmt.Sprintf("see whether a library that it needs is missing: ldd %q", path))
 	}
-	m := &loadedModule{id: id, path: path, ctx: ctx, busy: make(chan struct{}, 1), changing: newSemaphore(1)}
+	m := &loadedModule{id: id, path: path, ctx: ctx, busy: make(chan struct{}, 1), changing: newSemaphore(1), users: map[*Token]struct{}{}}
 	registry.modules[id] = m
 	return m, nil
 }
@@ -142,26 +146,22 @@ func (m *loadedModule) lock(ctx context.Context) error {
 
 func (m *loadedModule) unlock() { <-m.busy }
 
-// acquire counts one more user, and initialises the module for the first. The caller holds the lock.
-func (m *loadedModule) acquire(c module, conf string) error {
-	if m.refs > 0 {
+// acquire makes a Token a user of the module, which is initialised unless it is. The caller holds the lock.
+func (m *loadedModule) acquire(t *Token) error {
+	if m.initialized {
 		// Another library in the process may have finalized the module behind our back.
-		if err := wrapRV("C_GetInfo", second(c.GetInfo())); !isRV(err, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED) {
-			if err := m.checkConf(conf); err != nil {
-				return err
-			}
-			m.refs++
-			return nil
+		err := wrapRV("C_GetInfo", second(t.c.GetInfo()))
+		m.initialized = !isRV(err, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED)
+	}
+	if !m.initialized {
+		if err := m.initialize(t.c, t.cfg.SoftHSMConf); err != nil {
+			return err
 		}
-		m.refs = 0 // those of an earlier epoch are lost, and will not release it
 	}
-	if err := m.initialize(c, conf); err != nil {
-		return err
+	if err := m.checkConf(t.cfg.SoftHSMConf); err != nil {
+		return errors.Join(err, m.release(t))
 	}
-	if err := m.checkConf(conf); err != nil {
-		return errors.Join(err, m.finalize(c))
-	}
-	m.refs++
+	m.users[t] = struct{}{}
 	return nil
 }
 
@@ -188,6 +188,7 @@ func (m *loadedModule) initialize(c module, conf string) error {
 		return refuse(ModuleUnusable, err, fmt.Sprintf("initialising PKCS#11 module %q", m.path),
 			"check that the module's configuration file exists and that this user may read it ("+confVariable+" for SoftHSM)")
 	}
+	m.initialized = true
 	info, err := c.GetInfo()
 	if err != nil {
 		return errors.Join(refuse(ModuleUnusable, wrapRV("C_GetInfo", err), fmt.Sprintf("reading the version of PKCS#11 module %q", m.path),
@@ -216,39 +217,50 @@ func (m *loadedModule) checkConf(conf string) error {
 		"or close every token of the first before opening one of the second")
 }
 
-// release counts one user less and finalizes the module after the last. The caller holds the lock.
-func (m *loadedModule) release(c module) error {
-	if m.refs--; m.refs > 0 {
+// release ends the use of the module by a Token, and finalizes it after the last. The caller holds the lock.
+func (m *loadedModule) release(t *Token) error {
+	delete(m.users, t)
+	if len(m.users) > 0 {
 		return nil
 	}
-	return m.finalize(c)
+	return m.finalize(t.c)
 }
 
 func (m *loadedModule) finalize(c module) error {
-	if m.hostOwned {
+	if m.hostOwned || !m.initialized {
 		return nil
 	}
 	err := wrapRV("C_Finalize", c.Finalize())
-	if isRV(err, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED) {
-		return nil // another library in the process was faster
+	if err != nil && !isRV(err, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED) { // another library in the process was faster
+		return err
 	}
-	return err
+	m.initialized = false
+	m.claims.forget()
+	return nil
 }
 
-// restart finalizes and initialises the module again, which is how SoftHSM can be made to look at its tokens anew. It
-// reports false if others are using the module. The caller holds the lock and the only reference.
-func (m *loadedModule) restart(c module) (bool, error) {
-	if m.hostOwned || m.refs != 1 {
-		return false, nil
+// others returns the other users of the module, and whether one of them works.
+func (m *loadedModule) others(t *Token) (others []*Token, working bool) {
+	for other := range m.users {
+		if other == t {
+			continue
+		}
+		others = append(others, other)
+		working = working || other.outage.Load() == nil
 	}
-	m.restarting.Lock()
+	return others, working
+}
+
+// restart finalizes and initialises the module again. The caller holds the lock, and no other call of ours is inside.
+func (m *loadedModule) restart(t *Token) error {
+	for !m.restarting.TryLock() { // a session is being closed. Lock would keep others from closing theirs
+		if err := pause(t.closing, time.Millisecond); err != nil {
+			return err
+		}
+	}
 	defer m.restarting.Unlock()
-	if err := m.finalize(c); err != nil {
-		return false, err
+	if err := m.finalize(t.c); err != nil {
+		return err
 	}
-	if err := m.initialize(c, m.conf); err != nil {
-		m.refs = 0 // nothing is initialised, so there is nothing to release
-		return false, err
-	}
-	return true, nil
+	return m.initialize(t.c, m.conf)
 }

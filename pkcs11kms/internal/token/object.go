@@ -80,7 +80,9 @@ func (s *session) withID(id []byte, limit int, more ...*pkcs11.Attribute) ([]pkc
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
 	), limit)
 	if err == nil && len(handles) == 0 {
-		err = fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyMissing)
+		if err = s.loggedIn(); err == nil {
+			err = fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyMissing)
+		}
 	}
 	return handles, err
 }

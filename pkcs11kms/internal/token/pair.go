@@ -94,7 +94,7 @@ func (t *Token) noteGap(spec pubkey.Spec, err error) {
 // ProbeKeyPair makes a key pair of session objects, tries all that GenerateKeyPair would, and leaves nothing behind. It
 // returns a *GapError if the token cannot do the kind. Long RSA keys take seconds.
 func (t *Token) ProbeKeyPair(ctx context.Context, spec pubkey.Spec) error {
-	id := []byte("probe")[:min(5, t.quirk.maxIDBytes())]
+	id := []byte("probe")[:min(5, t.facts().quirk.maxIDBytes())]
 	return t.do(ctx, &operation{name: "C_GenerateKeyPair", once: true, longer: pairTimeout, run: func(s *session, _ []byte) error {
 		made, err := s.generatePair(spec, id, "pkcs11kms/probe", false)
 		if err != nil {

@@ -1,9 +1,10 @@
 package token
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -23,11 +24,12 @@ type pool struct {
 	limit    int           // max, or less for a while when the token ran out of sessions
 	shrunk   time.Time     // when limit was lowered
 	taken    int           // places in use, those in hung calls included
-	lost     int           // places in hung calls
+	hung     []*HungError  // calls that their callers have given up, oldest first; each has a place
 	free     []*session    // not in use, open
 	waiters  []*waiter     // those who wait for a place, oldest first
 	closed   error         // what acquire returns since close; nil while the pool is open
-	quiet    chan struct{} // while the pool is held: closed when no place is taken any more
+	held     int           // how many hold the pool: nothing is lent while there is one
+	quiet    chan struct{} // closed when no place is taken any more; nil unless somebody waits for that
 	served   uint64        // sessions that came back from a call that succeeded
 	newEmpty func() *session
 }
@@ -42,12 +44,13 @@ func newPool(max int, newEmpty func() *session) *pool {
 	return &pool{max: max, limit: max, idle: make(chan struct{}), newEmpty: newEmpty}
 }
 
-// acquire lends a session, which may not be open yet. It waits until ctx ends or wait is over, then it returns ErrBusy.
+// acquire lends a session, which may not be open yet. It waits until ctx ends or wait is over, then it returns ErrBusy. While every
+// place is in a call that hangs, it returns a *HungError at once.
 func (p *pool) acquire(ctx context.Context, wait time.Duration) (*session, error) {
 	p.mu.Lock()
-	if p.closed != nil {
+	if err := p.refusal(); err != nil {
 		defer p.mu.Unlock()
-		return nil, p.closed
+		return nil, err
 	}
 	if p.limit < p.max && time.Since(p.shrunk) > shrunkFor {
 		p.limit = p.max
@@ -76,24 +79,24 @@ func (p *pool) await(ctx context.Context, w *waiter, wait time.Duration) (*sessi
 		busy = fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
 	case <-timer.C:
 	}
-	if p.withdraw(w) {
-		return nil, busy
+	refusal, withdrawn := p.withdraw(w)
+	if withdrawn {
+		return nil, cmp.Or(refusal, busy)
 	}
 	s := <-w.granted // granted in the last moment: take it, the call will see that ctx has ended
 	return s, w.refused
 }
 
-// withdraw takes a waiter out of the queue; false if it has been served.
-func (p *pool) withdraw(w *waiter) bool {
+// withdraw takes a waiter out of the queue; false if it has been served. The refusal is why more waiting would be in vain.
+func (p *pool) withdraw(w *waiter) (refusal error, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, other := range p.waiters {
-		if other == w {
-			p.waiters = append(p.waiters[:i], p.waiters[i+1:]...)
-			return true
-		}
+	i := slices.Index(p.waiters, w)
+	if i < 0 {
+		return nil, false
 	}
-	return false
+	p.waiters = slices.Delete(p.waiters, i, i+1)
+	return p.refusal(), true
 }
 
 // popFree returns the session that was given back last, or an empty one. The caller holds mu and has taken the place.
@@ -107,7 +110,18 @@ func (p *pool) popFree() *session {
 }
 
 // mayLend reports whether there is a place. The caller holds mu.
-func (p *pool) mayLend() bool { return p.taken < p.limit && p.closed == nil && p.quiet == nil }
+func (p *pool) mayLend() bool { return p.taken < p.limit && p.closed == nil && p.held == 0 }
+
+// refusal is why it would be in vain to wait. The caller holds mu.
+func (p *pool) refusal() error {
+	switch {
+	case p.closed != nil:
+		return p.closed
+	case len(p.hung) >= p.limit && p.hung[len(p.hung)-1].stays():
+		return &HungError{Func: p.hung[0].Func, all: len(p.hung), done: p.hung[0].done}
+	}
+	return nil
+}
 
 // give takes a session back that can be used again; succeeded tells of its call. It reports false if the pool is closed:
 // then the session must be closed and its place vacated.
@@ -143,7 +157,8 @@ func (p *pool) freePlace() {
 		closeOnce(p.idle)
 	}
 	if p.quiet != nil {
-		closeOnce(p.quiet)
+		close(p.quiet)
+		p.quiet = nil
 	}
 }
 
@@ -166,22 +181,40 @@ func closeOnce(c chan struct{}) {
 	}
 }
 
-// hold lends no session any more until resume: whoever asks waits. The channel is closed when no place is taken any more.
-func (p *pool) hold() (quiet <-chan struct{}) {
+// hold lends no session any more until as many resume as have held: whoever asks waits.
+func (p *pool) hold() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.quiet = make(chan struct{})
-	if p.taken == 0 {
-		close(p.quiet)
-	}
-	return p.quiet
+	p.held++
 }
 
 func (p *pool) resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.quiet = nil
+	p.held--
 	p.serve()
+}
+
+// empty returns a channel that is closed when no place is taken. The pool must be held.
+func (p *pool) empty() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.taken == 0 {
+		quiet := make(chan struct{})
+		close(quiet)
+		return quiet
+	}
+	if p.quiet == nil {
+		p.quiet = make(chan struct{})
+	}
+	return p.quiet
+}
+
+// resize makes the pool smaller or larger, before anything was lent.
+func (p *pool) resize(max int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.max, p.limit = max, max
 }
 
 // successes counts the calls that succeeded and left their session whole.
@@ -191,24 +224,51 @@ func (p *pool) successes() uint64 {
 	return p.served
 }
 
-// hang counts a place as lost until its call comes back; vacateHung takes the place back, unhang takes back the count alone.
-func (p *pool) hang() {
+// hang notes a call that its caller has given up, whose place is lost until it comes back; vacateHung takes the place back,
+// unhang the note alone. When the last place hangs, those who wait are told.
+func (p *pool) hang(call *HungError) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lost++
+	p.hung = append(p.hung, call)
+	if err := p.refusal(); err != nil {
+		p.refuseAll(err)
+	}
 }
 
-func (p *pool) unhang() {
+func (p *pool) unhang(call *HungError) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lost--
+	p.forgetHung(call)
 }
 
-func (p *pool) vacateHung() {
+func (p *pool) vacateHung(call *HungError) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lost--
+	p.forgetHung(call)
 	p.freePlace()
+}
+
+func (p *pool) forgetHung(call *HungError) {
+	p.hung = slices.DeleteFunc(p.hung, func(other *HungError) bool { return other == call })
+}
+
+// oldestHung returns the call that has hung the longest; nil if there is none.
+func (p *pool) oldestHung() *HungError {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.hung) == 0 {
+		return nil
+	}
+	return p.hung[0]
+}
+
+// refuseAll answers those who wait. The caller holds mu.
+func (p *pool) refuseAll(err error) {
+	for _, w := range p.waiters {
+		w.refused = err
+		close(w.granted)
+	}
+	p.waiters = nil
 }
 
 // shrink is told that the token had no session to give for the caller's place, which the caller still holds. The pool
@@ -236,14 +296,8 @@ func (p *pool) dropFree() []*session {
 func (p *pool) close(err error) []*session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed == nil || errors.Is(err, ErrClosed) {
-		p.closed = err
-	}
-	for _, w := range p.waiters {
-		w.refused = p.closed
-		close(w.granted)
-	}
-	p.waiters = nil
+	p.closed = err
+	p.refuseAll(p.closed)
 	if p.taken == 0 {
 		closeOnce(p.idle)
 	}
@@ -264,5 +318,5 @@ type Stats struct {
 func (p *pool) stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Stats{Size: p.limit, Open: p.taken + len(p.free), InUse: p.taken, Waiting: len(p.waiters), Lost: p.lost}
+	return Stats{Size: p.limit, Open: p.taken + len(p.free), InUse: p.taken, Waiting: len(p.waiters), Lost: len(p.hung)}
 }

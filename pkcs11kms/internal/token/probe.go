@@ -48,7 +48,7 @@ var errNotProbed = errors.New("not a hash function of this package")
 
 // Capabilities returns what the probe found at Open.
 func (t *Token) Capabilities() Capabilities {
-	caps := t.caps
+	caps := t.facts().caps
 	caps.HMAC = append([]HashCapability(nil), caps.HMAC...)
 	return caps
 }
@@ -57,9 +57,10 @@ func (t *Token) Capabilities() Capabilities {
 var probeMessage = []byte("pkcs11kms probe")
 
 // probe tries out the token. Open succeeds whatever it finds: a token without SHA-224 still serves the others.
-func (t *Token) probe() Capabilities {
-	caps := Capabilities{Streams: !t.quirk.noStream, IDBytes: t.quirk.maxIDBytes(), MaxSessions: t.pool.max}
-	t.off = t.probeUses()
+func (t *Token) probe() {
+	caps := Capabilities{Streams: !t.facts().quirk.noStream, IDBytes: t.facts().quirk.maxIDBytes(), MaxSessions: t.pool.max}
+	off := t.probeUses()
+	t.learn(func(known *facts) { known.off = off })
 	for _, h := range Hashes() {
 		c := HashCapability{Hash: h}
 		c.Generate = t.withProbeKey(h, h.KeyBytes(), nil, func(s *session, object pkcs11.ObjectHandle) {
@@ -71,18 +72,18 @@ func (t *Token) probe() Capabilities {
 	}
 	caps.AllowedMechanisms = t.probeAllowedMechanisms(caps)
 	caps.Ed25519ph = t.probeEdwards()
-	return caps
+	t.learn(func(known *facts) { known.caps, known.complete = caps, true })
 }
 
 // withProbeKey generates a session key, uses it, and destroys it, on a session of its own: a call that fails may leave its
 // operation active and spoil what is tried next.
 func (t *Token) withProbeKey(h Hash, bytes int, more []*pkcs11.Attribute, use func(*session, pkcs11.ObjectHandle)) error {
-	template := t.withLength(t.keyTemplate(h, []byte("probe")[:min(5, t.quirk.maxIDBytes())], "pkcs11kms/probe", false), bytes)
+	template := t.withLength(t.keyTemplate(h, []byte("probe")[:min(5, t.facts().quirk.maxIDBytes())], "pkcs11kms/probe", false), bytes)
 	template = append(template, more...)
 	s := &session{token: t}
 	defer s.close()
 	return s.run(&operation{run: func(s *session, _ []byte) error {
-		object, err := t.c.GenerateKey(s.handle, t.quirk.generateMechanism(h), template)
+		object, err := t.c.GenerateKey(s.handle, t.facts().quirk.generateMechanism(h), template)
 		if err != nil {
 			return wrapRV("C_GenerateKey", err)
 		}
@@ -132,7 +133,7 @@ func (t *Token) probeAllowedMechanisms(caps Capabilities) bool {
 			working = append(working, c.Hash)
 		}
 	}
-	if len(working) < 2 || t.quirk.ownKeyType {
+	if len(working) < 2 || t.facts().quirk.ownKeyType {
 		return false // nothing to try it with, or the key's type restricts it already
 	}
 	only, other := working[0], working[1]

@@ -70,7 +70,7 @@ func (t *Token) prove(ctx context.Context, f found) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, ErrKeyMissing) && t.quirk.losesSight {
+	if errors.Is(err, ErrKeyMissing) && t.facts().quirk.losesSight {
 		if lost, lookErr := t.lostSight(); lost && lookErr == nil {
 			err = fmt.Errorf("%w: %w", err, errUnseen)
 		}
@@ -79,15 +79,10 @@ func (t *Token) prove(ctx context.Context, f found) error {
 	return err
 }
 
-// leave ends the login to a token that is not used. The session is closed even while the device counts as lost, as it does while it is
-// being reconnected.
+// leave ends the login to a token that is not used.
 func (t *Token) leave() {
-	s := t.keeper.session
-	if !s.open {
-		return
-	}
-	s.open = false
-	if err := t.c.CloseSession(s.handle); err != nil {
-		t.log.Debug("closing a session", "error", wrapRV("C_CloseSession", err))
+	if s := t.keeper.session; s.open {
+		s.open = false
+		t.closeLeft(leftSession{handle: s.handle, epoch: s.epoch, claim: s.claim})
 	}
 }

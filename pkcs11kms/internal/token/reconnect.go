@@ -4,166 +4,275 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
 
-// This file is the one place that decides that the device is lost, and the one that would bring it back: it owns the
-// generation of the connection, and handles are worth nothing in another generation.
+// This file brings a lost device back. While it is lost, nobody but the goroutine of bringBack calls the module, apart from calls that
+// were inside when it was lost. First the token gets new sessions and a login of its own, which is enough where the device was away and
+// the module has noticed. Otherwise the module is initialised anew (measured: p11-kit needs it), which takes every token of the module
+// along, so that is done when all of them in this process are lost; or, when one stays lost beside others that work, in a pause that
+// these are asked to make. C_Finalize is never called while a call of ours is inside.
 
-// keeper is the session that stays open and logged in for good: PKCS#11 ends the login with the last session. The holder
-// of busy may use the session, to ask the device whether it is there.
-type keeper struct {
-	busy    semaphore
-	session *session
-}
+const (
+	firstBackoff = 5 * time.Millisecond
+	lastBackoff  = 250 * time.Millisecond
+	// flapping is how long a device must have been back for the next outage to begin with the first back-off again.
+	flapping = time.Second
+	// disturbEvery is how often the working tokens of a module are asked for a pause, and pauseLimit how long one may take.
+	disturbEvery = time.Minute
+	pauseLimit   = time.Second
+)
 
-func (k keeper) release() { k.busy.release() }
-
-// errFinalized is the cause when the module was initialised anew under an open Token.
-var errFinalized = errors.New("another part of the process has finalized the PKCS#11 module")
-
-// loss is why the device cannot be used.
-type loss struct {
-	err     error // ErrGone with its cause
-	passing bool  // regain may end it
-}
-
-// lostCause returns ErrGone with its cause while the device is lost, and nil otherwise.
-func (t *Token) lostCause() error {
-	// Twice, since another goroutine may have been initialising the module anew between the first two looks.
-	for range 2 {
-		if gone := t.gone.Load(); gone != nil {
-			return gone.err
+// bringBack tries until the device is back or the Token is closed. It is the goroutine of one outage.
+func (t *Token) bringBack(o *outage) {
+	if back := t.back.Load(); back == nil || o.since.Sub(*back) > flapping {
+		t.backoff = firstBackoff
+	}
+	t.retire(t.pool.dropFree()) // which leaves them with the outage
+	for {
+		err := t.attempt(o)
+		if err == nil || t.closing.Err() != nil {
+			return // without another look at the Token: the next outage has its own goroutine
 		}
-		if t.loaded.epoch.Load() == t.epoch.Load() {
-			return nil
+		t.asked = false
+		if o.failed(err) {
+			t.log.Warn("the token is not there yet", "token", t.name(), "error", err, "waits_for_a_person", needsPerson(err))
+		}
+		if !t.waitForNext(err) {
+			return
 		}
 	}
-	return t.lose(errFinalized)
 }
 
-// lose declares the device lost for good: the generation rises, so that no handle is used any more, and nobody gets a
-// session.
-func (t *Token) lose(cause error) error {
-	gone := &loss{err: fmt.Errorf("%w: %w", ErrGone, cause)}
-	if !t.gone.CompareAndSwap(nil, gone) {
-		if other := t.gone.Load(); other != nil {
-			return other.err
-		}
-		return gone.err // it was passing, and has passed
+// waitForNext waits until the next attempt is due; false if there is none, since the Token is closed.
+func (t *Token) waitForNext(err error) bool {
+	var due <-chan time.Time
+	if !needsPerson(err) {
+		pause := t.backoff + rand.N(t.backoff/4+1)
+		t.backoff = min(2*t.backoff, lastBackoff)
+		timer := time.NewTimer(min(pause, lastBackoff))
+		defer timer.Stop()
+		due = timer.C
 	}
-	t.generation.Add(1)
-	t.log.Error("the token is lost", "cause", cause)
-	t.retire(t.pool.close(gone.err))
-	return gone.err
+	select {
+	case <-t.closing.Done():
+		return false
+	case <-t.retry:
+		t.asked = true
+	case <-due:
+	}
+	return true
 }
 
-// looksLost reports whether err may mean that the device, or only a session, is lost.
-func looksLost(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && e.DeviceLost()
+// Retry makes a lost token try at once to come back, also after its PIN was refused, as Config.TryLowPIN says, but not by the PIN file that
+// was refused: for a person who has mended something. A token that is up goes on.
+func (t *Token) Retry() {
+	select {
+	case t.retry <- struct{}{}:
+	default:
+	}
 }
 
-// examine asks the device after an error that looks like its loss. It returns nil if the device answers, so that the
-// error was the session's; the sessions that lie idle are then dropped, since they are likely to be of the same age and
-// fate. Otherwise it returns ErrGone with the cause, or what kept it from asking.
-func (t *Token) examine(ctx context.Context, cause error) error {
-	err := t.ask(ctx, nil)
-	if err == nil {
-		t.log.Warn("a session of the token failed; the token itself answers", "error", cause)
-		t.retire(t.pool.dropFree())
+// needsPerson reports whether trying again by itself would do harm, since each attempt costs one of the PIN, or a half-written file
+// could be taken for it.
+func needsPerson(err error) bool {
+	e, ok := errors.AsType[*OpenError](err)
+	if !ok {
+		return false
+	}
+	switch e.Reason {
+	case PINRefused, PINLocked, PINAttemptUnsafe, PINSource, BadURI, ConfigConflict:
+		return true
+	}
+	return false
+}
+
+// attempt tries once to bring the device back.
+func (t *Token) attempt(o *outage) (err error) {
+	defer o.do("")
+	o.do("another part of the process that opens or closes a token of the module")
+	if err := t.loaded.lock(t.closing); err != nil {
+		return err
+	}
+	defer t.loaded.unlock()
+	o.do("a check of the device that is under way")
+	if err := t.takeKeeperAlone(t.closing, t.timeout); err != nil {
+		return err
+	}
+	defer t.keeper.release()
+	if err := t.enter(o); err != nil {
+		return err
+	}
+	if !o.anew {
+		if err = t.comeBack(o); err == nil || needsPerson(err) {
+			return err
+		}
+	}
+	if refused := t.reinitialize(o); refused != nil {
+		return errors.Join(err, refused)
+	}
+	o.anew = false
+	return t.comeBack(o)
+}
+
+// takeKeeperAlone is takeKeeper for whoever brings a device back.
+func (t *Token) takeKeeperAlone(ctx context.Context, wait time.Duration) error {
+	err := t.keeper.busy.takeWithin(ctx, wait)
+	if err == nil && t.closing.Err() != nil {
+		t.keeper.release()
+		err = ErrClosed
+	}
+	if errors.Is(err, ErrBusy) {
+		err = errors.New("a check of the device has not come back")
+	}
+	return err
+}
+
+// enter makes sure that the module is initialised, and that this Token counts as its user.
+func (t *Token) enter(o *outage) error {
+	o.do("C_Initialize")
+	err := t.loaded.acquire(t)
+	t.epoch.Store(t.loaded.epoch.Load())
+	return err
+}
+
+// comeBack connects by new sessions, and ends the outage. The caller holds the module's lock and keeper.busy.
+func (t *Token) comeBack(o *outage) error {
+	t.keeper.session.close() // which leaves it with the outage: the last session that is closed ends the login
+	err := t.attach(t.closing, o.do)
+	if isRV(err, pkcs11.CKR_SESSION_COUNT) {
+		t.closeAllLeft(o) // they may be what is in the way
+		err = t.attach(t.closing, o.do)
+	}
+	if err != nil {
+		t.leave() // so that attempts in vain use up no sessions
+		return err
+	}
+	o.do("C_CloseSession of the sessions from before")
+	t.closeAllLeft(o)
+	if t.facts().quirk.losesSight {
+		t.noteUnseen()
+	}
+	now := time.Now()
+	t.back.Store(&now)
+	t.asked = false
+	t.connection.Store(newConnection())
+	t.outage.Store(nil)
+	late := o.end()
+	t.pool.resume()
+	for _, s := range late {
+		t.closeLeft(s)
+	}
+	if errors.Is(o.first, errNotReached) {
+		t.log.Info("the token was reached", "token", t.name(), "after", now.Sub(o.since).Round(time.Millisecond))
 		return nil
 	}
-	if looksLost(err) && !errors.Is(err, ErrGone) {
-		return t.lose(cause)
-	}
-	return err
-}
-
-// ask makes a round trip to the device on the session that stays open, and then runs try there, unless it is nil. It
-// returns the error of the round trip alone.
-func (t *Token) ask(ctx context.Context, try func(*session)) error {
-	if err := t.takeKeeper(ctx); err != nil {
-		return err
-	}
-	err := t.lostCause()
-	if err == nil {
-		err = t.keeper.session.call(ctx, &operation{name: "C_GetSessionInfo", run: func(s *session, _ []byte) error {
-			err := s.answers()
-			if err == nil && try != nil {
-				try(s)
-			}
-			return err
-		}}, t.timeout)
-	}
-	if _, hung := errors.AsType[*HungError](err); !hung {
-		t.keeper.release()
-	}
-	return err
-}
-
-// takeKeeper waits for the session that stays open, as long as for any other. Close takes it for good, so whoever waits for it
-// then is told at once.
-func (t *Token) takeKeeper(ctx context.Context) error {
-	waiting, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(t.closing, cancel)()
-	err := t.keeper.busy.takeWithin(waiting, t.timeout)
-	if t.closing.Err() == nil {
-		return err
-	}
-	if err == nil {
-		t.keeper.release()
-	}
-	return ErrClosed
-}
-
-// freshTries is on how many fresh sessions the device is asked before it counts as lost.
-const freshTries = 2
-
-// answers makes a round trip. A device that answers with an error is asked again on fresh sessions, one of which takes the place of
-// this one: the error may be the session's, or one that passes. This is the one rule by which a device is lost, for the check of its health
-// and for whoever met an error alike.
-func (s *session) answers() error {
-	err := s.token.roundTrip(s)
-	for range freshTries {
-		if !looksLost(err) {
-			return err
-		}
-		err = s.renew()
-		if isRV(err, pkcs11.CKR_SESSION_COUNT) { // there is no other session to be had
-			err = s.token.roundTrip(s)
-		}
-	}
-	return err
-}
-
-// renew puts another session in the place of a broken one.
-func (s *session) renew() error {
-	fresh := &session{token: s.token}
-	if err := fresh.run(&operation{run: func(s *session, _ []byte) error { return s.token.roundTrip(s) }}, nil); err != nil {
-		fresh.close()
-		return err
-	}
-	broken := &session{token: s.token, handle: s.handle, epoch: s.epoch, open: s.open}
-	s.handle, s.epoch, s.open = fresh.handle, fresh.epoch, true
-	broken.close() // after the other is open: the last one ends the login
+	t.log.Warn("the token is back", "token", t.name(), "lost_for", now.Sub(o.since).Round(time.Millisecond), "module_initialised", o.again)
 	return nil
 }
 
-// roundTrip checks that the session is logged in, and asks for random bytes, which few modules can answer without their device.
-func (t *Token) roundTrip(s *session) error {
-	info, err := t.c.GetSessionInfo(s.handle)
+// closeAllLeft closes the sessions of the connection before, whose handles the module may still keep.
+func (t *Token) closeAllLeft(o *outage) {
+	for _, s := range t.pool.dropFree() {
+		s.end(false) // which leaves it with the outage
+	}
+	for _, s := range o.takeLeft() {
+		t.closeLeft(s)
+	}
+}
+
+// Errors that say why the module is not initialised anew.
+var (
+	errHostOwned = errors.New("new sessions do not help, and only the application can initialise the module anew, since it has done so first")
+	errWorking   = errors.New("new sessions do not help, and other tokens of the module work in this process, " +
+		"so the module is not initialised anew now")
+	errTogether = errors.New("the PKCS#11 module was initialised anew for another token that was lost")
+)
+
+// reinitialize finalizes and initialises the module. The caller holds its lock and keeper.busy.
+func (t *Token) reinitialize(o *outage) error {
+	if t.loaded.hostOwned {
+		return errHostOwned
+	}
+	o.do("calls inside the module")
+	if err := t.quiet(t.closing); err != nil {
+		return err
+	}
+	others, working := t.loaded.others(t)
+	if working {
+		if time.Since(o.since) < t.timeout || time.Since(t.disturbed) < disturbEvery {
+			return errWorking
+		}
+		t.disturbed = time.Now()
+	}
+	resume, err := pauseAll(t.closing, others)
+	defer resume()
 	if err != nil {
-		return wrapRV("C_GetSessionInfo", err)
+		return err
 	}
-	if info.State != pkcs11.CKS_RW_USER_FUNCTIONS {
-		return &Error{Func: "C_GetSessionInfo", RV: pkcs11.CKR_USER_NOT_LOGGED_IN}
+	o.do("C_Finalize and C_Initialize")
+	if err := t.loaded.restart(t); err != nil {
+		return err
 	}
-	_, err = t.c.GenerateRandom(s.handle, 8)
-	if err = wrapRV("C_GenerateRandom", err); isRV(err, pkcs11.CKR_RANDOM_NO_RNG, pkcs11.CKR_FUNCTION_NOT_SUPPORTED) {
+	t.reinitialized.Add(1)
+	t.epoch.Store(t.loaded.epoch.Load())
+	for _, other := range others {
+		_ = other.lose(errTogether, false)
+	}
+	o.again++
+	if working {
+		t.log.Warn("the tokens of the PKCS#11 module were asked for a pause, and it was initialised anew, to bring a token back",
+			"token", t.name(), "module", t.loaded.path)
+	}
+	return nil
+}
+
+// quiet waits a moment until no call of the Token's sessions is inside the module. Its pool must be held.
+func (t *Token) quiet(ctx context.Context) error {
+	empty := t.pool.empty()
+	timer := time.NewTimer(pauseLimit)
+	defer timer.Stop()
+	select {
+	case <-empty:
 		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
 	}
-	return err
+	if hung := t.pool.oldestHung(); hung != nil {
+		return fmt.Errorf("%s is inside the module since %s, so it cannot be initialised anew", hung.Func, hung.since.UTC().Format(time.RFC3339))
+	}
+	return errors.New("calls are inside the module, so it cannot be initialised anew")
+}
+
+// pauseAll keeps other Tokens of the module from calling it, until resume.
+func pauseAll(ctx context.Context, others []*Token) (resume func(), err error) {
+	var undo []func()
+	resume = func() {
+		for _, f := range undo {
+			f()
+		}
+	}
+	for _, other := range others {
+		if other.pool.oldestHung() != nil {
+			return resume, fmt.Errorf("a call of the token %s hangs inside the module, so it cannot be initialised anew", other.name())
+		}
+	}
+	for _, other := range others {
+		other.pool.hold()
+		undo = append(undo, other.pool.resume)
+	}
+	for _, other := range others {
+		if err := other.quiet(ctx); err != nil {
+			return resume, err
+		}
+		if err := other.takeKeeperAlone(ctx, pauseLimit); err != nil {
+			return resume, err
+		}
+		undo = append(undo, other.keeper.release)
+	}
+	return resume, nil
 }

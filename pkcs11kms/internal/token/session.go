@@ -11,12 +11,13 @@ import (
 
 // operation is one thing to do on a session.
 type operation struct {
-	name  string // the C_ function that it is about, for errors
-	input []byte // copied before the call if the caller may go away first
-	run   func(s *session, input []byte) error
-	undo  func(s *session) // called if run succeeded after its caller had gone; may be nil
-	once  bool             // must not be repeated when a session or the device has failed
-	often bool             // callers can run it at any rate, on a missing key too: see regain
+	name   string // the C_ function that it is about, for errors
+	input  []byte // copied before the call if the caller may go away first
+	run    func(s *session, input []byte) error
+	undo   func(s *session) // called if run succeeded after its caller had gone; may be nil
+	once   bool             // must not be repeated when a session or the device has failed
+	often  bool             // callers can run it at any rate, on a missing key too: see regain
+	goesOn bool             // goes on with what an earlier call has begun on the session, which must be of this connection
 	// longer is how much longer than Config.CallTimeout it may take.
 	longer time.Duration
 	keep   func(s *session) // takes the session over after success, instead of giving it back; may be nil
@@ -32,11 +33,13 @@ const (
 // session is a PKCS#11 session with one user at a time: its borrower owns every field. Only state and hung are touched by
 // the borrower and the session's own goroutine at once, and state orders the accesses to hung.
 type session struct {
-	token  *Token
-	place  *pool // where its place is; nil for the session that stays open, see keeper
-	handle pkcs11.SessionHandle
-	epoch  uint64 // of the module, when the session was opened
-	open   bool   // opened lazily by the first operation, under that operation's deadline
+	token      *Token
+	place      *pool // where its place is; nil for the session that stays open, see keeper
+	handle     pkcs11.SessionHandle
+	epoch      uint64 // of the module, when the session was opened
+	generation uint64 // of the connection, when the session was opened
+	open       bool   // opened lazily by the first operation, under that operation's deadline
+	claim      *claim // to the handle
 
 	// What follows serves calls that can be abandoned; it is made at the first of them.
 	work  chan *operation
@@ -82,13 +85,13 @@ func (s *session) abandon(name string, cause error) error {
 	hung.cause = cause
 	s.hung = hung
 	if s.place != nil {
-		s.place.hang() // before the goroutine can take it back
+		s.place.hang(hung) // before the goroutine can take it back
 	}
 	if s.state.CompareAndSwap(callRunning, callAbandoned) {
 		return hung
 	}
 	if s.place != nil {
-		s.place.unhang()
+		s.place.unhang(hung)
 	}
 	return <-s.done
 }
@@ -137,7 +140,7 @@ func (s *session) comeBack() bool {
 		return true
 	}
 	s.close()
-	s.place.vacateHung()
+	s.place.vacateHung(s.hung)
 	return false
 }
 
@@ -158,33 +161,69 @@ func (s *session) end(vacate bool) {
 // abandoned reports whether the caller has gone, so that an operation of several C calls can stop between them.
 func (s *session) abandoned() bool { return s.state.Load() == callAbandoned }
 
+// run runs the operation on the session, which it opens if it is not, or is of an earlier connection.
 func (s *session) run(o *operation, input []byte) error {
-	if !s.open {
-		h, err := s.token.c.OpenSession(s.token.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-		if err != nil {
-			return wrapRV("C_OpenSession", err)
+	generation := s.token.generation.Load()
+	if s.open && s.generation != generation {
+		if o.goesOn {
+			return fmt.Errorf("%w: the connection was lost meanwhile", ErrGone)
 		}
-		s.handle, s.open, s.epoch = h, true, s.token.loaded.epoch.Load()
+		s.close()
 	}
-	return o.run(s, input)
+	if !s.open {
+		if err := s.begin(generation); err != nil {
+			return err
+		}
+	}
+	err := o.run(s, input)
+	if err == nil && s.claim.lost.Load() {
+		return &Error{Func: o.name, RV: pkcs11.CKR_SESSION_HANDLE_INVALID} // whose answer it is, nobody knows
+	}
+	return err
 }
 
-// close closes the session at the token. The answer does not matter: a session that cannot be closed is gone already. On a
-// lost connection, and after the module was initialised anew, nothing is called: the handle could be another's session by now.
+// begin opens the session at the token.
+func (s *session) begin(generation uint64) error {
+	t := s.token
+	h, err := t.c.OpenSession(uint(t.slot.Load()), pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if err != nil {
+		return wrapRV("C_OpenSession", err)
+	}
+	s.handle, s.open, s.generation, s.epoch = h, true, generation, t.loaded.epoch.Load()
+	s.claim = t.loaded.claims.make(h)
+	return nil
+}
+
+// close closes the session at the token. While the device is lost, that is left to whoever brings it back.
 func (s *session) close() {
 	if !s.open {
 		return
 	}
 	s.open = false
-	if s.token.lostCause() != nil {
+	left := leftSession{handle: s.handle, epoch: s.epoch, claim: s.claim}
+	if o := s.token.outage.Load(); o == nil || !o.leave(left) {
+		s.token.closeLeft(left)
+	}
+}
+
+// leftSession is a session that nobody uses any more, and that the module may still have open.
+type leftSession struct {
+	handle pkcs11.SessionHandle
+	epoch  uint64
+	claim  *claim
+}
+
+// closeLeft closes a session, unless its handle is worth nothing any more: another session has it, or the module was initialised
+// anew. The answer does not matter: a session that cannot be closed is gone already.
+func (t *Token) closeLeft(s leftSession) {
+	if !t.loaded.restarting.TryRLock() {
+		return // C_Finalize closes it
+	}
+	defer t.loaded.restarting.RUnlock()
+	if s.epoch != t.loaded.epoch.Load() || !t.loaded.claims.release(s.handle, s.claim) {
 		return
 	}
-	s.token.loaded.restarting.RLock()
-	defer s.token.loaded.restarting.RUnlock()
-	if s.epoch != s.token.loaded.epoch.Load() {
-		return
-	}
-	if err := s.token.c.CloseSession(s.handle); err != nil {
-		s.token.log.Debug("closing a session", "error", wrapRV("C_CloseSession", err))
+	if err := t.c.CloseSession(s.handle); err != nil {
+		t.log.Debug("closing a session", "error", wrapRV("C_CloseSession", err))
 	}
 }

@@ -37,38 +37,35 @@ type sight struct {
 	unseen int       // files that stay without an object after the module was initialised anew: damaged ones
 }
 
-// errOthersUse is the cause when objects are out of sight and must stay so.
-var errOthersUse = errors.New("the module has lost sight of the token's objects, and cannot be initialised anew " +
-	"while other parts of the process use it: restart the process")
+// errOutOfSight is the cause of an outage that only a module initialised anew can end.
+var errOutOfSight = errors.New("the module has lost sight of the token's objects")
 
 // mayRegain reports whether an error may come of objects that were lost sight of.
 func (t *Token) mayRegain(err error) bool {
-	if err == nil || !t.quirk.losesSight {
+	if err == nil || !t.facts().quirk.losesSight || errors.Is(err, ErrGone) {
 		return false
-	}
-	if gone := t.gone.Load(); gone != nil {
-		return gone.passing
 	}
 	return errors.Is(err, ErrKeyMissing) || looksLost(err)
 }
 
 // regain is called after an operation that was begun in the generation has failed. It returns nil if the operation may be
-// repeated, since the objects are in sight again; cause if they were all the time; and otherwise ErrGone, which is not to
-// be taken for a key that is missing.
+// repeated, since the objects will be in sight again when the outage that there is now has ended; cause if they were all the time; and
+// otherwise ErrGone, which is not to be taken for a key that is missing.
 func (t *Token) regain(ctx context.Context, generation uint64, o *operation, cause error) error {
-	if err := t.takeKeeper(ctx); err != nil {
-		return err
-	}
-	restored := make(chan error, 1)
-	go func() { // ends by itself: its steps are bounded, but for a call that hangs in the module
-		defer t.keeper.release()
-		restored <- t.restore(generation, o.often, cause)
-	}()
-	var err error
-	select {
-	case err = <-restored:
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w: %w", ErrGone, cause, ctx.Err())
+	err := t.takeKeeper(ctx, t.timeout)
+	if err == nil {
+		looked := make(chan error, 1)
+		go func() { // ends by itself: its steps are bounded, but for a call that hangs in the module
+			defer t.keeper.release()
+			looked <- t.look(generation, o.often, cause)
+		}()
+		select {
+		case err = <-looked:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w: %w", ErrGone, cause, ctx.Err())
+		}
+	} else if errors.Is(err, ErrGone) {
+		err = nil // another caller was faster
 	}
 	if err == nil && o.once && !errors.Is(cause, ErrKeyMissing) {
 		return cause // nobody knows how far it came
@@ -76,37 +73,32 @@ func (t *Token) regain(ctx context.Context, generation uint64, o *operation, cau
 	return err
 }
 
-// restore does the work of regain. The caller holds keeper.busy.
-func (t *Token) restore(generation uint64, often bool, cause error) error {
-	gone := t.gone.Load()
+// look does the work of regain. The caller holds keeper.busy.
+func (t *Token) look(generation uint64, often bool, cause error) error {
 	switch {
 	case t.closing.Err() != nil:
 		return ErrClosed
-	case gone == nil && t.generation.Load() != generation:
+	case t.generation.Load() != generation:
 		return nil // another caller was faster
-	case gone != nil && !gone.passing:
-		return gone.err
-	case (gone != nil || often) && time.Since(t.sight.looked) < lookInterval:
+	case often && time.Since(t.sight.looked) < lookInterval:
 		if t.sight.err != nil {
 			return t.sight.err
 		}
 		return cause
 	}
-	lost, err := true, error(nil)
-	if gone == nil {
-		lost, err = t.lostSight()
-	}
-	if err == nil && lost {
-		err = t.restart()
-	}
+	lost, err := t.lostSight()
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrGone, err)
 	}
 	t.sight.looked, t.sight.err = time.Now(), err
-	if err == nil && !lost {
-		return cause
+	switch {
+	case err != nil:
+		return err
+	case lost:
+		_ = t.lose(errOutOfSight, true)
+		return nil
 	}
-	return err
+	return cause
 }
 
 // lostSight compares what the module shows with the files. An error says that the files cannot be read now, so that
@@ -133,7 +125,7 @@ func (t *Token) lostSight() (bool, error) {
 
 // shownObjects counts the token's objects as the module shows them. The caller holds keeper.busy.
 func (t *Token) shownObjects() (n int, err error) {
-	if _, err := t.c.GetTokenInfo(t.slot); err != nil {
+	if _, err := t.c.GetTokenInfo(uint(t.slot.Load())); err != nil {
 		return 0, wrapRV("C_GetTokenInfo", err)
 	}
 	err = t.keeper.session.run(&operation{run: func(s *session, _ []byte) error {
@@ -144,69 +136,15 @@ func (t *Token) shownObjects() (n int, err error) {
 	return n, err
 }
 
-// restart initialises the module anew and logs in again. If that fails, the token is lost until a later call succeeds with
-// it. The caller holds keeper.busy.
-func (t *Token) restart() error {
-	ctx, cancel := context.WithTimeout(t.closing, t.timeout)
-	defer cancel()
-	if err := t.loaded.lock(ctx); err != nil {
-		return err
-	}
-	defer t.loaded.unlock()
-	quiet := t.pool.hold()
-	defer t.pool.resume()
-	if t.gone.Load() == nil {
-		if t.loaded.hostOwned || t.loaded.refs != 1 || t.epoch.Load() != t.loaded.epoch.Load() {
-			return errOthersUse
-		}
-		select {
-		case <-quiet:
-		case <-ctx.Done():
-			return errors.New("the module has lost sight of the token's objects, and calls into it do not end")
-		}
-	}
-	t.forgetSessions()
-	passing := &loss{err: fmt.Errorf("%w: the module is being initialised anew", ErrGone), passing: true}
-	t.gone.Store(passing)
-	t.generation.Add(1)
-	if err := t.reconnect(ctx); err != nil {
-		t.log.Error("the module cannot be initialised anew to find the token's objects again", "error", err)
-		t.gone.Store(&loss{err: fmt.Errorf("%w: %w", ErrGone, err), passing: true})
-		return err
-	}
-	t.gone.Store(nil)
+// noteUnseen counts the files that stay without an object now that the module was initialised: damaged ones. The caller holds
+// keeper.busy.
+func (t *Token) noteUnseen() {
 	t.sight.unseen = 0
 	if files, err := t.objectFiles(); err == nil {
 		if shown, err := t.shownObjects(); err == nil {
 			t.sight.unseen = max(0, files-shown)
 		}
 	}
-	t.log.Warn("the module had lost sight of the token's objects and was initialised anew", "files_without_object", t.sight.unseen)
-	return nil
-}
-
-// forgetSessions drops the open sessions, none of which is in use: C_Finalize closes them.
-func (t *Token) forgetSessions() {
-	t.keeper.session.open = false
-	for _, s := range t.pool.dropFree() {
-		s.open = false
-		s.end(false)
-	}
-}
-
-// reconnect initialises the module and opens the token again. The caller holds the module's lock.
-func (t *Token) reconnect(ctx context.Context) error {
-	if t.epoch.Load() == t.loaded.epoch.Load() {
-		if _, err := t.restartModule(); err != nil {
-			return err
-		}
-	} else { // an earlier attempt has lost our reference
-		if err := t.loaded.acquire(t.c, t.loaded.conf); err != nil {
-			return err
-		}
-		t.epoch.Store(t.loaded.epoch.Load())
-	}
-	return t.connect(ctx)
 }
 
 // objectFiles counts the files of the token's objects. Where that is no measure, it is 0.
@@ -240,7 +178,7 @@ const tokenFile = "token.object"
 // directory finds the token's directory: SoftHSM names it by a UUID whose last 16 digits are the serial number. It is ""
 // if the configuration keeps objects otherwise than in files.
 func (t *Token) directory() (string, error) {
-	text, err := os.ReadFile(t.lockFile)
+	text, err := os.ReadFile(t.facts().lockFile)
 	if err != nil {
 		return "", err
 	}
@@ -259,9 +197,9 @@ func (t *Token) directory() (string, error) {
 		return "", err
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(strings.ReplaceAll(e.Name(), "-", ""), t.info.Serial) {
+		if strings.HasSuffix(strings.ReplaceAll(e.Name(), "-", ""), t.facts().info.Serial) {
 			return filepath.Join(tokens, e.Name()), nil
 		}
 	}
-	return "", fmt.Errorf("no directory of the token with the serial number %s in %q", t.info.Serial, tokens)
+	return "", fmt.Errorf("no directory of the token with the serial number %s in %q", t.facts().info.Serial, tokens)
 }

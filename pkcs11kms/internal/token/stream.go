@@ -40,11 +40,16 @@ func (t *Token) NewStream(ctx context.Context, k *Key) (*Stream, error) {
 	if err := t.owns(k); err != nil {
 		return nil, err
 	}
-	if t.quirk.noStream {
-		return nil, ErrStreamRefused
-	}
 	if t.closing.Err() != nil {
 		return nil, ErrClosed
+	}
+	if !t.facts().complete { // it was never reached, so nobody knows yet what it can do
+		if err := t.lostCause(); err != nil {
+			return nil, err
+		}
+	}
+	if t.facts().quirk.noStream {
+		return nil, ErrStreamRefused
 	}
 	if err := t.streams.takeWithin(ctx, t.timeout); err != nil {
 		return nil, err
@@ -59,7 +64,9 @@ func (t *Token) NewStream(ctx context.Context, k *Key) (*Stream, error) {
 	defer st.mu.Unlock()
 	// On a goroutine of its own, since closing a session may hang, and all cleanups of the process run on a few.
 	st.cleanup = runtime.AddCleanup(stream, func(st *streamState) { go st.end(ErrClosed) }, st)
+	connected := t.connection.Load()
 	st.stops = []func() bool{
+		context.AfterFunc(connected, func() { st.end(t.lostCause()) }),
 		context.AfterFunc(ctx, func() { st.end(ctx.Err()) }),
 		context.AfterFunc(t.closing, func() { st.end(ErrClosed) }),
 	}
@@ -167,12 +174,12 @@ func (st *streamState) call(name string, input []byte, run func(*session, []byte
 		st.giveBack(err)
 		return err
 	}
-	err := st.session.call(st.ctx, &operation{name: name, input: input, run: run}, st.token.timeout)
+	err := st.session.call(st.ctx, &operation{name: name, input: input, run: run, goesOn: true}, st.token.timeout)
 	if err == nil {
 		return nil
 	}
 	if looksLost(err) {
-		if gone := st.token.examine(st.ctx, err); gone != nil {
+		if gone := st.token.examine(st.ctx, err, st.token.timeout); gone != nil {
 			err = gone
 		}
 	}
@@ -183,6 +190,9 @@ func (st *streamState) call(name string, input []byte, run func(*session, []byte
 
 // end gives up the stream, unless it has ended already.
 func (st *streamState) end(cause error) {
+	if cause == nil {
+		cause = fmt.Errorf("%w: the connection was lost meanwhile", ErrGone)
+	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.session == nil {

@@ -31,9 +31,9 @@ func switchedOff(uses []uint) (template []*pkcs11.Attribute) {
 
 // keyTemplate is what every HMAC key looks like in the token, generated or imported, token object or probe.
 func (t *Token) keyTemplate(h Hash, id []byte, label string, onToken bool) []*pkcs11.Attribute {
-	return append(switchedOff(t.off), []*pkcs11.Attribute{
+	return append(switchedOff(t.facts().off), []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, t.quirk.keyType(h)),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, t.facts().quirk.keyType(h)),
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, onToken),
@@ -47,7 +47,7 @@ func (t *Token) keyTemplate(h Hash, id []byte, label string, onToken bool) []*pk
 
 // withLength adds CKA_VALUE_LEN, which C_GenerateKey needs and C_CreateObject refuses.
 func (t *Token) withLength(template []*pkcs11.Attribute, bytes int) []*pkcs11.Attribute {
-	if t.quirk.noValueLen {
+	if t.facts().quirk.noValueLen {
 		return template
 	}
 	return append(template, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, bytes))
@@ -55,7 +55,7 @@ func (t *Token) withLength(template []*pkcs11.Attribute, bytes int) []*pkcs11.At
 
 // restricted adds CKA_ALLOWED_MECHANISMS where the probe has found that the token honours it.
 func (t *Token) restricted(template []*pkcs11.Attribute, h Hash) []*pkcs11.Attribute {
-	if !t.caps.AllowedMechanisms {
+	if !t.facts().caps.AllowedMechanisms {
 		return template
 	}
 	return append(template, mechanismList(h.Mechanism()))
@@ -95,7 +95,7 @@ func (t *Token) privateTemplate(spec pubkey.Spec, id []byte, label string, onTok
 	if !t.noRecover.Load() {
 		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_SIGN_RECOVER, false))
 	}
-	if t.caps.AllowedMechanisms {
+	if t.facts().caps.AllowedMechanisms {
 		template = append(template, mechanismList(pairMechanisms(spec)...))
 	}
 	return template

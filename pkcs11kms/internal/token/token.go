@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,9 @@ type Config struct {
 	// TryLowPIN logs in although the token reports wrong attempts or this PIN was refused before: for a person who has made
 	// sure of the PIN.
 	TryLowPIN bool
+	// Wait lets Open return a Token that cannot be reached yet, which answers with ErrGone until it can be. Then only what a person
+	// must mend is an error of Open: the URI, the module file, the PIN, another token in the place of the one with the serial.
+	Wait bool
 	// Logger receives what an operator may want to know; never a PIN, message or MAC. Default: none.
 	Logger *slog.Logger
 
@@ -55,16 +59,11 @@ type Token struct {
 	loaded *loadedModule
 	c      module        // the module as this Token calls it
 	epoch  atomic.Uint64 // of loaded, when we connected
-	slot   uint          // changed while nobody uses a session
-	opened bool          // Open has succeeded
-	quirk  quirk
-	// lockFile is what a change of the token's objects locks, if the quirk says so.
-	lockFile   string
+	slot   atomic.Uint64
+	known  atomic.Pointer[facts] // what the token is and can do; nil until it was reached
+
 	lockWarned sync.Once
 	timeout    time.Duration
-	info       Info
-	caps       Capabilities
-	off        []uint // of notForMAC: what the token can be told that an HMAC key is not for
 
 	noRecover atomic.Bool // the token refuses a template of a private key that names CKA_SIGN_RECOVER
 
@@ -75,11 +74,20 @@ type Token struct {
 	streams semaphore // places for streams, a quarter of the pool
 	keeper  keeper    // the session that keeps the login
 
-	holders    holders              // which key holds a handle
-	generation atomic.Uint64        // of the connection; handles of another generation are not valid
-	gone       atomic.Pointer[loss] // while the device is lost, which may be for good
-	making     atomic.Int32         // how many keys are being made: that can take long
-	sight      sight                // guarded by keeper.busy
+	holders    holders                // which key holds a handle
+	generation atomic.Uint64          // of the connection; handles and sessions of another generation are not valid
+	outage     atomic.Pointer[outage] // while the device is lost
+	connection atomic.Pointer[connection]
+	making     atomic.Int32 // how many keys are being made: that can take long
+	sight      sight        // guarded by keeper.busy
+
+	back                  atomic.Pointer[time.Time] // when it came back last
+	losses, reinitialized atomic.Uint64
+	retry                 chan struct{} // of one place, see Retry
+	// What follows is used by the goroutine of an outage alone.
+	backoff   time.Duration
+	disturbed time.Time // when other tokens of the module were asked for a pause
+	asked     bool      // the attempt is the wish of a person, who has made sure of the PIN
 
 	closing    context.Context // ends when Close begins
 	beginClose context.CancelFunc
@@ -112,6 +120,9 @@ type Info struct {
 // a *HungError, which matches ctx's error, if ctx ends first; what was begun is then undone in the background. Nothing but
 // ctx bounds it: a device may take long to initialise.
 func Open(ctx context.Context, cfg Config) (*Token, error) {
+	if cfg.Wait {
+		return openWaiting(ctx, cfg)
+	}
 	if ctx.Done() == nil {
 		return open(ctx, cfg)
 	}
@@ -157,19 +168,16 @@ func open(ctx context.Context, cfg Config) (*Token, error) {
 	}
 	defer loaded.unlock()
 	t := newToken(cfg, uri, loaded)
-	if err := loaded.acquire(t.c, cfg.SoftHSMConf); err != nil {
+	if err := loaded.acquire(t); err != nil {
 		return nil, err
 	}
 	if err := t.connect(ctx); err != nil {
 		t.keeper.session.close()
-		if loaded.refs > 0 {
-			if releaseErr := loaded.release(t.c); releaseErr != nil {
-				t.log.Warn("releasing the PKCS#11 module", "error", releaseErr)
-			}
+		if releaseErr := loaded.release(t); releaseErr != nil {
+			t.log.Warn("releasing the PKCS#11 module", "error", releaseErr)
 		}
 		return nil, err
 	}
-	t.opened = true
 	if loaded.hostOwned {
 		t.log.Warn("the application had initialised the PKCS#11 module, so it is never finalized here and a lost device cannot be reconnected",
 			"module", loaded.path)
@@ -189,6 +197,9 @@ func newToken(cfg Config, uri URI, loaded *loadedModule) *Token {
 		t.timeout = defaultCallTimeout
 	}
 	t.keeper = keeper{busy: newSemaphore(1), session: &session{token: t}}
+	t.pool = newPool(cmp.Or(max(cfg.MaxSessions, 0), defaultMaxSessions), func() *session { return &session{token: t, place: t.pool} })
+	t.connection.Store(newConnection())
+	t.retry = make(chan struct{}, 1)
 	t.closing, t.beginClose = context.WithCancel(context.Background())
 	return t
 }
@@ -196,8 +207,11 @@ func newToken(cfg Config, uri URI, loaded *loadedModule) *Token {
 // Names are what the token calls itself.
 func (i Info) Names() Names { return Names{i.Label, i.Serial, i.Manufacturer, i.Model} }
 
-// Info describes the token as it was at Open.
-func (t *Token) Info() Info { return t.info }
+// Info describes the token as it was when it was first reached; the zero Info if it never was.
+func (t *Token) Info() Info { return t.facts().info }
+
+// name is what logs call the token.
+func (t *Token) name() string { return cmp.Or(t.facts().info.Label, t.uri.String()) }
 
 // Stats counts the sessions in use.
 func (t *Token) Stats() Stats { return t.pool.stats() }
@@ -236,19 +250,21 @@ func (t *Token) close() error {
 // opencryptoki frees memory twice when the last two sessions of a process are closed at once (measured with 3.8.1).
 func (t *Token) disconnect() error {
 	kept := t.keeper.session
-	last := &session{token: t, handle: kept.handle, open: kept.open, epoch: kept.epoch}
+	last := &session{handle: kept.handle, open: kept.open, epoch: kept.epoch, claim: kept.claim}
 	kept.open = false
 	kept.end(false)
 	t.goroutines.Wait()
-	last.close()
+	if o := t.outage.Load(); o != nil {
+		t.closeAllLeft(o)
+	}
+	if last.open {
+		t.closeLeft(leftSession{handle: last.handle, epoch: last.epoch, claim: last.claim})
+	}
 	if err := t.loaded.lock(context.Background()); err != nil {
 		return err
 	}
 	defer t.loaded.unlock()
-	if t.loaded.epoch.Load() != t.epoch.Load() {
-		return nil // the module was initialised anew since, so our reference is gone
-	}
-	return t.loaded.release(t.c)
+	return t.loaded.release(t)
 }
 
 // retire closes sessions that nobody uses.

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -14,8 +16,9 @@ import (
 
 // What becomes of sessions and of the device is told to the operator as it happens, once each.
 func TestOperatorIsTold(t *testing.T) {
-	var log bytes.Buffer // no goroutine beside the callers' own writes to it
-	tok, f := openFaulty(t, sessions(2), func(c *token.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	var log bytes.Buffer // what writes to it is the callers' own, or awaited by Close
+	logged := func(c *token.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
+	tok, f := openFaulty(t, sessions(2), timeout(500*time.Millisecond), logged)
 	key := newKey(t, tok)
 	told := func() string {
 		defer log.Reset()
@@ -46,9 +49,20 @@ func TestOperatorIsTold(t *testing.T) {
 	require.NoError(t, <-waiting)
 	require.Empty(t, told())
 
+	// Each change of state is one line, however many meet it and however often it is tried to bring the device back.
 	f.on("C_GetSessionInfo", func() error { return pkcs11.Error(pkcs11.CKR_DEVICE_REMOVED) })
 	require.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
-	require.Regexp(t, `^.*level=ERROR msg="the token is lost" cause="C_GetSessionInfo: CKR_DEVICE_REMOVED"\n$`, told())
 	require.ErrorIs(t, mac(), token.ErrGone)
-	require.Empty(t, told())
+	opened := f.count("C_Initialize")
+	require.Eventually(t, func() bool { return f.count("C_Initialize") > opened+2 }, patience, tick)
+	f.on("C_GetSessionInfo", nil)
+	require.NoError(t, tok.Close()) // which awaits the goroutine
+	lines := strings.Split(strings.TrimSpace(told()), "\n")
+	require.Regexp(t, `^.*level=ERROR msg="the token is lost" token=\S+ cause="C_GetSessionInfo: CKR_DEVICE_REMOVED"$`, lines[0])
+	const notYet = `msg="the token is not there yet" token=\S+ error="C_GetSessionInfo: CKR_DEVICE_REMOVED" waits_for_a_person=false$`
+	require.Regexp(t, `^.*level=WARN `+notYet, lines[1])
+	for _, line := range lines[2:] {
+		require.Regexp(t, `^.*level=WARN msg="the token is back" token=\S+ lost_for=\S+ module_initialised=\d+$`, line)
+	}
+	require.LessOrEqual(t, len(lines), 3)
 }

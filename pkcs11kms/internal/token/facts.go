@@ -1,0 +1,29 @@
+package token
+
+// facts is what is known of the token since it was first reached. One is never changed after it was published.
+type facts struct {
+	info     Info
+	quirk    quirk
+	lockFile string // what a change of the token's objects locks, if the quirk says so
+	caps     Capabilities
+	off      []uint // of notForMAC: what the token can be told that an HMAC key is not for
+	complete bool   // the token was probed, so that Open has succeeded once
+}
+
+// nothing is what is known of a token that was never reached.
+var nothing = &facts{}
+
+// facts returns what is known of the token.
+func (t *Token) facts() *facts {
+	if f := t.known.Load(); f != nil {
+		return f
+	}
+	return nothing
+}
+
+// learn publishes more. One goroutine at a time learns: the one that connects.
+func (t *Token) learn(more func(*facts)) {
+	f := *t.facts()
+	more(&f)
+	t.known.Store(&f)
+}
