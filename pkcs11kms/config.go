@@ -49,6 +49,10 @@ type Config struct {
 
 	// Quotas bound what the account may have and do. Default: those of AWS KMS.
 	Quotas Quotas
+	// WaitForTokens lets Open succeed while the token of a region that was used before cannot be reached: that region's keys answer with
+	// KeyUnavailableException until it can be. A wrong PIN, another token and a wrong configuration fail all the same. For servers, which
+	// may be started before their HSM. Default: Open fails.
+	WaitForTokens bool
 	// ShortLived is for programs that do one thing and end: they never destroy keys whose deletion date has come.
 	ShortLived bool
 
@@ -156,6 +160,7 @@ func (cfg Config) TokenConfig(region, serial string) token.Config {
 		MaxSessions: cfg.MaxSessions,
 		CallTimeout: cfg.CallTimeout,
 		TryLowPIN:   r.TryLowPIN,
+		Wait:        cfg.WaitForTokens && serial != "",
 		Logger:      cfg.Logger,
 	}
 }

@@ -33,7 +33,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 	}, func(
 		ctx context.Context, c *call, in *kms.CreateKeyInput, _ *key,
 	) (*kms.CreateKeyOutput, error) {
-		spec, err := c.supported(in)
+		spec, err := c.supported(ctx, in)
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +113,7 @@ func requestedSpec(in *kms.CreateKeyInput) types.KeySpec {
 }
 
 // supported returns the spec of the key to make, or the refusal of whatever this service or the token cannot do.
-func (c *Client) supported(in *kms.CreateKeyInput) (*keyring.Spec, error) {
+func (c *Client) supported(ctx context.Context, in *kms.CreateKeyInput) (*keyring.Spec, error) {
 	switch {
 	case in.CustomKeyStoreId != nil || in.XksKeyId != nil:
 		return nil, apierr.Unsupported("Custom key stores are not supported.")
@@ -124,6 +124,9 @@ func (c *Client) supported(in *kms.CreateKeyInput) (*keyring.Spec, error) {
 	}
 	spec, err := supportedSpec(requestedSpec(in), in.KeyUsage)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.region.Token.Await(ctx); err != nil { // what a token can do is known since it was first reached
 		return nil, err
 	}
 	if gap := spec.Gap(c.region.Token); gap != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -13,6 +14,8 @@ import (
 type Stats struct {
 	// Sessions of each region's token.
 	Sessions map[string]SessionStats
+	// Tokens are the states of each region's token.
+	Tokens map[string]TokenState
 	// TokenErrors counts the failures of tokens since Open by class: busy, gone, missing, hung, other.
 	TokenErrors map[string]uint64
 }
@@ -26,11 +29,34 @@ type SessionStats struct {
 	Lost    int // in a call that hangs
 }
 
+// TokenState tells whether the token of a region is there.
+type TokenState struct {
+	Up bool
+	// Since is when it was lost or came back; zero if it was never lost.
+	Since time.Time
+	// Err is why it is lost and what keeps it from coming back; nil while it is up.
+	Err error
+	// Waiting names the C_ function, or what else, that has not come back since WaitingSince; empty if nothing hangs.
+	Waiting      string
+	WaitingSince time.Time
+	// Losses counts the times that it was lost, Reinitialized how often its PKCS#11 module was initialised anew to bring it back.
+	Losses, Reinitialized uint64
+}
+
+// RetryTokens makes every token that is lost try at once to come back, also one whose PIN was refused, unless it would be by the same PIN
+// file: for a person who has mended something.
+func (b *Bridge) RetryTokens() {
+	for _, name := range b.Regions() {
+		b.core.Keys.Region(name).Token.Retry()
+	}
+}
+
 // Stats returns the counts of now. It asks nothing of store and tokens.
 func (b *Bridge) Stats() Stats {
-	s := Stats{Sessions: map[string]SessionStats{}, TokenErrors: map[string]uint64{}}
+	s := Stats{Sessions: map[string]SessionStats{}, Tokens: map[string]TokenState{}, TokenErrors: map[string]uint64{}}
 	for _, name := range b.Regions() {
-		s.Sessions[name] = SessionStats(b.core.Keys.Region(name).Token.Stats())
+		t := b.core.Keys.Region(name).Token
+		s.Sessions[name], s.Tokens[name] = SessionStats(t.Stats()), TokenState(t.State())
 	}
 	for class := range tokenErrorClasses {
 		s.TokenErrors[tokenErrorClasses[class]] = b.tokenErrors[class].Load()

@@ -49,7 +49,8 @@ func (a *app) serveCommand() *cobra.Command {
 		Long: "Answer the API over HTTP, for the aws CLI and every AWS SDK.\n\n" +
 			"Requests are signed with the access keys that \"iam create-access-key\" makes. Prints \"ready\" and the\n" +
 			"addresses when it accepts connections, and logs one line a request to standard error. SIGTERM and Ctrl-C\n" +
-			"stop it after the requests under way; SIGHUP reads the TLS certificate again. TLS is required unless the\n" +
+			"stop it after the requests under way; SIGHUP reads the TLS certificate again, and makes a lost token try at\n" +
+			"once to come back, also when its PIN was refused and the PIN file has changed. TLS is required unless the\n" +
 			"address is one of this machine only. Flags win over the keys of the same names in config.yaml. A store of an\n" +
 			"older version is migrated first, as by doctor --migrate.",
 		Example: "  pkcs11kms serve\n" +
@@ -94,6 +95,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		return err
 	}
 	cfg.Logger = s.log
+	cfg.WaitForTokens = true
 	cfg.Quotas.NoRates = cfg.Quotas.NoRates || s.dev
 	if _, err := sqlite.Migrate(ctx, cfg.StorePath, sqlite.Options{Logger: s.log}); err != nil {
 		return stopped(ctx, err)
@@ -105,7 +107,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	defer func() { err = s.closed(bridge.Close(), err) }()
 	ctx, s.stop = context.WithCancelCause(ctx)
 	defer s.stop(nil)
-	hangups.start(listen.Certificate)
+	hangups.start(bridge, listen.Certificate)
 	return s.serve(ctx, bridge, cfg.DefaultRegion, listen)
 }
 

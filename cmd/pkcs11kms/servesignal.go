@@ -11,6 +11,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
 )
 
@@ -45,14 +46,16 @@ func (s *serving) watchHangups() *hangups {
 	return h
 }
 
-// start answers each SIGHUP by a reload of the certificate; one that came before waits in the channel.
-func (h *hangups) start(certificate *server.Certificate) {
+// start answers each SIGHUP by a reload of the certificate, and by another look for tokens that are lost; one that came before waits in
+// the channel.
+func (h *hangups) start(bridge *pkcs11kms.Bridge, certificate *server.Certificate) {
 	h.tasks.Go(func() {
 		for {
 			select {
 			case <-h.over:
 				return
 			case <-h.signals:
+				bridge.RetryTokens()
 				h.serving.reload(certificate)
 			}
 		}

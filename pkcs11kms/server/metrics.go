@@ -88,12 +88,19 @@ var (
 		[]string{"region", "state"}, nil)
 	tokenErrorsDesc = prometheus.NewDesc("pkcs11kms_token_errors_total", "Failures of tokens by class: busy, gone, missing, hung, other.",
 		[]string{"class"}, nil)
+	tokenUpDesc       = prometheus.NewDesc("pkcs11kms_token_up", "1 while the region's token is there, else 0.", []string{"region"}, nil)
+	tokenLossesDesc   = prometheus.NewDesc("pkcs11kms_token_losses_total", "Times that the region's token was lost.", []string{"region"}, nil)
+	reinitializedDesc = prometheus.NewDesc("pkcs11kms_token_module_initialized_total",
+		"Times that the PKCS#11 module was initialised anew to bring the region's token back.", []string{"region"}, nil)
 	keysDesc = prometheus.NewDesc("pkcs11kms_keys", "KMS keys in the store.", []string{"region"}, nil)
 )
 
 func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- sessionsDesc
 	ch <- tokenErrorsDesc
+	ch <- tokenUpDesc
+	ch <- tokenLossesDesc
+	ch <- reinitializedDesc
 	ch <- keysDesc
 }
 
@@ -106,6 +113,11 @@ func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
 		for state, n := range map[string]int{"size": s.Size, "open": s.Open, "in_use": s.InUse, "waiting": s.Waiting, "lost": s.Lost} {
 			ch <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(n), region, state)
 		}
+	}
+	for region, s := range stats.Tokens {
+		ch <- prometheus.MustNewConstMetric(tokenUpDesc, prometheus.GaugeValue, truth(s.Up), region)
+		ch <- prometheus.MustNewConstMetric(tokenLossesDesc, prometheus.CounterValue, float64(s.Losses), region)
+		ch <- prometheus.MustNewConstMetric(reinitializedDesc, prometheus.CounterValue, float64(s.Reinitialized), region)
 	}
 	for class, n := range stats.TokenErrors {
 		ch <- prometheus.MustNewConstMetric(tokenErrorsDesc, prometheus.CounterValue, float64(n), class)

@@ -56,6 +56,9 @@ func (r *Ring) Make(ctx context.Context, in *Region, spec *Spec, record keystore
 func (r *Ring) make(
 	ctx context.Context, in *Region, spec *Spec, record keystore.Key, at place, precondition []keystore.Change,
 ) (k *Key, err error) {
+	if err := in.Token.Await(ctx); err != nil { // before anything is written down for it
+		return nil, err
+	}
 	for range idAttempts {
 		k, err = r.tryMake(ctx, in, spec, record, at, precondition)
 		if !errors.Is(err, token.ErrKeyExists) && !errors.Is(err, keystore.ErrExists) {

@@ -54,7 +54,7 @@ func (t *Token) check(ctx context.Context, try func(*session) error) error {
 	err := t.tryOnKeeper(ctx, try)
 	if t.mayRegain(err) {
 		if err = t.regain(ctx, generation, &operation{}, err); err == nil {
-			if err = t.awaitBack(ctx); err == nil {
+			if err = t.Await(ctx); err == nil {
 				err = t.tryOnKeeper(ctx, try)
 			}
 		}
@@ -72,13 +72,14 @@ func (t *Token) check(ctx context.Context, try func(*session) error) error {
 	return err
 }
 
-// awaitBack waits for the end of an outage, at most Config.CallTimeout.
-func (t *Token) awaitBack(ctx context.Context) error {
+// Await waits while the device is lost, as every call does: until the outage is as old as Config.CallTimeout. It returns ErrGone if it is
+// lost still. After it has returned nil once, Info and Capabilities are known.
+func (t *Token) Await(ctx context.Context) error {
 	o := t.outage.Load()
 	if o == nil {
 		return nil
 	}
-	timer := time.NewTimer(t.timeout)
+	timer := time.NewTimer(time.Until(o.since.Add(t.timeout)))
 	defer timer.Stop()
 	select {
 	case <-o.over:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 	"github.com/stretchr/testify/require"
@@ -216,6 +217,7 @@ func TestKnownNamesChoose(t *testing.T) {
 func TestProofAfterARestart(t *testing.T) {
 	cfg, made := newConfig(t)
 	m := newMark(t, cfg)
+	cfg.CallTimeout = 500 * time.Millisecond
 	cfg.Prove = m.prove
 	tok, err := token.Open(t.Context(), cfg) // alone, so that the module can be initialised anew
 	require.NoError(t, err)
