@@ -24,6 +24,8 @@ type Config struct {
 	Cache *records.Cache // of Store; commits go through it
 	// MAC makes the HMAC-SHA-256 of a message by a key that stays the same, of which the secrets of access keys are made.
 	MAC func(ctx context.Context, message []byte) ([]byte, error)
+	// Epoch changes when what was made of MAC is not to be believed any more, since another token was in the place of the right one.
+	Epoch func() uint64
 
 	Audit audit.Writer
 	Log   *slog.Logger
@@ -33,13 +35,14 @@ type Config struct {
 // Directory knows the users, roles and access keys of a store. It asks nobody for permission: a Client does. It is safe for
 // concurrent use.
 type Directory struct {
-	cfg  Config
-	uses map[string]*lastuse.Recorder // of access keys, by account; the map is never changed
+	cfg    Config
+	uses   map[string]*lastuse.Recorder // of access keys, by account; the map is never changed
+	coming chan later                   // signing keys to be made for the day after
 }
 
 // New makes a Directory.
 func New(cfg Config) *Directory {
-	d := &Directory{cfg: cfg, uses: map[string]*lastuse.Recorder{}}
+	d := &Directory{cfg: cfg, uses: map[string]*lastuse.Recorder{}, coming: make(chan later, comingKeys)}
 	for _, account := range cfg.Accounts {
 		d.uses[account] = d.newUses(account)
 	}

@@ -76,9 +76,10 @@ func (s useStore) Commit(ctx context.Context, changes ...keystore.Change) (uint6
 	return s.d.cfg.Cache.Commit(ctx, changes...)
 }
 
-// Run writes the noted uses until ctx ends, and then a last time.
+// Run writes the noted uses until ctx ends, and then a last time; and makes signing keys for the day after.
 func (d *Directory) Run(ctx context.Context) {
 	var running sync.WaitGroup
+	running.Go(func() { d.deriveComing(ctx) })
 	for _, uses := range d.uses {
 		running.Go(func() {
 			tick := time.NewTicker(lastuse.Interval)

@@ -52,6 +52,7 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 		MAC: func(ctx context.Context, message []byte) ([]byte, error) {
 			return c.Keys.ServiceMAC(ctx, keyring.SecretsKey, message)
 		},
+		Epoch: c.Keys.Mistaken,
 		Audit: log, Log: c.Log, Now: c.now,
 	})
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))

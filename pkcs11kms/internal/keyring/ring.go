@@ -83,6 +83,14 @@ func (r *Ring) Close() error {
 	return errors.Join(problems...)
 }
 
+// Mistaken counts how often another token was found in the place of a region's.
+func (r *Ring) Mistaken() (times uint64) {
+	for _, region := range r.regions {
+		times += region.Token.Mistaken()
+	}
+	return times
+}
+
 // Region returns a region, or nil when it is not open.
 func (r *Ring) Region(name string) *Region { return r.regions[name] }
 

@@ -129,6 +129,9 @@ type State struct {
 	Losses, Reinitialized uint64
 }
 
+// Mistaken counts the attempts to bring the device back that found another token in its place.
+func (t *Token) Mistaken() uint64 { return t.mistaken.Load() }
+
 // State returns the state of the connection. It asks nothing of the device.
 func (t *Token) State() State {
 	s := State{Up: true, Losses: t.losses.Load(), Reinitialized: t.reinitialized.Load()}

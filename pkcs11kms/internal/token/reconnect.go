@@ -38,6 +38,9 @@ func (t *Token) bringBack(o *outage) {
 			return // without another look at the Token: the next outage has its own goroutine
 		}
 		t.asked = false
+		if errors.Is(err, ErrAnotherToken) {
+			t.mistaken.Add(1)
+		}
 		if o.failed(err) {
 			t.log.Warn("the token is not there yet", "token", t.name(), "error", err, "waits_for_a_person", needsPerson(err))
 		}

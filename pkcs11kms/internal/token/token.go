@@ -83,6 +83,7 @@ type Token struct {
 
 	back                  atomic.Pointer[time.Time] // when it came back last
 	losses, reinitialized atomic.Uint64
+	mistaken              atomic.Uint64 // attempts that found another token
 	retry                 chan struct{} // of one place, see Retry
 	// What follows is used by the goroutine of an outage alone.
 	backoff   time.Duration
