@@ -39,6 +39,8 @@ type TokenState struct {
 	// Waiting names the C_ function, or what else, that has not come back since WaitingSince; empty if nothing hangs.
 	Waiting      string
 	WaitingSince time.Time
+	// Hangs says that nothing is answered before what Waiting names comes back.
+	Hangs bool
 	// Losses counts the times that it was lost, Reinitialized how often its PKCS#11 module was initialised anew to bring it back.
 	Losses, Reinitialized uint64
 }

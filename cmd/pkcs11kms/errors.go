@@ -18,6 +18,7 @@ const (
 	exitRefused     = 1
 	exitUsage       = 2
 	exitEnvironment = 3
+	exitHung        = 4
 	exitInterrupted = 128 + int(syscall.SIGINT)
 	exitPipeClosed  = 128 + int(syscall.SIGPIPE)
 )
@@ -28,6 +29,7 @@ const exitCodesHelp = `Exit codes:
   2  wrong usage
   3  the environment: no token, wrong PIN, unusable state directory, no server at the endpoint,
      a response that cannot be shown
+  4  serve --on-hang exit: calls into a token's PKCS#11 module did not come back
   130  ended by Ctrl-C or SIGTERM before it was done (serve, which ends so, has 0)
   141  nobody read the output to its end
 `
@@ -109,6 +111,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	var unshown *unshownError
 	var api smithy.APIError
 	var refused *pkcs11kms.RefusedError
+	var hangs *hangError
 	a.ran = cmd
 	switch {
 	case err == nil:
@@ -134,8 +137,11 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	}
 	a.warn(err)
 	a.printHint(a.stderr, err)
-	if errors.As(err, &refused) || refusedToken(err) {
+	switch {
+	case errors.As(err, &refused), refusedToken(err):
 		return exitRefused
+	case errors.As(err, &hangs):
+		return exitHung
 	}
 	return exitEnvironment
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +35,8 @@ type serving struct {
 	dev       bool
 	logFormat string
 	logLevel  string
+	onHang    string
+	hangTime  time.Duration
 
 	dir    string
 	log    *slog.Logger
@@ -69,6 +72,9 @@ func (a *app) serveCommand() *cobra.Command {
 	flags.BoolVar(&s.dev, "dev", false, "for trying out: make the state directory when it is missing, and credentials")
 	flags.StringVar(&s.logFormat, "log-format", logText, "the form of the log: text or json")
 	flags.StringVar(&s.logLevel, "log-level", "info", "the least level to log: debug, info, warn or error")
+	flags.StringVar(&s.onHang, "on-hang", hangWait, "when calls into a token's PKCS#11 module do not come back: wait, or exit with the code 4")
+	flags.DurationVar(&s.hangTime, "hang-time", time.Minute, "how long a token must have hung for --on-hang exit")
+	must(cmd.RegisterFlagCompletionFunc("on-hang", cobra.FixedCompletions([]string{hangWait, hangExit}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return s.run(cmd.Context()) }
@@ -161,6 +167,12 @@ func (s *serving) checkFlags() error {
 	if s.dev && s.plaintext {
 		return usagef("--allow-plaintext does not go with --dev, which listens on this machine only")
 	}
+	if s.onHang != hangWait && s.onHang != hangExit {
+		return usagef("argument --on-hang: %q is neither %s nor %s", s.onHang, hangWait, hangExit)
+	}
+	if s.hangTime < time.Second {
+		return usagef("argument --hang-time: %v is shorter than a second", s.hangTime)
+	}
 	return nil
 }
 
@@ -233,6 +245,9 @@ func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region st
 			s.log.Info("stopping")
 		}
 	})
+	if s.onHang == hangExit {
+		notice.Go(func() { s.watchHangs(running, bridge) })
+	}
 	err := server.New(bridge, server.Options{Logger: s.log, LogDropped: s.logged.Dropped}).Run(running, listen)
 	cause := context.Cause(ctx)
 	s.stop(errOver)

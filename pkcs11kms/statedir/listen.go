@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 )
 
-// ListenConfig is what a state directory says about where its server listens. Empty fields are not configured.
+// ListenConfig is what a state directory says to its server. Empty fields are not configured.
 type ListenConfig struct {
 	API     string // host:port of the API
 	Admin   string // host:port or unix:PATH of the admin listener, or off

@@ -159,6 +159,16 @@ func (e *HungError) Unwrap() error { return e.cause }
 // Timeout reports true, as for other errors of a deadline.
 func (e *HungError) Timeout() bool { return true }
 
+// running reports whether the call has not come back yet.
+func (e *HungError) running() bool {
+	select {
+	case <-e.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // Done is closed when the call has come back after all and its effects are undone: a key that it made is destroyed. It
 // may stay open for as long as the device hangs.
 func (e *HungError) Done() <-chan struct{} { return e.done }

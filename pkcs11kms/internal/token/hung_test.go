@@ -145,8 +145,12 @@ func TestHungPlacesBoundThePool(t *testing.T) {
 	var refused *token.HungError
 	require.ErrorAs(t, err, &refused, "a hung call keeps its place, so that a hanging device gets no more calls than the pool has places")
 	assert.Equal(t, "2 calls of the module have not come back, C_Sign among them, so that no session is left", refused.Error())
+	hangs := tok.State()
+	assert.True(t, hangs.Hangs)
+	assert.Equal(t, "C_Sign", hangs.Waiting)
 	free()
 	require.Eventually(t, func() bool { return tok.Stats().InUse == 0 }, patience, tick)
+	assert.Equal(t, token.State{Up: true}, tok.State())
 	_, err = tok.MAC(context.Background(), key, []byte("message"))
 	assert.NoError(t, err)
 }

@@ -99,7 +99,9 @@ func (t *Token) ask(ctx context.Context, wait time.Duration, try func(*session))
 		}
 		return err
 	}}, max(time.Until(end), shortestCall))
-	if _, hung := errors.AsType[*HungError](err); !hung {
+	if hung, ok := errors.AsType[*HungError](err); ok {
+		t.hungCheck.Store(hung)
+	} else {
 		t.keeper.release()
 	}
 	return err

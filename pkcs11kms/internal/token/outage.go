@@ -76,6 +76,13 @@ func (o *outage) failed(err error) (news bool) {
 	return news
 }
 
+// hasFailed reports whether an attempt has failed.
+func (o *outage) hasFailed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last != nil
+}
+
 // waitsFor returns the step that takes long, and since when; "" if none does.
 func (o *outage) waitsFor() (step string, since time.Time) {
 	o.mu.Lock()
@@ -125,6 +132,8 @@ type State struct {
 	// Waiting names the call of the module, or what else, that has taken long, since WaitingSince: a call that hangs. Empty if none does.
 	Waiting      string
 	WaitingSince time.Time
+	// Hangs says that nothing is answered before what Waiting names comes back.
+	Hangs bool
 	// Losses counts the times that it was lost, Reinitialized how often the module was initialised anew to bring it back.
 	Losses, Reinitialized uint64
 }
@@ -138,14 +147,19 @@ func (t *Token) State() State {
 	if back := t.back.Load(); back != nil {
 		s.Since = *back
 	}
-	if hung := t.pool.oldestHung(); hung != nil && hung.stays() {
-		s.Waiting, s.WaitingSince = hung.Func, hung.since
+	hung, all := t.pool.oldestHung()
+	if check := t.hungCheck.Load(); check != nil && check.running() && (hung == nil || check.since.Before(hung.since)) {
+		hung = check
+	}
+	if hung != nil && hung.stays() {
+		s.Waiting, s.WaitingSince, s.Hangs = hung.Func, hung.since, all
 	}
 	if o := t.outage.Load(); o != nil {
 		s.Up, s.Since, s.Err = false, o.since, o.err()
-		if step, since := o.waitsFor(); step != "" {
+		if step, since := o.waitsFor(); s.Waiting == "" && step != "" {
 			s.Waiting, s.WaitingSince = step, since
 		}
+		s.Hangs = s.Waiting != ""
 	}
 	return s
 }

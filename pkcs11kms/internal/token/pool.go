@@ -252,14 +252,14 @@ func (p *pool) forgetHung(call *HungError) {
 	p.hung = slices.DeleteFunc(p.hung, func(other *HungError) bool { return other == call })
 }
 
-// oldestHung returns the call that has hung the longest; nil if there is none.
-func (p *pool) oldestHung() *HungError {
+// oldestHung returns the call that has hung the longest, nil if there is none, and whether the calls that hang leave no place.
+func (p *pool) oldestHung() (oldest *HungError, all bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.hung) == 0 {
-		return nil
+		return nil, false
 	}
-	return p.hung[0]
+	return p.hung[0], len(p.hung) >= p.limit
 }
 
 // refuseAll answers those who wait. The caller holds mu.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -170,7 +171,11 @@ func (t *Token) comeBack(o *outage) error {
 		t.closeLeft(s)
 	}
 	if errors.Is(o.first, errNotReached) {
-		t.log.Info("the token was reached", "token", t.name(), "after", now.Sub(o.since).Round(time.Millisecond))
+		level := slog.LevelDebug
+		if o.hasFailed() {
+			level = slog.LevelInfo
+		}
+		t.log.Log(t.closing, level, "the token was reached", "token", t.name(), "after", now.Sub(o.since).Round(time.Millisecond))
 		return nil
 	}
 	t.log.Warn("the token is back", "token", t.name(), "lost_for", now.Sub(o.since).Round(time.Millisecond), "module_initialised", o.again)
@@ -245,7 +250,7 @@ func (t *Token) quiet(ctx context.Context) error {
 		return ctx.Err()
 	case <-timer.C:
 	}
-	if hung := t.pool.oldestHung(); hung != nil {
+	if hung, _ := t.pool.oldestHung(); hung != nil {
 		return fmt.Errorf("%s is inside the module since %s, so it cannot be initialised anew", hung.Func, hung.since.UTC().Format(time.RFC3339))
 	}
 	return errors.New("calls are inside the module, so it cannot be initialised anew")
@@ -260,7 +265,7 @@ func pauseAll(ctx context.Context, others []*Token) (resume func(), err error) {
 		}
 	}
 	for _, other := range others {
-		if other.pool.oldestHung() != nil {
+		if hung, _ := other.pool.oldestHung(); hung != nil {
 			return resume, fmt.Errorf("a call of the token %s hangs inside the module, so it cannot be initialised anew", other.name())
 		}
 	}

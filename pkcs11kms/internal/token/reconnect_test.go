@@ -173,7 +173,7 @@ func TestNothingIsFinalizedUnderACallThatHangs(t *testing.T) {
 		_, err := tok.MAC(t.Context(), key, []byte("message"))
 		require.ErrorIs(t, err, token.ErrGone)
 		s := tok.State()
-		return s.Waiting == "C_Sign" && !s.WaitingSince.IsZero()
+		return s.Waiting == "C_Sign" && !s.WaitingSince.IsZero() && s.Hangs
 	}, patience, tick)
 	begin := m.Counters()["C_SignInit"].Calls
 	_, err = tok.MAC(t.Context(), key, []byte("message"))

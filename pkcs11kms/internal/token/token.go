@@ -78,8 +78,9 @@ type Token struct {
 	generation atomic.Uint64          // of the connection; handles and sessions of another generation are not valid
 	outage     atomic.Pointer[outage] // while the device is lost
 	connection atomic.Pointer[connection]
-	making     atomic.Int32 // how many keys are being made: that can take long
-	sight      sight        // guarded by keeper.busy
+	hungCheck  atomic.Pointer[HungError] // the last check of the device that did not answer in time
+	making     atomic.Int32              // how many keys are being made: that can take long
+	sight      sight                     // guarded by keeper.busy
 
 	back                  atomic.Pointer[time.Time] // when it came back last
 	losses, reinitialized atomic.Uint64
