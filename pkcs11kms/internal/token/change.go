@@ -40,6 +40,9 @@ func (t *Token) change(ctx context.Context, o *operation) error {
 	if !t.facts().quirk.lockChanges {
 		return t.do(ctx, o)
 	}
+	if err := t.Await(ctx); err != nil { // before others have to wait for the lock
+		return err
+	}
 	end, err := t.beginChange(ctx)
 	if err != nil {
 		return err

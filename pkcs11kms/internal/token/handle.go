@@ -122,6 +122,13 @@ func (hs *holders) drop(object pkcs11.ObjectHandle, n *named) {
 	}
 }
 
+// forget ends all: no handle is valid any more.
+func (hs *holders) forget() {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	hs.byObject = nil
+}
+
 // gone ends what is noted of an object that was destroyed.
 func (hs *holders) gone(object pkcs11.ObjectHandle) {
 	hs.mu.Lock()

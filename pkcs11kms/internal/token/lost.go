@@ -59,6 +59,7 @@ func (t *Token) lose(cause error, anew bool) error {
 // disconnected makes everything worth nothing that belongs to the connection.
 func (t *Token) disconnected() {
 	t.generation.Add(1)
+	t.holders.forget()
 	t.pool.hold()
 	t.connection.Load().end()
 }

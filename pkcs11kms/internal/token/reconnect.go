@@ -139,7 +139,9 @@ func (t *Token) takeKeeperAlone(ctx context.Context, wait time.Duration) error {
 func (t *Token) enter(o *outage) error {
 	o.do("C_Initialize")
 	err := t.loaded.acquire(t)
-	t.epoch.Store(t.loaded.epoch.Load())
+	if epoch := t.loaded.epoch.Load(); t.epoch.Swap(epoch) != epoch {
+		o.anew = false // somebody has done it since
+	}
 	return err
 }
 

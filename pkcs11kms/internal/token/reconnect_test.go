@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -266,4 +267,30 @@ func TestTokenOfAModuleThatTheHostOwns(t *testing.T) {
 	require.NoError(t, host.Finalize())
 	require.NoError(t, host.Initialize())
 	requireBack(t, tok, key, want)
+}
+
+// Two tokens whose objects were lost sight of together come back by one module that is initialised anew, none having to wait until the
+// other can be asked for a pause.
+func TestTokensOutOfSightComeBackTogether(t *testing.T) {
+	firstCfg, made := newConfig(t)
+	secondCfg, _ := newConfig(t)
+	f := newFaulty(&firstCfg)
+	g := newFaulty(&secondCfg)
+	first, second := open(t, firstCfg), open(t, secondCfg)
+	keys := map[*token.Token]*token.Key{first: newKey(t, first), second: newKey(t, second)}
+	back := moveAway(t, filepath.Dir(directory(t, made)))
+	for tok, key := range keys {
+		_, err := tok.MAC(t.Context(), key, []byte("message"))
+		require.ErrorIs(t, err, token.ErrGone)
+	}
+	back()
+	initialized := f.count("C_Initialize") + g.count("C_Initialize")
+	var both sync.WaitGroup
+	for tok, key := range keys {
+		both.Go(func() {
+			assert.Eventually(t, func() bool { _, err := tok.MAC(t.Context(), key, []byte("message")); return err == nil }, patience, tick)
+		})
+	}
+	both.Wait()
+	require.Equal(t, initialized+1, f.count("C_Initialize")+g.count("C_Initialize"))
 }
