@@ -17,15 +17,15 @@ var restartPauses = []time.Duration{5 * time.Millisecond, 10 * time.Millisecond,
 
 const restartLimit = time.Second
 
-// connect does the steps of Open that talk to the token. The caller holds the module's lock and a reference.
+// connect does the steps of Open that talk to the token, and names each to step. The caller holds the module's lock and a reference.
 //
 // SoftHSM rewrites the token's file at each login. A process that reads it in that moment sees no token, a token without a
 // user PIN, or gets CKR_GENERAL_ERROR from C_Login before its PIN is looked at; it goes on to see that until its module is
 // initialised again. So does a network module whose server was not up yet.
-func (t *Token) connect(ctx context.Context) error {
+func (t *Token) connect(ctx context.Context, step func(string)) error {
 	begin := time.Now()
 	for attempt := 0; ; attempt++ {
-		err := t.attach(ctx, func(string) {})
+		err := t.attach(ctx, step)
 		if err == nil || !t.mayPass(err) || attempt == len(restartPauses) || time.Since(begin) > restartLimit {
 			return err
 		}

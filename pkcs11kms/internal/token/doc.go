@@ -46,8 +46,14 @@
 // The PIN is read at each login, handed to the module, and kept nowhere. A wrong PIN is never tried twice, and no attempt
 // is made when the token says that few are left.
 //
+// # A lost device
+//
+// One rule says that the device is lost (lost.go): it does not answer on fresh sessions either. From then on nobody calls the module but
+// one goroutine, which brings the device back (reconnect.go): by new sessions and a login, or by a module that is initialised anew.
+// Calls wait for it while the outage is younger than Config.CallTimeout, and get ErrGone when it is older. Handles and sessions carry the
+// generation of the connection, so that none can outlive it. State tells.
+//
 // # Limits
 //
-// A lost device is recognised and named (ErrGone), but not brought back: close the token and open it again. Handles carry
-// the generation of the connection, so that none can outlive it.
+// A call that hangs inside the module cannot be ended, and while there is one the module is not initialised anew.
 package token

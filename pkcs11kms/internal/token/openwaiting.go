@@ -64,6 +64,22 @@ func (t *Token) awaitFirst(ctx context.Context, o *outage) error {
 	}
 }
 
+// tellSlow returns what the steps of Open are named to, and what ends it. A step that takes long is logged, once.
+func (t *Token) tellSlow() (step func(string), done func()) {
+	var slow *time.Timer
+	done = func() {
+		if slow != nil {
+			slow.Stop()
+		}
+	}
+	return func(name string) {
+		done()
+		slow = time.AfterFunc(slowStep, func() {
+			t.log.Warn("opening the token takes long", "token", t.uri.String(), "waiting_for", name)
+		})
+	}, done
+}
+
 // wrongSetup reports whether an error is not one of a device that is away, but of what it was told or of what is in its place.
 func wrongSetup(err error) bool {
 	if needsPerson(err) {

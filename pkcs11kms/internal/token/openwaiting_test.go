@@ -3,6 +3,9 @@ package token_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -115,4 +118,44 @@ func TestOpenWaitingEndsWithItsContext(t *testing.T) {
 	m.Do("release C_Login")
 	<-hung.Done()
 	require.Empty(t, m.Violations())
+}
+
+// Who opens a token and does not wait for one that is away is told what hangs, and is answered when its context ends.
+func TestOpenTellsWhatTakesLong(t *testing.T) {
+	for _, function := range []string{"C_Initialize", "C_Login"} {
+		cfg, m := newConfigThrough(t)
+		lines := &linesOfLog{}
+		cfg.Logger = slog.New(slog.NewTextHandler(lines, nil))
+		m.AtStart("on " + function + " hang times=1")
+		ctx, cancel := context.WithCancel(t.Context())
+		opened := make(chan error, 1)
+		go func() {
+			_, err := token.Open(ctx, cfg)
+			opened <- err
+		}()
+		require.Eventually(t, func() bool { return strings.Contains(lines.String(), "waiting_for="+function) }, patience, tick)
+		cancel()
+		hung, ok := errors.AsType[*token.HungError](<-opened)
+		require.True(t, ok)
+		m.Do("release " + function)
+		<-hung.Done()
+	}
+}
+
+// linesOfLog takes lines from several goroutines.
+type linesOfLog struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (l *linesOfLog) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *linesOfLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

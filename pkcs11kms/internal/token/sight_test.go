@@ -348,7 +348,7 @@ func TestGeneratingIsNotRepeatedAfterARestart(t *testing.T) {
 	_, err := tok.GenerateHMACKey(t.Context(), token.SHA256, randomBytes(t, 16), "made")
 	requireRV(t, err, "C_GenerateKey", pkcs11.CKR_DEVICE_ERROR)
 	assert.Equal(t, generated+1, f.count("C_GenerateKey"))
-	assert.Equal(t, initialized+1, f.count("C_Initialize"))
 	_, err = tok.MAC(t.Context(), key, []byte("message"))
 	require.NoError(t, err, "the objects are in sight again")
+	assert.Equal(t, initialized+1, f.count("C_Initialize"))
 }

@@ -12,6 +12,7 @@ import (
 )
 
 const (
+	openLimit          = time.Minute
 	defaultMaxSessions = 32
 	defaultCallTimeout = 5 * time.Second
 )
@@ -119,15 +120,14 @@ type Info struct {
 }
 
 // Open finds the token, logs in and probes what it can do. It returns an *OpenError if a person must do something, and
-// a *HungError, which matches ctx's error, if ctx ends first; what was begun is then undone in the background. Nothing but
-// ctx bounds it: a device may take long to initialise.
+// a *HungError, which matches ctx's error, if ctx ends first; what was begun is then undone in the background. A device may take long to
+// initialise, so it may take a minute; what it waits for is logged.
 func Open(ctx context.Context, cfg Config) (*Token, error) {
 	if cfg.Wait {
 		return openWaiting(ctx, cfg)
 	}
-	if ctx.Done() == nil {
-		return open(ctx, cfg)
-	}
+	ctx, cancel := context.WithTimeout(ctx, openLimit)
+	defer cancel()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -170,10 +170,13 @@ func open(ctx context.Context, cfg Config) (*Token, error) {
 	}
 	defer loaded.unlock()
 	t := newToken(cfg, uri, loaded)
+	step, done := t.tellSlow()
+	defer done()
+	step("C_Initialize")
 	if err := loaded.acquire(t); err != nil {
 		return nil, err
 	}
-	if err := t.connect(ctx); err != nil {
+	if err := t.connect(ctx, step); err != nil {
 		t.keeper.session.close()
 		if releaseErr := loaded.release(t); releaseErr != nil {
 			t.log.Warn("releasing the PKCS#11 module", "error", releaseErr)
