@@ -78,6 +78,8 @@ static const char *run(char **words, int n, FILE *to) {
 		print_counters(to);
 	else if (!strcmp(verb, "violations"))
 		print_violations(to);
+	else if (!strcmp(verb, "codes"))
+		print_codes(to);
 	else if (!strcmp(verb, "reset"))
 		reset();
 	else if (!strcmp(verb, "clear"))

@@ -127,6 +127,7 @@ void vendor_clear(void);
 /* names.c */
 int name_value(const char *text, CK_ULONG *value);
 int function_number(const char *name);
+void print_codes(FILE *to);
 
 /* control.c */
 void control_run(char *line, FILE *to);

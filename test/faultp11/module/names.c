@@ -72,6 +72,13 @@ int name_value(const char *text, CK_ULONG *value) {
 	return end == text || *end ? -1 : 0;
 }
 
+/* print_codes writes the return values that PKCS #11 3.1 has, but for CKR_OK. */
+void print_codes(FILE *to) {
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (!strncmp(names[i].name, "CKR_", 4) && names[i].value != CKR_OK)
+			fprintf(to, "%s 0x%lX\n", names[i].name, names[i].value);
+}
+
 /* function_number returns -1 for a name that no function has. */
 int function_number(const char *name) {
 	for (int f = 0; f < FUNCTION_COUNT; f++)
