@@ -66,8 +66,8 @@ func (c *Client) answerLost(ctx context.Context, op, arn string, lost, err error
 		return apierr.WithCause(apierr.Throttled(), err)
 	case ctx.Err() != nil:
 		return &smithy.CanceledError{Err: ctx.Err()}
-	case tokenLost(err), tokenFailed(err) && (arn != "" || op == opAuthentication):
-		c.log(ctx, op, arn, "token does not serve the key", err)
+	case tokenLost(err), tokenFailed(err):
+		c.log(ctx, op, arn, "the token does not serve", err)
 		return apierr.WithCause(lost, err)
 	}
 	id := uuid.NewString()
@@ -84,8 +84,8 @@ func tokenLost(err error) bool {
 	return hung || errors.Is(err, token.ErrGone) || errors.Is(err, token.ErrKeyMissing)
 }
 
-// tokenFailed reports whether the token's answer is an error of whatever kind. Where a key is used, its object is damaged
-// or the device is in trouble: both are the key's being unavailable.
+// tokenFailed reports whether the token's answer is an error of whatever kind: the device is in trouble or, where a key is used, its
+// object is damaged. Both pass or are mended without us, so that trying again is right, and none is a mistake of this program.
 func tokenFailed(err error) bool {
 	_, answered := errors.AsType[*token.Error](err)
 	return answered || errors.Is(err, token.ErrKeyAmbiguous) || errors.Is(err, token.ErrKeyForeign) || errors.Is(err, token.ErrMalformed)

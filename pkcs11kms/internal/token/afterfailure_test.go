@@ -13,7 +13,7 @@ import (
 )
 
 // A session is kept after a refusal that began nothing, and thrown away after any other failure: an operation may still be
-// active on it, which the next call would meet.
+// active on it, which the next call would meet. What may pass is asked again, on another session then.
 func TestSessionAfterAFailure(t *testing.T) {
 	tok, f := openFaulty(t)
 	key := newKey(t, tok)
@@ -27,31 +27,35 @@ func TestSessionAfterAFailure(t *testing.T) {
 		rv       uint
 		call     func() error
 		kept     bool
+		times    int // how often it is asked
 	}{
-		{"C_SignInit", pkcs11.CKR_MECHANISM_INVALID, mac, true},
-		{"C_SignInit", pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, mac, true},
-		{"C_SignInit", pkcs11.CKR_FUNCTION_CANCELED, mac, false},
-		{"C_SignInit", pkcs11.CKR_HOST_MEMORY, mac, false},
-		{"C_Sign", pkcs11.CKR_BUFFER_TOO_SMALL, mac, false}, // which leaves the operation active
-		{"C_Sign", pkcs11.CKR_MECHANISM_INVALID, mac, false},
-		{"C_Sign", pkcs11.CKR_KEY_SIZE_RANGE, mac, false},
-		{"C_Sign", pkcs11.CKR_DATA_LEN_RANGE, mac, false},
-		{"C_GenerateRandom", pkcs11.CKR_FUNCTION_NOT_SUPPORTED, random, false},
-		{"C_GenerateKey", pkcs11.CKR_TEMPLATE_INCONSISTENT, generate, true},
-		{"C_GenerateKey", pkcs11.CKR_DEVICE_MEMORY, generate, true},
-		{"C_GenerateKey", pkcs11.CKR_HOST_MEMORY, generate, false},
-		{"C_FindObjectsInit", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, describe, true},
-		{"C_FindObjects", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, describe, false},
-		{"C_FindObjectsFinal", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, describe, false},
+		{"C_SignInit", pkcs11.CKR_MECHANISM_INVALID, mac, true, 1},
+		{"C_SignInit", pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, mac, true, 1},
+		{"C_SignInit", pkcs11.CKR_FUNCTION_CANCELED, mac, false, 2},
+		{"C_SignInit", pkcs11.CKR_HOST_MEMORY, mac, false, 2},
+		{"C_Sign", pkcs11.CKR_BUFFER_TOO_SMALL, mac, false, 2}, // which leaves the operation active
+		{"C_Sign", pkcs11.CKR_MECHANISM_INVALID, mac, false, 1},
+		{"C_Sign", pkcs11.CKR_KEY_SIZE_RANGE, mac, false, 1},
+		{"C_Sign", pkcs11.CKR_DATA_LEN_RANGE, mac, false, 1},
+		{"C_GenerateRandom", pkcs11.CKR_FUNCTION_NOT_SUPPORTED, random, false, 1},
+		{"C_GenerateKey", pkcs11.CKR_TEMPLATE_INCONSISTENT, generate, true, 1},
+		{"C_GenerateKey", pkcs11.CKR_DEVICE_MEMORY, generate, true, 1},
+		{"C_GenerateKey", pkcs11.CKR_HOST_MEMORY, generate, false, 1},
+		{"C_FindObjectsInit", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, describe, true, 1},
+		{"C_FindObjects", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, describe, false, 1},
+		{"C_FindObjectsFinal", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, describe, false, 1},
 	} {
 		t.Run(fmt.Sprintf("%s 0x%X", c.function, c.rv), func(t *testing.T) {
 			require.NoError(t, mac()) // so that a session lies idle
 			require.Eventually(t, func() bool { return tok.Stats().Open == 1 }, patience, tick)
 			opened, closed := f.count("C_OpenSession"), f.count("C_CloseSession")
-			f.fail(c.function, 1, c.rv)
+			f.fail(c.function, 9, c.rv)
+			asked := f.count(c.function)
 			requireRV(t, c.call(), c.function, c.rv)
+			assert.Equal(t, asked+c.times, f.count(c.function))
+			f.on(c.function, nil)
 			require.NoError(t, mac())
-			gone := 1
+			gone := c.times
 			if c.kept {
 				gone = 0
 			}

@@ -8,9 +8,9 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// do runs an operation on a session of the pool. If the session or the device fails under it, the device is asked whether
-// it is there, and an operation that may be repeated is repeated once on a fresh session, when the device is there again; and once more
-// if the module had lost sight of the token's objects and has found them again.
+// do runs an operation on a session of the pool. If the session or the device fails under it, the device is asked whether it is there.
+// An operation that may be repeated is repeated once on a fresh session, when the device is there again, and also when the module has
+// answered with what may pass; and once more if the module had lost sight of the token's objects and has found them again.
 func (t *Token) do(ctx context.Context, o *operation) error {
 	end := time.Now().Add(t.timeout) // of all waiting
 	generation := t.generation.Load()
@@ -18,11 +18,13 @@ func (t *Token) do(ctx context.Context, o *operation) error {
 	if looksLost(err) && !errors.Is(err, ErrGone) {
 		gone := t.examine(ctx, err, time.Until(end))
 		switch {
-		case !o.once && (gone == nil || errors.Is(gone, ErrGone)):
+		case o.repeatable() && (gone == nil || errors.Is(gone, ErrGone)):
 			err = t.with(ctx, o, end)
 		case gone != nil:
 			err = gone
 		}
+	} else if passing(err) && o.repeatable() {
+		err = t.with(ctx, o, end)
 	}
 	if !t.mayRegain(err) {
 		return err

@@ -74,11 +74,13 @@ func (t *Token) DestroyObject(ctx context.Context, id []byte) error {
 }
 
 func (t *Token) destroy(ctx context.Context, find func(*session) ([]pkcs11.ObjectHandle, error)) error {
-	return t.change(ctx, &operation{name: "C_DestroyObject", once: true, run: func(s *session, _ []byte) error {
+	o := &operation{name: "C_DestroyObject", once: true}
+	o.run = func(s *session, _ []byte) error {
 		objects, err := find(s)
 		if err != nil {
 			return err
 		}
+		o.begun = true
 		gone := 0
 		for _, object := range objects {
 			if s.abandoned() {
@@ -96,5 +98,6 @@ func (t *Token) destroy(ctx context.Context, find func(*session) ([]pkcs11.Objec
 			return ErrKeyMissing
 		}
 		return nil
-	}})
+	}
+	return t.change(ctx, o)
 }

@@ -129,9 +129,9 @@ func TestProbeOfAllowedMechanisms(t *testing.T) {
 func TestBrokenSearchIsEnded(t *testing.T) {
 	tok, f := openFaulty(t)
 	ended := f.count("C_FindObjectsFinal")
-	f.fail("C_FindObjects", 1, pkcs11.CKR_HOST_MEMORY)
+	f.fail("C_FindObjects", 1, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID)
 	_, err := tok.Describe(t.Context(), []byte("0123456789abcdef"))
-	requireRV(t, err, "C_FindObjects", pkcs11.CKR_HOST_MEMORY)
+	requireRV(t, err, "C_FindObjects", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID)
 	assert.Equal(t, ended+1, f.count("C_FindObjectsFinal"))
 }
 

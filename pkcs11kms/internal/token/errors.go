@@ -109,6 +109,19 @@ func (e *Error) refusesKind() bool {
 		pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED)
 }
 
+// passing reports whether the module may answer otherwise when it is asked again: it has answered, and has not refused what was asked.
+func passing(err error) bool {
+	if errors.Is(err, ErrMalformed) {
+		return true
+	}
+	e, ok := errors.AsType[*Error](err)
+	if !ok || errors.Is(err, ErrBusy) || errors.Is(err, ErrGone) {
+		return false
+	}
+	return !e.StaleHandle() && !e.refusesKind() && !e.is(pkcs11.CKR_DATA_INVALID, pkcs11.CKR_DATA_LEN_RANGE,
+		pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_ATTRIBUTE_SENSITIVE, pkcs11.CKR_ACTION_PROHIBITED)
+}
+
 // leavesSessionClean reports whether the session can be used again. A refusal by an Init call or by a call on objects
 // begins no operation; after anything else the state of the session is not known.
 func (e *Error) leavesSessionClean() bool {

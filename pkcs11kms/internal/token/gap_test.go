@@ -25,7 +25,7 @@ func TestGapsAreFoundAndKept(t *testing.T) {
 		return found
 	}
 	require.NoError(t, tok.PairGap(pubkey.P384))
-	f.fail("C_GenerateKeyPair", 1, pkcs11.CKR_MECHANISM_INVALID)
+	f.fail("C_GenerateKeyPair", 2, pkcs11.CKR_MECHANISM_INVALID)
 	assert.EqualError(t, gap(pubkey.P384), "P-384 key pairs, generation: C_GenerateKeyPair: CKR_MECHANISM_INVALID")
 	require.NoError(t, tok.PairGap(pubkey.P256))
 
@@ -40,6 +40,22 @@ func TestGapsAreFoundAndKept(t *testing.T) {
 	require.ErrorAs(t, tok.ProbeKeyPair(t.Context(), pubkey.RSA2048), &probed)
 	f.set(func() { f.noMechanism = nil })
 	require.NoError(t, tok.ProbeKeyPair(t.Context(), pubkey.P256))
+}
+
+// What a token refuses once and then does is no gap: it would switch the kind of key off.
+func TestPassingRefusalIsNoGap(t *testing.T) {
+	tok, f := openFaulty(t)
+	for _, function := range []string{"C_GenerateKeyPair", "C_SignInit", "C_Sign"} {
+		f.fail(function, 1, pkcs11.CKR_KEY_TYPE_INCONSISTENT)
+		_, _, err := tok.GenerateKeyPair(t.Context(), pubkey.P384, randomBytes(t, 16), "label")
+		requireRV(t, err, function, pkcs11.CKR_KEY_TYPE_INCONSISTENT)
+		var gap *token.GapError
+		assert.NotErrorAs(t, err, &gap)
+		require.NoError(t, tok.PairGap(pubkey.P384))
+		objects, err := tok.Objects(t.Context())
+		require.NoError(t, err)
+		assert.Empty(t, objects)
+	}
 }
 
 func TestPairIsUndoneWhenItsCallerHasGone(t *testing.T) {

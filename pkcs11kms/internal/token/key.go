@@ -82,6 +82,7 @@ func (t *Token) make(ctx context.Context, o *operation, n *named, create func(*s
 		if err := s.requireFreeID(n); err != nil {
 			return err
 		}
+		o.begun = true
 		if made, err = create(s); err == nil {
 			n.remember(s, made[0])
 		}

@@ -77,11 +77,22 @@ func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte
 		public = key
 		return []pkcs11.ObjectHandle{made.private, made.public}, nil
 	})
+	err = t.confirmGap(ctx, spec, err)
 	t.noteGap(spec, err)
 	if err != nil {
 		return nil, nil, err
 	}
 	return pair, public, nil
+}
+
+// confirmGap tries a kind of key pair again that was found missing: what the token refused for a passing reason is an error of its own,
+// and no gap, which would switch the kind off.
+func (t *Token) confirmGap(ctx context.Context, spec pubkey.Spec, err error) error {
+	gap, ok := errors.AsType[*GapError](err)
+	if !ok || t.ProbeKeyPair(ctx, spec) != nil {
+		return err
+	}
+	return fmt.Errorf("making a key pair of %v: %w: it was refused once: %w", spec, ErrMalformed, gap.Err)
 }
 
 // noteGap keeps an error that says what the token cannot do.
@@ -95,7 +106,7 @@ func (t *Token) noteGap(spec pubkey.Spec, err error) {
 // returns a *GapError if the token cannot do the kind. Long RSA keys take seconds.
 func (t *Token) ProbeKeyPair(ctx context.Context, spec pubkey.Spec) error {
 	id := []byte("probe")[:min(5, t.facts().quirk.maxIDBytes())]
-	return t.do(ctx, &operation{name: "C_GenerateKeyPair", once: true, longer: pairTimeout, run: func(s *session, _ []byte) error {
+	return t.do(ctx, &operation{name: "C_GenerateKeyPair", longer: pairTimeout, run: func(s *session, _ []byte) error {
 		made, err := s.generatePair(spec, id, "pkcs11kms/probe", false)
 		if err != nil {
 			return err
@@ -217,16 +228,25 @@ func (s *session) publicKey(spec pubkey.Spec, object pkcs11.ObjectHandle) (*pubk
 		return nil, err
 	}
 	if len(values) != 2 {
-		return nil, fmt.Errorf("reading a public key: the token answered with %d attributes instead of 2", len(values))
+		return nil, fmt.Errorf("reading a public key: %w: %d attributes instead of 2", ErrMalformed, len(values))
 	}
+	key, err := parsePublicKey(spec, values[0].Value, values[1].Value)
+	if err != nil {
+		return nil, fmt.Errorf("reading a public key: %w: %w", ErrMalformed, err)
+	}
+	return key, nil
+}
+
+// parsePublicKey makes a key of CKA_MODULUS and CKA_PUBLIC_EXPONENT, or of CKA_EC_PARAMS and CKA_EC_POINT.
+func parsePublicKey(spec pubkey.Spec, first, second []byte) (*pubkey.Key, error) {
 	if spec.RSABits() > 0 {
-		return pubkey.FromRSA(spec, values[0].Value, values[1].Value)
+		return pubkey.FromRSA(spec, first, second)
 	}
-	named := func(curve []byte) bool { return bytes.Equal(values[0].Value, curve) }
+	named := func(curve []byte) bool { return bytes.Equal(first, curve) }
 	if !slices.ContainsFunc(curveNames(spec), named) {
-		return nil, fmt.Errorf("reading a public key: its CKA_EC_PARAMS is not that of %v", spec)
+		return nil, fmt.Errorf("its CKA_EC_PARAMS is not that of %v", spec)
 	}
-	return pubkey.FromPoint(spec, ecPoint(spec, values[1].Value))
+	return pubkey.FromPoint(spec, ecPoint(spec, second))
 }
 
 // ecPoint takes the point out of CKA_EC_POINT. PKCS #11 wants it as a DER OCTET STRING, and some tokens give it bare. Both

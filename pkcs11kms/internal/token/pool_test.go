@@ -214,7 +214,7 @@ func TestOtherFailuresDoNotShrinkThePool(t *testing.T) {
 	require.NoError(t, err)
 	for _, want := range []token.Error{{Func: "C_OpenSession", RV: pkcs11.CKR_HOST_MEMORY},
 		{Func: "C_SignInit", RV: pkcs11.CKR_SESSION_COUNT}} {
-		f.fail(want.Func, 1, want.RV)
+		f.fail(want.Func, 2, want.RV)
 		_, err := tok.MAC(t.Context(), key, []byte("message"))
 		var e *token.Error
 		require.ErrorAs(t, err, &e)

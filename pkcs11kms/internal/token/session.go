@@ -15,13 +15,17 @@ type operation struct {
 	input  []byte // copied before the call if the caller may go away first
 	run    func(s *session, input []byte) error
 	undo   func(s *session) // called if run succeeded after its caller had gone; may be nil
-	once   bool             // must not be repeated when a session or the device has failed
+	once   bool             // must not be repeated once it has begun, when a session or the device has failed
+	begun  bool             // set by run, where once: from here on something may have changed in the token
 	often  bool             // callers can run it at any rate, on a missing key too: see regain
 	goesOn bool             // goes on with what an earlier call has begun on the session, which must be of this connection
 	// longer is how much longer than Config.CallTimeout it may take.
 	longer time.Duration
 	keep   func(s *session) // takes the session over after success, instead of giving it back; may be nil
 }
+
+// repeatable reports whether the operation, which has come back with an error, may be run again.
+func (o *operation) repeatable() bool { return !o.once || !o.begun }
 
 // The states of a session's call, which decide who handles its end: the caller or the session's goroutine.
 const (

@@ -67,7 +67,7 @@ func (t *Token) regain(ctx context.Context, generation uint64, o *operation, cau
 	} else if errors.Is(err, ErrGone) {
 		err = nil // another caller was faster
 	}
-	if err == nil && o.once && !errors.Is(cause, ErrKeyMissing) {
+	if err == nil && !o.repeatable() && !errors.Is(cause, ErrKeyMissing) {
 		return cause // nobody knows how far it came
 	}
 	return err
