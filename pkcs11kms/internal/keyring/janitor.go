@@ -136,8 +136,13 @@ func (r *Ring) ownerOf(ctx context.Context, instance string, owners map[string]f
 // creator that is still alive cannot flip it any more, and a janitor that has read it before cannot go on; then the object
 // goes; then the record. It tells whether it did so: that somebody else was faster is no error.
 func (r *Ring) Finish(ctx context.Context, record keystore.Key, version uint64) (removed bool, err error) {
+	return r.finish(ctx, record, version, false)
+}
+
+// finish is Finish. With mustFind a record is kept whose object was not found.
+func (r *Ring) finish(ctx context.Context, record keystore.Key, version uint64, mustFind bool) (removed bool, err error) {
 	defer r.inProgress.add(record.Ref())()
-	err = r.remove(ctx, record, version)
+	err = r.remove(ctx, record, version, mustFind)
 	if err != nil {
 		return false, ignoreConflict(err)
 	}
@@ -152,7 +157,10 @@ func ignoreConflict(err error) error {
 	return err
 }
 
-func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64) error {
+// errNotFound says that the object was not found which a record names that is to be kept then.
+var errNotFound = errors.New("the token has not shown the object, and may have made it all the same")
+
+func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64, mustFind bool) error {
 	var err error
 	if record.State != keystore.Deleting || record.Instance != r.cfg.Store.Instance() {
 		record.State, record.Instance = keystore.Deleting, r.cfg.Store.Instance()
@@ -160,8 +168,12 @@ func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64) 
 			return err
 		}
 	}
-	if err := r.destroyObject(ctx, record); err != nil {
+	found, err := r.destroyObject(ctx, record)
+	switch {
+	case err != nil:
 		return err
+	case mustFind && !found:
+		return errNotFound
 	}
 	crash.At("object-destroyed")
 	r.regions[record.Region].handles.Delete(record.CKAID.String())
@@ -172,20 +184,20 @@ func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64) 
 	return nil
 }
 
-// destroyObject destroys the object of a key that is being removed, if it is there and is ours to destroy.
-func (r *Ring) destroyObject(ctx context.Context, record keystore.Key) error {
+// destroyObject destroys the object of a key that is being removed, if it is there and is ours to destroy. It tells whether there is one.
+func (r *Ring) destroyObject(ctx context.Context, record keystore.Key) (found bool, err error) {
 	t := r.regions[record.Region].Token
 	label := record.ID
 	switch record.Adopted {
 	case keystore.AdoptedKeep:
-		return nil
+		return true, nil
 	case keystore.AdoptedDestroy: // has kept the label that it had before
 		object, err := t.Describe(ctx, record.CKAID)
 		if errors.Is(err, token.ErrKeyMissing) {
-			return nil
+			return false, nil
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		label = object.Label
 	}
@@ -193,13 +205,13 @@ func (r *Ring) destroyObject(ctx context.Context, record keystore.Key) error {
 	if SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)) != nil {
 		destroy = t.DestroyKeyPair
 	}
-	err := destroy(ctx, record.CKAID, label)
+	err = destroy(ctx, record.CKAID, label)
 	switch {
 	case errors.Is(err, token.ErrKeyForeign):
 		r.cfg.Log.Warn("another application's object has the CKA_ID of a key that is removed: left alone", "key", record.ID)
-		return nil
+		return true, nil
 	case errors.Is(err, token.ErrKeyMissing):
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }

@@ -179,7 +179,9 @@ func (r *Ring) undo(ctx context.Context, record keystore.Key, version uint64, ca
 		r.inProgress.keep(record.Ref(), hung.Done())
 		return
 	}
-	if _, err := r.Finish(ctx, record, version); err != nil {
+	// Where the answer of the token may have been lost, an object that was not found may be there all the same, and nobody but this record
+	// names it: the janitor looks once more, later.
+	if _, err := r.finish(ctx, record, version, token.MayHaveMade(cause)); err != nil {
 		r.cfg.Log.Warn("a key that could not be created is left to the janitor", "key", record.ID, "error", err)
 	}
 }

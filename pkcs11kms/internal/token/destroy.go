@@ -29,7 +29,7 @@ func (t *Token) destroyLabelled(ctx context.Context, id []byte, label string, cl
 	err := t.destroy(ctx, func(s *session) (objects []pkcs11.ObjectHandle, err error) {
 		missing := ErrKeyMissing
 		for _, class := range classes {
-			object, err := s.find(class, id)
+			object, err := twice(s, func(s *session) (pkcs11.ObjectHandle, error) { return s.find(class, id) })
 			if errors.Is(err, ErrKeyMissing) {
 				missing = err
 				continue
@@ -70,7 +70,9 @@ func (t *Token) DestroyObject(ctx context.Context, id []byte) error {
 		return errors.New("destroying an object: its CKA_ID is empty") // which would fit many
 	}
 	id = append([]byte(nil), id...)
-	return t.destroy(ctx, func(s *session) ([]pkcs11.ObjectHandle, error) { return s.findAny(id) })
+	return t.destroy(ctx, func(s *session) ([]pkcs11.ObjectHandle, error) {
+		return twice(s, func(s *session) ([]pkcs11.ObjectHandle, error) { return s.findAny(id) })
+	})
 }
 
 func (t *Token) destroy(ctx context.Context, find func(*session) ([]pkcs11.ObjectHandle, error)) error {
@@ -100,4 +102,23 @@ func (t *Token) destroy(ctx context.Context, find func(*session) ([]pkcs11.Objec
 		return nil
 	}
 	return t.change(ctx, o)
+}
+
+// twice looks for what is to be destroyed and, if it is not found, once more on a fresh session: whoever is told that there is nothing
+// to destroy forgets that there ever was, and a key that was missed would stay in the token for good.
+func twice[T any](s *session, find func(*session) (T, error)) (found T, err error) {
+	found, err = find(s)
+	if !errors.Is(err, ErrKeyMissing) {
+		return found, err
+	}
+	fresh := &session{token: s.token}
+	defer fresh.close()
+	err = fresh.run(&operation{run: func(fresh *session, _ []byte) (err error) {
+		found, err = find(fresh)
+		return err
+	}}, nil)
+	if isRV(err, pkcs11.CKR_SESSION_COUNT) { // there is no other session to be had
+		return find(s)
+	}
+	return found, err
 }

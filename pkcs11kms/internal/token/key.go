@@ -94,6 +94,19 @@ func (t *Token) make(ctx context.Context, o *operation, n *named, create func(*s
 	return t.change(ctx, o)
 }
 
+// MayHaveMade reports whether there may be an object although GenerateHMACKey or GenerateKeyPair has returned err: the answer of the module
+// may have been lost or false. A *HungError is left aside, it undoes itself.
+func MayHaveMade(err error) bool {
+	if _, gap := errors.AsType[*GapError](err); gap {
+		return false
+	}
+	if errors.Is(err, ErrGone) {
+		return true // whatever it wraps
+	}
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Func != "C_OpenSession"
+}
+
 // requireFreeID looks whether an object of the class has the id, where ids are too short to be unique by chance. Elsewhere
 // the search is left out: it costs time in proportion to the objects in the token.
 func (s *session) requireFreeID(n *named) error {

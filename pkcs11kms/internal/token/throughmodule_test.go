@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/test/faultp11"
 )
@@ -44,4 +45,28 @@ func TestTokenThroughAFaultyModule(t *testing.T) {
 	assert.Equal(t, 1, n["C_Login"].Calls)
 	assert.Equal(t, n["C_OpenSession"].Calls, n["C_CloseSession"].Calls)
 	assert.Empty(t, m.Violations())
+}
+
+// Whoever is told that there is nothing to destroy forgets the key: so it is looked for twice, on two sessions, under the lock of changes.
+func TestKeyThatIsMissedOnceIsDestroyed(t *testing.T) {
+	cfg, m := newConfigThrough(t)
+	tok := open(t, cfg)
+	key := newKey(t, tok)
+	pair, _ := newPair(t, tok, pubkey.P256)
+	object, _ := newPair(t, tok, pubkey.P256)
+	m.Rule("C_FindObjects empty times=1")
+	require.NoError(t, tok.DestroyKey(t.Context(), key.ID(), "test key"))
+	m.Rule("C_FindObjects empty times=1") // of the private half
+	require.NoError(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"))
+	m.Rule("C_FindObjects empty times=1")
+	require.NoError(t, tok.DestroyObject(t.Context(), object.ID()))
+	objects, err := tok.Objects(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, objects)
+	require.ErrorIs(t, tok.DestroyKey(t.Context(), key.ID(), "test key"), token.ErrKeyMissing)
+
+	m.Do("sessions 2") // the one that stays open, and one of the pool
+	key = newKey(t, tok)
+	m.Rule("C_FindObjects empty times=1")
+	require.NoError(t, tok.DestroyKey(t.Context(), key.ID(), "test key"))
 }
