@@ -50,10 +50,12 @@ BENCHTIME ?= 1s
 bench: tools
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PKGS)
 
-# Server under 1,000 connections for a while; reports memory.
+# Server under 1,000 connections for a while; reports memory. And every return value of PKCS #11 from every function, where make test
+# tries one of each class.
 SOAK ?= 10m
 soak: tools
 	PKCS11KMS_SOAK=$(SOAK) $(GO) test -run Soak -timeout 0 -v ./pkcs11kms/server
+	$(GO) test -run TestReturnValues -timeout 0 ./pkcs11kms -codes=all
 
 # More connections to both listeners than the server has places, in TLS handshakes too; the server is a process of its own
 # with the descriptors of docs/pkcs11kms.service and must be at full service within a second afterwards.
