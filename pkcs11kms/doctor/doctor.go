@@ -59,7 +59,8 @@ type TokenReport struct {
 	Model           string   `json:"model"`
 	Module          string   `json:"module"`
 	KeySpecs        []string `json:"key_specs"`         // that the token can make and use; RSA_3072 and RSA_4096 are not tried
-	MissingKeySpecs []string `json:"missing_key_specs"` // and the others
+	MissingKeySpecs []string `json:"missing_key_specs"` // that it cannot make or use
+	UntriedKeySpecs []string `json:"untried_key_specs"` // of which nothing is known until a key of the spec is made
 }
 
 // KeyReport is a key record and what its object in the token is like.
@@ -189,11 +190,17 @@ func (d *examination) examineRegion(ctx context.Context, name string) {
 func (d *examination) examineToken(ctx context.Context, name string, t *token.Token) *TokenReport {
 	info, able := t.Info(), t.Capabilities()
 	r := &TokenReport{Label: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer, Model: info.Model,
-		Module: info.ModulePath, KeySpecs: []string{}, MissingKeySpecs: []string{}}
+		Module: info.ModulePath, KeySpecs: []string{}, MissingKeySpecs: []string{},
+		UntriedKeySpecs: []string{}}
 	d.add("token", name, StatusOK, fmt.Sprintf("logged in to %q, serial %s (%s %s)", info.Label, info.Serial, info.Manufacturer, info.Model))
 	tried := func(spec keyring.Spec, gap error) {
 		if gap == nil {
 			r.KeySpecs = append(r.KeySpecs, string(spec.Name))
+			return
+		}
+		if errors.Is(gap, token.ErrUntried) {
+			r.UntriedKeySpecs = append(r.UntriedKeySpecs, string(spec.Name))
+			d.add("token", name, StatusWarning, fmt.Sprintf("nobody knows whether it makes and uses %s keys: %v", spec.Name, gap))
 			return
 		}
 		r.MissingKeySpecs = append(r.MissingKeySpecs, string(spec.Name))
@@ -203,7 +210,7 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 	for _, spec := range keyring.MACSpecs {
 		tried(spec, able.For(spec.Hash).Err())
 	}
-	if len(r.KeySpecs) == 0 {
+	if len(r.KeySpecs) == 0 && len(r.UntriedKeySpecs) == 0 {
 		d.advise("token", name, StatusError, "cannot make or use any HMAC key", "use a token that supports CKM_SHA256_HMAC")
 	}
 	for _, spec := range keyring.SignSpecs {

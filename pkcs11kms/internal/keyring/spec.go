@@ -67,7 +67,7 @@ func (s *Spec) Gap(t *token.Token) error {
 	if s.Pair.Valid() {
 		return t.PairGap(s.Pair)
 	}
-	return t.Capabilities().For(s.Hash).Err()
+	return t.HashGap(s.Hash)
 }
 
 // signingAlgorithms are the algorithms of this service by the names of the API, in the order in which the API lists them.

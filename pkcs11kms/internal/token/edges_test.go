@@ -103,19 +103,23 @@ func TestFieldsPaddedWithNUL(t *testing.T) {
 func TestProbeOfAllowedMechanisms(t *testing.T) {
 	for name, tc := range map[string]struct {
 		call     int64 // of C_SignInit during the probe: four hashes, the one that is allowed, the other one
+		again    int64 // the same call of the second try
 		rv       uint
 		honoured bool
 	}{
-		"as it is":                {0, 0, true},
-		"allowed one refused":     {5, pkcs11.CKR_MECHANISM_INVALID, false},
-		"other one refused":       {6, pkcs11.CKR_MECHANISM_INVALID, true},
-		"other one: device error": {6, pkcs11.CKR_DEVICE_ERROR, false},
+		"as it is":                      {0, 0, 0, true},
+		"allowed one refused":           {5, 0, pkcs11.CKR_MECHANISM_INVALID, false},
+		"allowed one: no memory once":   {5, 0, pkcs11.CKR_HOST_MEMORY, true},
+		"allowed one: no memory":        {5, 7, pkcs11.CKR_HOST_MEMORY, false},
+		"other one refused":             {6, 0, pkcs11.CKR_MECHANISM_INVALID, true},
+		"other one: device error once":  {6, 0, pkcs11.CKR_DEVICE_ERROR, true},
+		"other one: device error twice": {6, 8, pkcs11.CKR_DEVICE_ERROR, false},
 	} {
 		cfg, _ := newConfig(t)
 		f := newFaulty(&cfg)
 		var calls atomic.Int64
 		f.on("C_SignInit", func() error {
-			if calls.Add(1) == tc.call {
+			if n := calls.Add(1); n == tc.call || n == tc.again {
 				return pkcs11.Error(tc.rv)
 			}
 			return nil

@@ -71,9 +71,8 @@ func (t *Token) Makes(a pubkey.Algorithm) bool {
 func (t *Token) probeEdwards() (prehashes bool) {
 	s := &session{token: t}
 	defer s.close()
-	id := []byte("probe")[:min(5, t.facts().quirk.maxIDBytes())]
 	err := s.run(&operation{run: func(s *session, _ []byte) error {
-		made, err := s.generatePair(pubkey.Edwards25519, id, "pkcs11kms/probe", false)
+		made, err := s.generatePair(pubkey.Edwards25519, t.probeID(), probeLabel, false)
 		if err != nil {
 			return err
 		}
@@ -87,7 +86,7 @@ func (t *Token) probeEdwards() (prehashes bool) {
 		}
 		return err
 	}}, nil)
-	t.noteGap(pubkey.Edwards25519, err)
+	t.noteTrial(pubkey.Edwards25519, err)
 	return prehashes
 }
 

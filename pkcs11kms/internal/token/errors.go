@@ -104,9 +104,14 @@ func (e *Error) Unsupported() bool {
 // refusesKind reports whether the token does not do a kind of key: as Unsupported, or it takes neither the template nor the
 // curve.
 func (e *Error) refusesKind() bool {
-	return e.Unsupported() || e.is(pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
-		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_DOMAIN_PARAMS_INVALID, pkcs11.CKR_CURVE_NOT_SUPPORTED,
-		pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED)
+	return e.Unsupported() || e.refusesTemplate() ||
+		e.is(pkcs11.CKR_DOMAIN_PARAMS_INVALID, pkcs11.CKR_CURVE_NOT_SUPPORTED, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED)
+}
+
+// refusesTemplate reports whether the token does not take what it was told of an object that it should make.
+func (e *Error) refusesTemplate() bool {
+	return e.is(pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
+		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID)
 }
 
 // passing reports whether the module may answer otherwise when it is asked again: it has answered, and has not refused what was asked.

@@ -24,15 +24,22 @@ func (t *Token) HMACKey(h Hash, id []byte) *Key {
 }
 
 // GenerateHMACKey makes a key inside the token. The id must be one that no object in the token has; 16 random bytes are
-// (see Capabilities.IDBytes). If it returns a *HungError and the key is made after all, the key is destroyed before the
-// error's Done closes. It is never repeated, so after another error the key may exist: DestroyKey makes sure.
+// (see Capabilities.IDBytes). Where nobody knows whether the token can do the kind, the new key is the probe of that: it must make
+// a MAC, or it is destroyed again and the error is a *GapError, which HashGap keeps for a while. If it returns a *HungError and the
+// key is made after all, the key is destroyed before the error's Done closes. It is never repeated, so after another error the key
+// may exist: DestroyKey makes sure.
 func (t *Token) GenerateHMACKey(ctx context.Context, h Hash, id []byte, label string) (*Key, error) {
 	create := func(s *session) (pkcs11.ObjectHandle, error) {
-		template := t.restricted(t.withLength(t.keyTemplate(h, id, label, true), h.KeyBytes()), h)
-		object, err := t.c.GenerateKey(s.handle, t.facts().quirk.generateMechanism(h), template)
-		return object, wrapRV("C_GenerateKey", err)
+		if t.provenHash(h) {
+			return s.generateWithout(h, id, label)
+		}
+		return s.generateTried(h, id, label)
 	}
-	return t.makeKey(ctx, "C_GenerateKey", h, id, create)
+	key, err := t.makeKey(ctx, "C_GenerateKey", h, id, create)
+	if h.Valid() {
+		t.noteTrial(h, err)
+	}
+	return key, err
 }
 
 // ImportHMACKey puts a key of known value, of any length, into the token; otherwise the key is like a generated one. The
@@ -44,7 +51,7 @@ func (t *Token) ImportHMACKey(ctx context.Context, h Hash, id []byte, label stri
 	}
 	value = append([]byte(nil), value...)
 	create := func(s *session) (pkcs11.ObjectHandle, error) {
-		template := t.restricted(append(t.keyTemplate(h, id, label, true), pkcs11.NewAttribute(pkcs11.CKA_VALUE, value)), h)
+		template := t.restricted(append(t.keyTemplate(t.facts().off, h, id, label, true), pkcs11.NewAttribute(pkcs11.CKA_VALUE, value)), h)
 		object, err := t.c.CreateObject(s.handle, template)
 		return object, wrapRV("C_CreateObject", err)
 	}

@@ -32,15 +32,21 @@ func (t *Token) KeyPair(s pubkey.Spec, id []byte) *Pair {
 // of a long RSA key for many seconds.
 const pairTimeout = time.Minute
 
-// GapError says that the token cannot make or use key pairs of a kind. It was tried.
+// GapError says that the token cannot make or use a kind of key. It was tried.
 type GapError struct {
-	Spec pubkey.Spec
-	What string // what was tried, like "C_GenerateKeyPair" or "RSASSA-PSS with SHA-256"
-	Err  error  // the token's answer
+	Spec pubkey.Spec // of key pairs
+	Hash Hash        // of HMAC keys
+	What string      // what was tried, like "C_GenerateKeyPair" or "RSASSA-PSS with SHA-256"
+	Err  error       // the token's answer
 }
 
 // Error names the token's answer.
-func (e *GapError) Error() string { return fmt.Sprintf("%v key pairs, %s: %v", e.Spec, e.What, e.Err) }
+func (e *GapError) Error() string {
+	if e.Hash.Valid() {
+		return fmt.Sprintf("HMAC keys with %v, %s: %v", e.Hash, e.What, e.Err)
+	}
+	return fmt.Sprintf("%v key pairs, %s: %v", e.Spec, e.What, e.Err)
+}
 
 // Unwrap returns the token's answer.
 func (e *GapError) Unwrap() error { return e.Err }
@@ -48,8 +54,8 @@ func (e *GapError) Unwrap() error { return e.Err }
 // PairGap returns why the token cannot do key pairs of a kind, as far as Open and GenerateKeyPair have found out; nil if nothing
 // is known.
 func (t *Token) PairGap(s pubkey.Spec) error {
-	if gap, ok := t.pairGaps.Load(s); ok {
-		return gap.(*GapError)
+	if gap := t.knownGap(s); gap != nil {
+		return gap
 	}
 	return nil
 }
@@ -78,7 +84,7 @@ func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte
 		return []pkcs11.ObjectHandle{made.private, made.public}, nil
 	})
 	err = t.confirmGap(ctx, spec, err)
-	t.noteGap(spec, err)
+	t.noteTrial(spec, err)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -95,19 +101,11 @@ func (t *Token) confirmGap(ctx context.Context, spec pubkey.Spec, err error) err
 	return fmt.Errorf("making a key pair of %v: %w: it was refused once: %w", spec, ErrMalformed, gap.Err)
 }
 
-// noteGap keeps an error that says what the token cannot do.
-func (t *Token) noteGap(spec pubkey.Spec, err error) {
-	if gap, ok := errors.AsType[*GapError](err); ok {
-		t.pairGaps.Store(spec, gap)
-	}
-}
-
 // ProbeKeyPair makes a key pair of session objects, tries all that GenerateKeyPair would, and leaves nothing behind. It
-// returns a *GapError if the token cannot do the kind. Long RSA keys take seconds.
+// returns a *GapError if the token cannot do the kind, and ErrUntried if it makes no session objects. Long RSA keys take seconds.
 func (t *Token) ProbeKeyPair(ctx context.Context, spec pubkey.Spec) error {
-	id := []byte("probe")[:min(5, t.facts().quirk.maxIDBytes())]
 	return t.do(ctx, &operation{name: "C_GenerateKeyPair", longer: pairTimeout, run: func(s *session, _ []byte) error {
-		made, err := s.generatePair(spec, id, "pkcs11kms/probe", false)
+		made, err := s.generatePair(spec, t.probeID(), probeLabel, false)
 		if err != nil {
 			return err
 		}
@@ -125,6 +123,9 @@ func (s *session) generatePair(spec pubkey.Spec, id []byte, label string, onToke
 		if e, ok := errors.AsType[*Error](err); !ok || !e.refusesKind() {
 			return made, err
 		}
+	}
+	if e, _ := errors.AsType[*Error](err); !onToken && !s.token.facts().sessionKeys && e.refusesTemplate() {
+		return made, fmt.Errorf("%w: %w", ErrUntried, err)
 	}
 	return made, &GapError{Spec: spec, What: "generation", Err: err}
 }

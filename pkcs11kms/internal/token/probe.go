@@ -1,7 +1,10 @@
 package token
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -13,7 +16,7 @@ type HashCapability struct {
 	Sign     error // of a MAC with the generated key
 }
 
-// Err returns nil if keys for the hash can be generated and used.
+// Err returns nil if keys for the hash can be generated and used, and ErrUntried if nobody knows.
 func (c HashCapability) Err() error {
 	if c.Generate != nil {
 		return c.Generate
@@ -56,29 +59,66 @@ func (t *Token) Capabilities() Capabilities {
 // probeMessage is what the probe signs; its content does not matter.
 var probeMessage = []byte("pkcs11kms probe")
 
+// probeLabel is as long as the labels of keys are.
+const probeLabel = "pkcs11kms/probe/0000-0000-0000-00000"
+
+// probeID is as long as the ids of keys are.
+func (t *Token) probeID() []byte { return []byte("pkcs11kms probe!")[:t.facts().quirk.maxIDBytes()] }
+
+// probeTries is how often something is tried that has met an error which is no refusal.
+const probeTries = 2
+
 // probe tries out the token. Open succeeds whatever it finds: a token without SHA-224 still serves the others.
 func (t *Token) probe() {
 	caps := Capabilities{Streams: !t.facts().quirk.noStream, IDBytes: t.facts().quirk.maxIDBytes(), MaxSessions: t.pool.max}
 	off := t.probeUses()
 	t.learn(func(known *facts) { known.off = off })
 	for _, h := range Hashes() {
-		c := HashCapability{Hash: h}
+		caps.HMAC = append(caps.HMAC, t.probeHash(h, &caps))
+	}
+	makes := func(c HashCapability) bool { return c.Generate == nil }
+	t.learn(func(known *facts) { known.sessionKeys = slices.ContainsFunc(caps.HMAC, makes) })
+	for i := range caps.HMAC {
+		t.untried(&caps.HMAC[i])
+	}
+	for try, sure := 1, false; !sure && try <= probeTries; try++ {
+		caps.AllowedMechanisms, sure = t.probeAllowedMechanisms(caps)
+	}
+	caps.Ed25519ph = t.probeEdwards()
+	t.learn(func(known *facts) { known.caps, known.complete = caps, true })
+}
+
+// probeHash makes and uses a key for h, and tries to read its value.
+func (t *Token) probeHash(h Hash, caps *Capabilities) (c HashCapability) {
+	for range probeTries {
+		c = HashCapability{Hash: h}
 		c.Generate = t.withProbeKey(h, h.KeyBytes(), nil, func(s *session, object pkcs11.ObjectHandle) {
 			_, c.Sign = s.signWith(h, object, probeMessage)
 			caps.ValueReadRefused = s.refusesValue(object) && (caps.ValueReadRefused || !caps.ValueTried)
 			caps.ValueTried = true
 		})
-		caps.HMAC = append(caps.HMAC, c)
+		if err := c.Err(); err == nil || refusesKind(err) {
+			break
+		}
 	}
-	caps.AllowedMechanisms = t.probeAllowedMechanisms(caps)
-	caps.Ed25519ph = t.probeEdwards()
-	t.learn(func(known *facts) { known.caps, known.complete = caps, true })
+	return c
+}
+
+// untried marks what the probe has met and what says nothing of the kind of key: any error that is no refusal and, where no key that ends
+// with its session could be made, the refusal of the template.
+func (t *Token) untried(c *HashCapability) {
+	for _, err := range []*error{&c.Generate, &c.Sign} {
+		e, answered := errors.AsType[*Error](*err)
+		if *err != nil && (!answered || !e.refusesKind() || e.refusesTemplate() && !t.facts().sessionKeys) {
+			*err = fmt.Errorf("%w: %w", ErrUntried, *err)
+		}
+	}
 }
 
 // withProbeKey generates a session key, uses it, and destroys it, on a session of its own: a call that fails may leave its
 // operation active and spoil what is tried next.
 func (t *Token) withProbeKey(h Hash, bytes int, more []*pkcs11.Attribute, use func(*session, pkcs11.ObjectHandle)) error {
-	template := t.withLength(t.keyTemplate(h, []byte("probe")[:min(5, t.facts().quirk.maxIDBytes())], "pkcs11kms/probe", false), bytes)
+	template := t.withLength(t.keyTemplate(t.facts().off, h, t.probeID(), probeLabel, false), bytes)
 	template = append(template, more...)
 	s := &session{token: t}
 	defer s.close()
@@ -117,16 +157,22 @@ func (t *Token) probeUses() (off []uint) {
 }
 
 func (s *session) refusesValue(object pkcs11.ObjectHandle) bool {
-	value, err := s.token.c.GetAttributeValue(s.handle, object, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)})
-	if err != nil {
-		return isRV(wrapRV("C_GetAttributeValue", err), pkcs11.CKR_ATTRIBUTE_SENSITIVE)
+	for range probeTries {
+		value, err := s.token.c.GetAttributeValue(s.handle, object, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)})
+		if err == nil {
+			return len(value) == 0 || len(value[0].Value) == 0
+		}
+		if isRV(wrapRV("C_GetAttributeValue", err), pkcs11.CKR_ATTRIBUTE_SENSITIVE) {
+			return true
+		}
 	}
-	return len(value) == 0 || len(value[0].Value) == 0
+	return false
 }
 
 // probeAllowedMechanisms restricts a key to one mechanism and tries another that is known to work. The key is as long as
 // the longest hash wants, so that its length is no reason for a refusal.
-func (t *Token) probeAllowedMechanisms(caps Capabilities) bool {
+// It is sure unless it has met an error that is no refusal.
+func (t *Token) probeAllowedMechanisms(caps Capabilities) (honoured, sure bool) {
 	var working []Hash
 	for _, c := range caps.HMAC {
 		if c.Err() == nil {
@@ -134,16 +180,18 @@ func (t *Token) probeAllowedMechanisms(caps Capabilities) bool {
 		}
 	}
 	if len(working) < 2 || t.facts().quirk.ownKeyType {
-		return false // nothing to try it with, or the key's type restricts it already
+		return false, true // nothing to try it with, or the key's type restricts it already
 	}
 	only, other := working[0], working[1]
-	honoured := false
+	var allowed, refused error
 	err := t.withProbeKey(only, SHA512.KeyBytes(), []*pkcs11.Attribute{mechanismList(only.Mechanism())},
 		func(s *session, object pkcs11.ObjectHandle) {
-			_, allowed := s.signWith(only, object, probeMessage)
-			_, refused := s.signWith(other, object, probeMessage)
-			var e *Error
-			honoured = allowed == nil && errors.As(refused, &e) && e.Func == "C_SignInit" && !e.DeviceLost()
+			_, allowed = s.signWith(only, object, probeMessage)
+			_, refused = s.signWith(other, object, probeMessage)
 		})
-	return err == nil && honoured
+	if err = cmp.Or(err, allowed); err != nil {
+		return false, refusesKind(err)
+	}
+	e, answered := errors.AsType[*Error](refused)
+	return answered && e.Func == "C_SignInit" && !e.DeviceLost(), refused == nil || answered && !e.DeviceLost()
 }

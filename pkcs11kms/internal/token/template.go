@@ -29,9 +29,10 @@ func switchedOff(uses []uint) (template []*pkcs11.Attribute) {
 	return template
 }
 
-// keyTemplate is what every HMAC key looks like in the token, generated or imported, token object or probe.
-func (t *Token) keyTemplate(h Hash, id []byte, label string, onToken bool) []*pkcs11.Attribute {
-	return append(switchedOff(t.facts().off), []*pkcs11.Attribute{
+// keyTemplate is what every HMAC key looks like in the token, generated or imported, token object or probe. off are the uses that it is
+// told not to be for.
+func (t *Token) keyTemplate(off []uint, h Hash, id []byte, label string, onToken bool) []*pkcs11.Attribute {
+	return append(switchedOff(off), []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, t.facts().quirk.keyType(h)),
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id),

@@ -68,7 +68,8 @@ type Token struct {
 
 	noRecover atomic.Bool // the token refuses a template of a private key that names CKA_SIGN_RECOVER
 
-	pairGaps    sync.Map // pubkey.Spec -> *GapError: kinds of key pairs that were tried in vain
+	gaps        sync.Map // Hash or pubkey.Spec -> keptGap: kinds of keys that were tried in vain
+	proven      sync.Map // Hash or pubkey.Spec -> true: kinds of keys that were made and used
 	messageOnly sync.Map // pubkey.Algorithm -> true: signed only with the token's own hash
 
 	pool    *pool
