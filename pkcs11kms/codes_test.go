@@ -123,10 +123,16 @@ var codeModes = map[string]string{
 // play plays a case, and returns what the caller was answered and what it took until all was well again.
 func (f *codeFixture) play(k codeCase) (answer, recovery string) {
 	f.t.Helper()
+	return f.playRule(k, k.function+" fail "+k.rv+" "+codeModes[k.mode])
+}
+
+// playRule plays a case with a rule of the module.
+func (f *codeFixture) playRule(k codeCase, rule string) (answer, recovery string) {
+	f.t.Helper()
 	c := f.open()
 	defer func() { assert.NoError(f.t, c.Close()) }()
 	f.m.Do("reset")
-	f.m.Rule(k.function + " fail " + k.rv + " " + codeModes[k.mode])
+	f.m.Rule(rule)
 	answer = codeAnswer(codeOperations[k.operation](f, c))
 	assert.NotEqual(f.t, "KMSInternalException", answer, "%+v: it is the device's fault", k)
 	assert.Positive(f.t, f.m.Counters()[k.function].Faults, "%+v: the function is not on the way", k)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/pkcs11kms/bridge/softhsm"
 	"github.com/pkcs11kms/bridge/test/faultp11"
 )
 
@@ -18,6 +19,12 @@ import (
 func newConfigThrough(t testing.TB) (token.Config, *faultp11.Module) {
 	t.Helper()
 	cfg, tok := newConfig(t)
+	return through(t, cfg, tok)
+}
+
+// through puts the module in front of a token.
+func through(t testing.TB, cfg token.Config, tok softhsm.TestToken) (token.Config, *faultp11.Module) {
+	t.Helper()
 	m := faultp11.New(t, tok.Module)
 	tok.Module = m.Path
 	cfg.URI = tok.URI(tok.PINFile)
@@ -69,4 +76,34 @@ func TestKeyThatIsMissedOnceIsDestroyed(t *testing.T) {
 	key = newKey(t, tok)
 	m.Rule("C_FindObjects empty times=1")
 	require.NoError(t, tok.DestroyKey(t.Context(), key.ID(), "test key"))
+}
+
+// A module that gives the handle of a key away which another client has destroyed: to the next object that this process finds or makes, or
+// to whatever object is new in the token, although nothing here has looked for it. The key is missing then; it is never used by the
+// other's object.
+func TestReusedHandlesOfAModule(t *testing.T) {
+	for _, handles := range []string{"process", "partition"} {
+		for _, kind := range []string{"MAC", "stream", "pair"} {
+			t.Run(handles+", "+kind, func(t *testing.T) {
+				direct, made := newConfig(t)
+				cfg, m := through(t, direct, made)
+				m.Do("handles " + handles)
+				m.Do("token manufacturer=Acme library=Acme")
+				tok, other := open(t, cfg), open(t, direct)
+				require.Equal(t, "Acme", tok.Info().Manufacturer)
+
+				old := newKeyOf(t, other, kind)
+				require.NoError(t, old.use(tok))
+				destroy(t, other, kind, old)
+				fresh := newKeyOf(t, other, kind)
+				if handles == "process" {
+					require.NoError(t, fresh.use(tok))
+				}
+				require.ErrorIs(t, old.use(tok), token.ErrKeyMissing)
+				require.Empty(t, len(old.made), "nothing is answered")
+				require.NoError(t, fresh.use(tok), "the new key works")
+				require.ErrorIs(t, old.use(tok), token.ErrKeyMissing)
+			})
+		}
+	}
 }
