@@ -173,7 +173,8 @@ func (p *Process) AwaitLoaded() {
 	}
 }
 
-// Violations tells what no host may do and this one did, such as a C_Finalize while another call was inside.
+// Violations tells what no host may do and this one did, such as a C_Finalize while another call was inside, or two
+// calls by one session at once.
 func (p *Process) Violations() []string {
 	p.tb.Helper()
 	return p.Do("violations")

@@ -177,6 +177,29 @@ func TestFinalizeWhileInside(t *testing.T) {
 	assert.Empty(t, h.m.Violations())
 }
 
+// TestSessionUsedTwice: a session is for one call at a time.
+func TestSessionUsedTwice(t *testing.T) {
+	h := newHost(t)
+	s, other := h.session(), h.session()
+	rule := h.m.Rule("C_GenerateRandom hang")
+	answered := make(chan error, 1)
+	go func() {
+		_, err := h.GenerateRandom(s, 8)
+		answered <- err
+	}()
+	h.m.Await("C_GenerateRandom", func(n faultp11.Counters) bool { return n.Hanging == 1 })
+	_, err := h.GetSessionInfo(other)
+	require.NoError(t, err)
+	require.Empty(t, h.m.Violations())
+	_, err = h.GetSessionInfo(s)
+	require.NoError(t, err)
+	rule.Remove()
+	require.NoError(t, <-answered)
+	_, err = h.GetSessionInfo(s)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"C_GetSessionInfo was called while C_GenerateRandom was inside, by one session"}, h.m.Violations())
+}
+
 func TestResults(t *testing.T) {
 	h := newHost(t)
 	s := h.login()

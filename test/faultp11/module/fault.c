@@ -49,6 +49,32 @@ static void note_finalize(void) {
 			violation("%s was called while %s was inside", "C_Finalize", function_names[f]);
 }
 
+/* The sessions that calls are on, so that two calls on one are noticed. A session whose place is taken by another one is not looked at. */
+static struct {
+	atomic_ulong session;
+	atomic_int function;
+} on_session[1024];
+
+#define PLACE(session) on_session[(session) % (sizeof on_session / sizeof *on_session)]
+
+static void enter_session(struct call *c) {
+	CK_ULONG other = 0;
+	if (!c->has_session || !c->session)
+		return;
+	if (atomic_compare_exchange_strong(&PLACE(c->session).session, &other, c->session)) {
+		atomic_store(&PLACE(c->session).function, c->function);
+		c->entered = 1;
+	} else if (other == c->session) {
+		violation("%s was called while %s was inside, by one session", function_names[c->function],
+			function_names[atomic_load(&PLACE(c->session).function)]);
+	}
+}
+
+static void leave_session(struct call *c) {
+	if (c->entered)
+		atomic_store(&PLACE(c->session).session, 0);
+}
+
 /* before says whether the wrapped module is to be called; otherwise *rv is the answer. */
 int before(struct call *c, CK_RV *rv) {
 	struct counters *n = &counters[c->function];
@@ -58,6 +84,7 @@ int before(struct call *c, CK_RV *rv) {
 		atomic_fetch_add(&n->queries, 1);
 	if (c->function == FN_C_Finalize)
 		note_finalize();
+	enter_session(c);
 	atomic_fetch_add(&in_real, 1); /* before quiet is read: who takes sessions away waits for in_real after having set it */
 	if (!atomic_load(&quiet)) {
 		atomic_fetch_sub(&in_real, 1);
@@ -99,6 +126,7 @@ CK_RV after(struct call *c, CK_RV rv) {
 			atomic_fetch_sub(&in_real, 1);
 		}
 	}
+	leave_session(c);
 	atomic_fetch_sub(&n->inside, 1);
 	return rv;
 }

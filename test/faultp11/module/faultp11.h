@@ -40,6 +40,7 @@ struct call {
 	/* What the module itself keeps. */
 	int reached;            /* the wrapped module */
 	int watched;            /* rules were asked before it, so that room and lengths are known */
+	int entered;            /* the place of its session is taken */
 	int counted;            /* among the sessions that are being opened */
 	int rebound;            /* a handle was given to another object, see handles.c */
 	int retyped;            /* the template was rewritten, see vendor.c */
