@@ -125,6 +125,7 @@ func (t *Token) attachTo(ctx context.Context, f found, step func(string)) error 
 	if !t.facts().complete {
 		step("the probe of what the token can do")
 		t.probe()
+		t.selfTests()
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ type facts struct {
 	lockFile string // what a change of the token's objects locks, if the quirk says so
 	caps     Capabilities
 	off      []uint // of notForMAC: what the token can be told that an HMAC key is not for
+	tests    []SelfTest
 	// sessionKeys: the token makes keys that end with their session, so that what it can do could be tried.
 	sessionKeys bool
 	complete    bool // the token was probed, so that Open has succeeded once

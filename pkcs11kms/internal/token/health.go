@@ -50,6 +50,9 @@ func (t *Token) check(ctx context.Context, try func(*session) error) error {
 	if t.closing.Err() != nil {
 		return ErrClosed
 	}
+	if err := t.wrong(); err != nil {
+		return err
+	}
 	generation, served := t.generation.Load(), t.pool.successes()
 	err := t.tryOnKeeper(ctx, try)
 	if t.mayRegain(err) {

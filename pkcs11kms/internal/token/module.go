@@ -39,6 +39,7 @@ type module interface {
 	Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error)
 	SignUpdate(s pkcs11.SessionHandle, part []byte) error
 	SignFinal(s pkcs11.SessionHandle) ([]byte, error)
+	WrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, wrapping, key pkcs11.ObjectHandle) ([]byte, error)
 	GenerateRandom(s pkcs11.SessionHandle, length int) ([]byte, error)
 }
 
