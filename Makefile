@@ -1,5 +1,5 @@
 # make run and make test do all set-up themselves; everything else expects that they ran once.
-.PHONY: build run check test bench fuzz soak flood faultp11 mutants ansible tools clean
+.PHONY: build build-fips run check test bench fuzz soak flood faultp11 mutants ansible tools clean
 
 GO ?= go
 STATE_DIR ?= .pkcs11kms-dev
@@ -21,8 +21,16 @@ export CGO_ENABLED = 1
 # What "version" prints: the tag and the commit. In an unpacked archive there is none, unless it is given: make VERSION=v1.2.3
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
+BUILD = $(GO) build -trimpath -ldflags '-X main.release=$(VERSION)'
+
 build:
-	$(GO) build -trimpath -ldflags '-X main.release=$(VERSION)' -o bin/pkcs11kms ./cmd/pkcs11kms
+	$(BUILD) -o bin/pkcs11kms ./cmd/pkcs11kms
+
+# In FIPS 140-3 mode from the start, with a frozen version of the Go Cryptographic Module, which the Go installation brings along.
+# See docs/fips.md.
+FIPS_MODULE ?= v1.0.0
+build-fips:
+	GOFIPS140=$(FIPS_MODULE) $(BUILD) -o bin/pkcs11kms-fips ./cmd/pkcs11kms
 
 # The quick start: installs SoftHSM when it is missing, builds, runs the main job, and then the development server in the
 # foreground until Ctrl-C.

@@ -194,7 +194,7 @@ func stateAllows(rule ops.States, k *key) error {
 	return nil
 }
 
-// fits checks usage, then algorithm, as the real service does.
+// fits checks usage, then algorithm, as the real service does; then whether both are to be had here.
 func (k *key) fits(op *ops.Operation, req *request) error {
 	if op.Usage != "" && k.Record.Usage != op.Usage {
 		return apierr.InvalidKeyUsage("%s key usage is %s which is not valid for %s.", k.ARN, k.Record.Usage, op.Name)
@@ -211,6 +211,8 @@ func (k *key) fits(op *ops.Operation, req *request) error {
 		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.algorithm, k.Record.Spec)
 	case !signature:
 		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.Record.Spec)
+	case signs && k.pair().Spec.NotApproved() != nil:
+		return k.pair().Spec.NotApproved()
 	case signs && !k.pair().Makes(algorithm):
 		return apierr.Unsupported("The token makes no %s signatures. Use ED25519_SHA_512 with MessageType RAW.", req.signing)
 	}

@@ -25,8 +25,9 @@ import (
 // CreateKey generates a key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or HMAC_512 with
 // the KeyUsage GENERATE_VERIFY_MAC, or RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521,
 // ECC_SECG_P256K1 or ECC_NIST_EDWARDS25519 with SIGN_VERIFY; both must be given. Other specs, usages, origins, multi-Region
-// keys are refused with UnsupportedOperationException, and so is what the token cannot do. A Policy is checked as PutKeyPolicy
-// checks it, and Tags need the permission for TagResource. It is not idempotent: a call repeated makes a second key.
+// keys are refused with UnsupportedOperationException, and so are what the token cannot do and, in FIPS 140-3 mode,
+// ECC_SECG_P256K1. A Policy is checked as PutKeyPolicy checks it, and Tags need the permission for TagResource. It is not
+// idempotent: a call repeated makes a second key.
 func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns ...func(*kms.Options)) (*kms.CreateKeyOutput, error) {
 	return perform(ctx, c, ops.CreateKey, in, optFns, func(_ *Client, in *kms.CreateKeyInput) (request, error) {
 		return request{given: givenCreate(in)}, checkCreateKey(in)
@@ -141,7 +142,7 @@ func supportedSpec(name types.KeySpec, usage types.KeyUsageType) (*keyring.Spec,
 		return spec, nil
 	}
 	if spec := keyring.SignSpecOf(name, usage); spec != nil {
-		return spec, nil
+		return spec, spec.NotApproved()
 	}
 	if keyring.SpecIn(keyring.SignSpecs, name) != nil {
 		return nil, apierr.Unsupported("KeyUsage %s is not supported. Use SIGN_VERIFY for KeySpec %s.", usage, name)

@@ -8,10 +8,13 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
-// KeySpecs returns the key specs of which CreateKey makes keys, those of HMAC keys first. A token may lack some of them.
+// KeySpecs returns the key specs of which CreateKey makes keys, those of HMAC keys first; in FIPS 140-3 mode only those that are
+// approved. A token may lack some of them.
 func KeySpecs() (names []types.KeySpec) {
 	for _, spec := range slices.Concat(keyring.MACSpecs, keyring.SignSpecs) {
-		names = append(names, spec.Name)
+		if spec.NotApproved() == nil {
+			names = append(names, spec.Name)
+		}
 	}
 	return names
 }

@@ -90,7 +90,7 @@ func TestReportForPeople(t *testing.T) {
 		{Area: "store", Subject: "kms.db", Status: doctor.StatusOK, Text: "is sound"},
 		{Area: "key", Subject: "k1", Status: doctor.StatusError, Text: "has no object", Hint: "restore it\nor not"},
 		{Area: "store", Subject: "disk", Status: doctor.StatusWarning, Text: "is nearly full"},
-	}}
+	}, FIPS140: doctor.FIPS140{Mode: "off", Module: "latest"}}
 	assert.Equal(t, `store
   ok       kms.db: is sound
   warning  disk: is nearly full
@@ -98,6 +98,7 @@ key
   error    k1: has no object
            hint: restore it
            hint: or not
+FIPS 140-3 mode: off
 1 ok, 1 warning, 1 error
 `, describe(report))
 }

@@ -111,7 +111,7 @@ func (a *app) examine(ctx context.Context, o examination) (*doctor.Report, error
 	}
 	if err != nil {
 		finding := doctor.Check{Area: "config", Subject: "configuration", Status: doctor.StatusError, Text: err.Error(), Hint: hintOf(err)}
-		return &doctor.Report{Checks: []doctor.Check{finding}, Regions: []doctor.RegionReport{}}, nil
+		return &doctor.Report{Checks: []doctor.Check{finding}, Regions: []doctor.RegionReport{}, FIPS140: doctor.RunningFIPS140()}, nil
 	}
 	allowLowPIN(cfg, o.tryPIN)
 	var changes []doctor.Check
@@ -217,6 +217,7 @@ func describe(report *doctor.Report) string {
 			}
 		}
 	}
+	fmt.Fprintln(&b, report.FIPS140)
 	fmt.Fprintf(&b, "%d ok, %s, %s\n", counts[doctor.StatusOK],
 		counted(counts[doctor.StatusWarning], "warning"), counted(counts[doctor.StatusError], "error"))
 	return b.String()

@@ -137,6 +137,8 @@ func condition(name string) (bool, error) {
 		return err == nil, nil
 	case "openssl":
 		return haveTool("openssl", "openssl")
+	case "awscli":
+		return haveTool("awscli", "aws")
 	case "opensc":
 		return haveTool("opensc", "pkcs11-tool")
 	}
@@ -178,7 +180,7 @@ func capture(ts *testscript.TestScript, _ bool, args []string) {
 func scriptEnvironment(ts *testscript.TestScript) []string {
 	env := os.Environ()
 	for _, name := range []string{"PKCS11KMS_STATE_DIR", "PKCS11KMS_PIN", softhsm.EnvConfig, "TZ", "SHIM_MODULE", "SHIM_LOG", "SHIM_FLAGS",
-		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_CA_BUNDLE"} {
+		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_CA_BUNDLE", "GODEBUG"} {
 		if value := ts.Getenv(name); value != "" {
 			env = append(env, name+"="+value)
 		}

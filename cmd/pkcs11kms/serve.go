@@ -16,6 +16,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
@@ -295,6 +296,9 @@ func (s *serving) announce(ctx context.Context, bridge *pkcs11kms.Bridge, region
 	if admin != nil {
 		adminURL = urlOf(admin, s.listen.TLSCert != "" && !server.IsLocal(s.listen.Admin))
 		text += " admin " + adminURL
+	}
+	if f := doctor.RunningFIPS140(); f.Mode != "off" {
+		s.log.Info("FIPS 140-3 mode", "mode", f.Mode, "module", f.Module)
 	}
 	s.log.Info("ready", "listen", url, "admin-listen", adminURL)
 	text += "\n"

@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 )
 
 // release is what "make build" notes of the checkout: the tag, the commit since, and whether files were changed
@@ -17,7 +19,8 @@ func (a *app) versionCommand() *cobra.Command {
 		Use:     "version",
 		GroupID: groupMore,
 		Short:   "Print the version",
-		Long:    "Print the version.\n\nPrints the module's version or the commit it was built from, and the Go version, as --version and -v do.",
+		Long: "Print the version.\n\nPrints the module's version or the commit it was built from, and the Go version, as --version and -v do;\n" +
+			"in FIPS 140-3 mode that mode and the version of the Go Cryptographic Module too.",
 		Example: "  pkcs11kms version",
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
@@ -27,7 +30,11 @@ func (a *app) versionCommand() *cobra.Command {
 }
 
 func versionLine() string {
-	return fmt.Sprintf("pkcs11kms %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	mode := ""
+	if f := doctor.RunningFIPS140(); f.Mode != "off" {
+		mode = ", " + f.String()
+	}
+	return fmt.Sprintf("pkcs11kms %s (%s %s/%s%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH, mode)
 }
 
 // unknownVersion is that of a build of which nothing was noted, as one from an unpacked archive by plain "go build".

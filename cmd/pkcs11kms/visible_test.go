@@ -92,7 +92,7 @@ func TestReportsReachATerminalVisible(t *testing.T) {
 	check := doctor.Check{Area: "keys", Subject: hostile, Status: doctor.StatusError, Text: hostile, Hint: hostile + "\nmore"}
 	report := &doctor.Report{Checks: []doctor.Check{check}}
 	assert.Empty(t, raw(describe(report)))
-	assert.Equal(t, 6, strings.Count(describe(report), "\n"), "area, check, a hint of two lines of which one is broken, counts")
+	assert.Equal(t, 7, strings.Count(describe(report), "\n"), "area, check, a hint of two lines of which one is broken, mode, counts")
 	var out, stderr bytes.Buffer
 	a := &app{stdout: &out, stderr: &stderr}
 	require.NoError(t, a.printReport(report, true))

@@ -32,6 +32,7 @@ const (
 type Report struct {
 	Checks  []Check        `json:"checks"`
 	Regions []RegionReport `json:"regions"`
+	FIPS140 FIPS140        `json:"fips140"`
 }
 
 // Check is the outcome of one examination.
@@ -59,7 +60,7 @@ type TokenReport struct {
 	Model           string   `json:"model"`
 	Module          string   `json:"module"`
 	KeySpecs        []string `json:"key_specs"`         // that the token can make and use; RSA_3072 and RSA_4096 are not tried
-	MissingKeySpecs []string `json:"missing_key_specs"` // that it cannot make or use
+	MissingKeySpecs []string `json:"missing_key_specs"` // that it cannot make or use, or that are not approved in FIPS 140-3 mode
 	UntriedKeySpecs []string `json:"untried_key_specs"` // of which nothing is known until a key of the spec is made
 }
 
@@ -122,6 +123,7 @@ type OpenStore func(context.Context) (keystore.Store, error)
 func Examine(ctx context.Context, cfg pkcs11kms.Config, name string, open OpenStore) *Report {
 	d := &examination{}
 	d.report.Regions = []RegionReport{}
+	d.examineMode()
 	var err error
 	if d.cfg, err = cfg.WithDefaults(); err != nil {
 		d.fail("config", "configuration", err)
@@ -214,7 +216,10 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 		d.advise("token", name, StatusError, "cannot make or use any HMAC key", "use a token that supports CKM_SHA256_HMAC")
 	}
 	for _, spec := range keyring.SignSpecs {
-		if spec.Pair.RSABits() <= 2048 { // longer ones take seconds
+		switch {
+		case spec.NotApproved() != nil:
+			r.MissingKeySpecs = append(r.MissingKeySpecs, string(spec.Name))
+		case spec.Pair.RSABits() <= 2048: // longer ones take seconds
 			tried(spec, t.ProbeKeyPair(ctx, spec.Pair))
 		}
 	}

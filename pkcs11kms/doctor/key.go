@@ -90,6 +90,8 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 			"find out who made the other one, and destroy or change that: its CKA_ID is "+r.CKAID)
 	case record.Adopted != "" && spec != nil:
 		d.examineAdopted(record, spec, objects[0], t.Capabilities().AllowedMechanisms)
+	case signing != nil && signing.NotApproved() != nil:
+		d.examineNotApproved(record)
 	case signing != nil:
 		d.examinePair(ctx, record, signing, objects[0], t)
 	default:

@@ -1,7 +1,12 @@
 package server
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/fips140"
+	"crypto/rsa"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -27,11 +32,26 @@ func (c *Certificate) Reload() error {
 			c.keyFile, info.Mode().Perm())
 	}
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err == nil && fips140.Enabled() && !approved(pair.Leaf.PublicKey) {
+		err = errors.New("its key is not approved in FIPS 140-3 mode, which takes RSA of at least 2048 bits, P-256, P-384, P-521 and Ed25519")
+	}
 	if err != nil {
 		return fmt.Errorf("reading the TLS certificate %q: %w", c.certFile, err)
 	}
 	c.current.Store(&pair)
 	return nil
+}
+
+// approved tells whether a server may prove itself by the key (FIPS 186-5). Of clients crypto/tls asks as much itself, and of
+// servers what it can sign with.
+func approved(public any) bool {
+	switch key := public.(type) {
+	case *rsa.PublicKey:
+		return key.N.BitLen() >= 2048
+	case *ecdsa.PublicKey:
+		return key.Curve != elliptic.P224()
+	}
+	return true // Ed25519, since LoadX509KeyPair takes no others
 }
 
 func (c *Certificate) config() *tls.Config {

@@ -2,10 +2,12 @@ package keyring
 
 import (
 	"context"
+	"crypto/fips140"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -68,6 +70,15 @@ func (s *Spec) Gap(t *token.Token) error {
 		return t.PairGap(s.Pair)
 	}
 	return t.HashGap(s.Hash)
+}
+
+// NotApproved returns the refusal of what would make or use keys of the spec while this process is in FIPS 140-3 mode, and nil
+// for an approved spec, or without that mode. HMAC keys have 224 bits at least, whatever made them.
+func (s *Spec) NotApproved() error {
+	if !fips140.Enabled() || !s.Pair.Valid() || s.Pair.Approved() {
+		return nil
+	}
+	return apierr.Unsupported("KeySpec %s is not approved for use in FIPS 140-3 mode, in which this service runs.", s.Name)
 }
 
 // signingAlgorithms are the algorithms of this service by the names of the API, in the order in which the API lists them.

@@ -83,6 +83,10 @@ func (s Spec) RSABits() int { return s.info().bits }
 // Edwards tells whether the kind is an Edwards curve, which signs by EdDSA (RFC 8032) and not by ECDSA.
 func (s Spec) Edwards() bool { return s.info().edwards }
 
+// Approved tells whether the kind is approved for digital signatures (FIPS 186-5, SP 800-186): all but secp256k1, which the
+// Go Cryptographic Module does not have either.
+func (s Spec) Approved() bool { return s.Valid() && s != SECP256K1 }
+
 // FieldBytes returns the length of a coordinate of the curve, which is also that of r and of s of ECDSA; 0 for RSA and Edwards
 // curves.
 func (s Spec) FieldBytes() int { return s.info().fieldBytes }
