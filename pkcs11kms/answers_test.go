@@ -68,7 +68,7 @@ func TestCreateKeyRefusals(t *testing.T) {
 		{"both spec members", kms.CreateKeyInput{KeySpec: "HMAC_256", CustomerMasterKeySpec: "HMAC_256", KeyUsage: mac}, "ValidationException",
 			"You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated."},
 		{"nothing at all", kms.CreateKeyInput{}, "UnsupportedOperationException",
-			"KeySpec SYMMETRIC_DEFAULT is not supported. Use one of HMAC_224, *, ECC_SECG_P256K1, ECC_NIST_EDWARDS25519."},
+			"KeySpec SYMMETRIC_DEFAULT is not supported. Use one of HMAC_224, *, ECC_NIST_P521, " + secg + "ECC_NIST_EDWARDS25519."},
 		{"multi-Region", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, MultiRegion: aws.Bool(true)}, "UnsupportedOperationException",
 			"Multi-Region keys are not supported."},
 		{"external", kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: mac, Origin: "EXTERNAL"}, "UnsupportedOperationException",

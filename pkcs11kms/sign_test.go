@@ -136,6 +136,9 @@ func TestVerifyAnswers(t *testing.T) {
 	message := []byte("message")
 	for _, spec := range []types.KeySpec{types.KeySpecRsa2048, types.KeySpecEccNistP256, types.KeySpecEccNistP521,
 		types.KeySpecEccSecgP256k1} {
+		if signingTable[spec] == nil {
+			continue // not approved in FIPS 140-3 mode
+		}
 		key, other := mustCreate(t, c, spec), mustCreate(t, c, spec)
 		for _, algorithm := range signingTable[spec] {
 			signature := mustSign(t, c, key, algorithm, message)

@@ -87,7 +87,7 @@ func newRig(t *testing.T) *rig {
 		Partition: "aws", Accounts: []string{testAccount, otherAccount}, Regions: []string{testRegion},
 		Store: store, Cache: records.New(store, slog.New(slog.DiscardHandler), time.Now),
 		MAC: func(_ context.Context, message []byte) ([]byte, error) {
-			mac := hmac.New(sha256.New, []byte("not a secret"))
+			mac := hmac.New(sha256.New, []byte("this is no secret"))
 			mac.Write(message)
 			return mac.Sum(nil), nil
 		},

@@ -227,7 +227,7 @@ func TestLogNamesTheClaimedAccessKey(t *testing.T) {
 		sent++
 		f.lines(t, sent) // a line may come after its answer
 	}
-	send(signing{secret: "wrong"})
+	send(signing{secret: "a wrong one"})
 	send(signing{id: "AKIAUNKNOWNUNKNOWN00"})
 	send(signing{region: "eu-west-9"})
 	lines := f.lines(t, 3)

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/fips140"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -59,7 +60,9 @@ func TestRSA(t *testing.T) {
 		requireOnly(t, key, a, digest, signature)
 		if a.Scheme == pubkey.PSS {
 			assert.ErrorIs(t, key.Verify(a, digest, sign(a.Hash.Size()-1)), pubkey.ErrInvalid, "another length of the salt")
-			assert.ErrorIs(t, key.Verify(a, digest, sign(0)), pubkey.ErrInvalid)
+			if !fips140.Enabled() { // where the longest salt, which 0 stands for, is as long as the hash
+				assert.ErrorIs(t, key.Verify(a, digest, sign(0)), pubkey.ErrInvalid)
+			}
 		}
 		for _, b := range pubkey.RSA2048.Algorithms() {
 			if b != a {

@@ -83,7 +83,7 @@ func TestLookupResult(t *testing.T) {
 			code: sigv4.CodeUnrecognizedClient, message: "The security token included in the request is invalid."},
 		{name: "expired", err: sigv4.ErrTokenExpired,
 			code: sigv4.CodeExpiredToken, message: "The security token included in the request is expired"},
-		{name: "other key", key: sigv4.SigningKey("other", "20250102", "us-east-1", "kms"),
+		{name: "other key", key: sigv4.SigningKey("another secret", "20250102", "us-east-1", "kms"),
 			code: sigv4.CodeInvalidSignature, message: mismatchText},
 		{name: "broken", err: broken},
 		{name: "empty key"},
