@@ -15,7 +15,10 @@ TEST_TOOLS = $(call missing,command -v pkcs11-tool,opensc) $(call missing,$(aws2
   $(call missing,/usr/bin/python3 -c 'import jwt; import cryptography',python3-jwt python3-cryptography) \
   $(call missing,command -v openssl,openssl) $(call missing,command -v pkcsslotd,opencryptoki) \
   $(call missing,command -v p11-kit,p11-kit) $(call missing,ls $(MODULES)/p11-kit-proxy.so,p11-kit-modules) \
-  $(call missing,ls $(MODULES)/libsoftokn3.so,libnss3) $(call missing,{ command -v certutil && command -v modutil; },libnss3-tools)
+  $(call missing,ls $(MODULES)/libsoftokn3.so,libnss3) $(call missing,{ command -v certutil && command -v modutil; },libnss3-tools) \
+  $(call missing,command -v swtpm,swtpm) $(call missing,{ command -v dbus-daemon && command -v dbus-send; },dbus) \
+  $(call missing,command -v tpm2-abrmd,tpm2-abrmd) $(call missing,ls $(MODULES)/libtss2-tcti-tabrmd.so.0,libtss2-tcti-tabrmd0) \
+  $(call missing,command -v tpm2_ptool,libtpm2-pkcs11-tools) $(call missing,ls $(MODULES)/pkcs11/libtpm2_pkcs11.so,libtpm2-pkcs11-1)
 export CGO_ENABLED = 1
 
 # What "version" prints: the tag and the commit. In an unpacked archive there is none, unless it is given: make VERSION=v1.2.3

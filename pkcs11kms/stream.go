@@ -32,7 +32,7 @@ type MACStream struct {
 // NewMAC begins a MAC over data that is longer than GenerateMac takes. keyID is what GenerateMac accepts, and the
 // caller needs the same permission. The stream holds one session of the token until Sum, Close or the end of ctx; at
 // most a quarter of the sessions serve streams. The key is checked again while data is written, so that a stream ends
-// when its key is disabled. Tokens whose module is known to crash in multi-part operations answer
+// when its key is disabled. Tokens whose module is known to crash or fail in multi-part operations answer
 // UnsupportedOperationException.
 func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAlgorithmSpec) (*MACStream, error) {
 	in := &kms.GenerateMacInput{KeyId: &keyID, MacAlgorithm: algorithm, Message: []byte{0}} // one that there is

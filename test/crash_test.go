@@ -23,19 +23,22 @@ import (
 )
 
 // crashing prepares a create-key that kills itself at a step.
-func (d *stateDir) crashing(t *testing.T, step string) *exec.Cmd {
+func (d *stateDir) crashing(t *testing.T, step string, args ...string) *exec.Cmd {
 	t.Helper()
 	other := *d
 	other.binary = executable(t, crashingBinary)
-	cmd := other.command(createArgs...)
+	if len(args) == 0 {
+		args = createArgs
+	}
+	cmd := other.command(args...)
 	cmd.Env = append(cmd.Env, envCrashAt+"="+step)
 	return cmd
 }
 
-// crash runs create-key up to a step, where it dies.
-func (d *stateDir) crash(t *testing.T, step string) {
+// crash runs create-key, of an HMAC key unless args say otherwise, up to a step, where it dies.
+func (d *stateDir) crash(t *testing.T, step string, args ...string) {
 	t.Helper()
-	r, err := run(d.crashing(t, step))
+	r, err := run(d.crashing(t, step, args...))
 	require.NoError(t, err)
 	require.True(t, r.killed, "create-key did not die at %s: it ended with %d: %s", step, r.code, r.stderr)
 	require.Empty(t, r.stdout, "it acknowledged a key before it was done")

@@ -188,15 +188,15 @@ func TestDisabledKeyIsRefusedByOtherProcesses(t *testing.T) {
 // even what they made while it was making keys itself.
 func TestLongLivedProcessesUseEachOthersKeys(t *testing.T) {
 	long(t)
-	usePeers(t, newStateDir(t), 4, 40)
+	require.Zero(t, usePeers(t, newStateDir(t), types.KeySpecHmac256, 4, 40))
 }
 
-// usePeers lets n processes make keys at once and then use the keys of all.
-func usePeers(t *testing.T, d *stateDir, n, keys int) {
+// usePeers lets n processes make keys at once and then use the keys of all. It returns how often one of them did not see another's.
+func usePeers(t *testing.T, d *stateDir, spec types.KeySpec, n, keys int) (unseen int) {
 	t.Helper()
 	var peers []*process
 	for range n {
-		peers = append(peers, start(t, d.token.Env(), "peer", libraryJob{StateDir: d.path, Keys: keys}))
+		peers = append(peers, start(t, d.token.Env(), "peer", libraryJob{StateDir: d.path, KeySpec: spec, Keys: keys}))
 	}
 	var all []madeKey
 	for _, p := range peers {
@@ -209,6 +209,10 @@ func usePeers(t *testing.T, d *stateDir, n, keys int) {
 		p.end()
 	}
 	for _, p := range peers {
+		var some int
+		p.next(&some)
+		unseen += some
 		p.finish()
 	}
+	return unseen
 }

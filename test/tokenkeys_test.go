@@ -22,6 +22,9 @@ func (s *tokenSuite) tryMACs(t *testing.T) {
 				return s.refused[spec.name]
 			}
 			s.made[spec.name] = out.KeyMetadata
+			if spec.name == types.KeySpecHmac256 {
+				s.macKey = *out.KeyMetadata.KeyId
+			}
 			s.requireMACs(t, spec, *out.KeyMetadata.KeyId)
 			return yes
 		})

@@ -27,6 +27,7 @@ var tokenSetups = []tokenSetup{
 	{name: "opencryptoki", title: "opencryptoki", needs: []string{"pkcsslotd"}},
 	{name: "nss", title: "NSS", needs: []string{"certutil", "p11-kit"}},
 	{name: "nssfips", title: "NSS in FIPS mode", needs: []string{"certutil", "modutil", "cc"}},
+	{name: "tpm2", title: "TPM by tpm2-pkcs11", needs: []string{"swtpm", "dbus-daemon", "tpm2-abrmd", "tpm2_ptool"}},
 }
 
 // envToken names, in the process that a script has started, the token that is there.

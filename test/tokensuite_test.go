@@ -27,6 +27,8 @@ type tokenSuite struct {
 	c       *pkcs11kms.Client
 	found   []finding
 	made    map[types.KeySpec]*types.KeyMetadata
+	shared  string                   // what processes found about the use of another process\'s keys
+	macKey  string                   // the id of a key of HMAC_256, made or adopted; empty where there is none
 	refused map[types.KeySpec]string // the gap
 }
 
@@ -35,16 +37,17 @@ func runTokenSuite(t *testing.T) {
 	s := newTokenSuite(t)
 	s.tryMACs(t)
 	s.trySignatures(t)
+	for _, spec := range []types.KeySpec{types.KeySpecHmac256, types.KeySpecRsa2048, types.KeySpecEccNistP256} {
+		s.try(t, "adoption of "+string(spec), func(t *testing.T) string { return s.adoption(t, spec) })
+	}
 	s.try(t, "MAC of 1 MiB", s.stream)
 	s.try(t, "JSON Web Tokens by HMAC", s.macTokens)
 	s.try(t, "JSON Web Tokens by signature", s.signedTokens)
 	s.try(t, "server and access keys", s.server)
-	s.try(t, "two processes at once", s.processes)
+	s.try(t, "two processes make keys at once", s.processes)
+	s.try(t, "a running process uses what another makes", func(*testing.T) string { return s.shared })
 	s.try(t, "killed while it makes a key", s.janitor)
 	s.try(t, "deletion destroys the object", s.deletion)
-	for _, spec := range []types.KeySpec{types.KeySpecHmac256, types.KeySpecRsa2048, types.KeySpecEccNistP256} {
-		s.try(t, "adoption of "+string(spec), func(t *testing.T) string { return s.adoption(t, spec) })
-	}
 	s.try(t, "what doctor says besides", s.doctor)
 	text, err := json.Marshal(findings{os.Getenv("TOKEN_VERSION"), s.found})
 	require.NoError(t, err)

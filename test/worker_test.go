@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -20,14 +19,16 @@ import (
 // libraryJob names what a long-lived process that uses the library works on.
 type libraryJob struct {
 	StateDir string
-	KeyID    string // watcher: the key it uses
-	Keys     int    // worker, peer: how many keys it makes
+	KeyID    string        // watcher: the key it uses
+	Keys     int           // worker, peer: how many keys it makes
+	KeySpec  types.KeySpec // peer: of which spec
 }
 
-// madeKey is a key that was acknowledged, and a MAC made with it.
+// madeKey is a key that was acknowledged, and a MAC or signature made with it.
 type madeKey struct {
 	KeyID        string
 	Message, MAC []byte
+	Algorithm    types.SigningAlgorithmSpec // of a signature
 }
 
 // openLibrary opens the client of a job.
@@ -162,35 +163,4 @@ func serves(c *pkcs11kms.Client, keyID string) (string, error) {
 		return "", err
 	}
 	return "served", nil
-}
-
-// playPeer makes keys, then is told the keys of all its peers and uses each of them. Its answer is the list of its own.
-func playPeer(line []byte, rest io.Reader, answer *json.Encoder) (err error) {
-	c, job, err := openLibrary(line)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	ctx := context.Background()
-	var made []madeKey
-	for range job.Keys {
-		k, err := makeAndSign(ctx, c)
-		if err != nil {
-			return err
-		}
-		made = append(made, k)
-	}
-	if err := answer.Encode(made); err != nil {
-		return err
-	}
-	var all []madeKey
-	if err := json.NewDecoder(rest).Decode(&all); err != nil {
-		return err
-	}
-	for i, k := range all {
-		if err := useAgain(ctx, c, k); err != nil {
-			return fmt.Errorf("using key %d of %d: %w", i+1, len(all), err)
-		}
-	}
-	return nil
 }

@@ -5,10 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
@@ -21,7 +21,9 @@ func (a *app) adoptKeyCommand() *cobra.Command {
 		"The object, made by whatever application, becomes an enabled key with a new key id. It is not changed, and its\n"+
 			"present users may go on. What is weaker about it than about keys of create-key is told on standard error, and\n"+
 			"by doctor. When the key is deleted, the object stays in the token, except with --destroy-with-key.\n\n"+
-			"Only a secret key with a CKA_ID of its own that may sign can be adopted; \"doctor\" lists what there is.",
+			"Only a secret key, or a private key with its public one, with a CKA_ID of its own that may sign can be adopted;\n"+
+			"\"doctor\" lists what there is. What counts is what the object does when it is tried: a token that cannot make\n"+
+			"such keys may use them.",
 		`pkcs11kms adopt-key --label sessions --key-spec HMAC_256 --description "sessions of the web shop"`,
 		"pkcs11kms adopt-key --id 0a1b2c3d --key-spec HMAC_256 --destroy-with-key")
 	cmd.Annotations = map[string]string{printsResponse: ""}
@@ -30,8 +32,8 @@ func (a *app) adoptKeyCommand() *cobra.Command {
 	in := newInput(cmd)
 	in.text(&label, "label", "the CKA_LABEL of the object")
 	in.text(&id, "id", "the CKA_ID of the object, hexadecimal")
-	enum(in, &o.KeySpec, "key-spec", "HMAC_224, HMAC_256, HMAC_384 or HMAC_512 (required)",
-		[]types.KeySpec{types.KeySpecHmac224, types.KeySpecHmac256, types.KeySpecHmac384, types.KeySpecHmac512})
+	made := pkcs11kms.KeySpecs()
+	enum(in, &o.KeySpec, "key-spec", strings.Join(namesOf(made), ", ")+" (required)", made)
 	in.text(&description, "description", "a text of up to 8192 characters")
 	cmd.Flags().BoolVar(&o.DestroyWithKey, "destroy-with-key", false, "destroy the object when the key is deleted")
 	in.require("key-spec")

@@ -26,7 +26,7 @@ import (
 type AdoptOptions struct {
 	Label       string        // CKA_LABEL
 	ID          []byte        // CKA_ID
-	KeySpec     types.KeySpec // one of the HMAC specs
+	KeySpec     types.KeySpec // one of pkcs11kms.KeySpecs
 	Description string
 	// DestroyWithKey has the object destroyed when the key is deleted. Otherwise only the record goes then.
 	DestroyWithKey bool
@@ -35,8 +35,9 @@ type AdoptOptions struct {
 // maxAdoptedBytes is the longest HMAC key that AWS KMS imports, for every spec. The shortest is what it would generate.
 const maxAdoptedBytes = 128
 
-// AdoptKey takes a secret key that is in the token already, made by whatever application, under management: it becomes an
-// enabled key of the account with a new key id. The object itself is not changed. The second result says what is weaker
+// AdoptKey takes a secret key or a key pair that is in the token already, made by whatever application, under management: it becomes an
+// enabled key of the account with a new key id. The object itself is not changed. What counts is what it does when it is tried, not
+// whether the token could make such a key. The second result says what is weaker
 // about it than about keys of CreateKey. What cannot be adopted is refused with a *pkcs11kms.RefusedError. The token is that of the
 // client's region; its caller needs the permission pkcs11kms:AdoptKey.
 func AdoptKey(ctx context.Context, c *pkcs11kms.Client, o AdoptOptions) (m *types.KeyMetadata, weaknesses []string, err error) {
@@ -67,10 +68,6 @@ func adoptKey(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, o Ado
 		return nil, nil, err
 	}
 	t := inside.Keys.Region(c.Region()).Token
-	able := t.Capabilities()
-	if gap := able.For(spec.Hash).Err(); gap != nil {
-		return nil, nil, refused(fmt.Sprintf("the token cannot use %s keys", spec.Name), "use another --key-spec", gap)
-	}
 	objects, err := t.Objects(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("looking for the object: %w", err)
@@ -79,16 +76,17 @@ func adoptKey(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, o Ado
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := adoptable(ctx, inside.Store, t, spec, object); err != nil {
+	public, err := adoptable(ctx, inside.Store, t, spec, object)
+	if err != nil {
 		return nil, nil, err
 	}
 	record := keystore.Key{Region: c.Region(), Account: c.Caller().Account(), ID: uuid.NewString(), Description: o.Description,
-		CKAID: object.ID, Adopted: o.deletion()}
+		CKAID: object.ID, PublicKey: public, Adopted: o.deletion()}
 	m, err := adopt(ctx, inside, spec, record, precondition)
 	if err != nil {
 		return nil, nil, err
 	}
-	return m, adoptedWeaknesses(object, spec, able.AllowedMechanisms), nil
+	return m, adoptedWeaknesses(object, spec, t.Capabilities().AllowedMechanisms), nil
 }
 
 // check refuses options that make no sense whatever the token holds.
@@ -100,17 +98,23 @@ func (o AdoptOptions) check() (*keyring.Spec, error) {
 	if utf8.RuneCountInString(o.Description) > 8192 {
 		return nil, refused("the description is over 8192 characters", "shorten it", nil)
 	}
-	spec := keyring.MACSpecOf(o.KeySpec)
-	if spec == nil {
-		return nil, refused(fmt.Sprintf("keys of the spec %q cannot be adopted", o.KeySpec),
-			"use HMAC_224, HMAC_256, HMAC_384 or HMAC_512", nil)
+	if spec := keyring.MACSpecOf(o.KeySpec); spec != nil {
+		return spec, nil
 	}
-	return spec, nil
+	if spec := keyring.SignSpecOf(o.KeySpec, types.KeyUsageTypeSignVerify); spec != nil {
+		return spec, nil
+	}
+	var names []string
+	for _, spec := range pkcs11kms.KeySpecs() {
+		names = append(names, string(spec))
+	}
+	return nil, refused(fmt.Sprintf("keys of the spec %q cannot be adopted", o.KeySpec), "use one of "+strings.Join(names, ", "), nil)
 }
 
 const setID = "pkcs11-tool --module MODULE --login --type secrkey --label LABEL --set-id HEX"
 
-// choose returns the one object that is meant, and that can be told from all others by its CKA_ID.
+// choose returns the one object that is meant, and that can be told from all others by its CKA_ID. A private key is meant with its
+// public one.
 func (o AdoptOptions) choose(objects []token.Object) (token.Object, error) {
 	var none token.Object
 	what := fmt.Sprintf("the label %q", o.Label)
@@ -119,7 +123,9 @@ func (o AdoptOptions) choose(objects []token.Object) (token.Object, error) {
 		what = "the CKA_ID " + hex.EncodeToString(o.ID)
 		meant = func(object token.Object) bool { return bytes.Equal(object.ID, o.ID) }
 	}
-	found := slices.DeleteFunc(slices.Clone(objects), func(object token.Object) bool { return !meant(object) })
+	found := slices.DeleteFunc(slices.Clone(objects), func(object token.Object) bool {
+		return !meant(object) || slices.ContainsFunc(objects, object.PublicHalfOf)
+	})
 	switch {
 	case len(found) == 0:
 		return none, refused("no key object of the token has "+what, "see which objects the token holds: pkcs11kms doctor", nil)
@@ -130,7 +136,9 @@ func (o AdoptOptions) choose(objects []token.Object) (token.Object, error) {
 		return none, refused("the object has an empty CKA_ID, by which it could not be found again", "give it one: "+setID, nil)
 	}
 	id := found[0].ID
-	sharing := slices.DeleteFunc(slices.Clone(objects), func(object token.Object) bool { return !bytes.Equal(object.ID, id) })
+	sharing := slices.DeleteFunc(slices.Clone(objects), func(object token.Object) bool {
+		return !bytes.Equal(object.ID, id) || object.PublicHalfOf(found[0])
+	})
 	if len(sharing) > 1 {
 		return none, refused(fmt.Sprintf("%d key objects of the token share the CKA_ID %x", len(sharing), id),
 			"give the object a CKA_ID of its own: "+setID, nil)
@@ -146,15 +154,27 @@ func idsOf(objects []token.Object) string {
 	return strings.Join(ids, ", ")
 }
 
-// adoptable examines the object, then tries it.
-func adoptable(ctx context.Context, store keystore.Store, t *token.Token, spec *keyring.Spec, object token.Object) error {
+// adoptable examines the object, then tries it. It returns the public key of a pair.
+func adoptable(ctx context.Context, store keystore.Store, t *token.Token, spec *keyring.Spec, object token.Object) ([]byte, error) {
 	if refusal := unfit(spec, object); refusal != nil {
-		return refusal
+		return nil, refusal
 	}
 	if err := unmanaged(ctx, store, object.ID); err != nil {
-		return err
+		return nil, err
+	}
+	if spec.Pair.Valid() {
+		public, err := t.TryPair(ctx, t.KeyPair(spec.Pair, object.ID))
+		if err != nil {
+			return nil, untrue(ctx, err, fmt.Sprintf("the object and its public key do not make the signatures of %s keys", spec.Name))
+		}
+		return public.DER(), nil
 	}
 	_, err := t.MAC(ctx, t.HMACKey(spec.Hash, object.ID), []byte("pkcs11kms adopt-key"))
+	return nil, untrue(ctx, err, "the token does not make a MAC with the object")
+}
+
+// untrue is what the trial of an object has shown.
+func untrue(ctx context.Context, err error, problem string) error {
 	var hung *token.HungError
 	switch {
 	case err == nil:
@@ -162,7 +182,7 @@ func adoptable(ctx context.Context, store keystore.Store, t *token.Token, spec *
 	case errors.Is(err, token.ErrGone), errors.Is(err, token.ErrBusy), errors.As(err, &hung), ctx.Err() != nil:
 		return fmt.Errorf("trying the object: %w", err) // which says nothing of the object
 	}
-	return refused("the token does not make a MAC with the object", "use another --key-spec, or create a new key", err)
+	return refused(problem, "use another --key-spec, or create a new key", err)
 }
 
 func unfit(spec *keyring.Spec, object token.Object) error {
@@ -171,6 +191,8 @@ func unfit(spec *keyring.Spec, object token.Object) error {
 	switch {
 	case strings.HasPrefix(object.Label, keyring.ServicePrefix):
 		return refused("the object is a service key, which makes the secrets of access keys", "leave it alone", nil)
+	case spec.Pair.Valid():
+		return unfitPair(spec, object)
 	case !object.HMACKey(spec.Hash):
 		return refused(
 			fmt.Sprintf("the object (%s, key type %#x) is no secret key for HMACs with %v", object.ClassName(), object.KeyType, spec.Hash),
@@ -185,6 +207,17 @@ func unfit(spec *keyring.Spec, object token.Object) error {
 	case !object.Allows(spec.Hash):
 		return refused(fmt.Sprintf("the object does not allow HMACs with %v (CKA_ALLOWED_MECHANISMS)", spec.Hash),
 			"use the --key-spec that it allows", nil)
+	}
+	return nil
+}
+
+func unfitPair(spec *keyring.Spec, object token.Object) error {
+	switch {
+	case !object.SigningKey(spec.Pair):
+		return refused(fmt.Sprintf("the object (%s, key type %#x) is no private key of %s", object.ClassName(), object.KeyType, spec.Name),
+			"use the --key-spec that fits", nil)
+	case !object.Sign:
+		return refused("the object may not sign (CKA_SIGN is false)", "create a new key, and let its users change to it", nil)
 	}
 	return nil
 }
@@ -243,7 +276,13 @@ func adoptedWeaknesses(o token.Object, spec *keyring.Spec, restricts bool) []str
 	if !o.Local {
 		weak = append(weak, "not generated in the token")
 	}
-	if restricts && !o.AllowsOnly(spec.Hash) {
+	switch {
+	case !restricts:
+	case spec.Pair.Valid():
+		if !o.AllowsOnlySignatures(spec.Pair) {
+			weak = append(weak, fmt.Sprintf("usable with other mechanisms than the signatures of %s keys", spec.Name))
+		}
+	case !o.AllowsOnly(spec.Hash):
 		weak = append(weak, fmt.Sprintf("usable with other mechanisms than the HMAC with %v", spec.Hash))
 	}
 	return weak

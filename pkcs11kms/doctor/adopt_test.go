@@ -173,7 +173,11 @@ func TestAdoptRefusals(t *testing.T) {
 	for text, o := range map[string]AdoptOptions{
 		"exactly one of":                             {KeySpec: spec},
 		"exactly one of the label and":               {KeySpec: spec, Label: "a", ID: []byte("b")},
-		`keys of the spec "RSA_2048"`:                {KeySpec: types.KeySpecRsa2048, Label: "twins"},
+		`keys of the spec "SYMMETRIC_DEFAULT"`:       {KeySpec: types.KeySpecSymmetricDefault, Label: "twins"},
+		"key type 0x10) is no private key of RSA":    {KeySpec: types.KeySpecRsa2048, Label: "mute"},
+		"key type 0x3) is no private key of RSA":     {KeySpec: types.KeySpecRsa2048, Label: "pair"},
+		"do not make the signatures of ECC_NIST_P38": {KeySpec: types.KeySpecEccNistP384, Label: "pair"},
+		"3 key objects of the token share the CKA":   {KeySpec: types.KeySpecEccNistP256, ID: []byte("pair and key")},
 		`keys of the spec ""`:                        {Label: "twins"},
 		"the description is over 8192 characters":    {KeySpec: spec, Label: "mute", Description: strings.Repeat("ä", 8193)},
 		`no key object of the token has the label`:   {KeySpec: spec, Label: "Twins"},
@@ -182,7 +186,7 @@ func TestAdoptRefusals(t *testing.T) {
 		"2 key objects of the token share the":       {KeySpec: spec, ID: []byte("shared")},
 		"share the CKA_ID 736861726564":              {KeySpec: spec, Label: "one of two"},
 		"3 key objects of the token share the":       {KeySpec: spec, Label: "beside a pair"},
-		"2 key objects of the token have":            {KeySpec: spec, Label: "pair"},
+		"(CKO_PRIVATE_KEY, key type 0x3) is no":      {KeySpec: spec, Label: "pair"},
 		"(CKO_SECRET_KEY, key type 0x1f) is no":      {KeySpec: spec, Label: "aes"},
 		"CKA_SIGN is false":                          {KeySpec: spec, Label: "mute"},
 		"the object has 31 bytes, and HMAC_256":      {KeySpec: spec, Label: "31 bytes"},
@@ -256,9 +260,11 @@ func TestAdoptTriesTheObject(t *testing.T) {
 	o, err := c.token().Describe(t.Context(), []byte("fleeting"))
 	require.NoError(t, err)
 	spec := keyring.MACSpecOf(types.KeySpecHmac256)
-	require.NoError(t, adoptable(t.Context(), c.inside.Store, c.token(), spec, o))
+	_, err = adoptable(t.Context(), c.inside.Store, c.token(), spec, o)
+	require.NoError(t, err)
 	require.NoError(t, c.token().DestroyKey(t.Context(), o.ID, "fleeting"))
-	requireRefused(t, adoptable(t.Context(), c.inside.Store, c.token(), spec, o), "does not make a MAC with the object")
+	_, err = adoptable(t.Context(), c.inside.Store, c.token(), spec, o)
+	requireRefused(t, err, "does not make a MAC with the object")
 }
 
 // An object that was kept can be adopted with another spec, and processes that knew it before use it so.

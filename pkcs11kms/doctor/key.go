@@ -123,14 +123,21 @@ func otherLength(spec *keyring.Spec, o token.Object) []string {
 // one in the token nothing is amiss, but who edits the record may have removed that: a signature is the proof that the
 // record's is the private key's. It is verified and forgotten.
 func (d *examination) examinePair(ctx context.Context, record keystore.Key, spec *keyring.Spec, private token.Object, t *token.Token) {
+	judge := func(wrong ...string) {
+		if record.Adopted != "" && len(wrong) == 0 {
+			d.examineAdopted(record, spec, private, t.Capabilities().AllowedMechanisms)
+			return
+		}
+		d.examineOwn(record, private, wrong...)
+	}
 	pair := t.KeyPair(spec.Pair, record.CKAID)
 	held, err := t.PublicKey(ctx, pair)
 	switch {
 	case err != nil && !errors.Is(err, token.ErrKeyMissing):
-		d.examineOwn(record, private, fmt.Sprintf("no public key that can be read (%v)", err))
+		judge(fmt.Sprintf("no public key that can be read (%v)", err))
 		return
 	case err == nil && !bytes.Equal(held.DER(), record.PublicKey):
-		d.examineOwn(record, private, "another public key than the record")
+		judge("another public key than the record")
 		return
 	}
 	public, err := pubkey.Parse(spec.Pair, record.PublicKey)
@@ -146,10 +153,10 @@ func (d *examination) examinePair(ctx context.Context, record keystore.Key, spec
 		return
 	}
 	if public.VerifyMessage(algorithm, message, signature) != nil {
-		d.examineOwn(record, private, "signatures that are not valid by the record's public key")
+		judge("signatures that are not valid by the record's public key")
 		return
 	}
-	d.examineOwn(record, private)
+	judge()
 }
 
 // examineOwn compares an object with what CreateKey asked the token for; more is what else is wrong with it.
@@ -158,7 +165,7 @@ func (d *examination) examineOwn(record keystore.Key, o token.Object, more ...st
 	if !o.Sign {
 		wrong = append(wrong, "cannot sign")
 	}
-	if o.Label != record.ID {
+	if o.Label != record.ID && record.Adopted == "" {
 		wrong = append(wrong, "another label")
 	}
 	wrong = append(wrong, more...)

@@ -187,12 +187,15 @@ func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64, 
 // destroyObject destroys the object of a key that is being removed, if it is there and is ours to destroy. It tells whether there is one.
 func (r *Ring) destroyObject(ctx context.Context, record keystore.Key) (found bool, err error) {
 	t := r.regions[record.Region].Token
-	label := record.ID
+	label, describe, destroy := record.ID, t.Describe, t.DestroyKey
+	if SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)) != nil {
+		describe, destroy = t.DescribePair, t.DestroyKeyPair
+	}
 	switch record.Adopted {
 	case keystore.AdoptedKeep:
 		return true, nil
 	case keystore.AdoptedDestroy: // has kept the label that it had before
-		object, err := t.Describe(ctx, record.CKAID)
+		object, err := describe(ctx, record.CKAID)
 		if errors.Is(err, token.ErrKeyMissing) {
 			return false, nil
 		}
@@ -200,10 +203,6 @@ func (r *Ring) destroyObject(ctx context.Context, record keystore.Key) (found bo
 			return false, err
 		}
 		label = object.Label
-	}
-	destroy := t.DestroyKey
-	if SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)) != nil {
-		destroy = t.DestroyKeyPair
 	}
 	err = destroy(ctx, record.CKAID, label)
 	switch {

@@ -84,7 +84,11 @@ func (r *Ring) makeService(ctx context.Context, home *Region, name string) (*HMA
 	if err != nil {
 		return nil, err
 	}
-	k, err := r.make(ctx, home, MACSpecOf(types.KeySpecHmac256), home.NewRecord("", name), at, nil)
+	spec := MACSpecOf(types.KeySpecHmac256)
+	if gap := spec.Gap(home.Token); gap != nil {
+		return nil, fmt.Errorf("the token of %s makes no %s keys, and so not the service key %s: %w", home.Name, spec.Name, name, gap)
+	}
+	k, err := r.make(ctx, home, spec, home.NewRecord("", name), at, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 )
 
 // ClassName returns the name of the object's class, like "CKO_SECRET_KEY".
@@ -30,6 +32,18 @@ func (o Object) PrivateKey() bool { return o.Class == pkcs11.CKO_PRIVATE_KEY }
 // HMACKey tells whether the object is a secret key of a type that HMACs with h are made with.
 func (o Object) HMACKey(h Hash) bool {
 	return o.SecretKey() && (o.KeyType == pkcs11.CKK_GENERIC_SECRET || o.KeyType == h.info().keyType)
+}
+
+// SigningKey tells whether the object is a private key of the type of a kind. Its length or curve stands in the public key.
+func (o Object) SigningKey(spec pubkey.Spec) bool {
+	return o.PrivateKey() && o.KeyType == pairKeyType(spec)
+}
+
+// AllowsOnlySignatures tells whether CKA_ALLOWED_MECHANISMS is there and has only what makes signatures of a kind.
+func (o Object) AllowsOnlySignatures(spec pubkey.Spec) bool {
+	allowed := pairMechanisms(spec)
+	other := func(m uint) bool { return !slices.Contains(allowed, m) }
+	return len(o.AllowedMechanisms) > 0 && !slices.ContainsFunc(o.AllowedMechanisms, other)
 }
 
 // Allows tells whether CKA_ALLOWED_MECHANISMS has the HMAC with h. Without that attribute an object allows all.

@@ -134,7 +134,7 @@ func (t *Token) attachTo(ctx context.Context, f found, step func(string)) error 
 func (t *Token) meet(f found) {
 	t.learn(func(known *facts) {
 		known.quirk = quirkOf(trim(t.loaded.info.ManufacturerID), trim(f.info.ManufacturerID), trim(f.info.Model))
-		known.lockFile = softHSMConf(t.loaded.conf)
+		known.lockFile = known.quirk.toLock(t.loaded.conf)
 		known.info = t.describe(f)
 	})
 	size := poolSize(t.cfg.MaxSessions, f.info)

@@ -28,8 +28,8 @@ var (
 	ErrMalformed = errors.New("the token's answer is malformed")
 	// ErrClosed is returned by every method of a Token or Stream after Close.
 	ErrClosed = errors.New("token is closed")
-	// ErrStreamRefused is returned by NewStream on a module that is known to crash in multi-part operations.
-	ErrStreamRefused = errors.New("streamed MACs are refused: this module is known to crash in C_SignFinal")
+	// ErrStreamRefused is returned by NewStream on a module that is known to crash or to fail in multi-part operations.
+	ErrStreamRefused = errors.New("streamed MACs are refused: this module is known to crash or to fail in C_SignFinal")
 )
 
 // Error is the answer of a C_ function other than CKR_OK. Its text is like "C_SignInit: CKR_KEY_HANDLE_INVALID".

@@ -108,10 +108,19 @@ func (s *session) search(template []*pkcs11.Attribute, limit int) (handles []pkc
 
 // Describe returns what the token says of the secret key with this CKA_ID, or ErrKeyMissing or ErrKeyAmbiguous.
 func (t *Token) Describe(ctx context.Context, id []byte) (Object, error) {
+	return t.describeOne(ctx, pkcs11.CKO_SECRET_KEY, id)
+}
+
+// DescribePair is Describe for the private key of a pair.
+func (t *Token) DescribePair(ctx context.Context, id []byte) (Object, error) {
+	return t.describeOne(ctx, pkcs11.CKO_PRIVATE_KEY, id)
+}
+
+func (t *Token) describeOne(ctx context.Context, class uint, id []byte) (Object, error) {
 	id = append([]byte(nil), id...)
 	var object Object
 	err := t.do(ctx, &operation{name: "C_GetAttributeValue", run: func(s *session, _ []byte) error {
-		handle, err := s.find(pkcs11.CKO_SECRET_KEY, id)
+		handle, err := s.find(class, id)
 		if err != nil {
 			return err
 		}

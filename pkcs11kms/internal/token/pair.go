@@ -51,9 +51,12 @@ func (e *GapError) Error() string {
 // Unwrap returns the token's answer.
 func (e *GapError) Unwrap() error { return e.Err }
 
-// PairGap returns why the token cannot do key pairs of a kind, as far as Open and GenerateKeyPair have found out; nil if nothing
-// is known.
+// PairGap returns why the token cannot do key pairs of a kind, as far as Open and GenerateKeyPair have found out, or the module is
+// known for; nil if nothing is known.
 func (t *Token) PairGap(s pubkey.Spec) error {
+	if gap := t.facts().quirk.gap(s); gap != nil {
+		return gap
+	}
 	if gap := t.knownGap(s); gap != nil {
 		return gap
 	}
@@ -118,6 +121,9 @@ func (t *Token) ProbeKeyPair(ctx context.Context, spec pubkey.Spec) error {
 type pairHandles struct{ private, public pkcs11.ObjectHandle }
 
 func (s *session) generatePair(spec pubkey.Spec, id []byte, label string, onToken bool) (made pairHandles, err error) {
+	if gap := s.token.facts().quirk.gap(spec); gap != nil {
+		return made, gap
+	}
 	for _, curve := range curveNames(spec) {
 		made, err = s.generateOn(spec, curve, id, label, onToken)
 		if e, ok := errors.AsType[*Error](err); !ok || !e.refusesKind() {
@@ -135,7 +141,7 @@ func (s *session) generatePair(spec pubkey.Spec, id []byte, label string, onToke
 func (s *session) generateOn(spec pubkey.Spec, curve, id []byte, label string, onToken bool) (made pairHandles, err error) {
 	generate := func() (made pairHandles, err error) {
 		made.public, made.private, err = s.token.c.GenerateKeyPair(s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(pairMechanism(spec), nil)},
-			publicTemplate(spec, curve, id, label, onToken), s.token.privateTemplate(spec, id, label, onToken))
+			s.token.publicTemplate(spec, curve, id, label, onToken), s.token.privateTemplate(spec, id, label, onToken))
 		return made, wrapRV("C_GenerateKeyPair", err)
 	}
 	made, err = generate()
@@ -163,7 +169,33 @@ func pairMechanism(spec pubkey.Spec) uint {
 	return pkcs11.CKM_EC_KEY_PAIR_GEN
 }
 
-// tryPair reads the public key of a new pair and has the pair sign by every algorithm of its kind.
+// TryPair reads the public key of a pair that another application has made, and has the pair sign by every algorithm of its kind, which
+// GenerateKeyPair does with its own. Errors are those of PublicKey, and a *GapError that says by which it does not.
+func (t *Token) TryPair(ctx context.Context, p *Pair) (*pubkey.Key, error) {
+	if err := t.ownsPair(p); err != nil {
+		return nil, err
+	}
+	var public *pubkey.Key
+	err := t.do(ctx, &operation{name: "C_Sign", run: func(s *session, _ []byte) error {
+		object, err := s.find(pkcs11.CKO_PUBLIC_KEY, p.id)
+		if err != nil {
+			return err
+		}
+		return s.withObject(&p.named, func(private pkcs11.ObjectHandle) error {
+			key, err := s.tryPair(p.spec, pairHandles{private: private, public: object})
+			if err == nil {
+				public = key
+			}
+			return err
+		})
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return public, nil
+}
+
+// tryPair reads the public key of a pair and has the pair sign by every algorithm of its kind.
 func (s *session) tryPair(spec pubkey.Spec, made pairHandles) (*pubkey.Key, error) {
 	public, err := s.publicKey(spec, made.public)
 	if err != nil {

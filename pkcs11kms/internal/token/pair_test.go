@@ -312,6 +312,32 @@ func TestBarePointIsUnderstood(t *testing.T) {
 	}
 }
 
+// A pair that another application has made is tried by every algorithm of its kind.
+func TestTryPair(t *testing.T) {
+	tok, f := openFaulty(t)
+	pair, public := newPair(t, tok, pubkey.RSA2048)
+	tried, err := tok.TryPair(t.Context(), tok.KeyPair(pubkey.RSA2048, pair.ID()))
+	require.NoError(t, err)
+	assert.Equal(t, public.DER(), tried.DER())
+	_, err = tok.TryPair(t.Context(), tok.KeyPair(pubkey.RSA3072, pair.ID()))
+	assert.ErrorContains(t, err, "2048 bits instead of 3072", "it is no pair of that kind")
+	_, err = newToken(t).TryPair(t.Context(), pair)
+	assert.Error(t, err, "another token's")
+
+	f.set(func() {
+		f.noMechanism = map[uint]bool{pkcs11.CKM_RSA_PKCS_PSS: true, pkcs11.CKM_SHA512_RSA_PKCS_PSS: true}
+	})
+	_, err = tok.TryPair(t.Context(), pair)
+	var gap *token.GapError
+	require.ErrorAs(t, err, &gap)
+	assert.Equal(t, "RSASSA-PSS with SHA-512", gap.What)
+	assert.NoError(t, tok.PairGap(pubkey.RSA2048), "which says nothing of pairs that are made here")
+
+	require.NoError(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"))
+	_, err = tok.TryPair(t.Context(), pair)
+	assert.ErrorIs(t, err, token.ErrKeyMissing)
+}
+
 // What a token says of its public key is not believed when it cannot be true: no key is made then.
 func TestWrongPublicKeyIsRefused(t *testing.T) {
 	tok, f := openFaulty(t)

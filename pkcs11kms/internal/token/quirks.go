@@ -1,9 +1,13 @@
 package token
 
 import (
+	"errors"
+	"slices"
 	"strings"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 )
 
 // quirk is what is known of a vendor's token and cannot be found by trying. What can be found by trying (missing hash
@@ -13,11 +17,14 @@ type quirk struct {
 	model        string // prefix of CK_TOKEN_INFO.model; empty for every model
 	library      string // prefix of CK_INFO.manufacturerID; empty for every module
 
-	lockChanges bool // processes that change objects at once miss each other's; see change.go
+	lockChanges bool // processes that change objects at once miss each other's, or fail; see change.go
+	lockStore   bool // by the store of tpm2-pkcs11, not by SoftHSM's configuration
 	losesSight  bool // objects whose files could not be read once are lost to the process; see sight.go
 	// staleHandlesErr: the handle of an object that another client has destroyed is an error, never another object's; see handle.go.
 	staleHandlesErr bool
-	noStream        bool          // C_SignFinal crashes the process
+	noStream        bool          // C_SignFinal crashes the process, or fails
+	alwaysDecrypts  bool          // no pair is made when CKA_ENCRYPT or CKA_DECRYPT is to be false
+	useless         []pubkey.Spec // pairs that the module makes, and can neither use nor destroy
 	idBytes         int           // the longest CKA_ID, if it is under 16
 	noValueLen      bool          // CKA_VALUE_LEN is refused; the key type says the length
 	ownKeyType      bool          // keys are CKK_SHAxxx_HMAC, not CKK_GENERIC_SECRET
@@ -40,6 +47,11 @@ var quirks = []quirk{
 	// Yubico, "PKCS#11 with YubiHSM 2", sections on object ids and C_GenerateKey: CKA_ID is the 16-bit object id, the key type
 	// says the length, and CKA_VALUE_LEN is refused.
 	{manufacturer: "Yubico", model: "YubiHSM", idBytes: 2, noValueLen: true, ownKeyType: true},
+	// Measured with tpm2-pkcs11 1.9.0, whatever the maker of the TPM: CKA_ENCRYPT false and CKA_DECRYPT false are CKR_GENERAL_ERROR,
+	// since a TPM has one permission for signing and encrypting. C_SignFinal of an HMAC is CKR_BUFFER_TOO_SMALL. Of P-521 it writes a
+	// CKA_EC_POINT that is not DER and that it cannot read: C_SignInit is CKR_HOST_MEMORY, and from then on C_DestroyObject is
+	// CKR_FUNCTION_FAILED.
+	{library: "tpm2-software", lockChanges: true, lockStore: true, alwaysDecrypts: true, noStream: true, useless: []pubkey.Spec{pubkey.P521}},
 }
 
 var nShieldKeyGen = map[Hash]uint{
@@ -66,6 +78,17 @@ func (q quirk) maxIDBytes() int {
 		return q.idBytes
 	}
 	return usualIDBytes
+}
+
+// errUseless says of a pair that the module could make that it could not use it.
+var errUseless = errors.New("this module is known not to use the pairs of this kind that it makes")
+
+// gap returns why pairs of a kind are not even tried, or nil.
+func (q quirk) gap(spec pubkey.Spec) *GapError {
+	if slices.Contains(q.useless, spec) {
+		return &GapError{Spec: spec, What: "signing", Err: errUseless}
+	}
+	return nil
 }
 
 // keyType returns the CKA_KEY_TYPE of a key for h.

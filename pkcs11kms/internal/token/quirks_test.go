@@ -1,9 +1,14 @@
 package token_test
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -126,7 +131,7 @@ func TestProbeReportsAMissingHash(t *testing.T) {
 
 // opencryptoki is known by its library too: a TPM simulator of IBM's that another library serves is not taken for it.
 func TestATokenOfIBMThatIsNotOpencryptoki(t *testing.T) {
-	for library, streams := range map[string]bool{"IBM": false, "tpm2-software.github.io": true} {
+	for library, streams := range map[string]bool{"IBM": false, "another.example": true} {
 		cfg, _ := newConfig(t)
 		cfg.URI = uriOfSerial(t, cfg.URI)
 		f := newFaulty(&cfg)
@@ -135,6 +140,88 @@ func TestATokenOfIBMThatIsNotOpencryptoki(t *testing.T) {
 		require.Equal(t, streams, tok.Capabilities().Streams, library)
 		require.NoError(t, tok.Close())
 	}
+}
+
+// tpmLike answers as tpm2-pkcs11 does.
+type tpmLike struct{ *faulty }
+
+func (m tpmLike) GenerateKey(pkcs11.SessionHandle, []*pkcs11.Mechanism, []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	return 0, pkcs11.Error(pkcs11.CKR_FUNCTION_NOT_SUPPORTED)
+}
+
+func (m tpmLike) GenerateKeyPair(s pkcs11.SessionHandle, mechanism []*pkcs11.Mechanism,
+	public, private []*pkcs11.Attribute) (pkcs11.ObjectHandle, pkcs11.ObjectHandle, error) {
+	for _, a := range slices.Concat(public, private) {
+		switch off := len(a.Value) == 1 && a.Value[0] == 0; {
+		case off && a.Type == pkcs11.CKA_TOKEN:
+			return 0, 0, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_VALUE_INVALID)
+		case off && (a.Type == pkcs11.CKA_ENCRYPT || a.Type == pkcs11.CKA_DECRYPT):
+			return 0, 0, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)
+		}
+	}
+	return m.faulty.GenerateKeyPair(s, mechanism, public, private)
+}
+
+func openTPM(t *testing.T, timeout time.Duration) (*token.Token, *faulty) {
+	t.Helper()
+	cfg, _ := newConfig(t)
+	cfg.CallTimeout = timeout
+	f := newFaulty(&cfg)
+	cfg.URI = uriOfSerial(t, cfg.URI)
+	f.manufacturer, f.model, f.library = "IBM", "SW   TPM", "tpm2-software.github.io"
+	cfg.SetWrap(func(m token.Module) token.Module {
+		f.Module = m
+		return tpmLike{f}
+	})
+	return open(t, cfg), f
+}
+
+// tpm2-pkcs11 fails when two processes write at once: they take turns by a lock on the directory of its store.
+func TestProcessesTakeTurnsToChangeATPM(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	for _, named := range []string{t.TempDir(), ""} {
+		t.Setenv("TPM2_PKCS11_STORE", named)
+		store := named
+		if named == "" {
+			store = filepath.Join(home, ".tpm2_pkcs11")
+			require.NoError(t, os.Mkdir(store, 0o700))
+		}
+		tok, f := openTPM(t, 50*time.Millisecond)
+		unlock, err := lockFile(store)
+		require.NoError(t, err)
+		before := f.count("C_GenerateKeyPair")
+		_, _, err = tok.GenerateKeyPair(t.Context(), pubkey.P256, randomBytes(t, 16), "late")
+		require.ErrorIs(t, err, token.ErrBusy)
+		require.Equal(t, before, f.count("C_GenerateKeyPair"))
+		require.NoError(t, unlock())
+		newPair(t, tok, pubkey.P256)
+	}
+}
+
+// A TPM makes pairs that it keeps, of templates that do not part signing from encrypting, and no keys for a trial: what it cannot do is
+// known when a pair was to be made.
+func TestATPMMakesPairs(t *testing.T) {
+	tok, f := openTPM(t, time.Minute)
+	requireRV(t, tok.Capabilities().For(token.SHA256).Err(), "C_GenerateKey", pkcs11.CKR_FUNCTION_NOT_SUPPORTED)
+	for _, spec := range []pubkey.Spec{pubkey.RSA2048, pubkey.P256} {
+		require.ErrorIs(t, tok.ProbeKeyPair(t.Context(), spec), token.ErrUntried, spec)
+		require.NoError(t, tok.PairGap(spec))
+		newPair(t, tok, spec)
+	}
+	before := f.count("C_GenerateKeyPair")
+	_, _, err := tok.GenerateKeyPair(t.Context(), pubkey.P521, randomBytes(t, 16), "label")
+	var gap *token.GapError
+	require.ErrorAs(t, err, &gap)
+	require.ErrorAs(t, tok.PairGap(pubkey.P521), &gap)
+	require.ErrorAs(t, tok.ProbeKeyPair(t.Context(), pubkey.P521), &gap)
+	require.Equal(t, before, f.count("C_GenerateKeyPair"), "it could not be destroyed again")
+	_, err = tok.NewStream(t.Context(), tok.HMACKey(token.SHA256, []byte("adopted")))
+	require.ErrorIs(t, err, token.ErrStreamRefused)
+	f.set(func() { f.noCurve = pubkey.P384.CurveParameters() })
+	_, _, err = tok.GenerateKeyPair(t.Context(), pubkey.P384, randomBytes(t, 16), "label")
+	require.ErrorAs(t, err, &gap)
+	require.ErrorIs(t, tok.PairGap(pubkey.P384), gap)
 }
 
 // leaky tells the value of one of the keys that are made.

@@ -62,18 +62,22 @@ func (t *Token) restricted(template []*pkcs11.Attribute, h Hash) []*pkcs11.Attri
 	return append(template, mechanismList(h.Mechanism()))
 }
 
-// pairTemplate is what both halves of a key pair have.
-func pairTemplate(class uint, spec pubkey.Spec, id []byte, label string, onToken bool) []*pkcs11.Attribute {
-	keyType := uint(pkcs11.CKK_EC)
+// pairKeyType is the CKA_KEY_TYPE of both halves of a key pair.
+func pairKeyType(spec pubkey.Spec) uint {
 	switch {
 	case spec.RSABits() > 0:
-		keyType = pkcs11.CKK_RSA
+		return pkcs11.CKK_RSA
 	case spec.Edwards():
-		keyType = ckkECEdwards
+		return ckkECEdwards
 	}
+	return pkcs11.CKK_EC
+}
+
+// pairTemplate is what both halves of a key pair have.
+func pairTemplate(class uint, spec pubkey.Spec, id []byte, label string, onToken bool) []*pkcs11.Attribute {
 	return []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
-		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, keyType),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pairKeyType(spec)),
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, onToken),
@@ -88,8 +92,10 @@ func (t *Token) privateTemplate(spec pubkey.Spec, id []byte, label string, onTok
 		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
 		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
 		pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
-		pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
 		pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false))
+	if !t.facts().quirk.alwaysDecrypts {
+		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false))
+	}
 	if spec.RSABits() == 0 {
 		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false))
 	}
@@ -104,12 +110,14 @@ func (t *Token) privateTemplate(spec pubkey.Spec, id []byte, label string, onTok
 
 // publicTemplate asks for a public key that verifies and does nothing else, and says what pair is to be made: of an elliptic curve
 // by its CKA_EC_PARAMS.
-func publicTemplate(spec pubkey.Spec, curve, id []byte, label string, onToken bool) []*pkcs11.Attribute {
+func (t *Token) publicTemplate(spec pubkey.Spec, curve, id []byte, label string, onToken bool) []*pkcs11.Attribute {
 	template := append(pairTemplate(pkcs11.CKO_PUBLIC_KEY, spec, id, label, onToken),
 		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
 		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
-		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false),
 		pkcs11.NewAttribute(pkcs11.CKA_WRAP, false))
+	if !t.facts().quirk.alwaysDecrypts {
+		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false))
+	}
 	if spec.RSABits() == 0 {
 		return append(template, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, curve))
 	}
