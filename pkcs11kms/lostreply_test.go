@@ -91,6 +91,25 @@ func TestLostReplyOfCreateKeyLeavesNothing(t *testing.T) {
 	}
 }
 
+// A pair of which the token can make no use is destroyed again. Where that fails, and the token does not show the pair, its record stays
+// for the janitor.
+func TestPairOfNoUseLeavesNothing(t *testing.T) {
+	cfg, m := through(t)
+	c := openClient(t, cfg)
+	m.Fail("C_SignInit", pkcs11.CKR_KEY_TYPE_INCONSISTENT)
+	m.Fail("C_DestroyObject", pkcs11.CKR_DEVICE_ERROR)
+	m.Rule("C_FindObjects empty")
+	_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify})
+	requireCode(t, err, "UnsupportedOperationException")
+	m.Clear()
+	objects, unfinished := objectsAndRecords(t, c)
+	require.Equal(t, 1, objects)
+	require.Equal(t, 1, unfinished, "what is left is named by a record")
+	_, err = c.bridge.core.Keys.Tidy(t.Context())
+	require.NoError(t, err)
+	requireNothingHalfMade(t, c, 0)
+}
+
 // A record whose object was never made goes with the janitor, and its place in the quota.
 func TestCreateKeyThatMadeNothingLeavesNothing(t *testing.T) {
 	cfg, m := through(t)

@@ -3,6 +3,7 @@ package token
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,6 +113,19 @@ func (e *Error) refusesKind() bool {
 func (e *Error) refusesTemplate() bool {
 	return e.is(pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
 		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID)
+}
+
+// anyError reports whether one of the errors that err is made of fits.
+func anyError(err error, fits func(*Error) bool) bool {
+	switch e := err.(type) {
+	case *Error:
+		return fits(e)
+	case interface{ Unwrap() error }:
+		return anyError(e.Unwrap(), fits)
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), func(part error) bool { return anyError(part, fits) })
+	}
+	return false
 }
 
 // passing reports whether the module may answer otherwise when it is asked again: it has answered, and has not refused what was asked.

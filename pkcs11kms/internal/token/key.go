@@ -104,11 +104,11 @@ func (t *Token) make(ctx context.Context, o *operation, n *named, create func(*s
 // MayHaveMade reports whether there may be an object although GenerateHMACKey or GenerateKeyPair has returned err: the answer of the module
 // may have been lost or false. A *HungError is left aside, it undoes itself.
 func MayHaveMade(err error) bool {
+	if errors.Is(err, ErrGone) || anyError(err, func(e *Error) bool { return e.Func == "C_DestroyObject" }) {
+		return true // whatever else it wraps
+	}
 	if _, gap := errors.AsType[*GapError](err); gap {
 		return false
-	}
-	if errors.Is(err, ErrGone) {
-		return true // whatever it wraps
 	}
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Func != "C_OpenSession"
