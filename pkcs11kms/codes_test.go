@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -61,7 +60,6 @@ func newCodeFixture(t *testing.T) *codeFixture {
 	f := &codeFixture{t: t, m: faultp11.New(t, tok.Module)}
 	tok.Module = f.m.Path
 	cfg.Regions = map[string]Region{testRegion: {Token: tok.URI(tok.PINFile)}}
-	cfg.CallTimeout = 2 * time.Second // who waits for a lost token is answered after it
 	f.cfg = cfg
 	c := f.open()
 	f.hmac, f.pair = mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecEccNistP256)
