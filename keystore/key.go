@@ -104,16 +104,26 @@ func DecodeKey(r Record) (Key, error) {
 	return k, nil
 }
 
-// Region is the token that a region's keys live in, written when the region is first used. The token found later
-// must have the same serial.
+// Region is the token that a region's keys live in, written when the region is first used. The token found later must answer as
+// Binding says or, where there is none, have the same serial.
 type Region struct {
 	Name         string `json:"-"`
-	Serial       string `json:"serial"`
+	Serial       string `json:"serial"` // the names are those of the last time that it was used
 	Label        string `json:"label"`
 	Manufacturer string `json:"manufacturer"`
 	Model        string `json:"model"`
 
 	Retired *time.Time `json:"retired,omitempty"` // when its keys were set aside because the token is gone for good; UTC
+
+	Binding *Binding `json:"binding,omitempty"` // nil: not made yet, or see Unable
+	Unable  string   `json:"unable,omitempty"`  // the firmware version of a token that can make no key for a Binding
+}
+
+// Binding is what a token is known again by, whatever it calls itself: a key of the region's own.
+type Binding struct {
+	CKAID HexBytes `json:"cka_id"` // of its object
+	Spec  string   `json:"spec"`   // types.KeySpec
+	Proof HexBytes `json:"proof"`  // its MAC or signature of a text that is always the same
 }
 
 // RegionRef names the record of a region.

@@ -57,6 +57,15 @@ func TestRegionIsWrittenAsEver(t *testing.T) {
 	back, err := keystore.DecodeRegion(record(c))
 	require.NoError(t, err)
 	assert.Equal(t, g, back)
+
+	g.Binding = &keystore.Binding{CKAID: keystore.HexBytes{1, 2}, Spec: "HMAC_256", Proof: keystore.HexBytes{3, 4}}
+	g.Unable = "2.17"
+	c = g.Put(1)
+	assert.Equal(t, `{"serial":"5f3a","label":"pkcs11kms","manufacturer":"SoftHSM project","model":"SoftHSM v2",`+
+		`"binding":{"cka_id":"0102","spec":"HMAC_256","proof":"0304"},"unable":"2.17"}`, string(c.Value))
+	back, err = keystore.DecodeRegion(record(c))
+	require.NoError(t, err)
+	assert.Equal(t, g, back)
 }
 
 func TestKeyComesBack(t *testing.T) {

@@ -27,22 +27,34 @@ import (
 // in a SoftHSM token, an alias, tags, policies, a user with an access key, a role, and a key that was half made. The keys and the PIN
 // are of no use to anybody.
 
-// What the program of version 2 has made.
-const (
-	oldMACKey, oldSignKey = "2fe358a7-3448-4218-92a9-f61635a15f13", "f625a9c4-195b-4c16-9ae0-59239089443f"
-	oldPending, oldHalf   = "60393de5-143c-4058-83e5-3fefb4669fa7", "3c37a0ef-bb44-420b-b3cd-8b2b3399b078"
-	oldMessage            = "dGhlIG1lc3NhZ2U=" // "the message"
-	oldMAC                = "QsK9ONXj0XwhszfMUb0VFHyfzkCJ9iC+gTGOzV6QnUE="
-	oldSignature          = "MEYCIQCpsJhhqyusfg9bBervcE2nQH1AoKyqcNi29PPP/P3A+QIhAJdTlzPkzpY6hsbpX4AStXjndm7QG4iS/f7mE185bes1"
-	oldAccessKey          = "AKIANRHIZHM7L66HIA42"
-)
+// oldState is what the program of a version has made.
+type oldState struct {
+	version         int
+	macKey, signKey string
+	pending, half   string
+	mac, signature  string // of oldMessage
+	accessKey       string
+}
 
-// oldStateDir unpacks the state directory of version 2.
-func oldStateDir(t *testing.T) *stateDir {
+const oldMessage = "dGhlIG1lc3NhZ2U=" // "the message"
+
+var oldStates = []oldState{
+	{version: 2, macKey: "2fe358a7-3448-4218-92a9-f61635a15f13", signKey: "f625a9c4-195b-4c16-9ae0-59239089443f",
+		pending: "60393de5-143c-4058-83e5-3fefb4669fa7", half: "3c37a0ef-bb44-420b-b3cd-8b2b3399b078",
+		mac: "QsK9ONXj0XwhszfMUb0VFHyfzkCJ9iC+gTGOzV6QnUE=", accessKey: "AKIANRHIZHM7L66HIA42",
+		signature: "MEYCIQCpsJhhqyusfg9bBervcE2nQH1AoKyqcNi29PPP/P3A+QIhAJdTlzPkzpY6hsbpX4AStXjndm7QG4iS/f7mE185bes1"},
+	{version: 3, macKey: "74c072e5-a29f-442c-ba09-3dd16ac56377", signKey: "a1c06c91-30f5-435c-abe1-c81cc6e4b4c4",
+		pending: "5eda6e65-730c-43a0-81f6-3425e07efd90", half: "0a212bad-62b0-4d48-a1cf-cd8ff85f09f3",
+		mac: "9syPalqs0mb21tB9tB9CsWATntwKKCk/HBxDK9Y3pnU=", accessKey: "AKIACZ6UVQ4AK2BNQZY7",
+		signature: "MEYCIQDMqg+VEfj83IRF3BfXiRY50OkHCz0W7kzdvzZJIfb82wIhAIIutxGTVXTidJqrk4YuNqje31vlpeJ2wlafMBECznjh"},
+}
+
+// unpack makes its state directory.
+func (old oldState) unpack(t *testing.T) *stateDir {
 	t.Helper()
 	_ = softhsm.NewToken(t) // finds SoftHSM, or skips
 	d := &stateDir{binary: executable(t, realBinary), path: filepath.Join(t.TempDir(), "state")}
-	file, err := os.Open("testdata/state-v2.tar.gz")
+	file, err := os.Open(fmt.Sprintf("testdata/state-v%d.tar.gz", old.version))
 	require.NoError(t, err)
 	defer file.Close()
 	plain, err := gzip.NewReader(file)
@@ -95,8 +107,8 @@ func (d *stateDir) refuses(t *testing.T, said string, verbs ...[]string) {
 	}
 }
 
-// requireOldState holds that everything which the program of version 2 has made is there and works.
-func (d *stateDir) requireOldState(t *testing.T) {
+// requireOldState holds that everything which the program of the version has made is there and works.
+func (d *stateDir) requireOldState(t *testing.T, old oldState) {
 	t.Helper()
 	output := func(args ...string) string {
 		r, err := run(d.command(args...))
@@ -107,25 +119,25 @@ func (d *stateDir) requireOldState(t *testing.T) {
 	text := func(query string, args ...string) string {
 		return output(append(args, "--query", query, "--output", "text")...)
 	}
-	assert.Equal(t, oldMAC, text("Mac", "generate-mac", "--key-id", "alias/tokens", "--mac-algorithm", "HMAC_SHA_256",
+	assert.Equal(t, old.mac, text("Mac", "generate-mac", "--key-id", "alias/tokens", "--mac-algorithm", "HMAC_SHA_256",
 		"--message", oldMessage))
-	assert.Equal(t, "True", text("SignatureValid", "verify", "--key-id", oldSignKey, "--signing-algorithm", "ECDSA_SHA_256",
-		"--message", oldMessage, "--signature", oldSignature))
-	assert.Equal(t, "tokens & <more>", text("KeyMetadata.Description", "describe-key", "--key-id", oldMACKey))
-	assert.Equal(t, "team\tweb", text("Tags[].[TagKey,TagValue]", "list-resource-tags", "--key-id", oldMACKey))
-	assert.Equal(t, "PendingDeletion", text("KeyMetadata.KeyState", "describe-key", "--key-id", oldPending))
-	assert.ElementsMatch(t, []string{oldMACKey, oldSignKey, oldPending}, strings.Fields(text("Keys[].KeyId", "list-keys")))
-	assert.Contains(t, text("Policy", "get-key-policy", "--key-id", oldSignKey), "role/signer")
+	assert.Equal(t, "True", text("SignatureValid", "verify", "--key-id", old.signKey, "--signing-algorithm", "ECDSA_SHA_256",
+		"--message", oldMessage, "--signature", old.signature))
+	assert.Equal(t, "tokens & <more>", text("KeyMetadata.Description", "describe-key", "--key-id", old.macKey))
+	assert.Equal(t, "team\tweb", text("Tags[].[TagKey,TagValue]", "list-resource-tags", "--key-id", old.macKey))
+	assert.Equal(t, "PendingDeletion", text("KeyMetadata.KeyState", "describe-key", "--key-id", old.pending))
+	assert.ElementsMatch(t, []string{old.macKey, old.signKey, old.pending}, strings.Fields(text("Keys[].KeyId", "list-keys")))
+	assert.Contains(t, text("Policy", "get-key-policy", "--key-id", old.signKey), "role/signer")
 	assert.Equal(t, "alice", text("Users[].UserName", "iam", "list-users"))
 	assert.Contains(t, output("iam", "get-user-policy", "--user-name", "alice", "--policy-name", "mac"), "kms:GenerateMac")
 	assert.Contains(t, output("iam", "get-role-policy", "--role-name", "signer", "--policy-name", "sign"), "kms:Sign")
-	assert.Equal(t, oldAccessKey, text("AccessKeyMetadata[].AccessKeyId", "iam", "list-access-keys", "--user-name", "alice"))
+	assert.Equal(t, old.accessKey, text("AccessKeyMetadata[].AccessKeyId", "iam", "list-access-keys", "--user-name", "alice"))
 
 	store, err := sqlite.Open(t.Context(), filepath.Join(d.path, "kms.db"), sqlite.Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, store.Close()) }()
 	require.NoError(t, store.Verify(t.Context()))
-	rec, err := store.Get(t.Context(), keystore.KeyRef("us-west-2", "111122223333", oldHalf))
+	rec, err := store.Get(t.Context(), keystore.KeyRef("us-west-2", "111122223333", old.half))
 	require.NoError(t, err, "nobody can prove in a copy that the one who made it is dead")
 	half, err := keystore.DecodeKey(rec)
 	require.NoError(t, err)
@@ -133,17 +145,23 @@ func (d *stateDir) requireOldState(t *testing.T) {
 }
 
 // copies are the stores of before a migration.
-func (d *stateDir) copies(t *testing.T) []string {
+func (d *stateDir) copies(t *testing.T, old oldState) []string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(d.path, "kms.db.format-2-*"))
+	found, err := filepath.Glob(filepath.Join(d.path, fmt.Sprintf("kms.db.format-%d-*", old.version)))
 	require.NoError(t, err)
 	return found
 }
 
-// A state directory of the version before is used by no command until doctor --migrate has brought it to this version; then everything
+// A state directory of a version before is used by no command until doctor --migrate has brought it to this version; then everything
 // in it works, and what it was is kept.
 func TestStateOfTheVersionBefore(t *testing.T) {
-	d := oldStateDir(t)
+	for _, old := range oldStates {
+		t.Run(fmt.Sprint(old.version), func(t *testing.T) { testOldState(t, old) })
+	}
+}
+
+func testOldState(t *testing.T, old oldState) {
+	d := old.unpack(t)
 	d.refuses(t, "doctor --migrate", []string{"list-keys"}, []string{"create-key"},
 		[]string{"doctor"}, []string{"doctor", "--repair"}, []string{"iam", "list-users"},
 		[]string{"generate-mac", "--key-id", "alias/tokens", "--mac-algorithm", "HMAC_SHA_256", "--message", oldMessage},
@@ -159,30 +177,33 @@ func TestStateOfTheVersionBefore(t *testing.T) {
 	r, err := run(d.command("doctor", "--migrate"))
 	require.NoError(t, err)
 	assert.Zero(t, r.code, "%s%s", r.stdout, r.stderr)
-	copies := d.copies(t)
+	copies := d.copies(t, old)
 	require.Len(t, copies, 1)
-	assert.Contains(t, string(r.stdout), "brought from version 2 to 3; as it was before it is kept in "+copies[0])
-	d.requireOldState(t)
+	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 4; as it was before it is kept in %s\n", old.version,
+		copies[0]))
+	d.requireOldState(t, old)
 	r, err = run(d.command("doctor", "--migrate"))
 	require.NoError(t, err)
-	assert.Contains(t, string(r.stdout), "is of version 3 already")
-	assert.Equal(t, copies, d.copies(t))
+	assert.Contains(t, string(r.stdout), "is of version 4 already")
+	assert.Equal(t, copies, d.copies(t, old))
 }
 
 // The server does the same when it starts.
 func TestServerMigratesTheVersionBefore(t *testing.T) {
-	d := oldStateDir(t)
-	cmd := d.command("serve", "--listen", "127.0.0.1:0", "--admin-listen", "off")
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	ready := make([]byte, 1)
-	_, err = io.ReadFull(out, ready) // it prints when it is ready
-	assert.NoError(t, err)
-	assert.Len(t, d.copies(t), 1)
-	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-	_, err = io.Copy(io.Discard, out)
-	require.NoError(t, err)
-	require.NoError(t, cmd.Wait())
-	d.requireOldState(t)
+	for _, old := range oldStates {
+		d := old.unpack(t)
+		cmd := d.command("serve", "--listen", "127.0.0.1:0", "--admin-listen", "off")
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		ready := make([]byte, 1)
+		_, err = io.ReadFull(out, ready) // it prints when it is ready
+		assert.NoError(t, err)
+		assert.Len(t, d.copies(t, old), 1)
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		_, err = io.Copy(io.Discard, out)
+		require.NoError(t, err)
+		require.NoError(t, cmd.Wait())
+		d.requireOldState(t, old)
+	}
 }

@@ -36,8 +36,11 @@ func writeFields(b *strings.Builder, name string, t reflect.Type) {
 			continue
 		}
 		fmt.Fprintf(b, "%s.%s %s\n", name, tag, f.Type.Kind())
-		if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
-			writeFields(b, name+"."+tag, f.Type.Elem())
+		if kind := f.Type.Kind(); kind != reflect.Slice && kind != reflect.Pointer {
+			continue
+		}
+		if elem := f.Type.Elem(); elem.Kind() == reflect.Struct && elem.PkgPath() == t.PkgPath() {
+			writeFields(b, name+"."+tag, elem)
 		}
 	}
 }

@@ -1,0 +1,2 @@
+-- No table has changed. Records of regions tell by which key of its own a token is known again. A program that does not know of it would
+-- use whatever token has the serial number; the version keeps it from opening the store.
