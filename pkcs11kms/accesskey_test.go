@@ -161,9 +161,7 @@ func TestSigningKeysThatAreKeptAreBounded(t *testing.T) {
 func TestUnknownAccessKeysDoNotReachTheToken(t *testing.T) {
 	c := newClient(t)
 	requireUnknown(t, c.bridge, "AKIAAAAAAAAAAAAAAAAA")
-	objects, err := c.region.Token.Objects(t.Context())
-	require.NoError(t, err)
-	require.Empty(t, objects)
+	require.Empty(t, objectsOf(t, c.region.Token))
 }
 
 // Several processes that start at once agree on one service key, also over the body of one that died making it.
@@ -201,8 +199,7 @@ func firstStarts(t *testing.T, provable bool) {
 		})
 	}
 	wg.Wait()
-	objects, err := b.core.Keys.Region(testRegion).Token.Objects(t.Context())
-	require.NoError(t, err)
+	objects := objectsOf(t, b.core.Keys.Region(testRegion).Token)
 	require.Len(t, objects, 1)
 	require.Equal(t, "pkcs11kms/service/access-keys", objects[0].Label)
 	require.NotEqual(t, []byte(half.CKAID), objects[0].ID)
@@ -260,8 +257,7 @@ func TestFirstAccessKeysOfOneProcess(t *testing.T) {
 	require.NoError(t, err)
 	service, err := keystore.DecodeKey(rec)
 	require.NoError(t, err)
-	objects, err := c.region.Token.Objects(t.Context())
-	require.NoError(t, err)
+	objects := objectsOf(t, c.region.Token)
 	require.Len(t, objects, 1)
 	require.Equal(t, []byte(service.CKAID), objects[0].ID)
 }

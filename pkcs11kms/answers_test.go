@@ -104,9 +104,7 @@ func TestCreateKeyRefusals(t *testing.T) {
 	out, err := c.ListKeys(t.Context(), nil)
 	require.NoError(t, err)
 	require.Empty(t, out.Keys, "a refused CreateKey must leave nothing")
-	objects, err := c.region.Token.Objects(t.Context())
-	require.NoError(t, err)
-	require.Empty(t, objects)
+	require.Empty(t, objectsOf(t, c.region.Token))
 }
 
 // requireAPIErrorLike is requireAPIError for a message in which * stands for anything.

@@ -42,7 +42,7 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 	}
 	b := &Bridge{cfg: cfg}
 	b.closed = sync.OnceValue(b.closeAll)
-	if b.core, err = core.Open(ctx, cfg.keyring(), cfg.Audit); err != nil {
+	if b.core, err = core.Open(ctx, cfg.Keyring(), cfg.Audit); err != nil {
 		if hidden, ok := errors.AsType[*keyring.HiddenError](err); ok {
 			err = &SetupError{Problem: hidden.Problem, Advice: hidden.Advice}
 		}
@@ -54,8 +54,8 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 	return b, nil
 }
 
-// keyring is the part of the configuration that the tokens and keys need.
-func (cfg Config) keyring() keyring.Config {
+// Keyring is the part of the configuration that the tokens and keys need. It is for this module's other packages: the type is internal.
+func (cfg Config) Keyring() keyring.Config {
 	return keyring.Config{
 		Account: cfg.AccountID, Partition: cfg.Partition,
 		Regions: cfg.regionNames(), Only: cfg.OnlyRegion, Token: cfg.TokenConfig,

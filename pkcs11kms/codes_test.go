@@ -170,10 +170,8 @@ func (f *codeFixture) requireNoOrphans(c *Client, k codeCase) {
 	f.t.Helper()
 	_, err := c.bridge.core.Keys.Tidy(f.t.Context())
 	assert.NoError(f.t, err, "%+v: the janitor", k)
-	objects, err := c.region.Token.Objects(f.t.Context())
-	require.NoError(f.t, err)
 	var labels []string
-	for _, o := range objects {
+	for _, o := range objectsOf(f.t, c.region.Token) {
 		if o.ClassName() != "CKO_PUBLIC_KEY" {
 			labels = append(labels, o.Label)
 		}

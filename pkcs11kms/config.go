@@ -148,19 +148,18 @@ func (cfg Config) check() error {
 	return nil
 }
 
-// TokenConfig is how the token of a region is opened that must have the serial, if that is not empty. It is for this module's
-// other packages: the type is internal.
-func (cfg Config) TokenConfig(region, serial string) token.Config {
+// TokenConfig is how the token of a region is opened, without what tells which it must be. It is for this module's other packages: the
+// type is internal.
+func (cfg Config) TokenConfig(region string) token.Config {
 	r := cfg.Regions[region]
 	return token.Config{
 		URI:         r.Token,
 		PIN:         r.PIN,
-		Serial:      serial,
 		SoftHSMConf: r.SoftHSMConfig,
 		MaxSessions: cfg.MaxSessions,
 		CallTimeout: cfg.CallTimeout,
 		TryLowPIN:   r.TryLowPIN,
-		Wait:        cfg.WaitForTokens && serial != "",
+		Wait:        cfg.WaitForTokens,
 		Logger:      cfg.Logger,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -169,3 +171,11 @@ func put(t *testing.T, c *Client, change keystore.Change) {
 
 // asRoot administrates users, roles and access keys as the account's root.
 func asRoot(b *Bridge) *iam.Client { return b.IAM().As(b.Root()) }
+
+// objectsOf are the objects of a token, but for the binding key of its region, which every token has.
+func objectsOf(t *testing.T, tok *token.Token) []token.Object {
+	t.Helper()
+	all, err := tok.Objects(t.Context())
+	require.NoError(t, err)
+	return slices.DeleteFunc(all, func(o token.Object) bool { return o.Label == keyring.BindingKey })
+}

@@ -49,9 +49,7 @@ func requireNothingHalfMade(t *testing.T, c *Client, keys int) {
 		recs, err := c.bridge.core.Store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 10)
 		return err == nil && len(recs) == 0
 	}, 20*time.Second, 10*time.Millisecond)
-	objects, err := c.region.Token.Objects(t.Context())
-	require.NoError(t, err)
-	require.Len(t, objects, keys)
+	require.Len(t, objectsOf(t, c.region.Token), keys)
 	out, err := c.ListKeys(t.Context(), nil)
 	require.NoError(t, err)
 	require.Len(t, out.Keys, keys)

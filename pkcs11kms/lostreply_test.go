@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -38,9 +39,7 @@ var lostReplies = []struct {
 // objectsAndRecords counts the objects in the token, public keys aside, and the records that are half made.
 func objectsAndRecords(t *testing.T, c *Client) (objects, unfinished int) {
 	t.Helper()
-	all, err := c.region.Token.Objects(t.Context())
-	require.NoError(t, err)
-	for _, o := range all {
+	for _, o := range objectsOf(t, c.region.Token) {
 		if o.ClassName() != "CKO_PUBLIC_KEY" {
 			objects++
 		}
@@ -75,6 +74,8 @@ func TestLostReplyOfCreateKeyLeavesNothing(t *testing.T) {
 					requireCode(t, err, "DependencyTimeoutException")
 					assert.Equal(t, 1, m.Counters()[lost.function].Calls, "it is not made again")
 					m.Clear()
+					require.Eventually(t, func() bool { return c.region.Token.State().Up }, 20*time.Second, time.Millisecond,
+						"while it shows no object it cannot prove that it is the region's")
 					objects, unfinished := objectsAndRecords(t, c)
 					assert.Equal(t, missed.before, objects == 0)
 					assert.Equal(t, objects, unfinished, "what is left is named by a record")

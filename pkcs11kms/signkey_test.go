@@ -49,8 +49,7 @@ func TestDeletionOfASigningKey(t *testing.T) {
 		requireAPIError(t, err, "NotFoundException", "Key '"+*key.Arn+"' does not exist")
 	}
 	mustSign(t, c, kept, ecdsaSHA256, []byte("m"))
-	objects, err := c.region.Token.Objects(t.Context())
-	require.NoError(t, err)
+	objects := objectsOf(t, c.region.Token)
 	require.Len(t, objects, 2)
 	for _, o := range objects {
 		require.Equal(t, *kept.KeyId, o.Label)

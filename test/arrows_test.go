@@ -91,7 +91,7 @@ var arrows = map[string][]string{
 		"pkcs11kms/internal/ops", "pkcs11kms/internal/pubkey", "pkcs11kms/internal/records", "pkcs11kms/internal/refcount",
 		"pkcs11kms/internal/token"},
 	"pkcs11kms/statedir": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/internal/crash",
-		"pkcs11kms/internal/token"},
+		"pkcs11kms/internal/keyring", "pkcs11kms/internal/token"},
 	"pkcs11kms/kmstest": {"keystore", "keystore/sqlite", "softhsm", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/iam", "pkcs11kms/server",
 		"pkcs11kms/statedir"},
 	"cmd/pkcs11kms": {"keystore", "keystore/sqlite", "keystore/etcd", "softhsm", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/iam",

@@ -83,7 +83,7 @@ func newCondemned(t *testing.T) condemned {
 	d.must(t, nil, "schedule-key-deletion", "--key-id", d.later)
 	foreign := rawObject{Class: pkcs11.CKO_SECRET_KEY, Label: "theirs", ID: "0102"}
 	d.before = raw(t, d.token, rawJob{Make: []rawObject{foreign}}).Objects
-	require.Len(t, d.before, 4)
+	require.Len(t, d.before, 5, "and the region's binding key")
 	return d
 }
 

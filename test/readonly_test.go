@@ -24,13 +24,16 @@ func TestAReadOnlyStateDirectory(t *testing.T) {
 	create := []string{"create-key", "--key-spec", "HMAC_256", "--key-usage", "GENERATE_VERIFY_MAC"}
 	out, err := command("init", "--softhsm").CombinedOutput()
 	require.NoError(t, err, "%s", out)
+	again := d.ReadOnly()
+	require.NoError(t, answered(command("list-keys"), nil), "whose token cannot be bound yet")
+	again()
 	var made struct{ KeyMetadata struct{ KeyId string } }
 	require.NoError(t, answered(command(create...), &made))
 	mac := []string{"generate-mac", "--key-id", made.KeyMetadata.KeyId, "--mac-algorithm", "HMAC_SHA_256", "--message", "aGk="}
 	var before, after struct{ Mac string }
 	require.NoError(t, answered(command(mac...), &before))
 
-	again := d.ReadOnly()
+	again = d.ReadOnly()
 	var listed struct{ Keys []struct{ KeyId string } }
 	require.NoError(t, answered(command("list-keys"), &listed))
 	require.Equal(t, made.KeyMetadata.KeyId, listed.Keys[0].KeyId)

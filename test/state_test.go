@@ -39,6 +39,7 @@ func newStateDirOn(t *testing.T, tok softhsm.TestToken) *stateDir {
 	t.Helper()
 	d := &stateDir{binary: executable(t, realBinary), path: filepath.Join(t.TempDir(), "state"), token: tok}
 	d.must(t, nil, "init", "--token", tok.URI(tok.PINFile))
+	d.must(t, nil, "list-keys") // which makes its binding key: what is made and dies later is the test's
 	return d
 }
 
@@ -150,7 +151,7 @@ func (d *stateDir) doctor(t *testing.T) doctor.RegionReport {
 	return report.Regions[0]
 }
 
-// records reads the key records as they stand in the store, half-made ones too. It starts no janitor.
+// records reads the key records of the account as they stand in the store, half-made ones too. It starts no janitor.
 func (d *stateDir) records(t *testing.T) []keystore.Key {
 	t.Helper()
 	cfg := d.config(t)
@@ -159,6 +160,36 @@ func (d *stateDir) records(t *testing.T) []keystore.Key {
 	defer func() { assert.NoError(t, store.Close()) }()
 	recs, err := store.List(t.Context(), keystore.KindKey, cfg.DefaultRegion, cfg.AccountID, "", keystore.MaxPage)
 	require.NoError(t, err)
+	return decoded(t, recs)
+}
+
+// boundTo is what the store says of the token.
+func (d *stateDir) boundTo(t *testing.T) keystore.Region {
+	t.Helper()
+	cfg := d.config(t)
+	store, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, store.Close()) }()
+	rec, err := store.Get(t.Context(), keystore.RegionRef(cfg.DefaultRegion))
+	require.NoError(t, err)
+	bound, err := keystore.DecodeRegion(rec)
+	require.NoError(t, err)
+	return bound
+}
+
+// allRecords are the records of all accounts' keys, and the service keys, which are of none.
+func (d *stateDir) allRecords(t *testing.T) []keystore.Key {
+	t.Helper()
+	store, err := sqlite.Open(t.Context(), d.config(t).StorePath, sqlite.Options{})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, store.Close()) }()
+	recs, err := store.Lookup(t.Context(), keystore.IndexCKAID, "", keystore.Ref{}, keystore.MaxPage)
+	require.NoError(t, err)
+	return decoded(t, recs)
+}
+
+func decoded(t *testing.T, recs []keystore.Record) []keystore.Key {
+	t.Helper()
 	keys := []keystore.Key{}
 	for _, rec := range recs {
 		k, err := keystore.DecodeKey(rec)

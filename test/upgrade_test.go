@@ -153,7 +153,7 @@ func (d *stateDir) copies(t *testing.T, old oldState) []string {
 }
 
 // A state directory of a version before is used by no command until doctor --migrate has brought it to this version; then everything
-// in it works, and what it was is kept.
+// in it works, and what it was is kept. Its token, which the serial alone has told so far, is bound by the first command after that.
 func TestStateOfTheVersionBefore(t *testing.T) {
 	for _, old := range oldStates {
 		t.Run(fmt.Sprint(old.version), func(t *testing.T) { testOldState(t, old) })
@@ -181,11 +181,17 @@ func testOldState(t *testing.T, old oldState) {
 	require.Len(t, copies, 1)
 	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 4; as it was before it is kept in %s\n", old.version,
 		copies[0]))
+	assert.Contains(t, string(r.stdout), "is known by its serial alone")
+	assert.Nil(t, d.boundTo(t).Binding)
 	d.requireOldState(t, old)
+	bound := d.boundTo(t)
+	require.NotNil(t, bound.Binding)
 	r, err = run(d.command("doctor", "--migrate"))
 	require.NoError(t, err)
 	assert.Contains(t, string(r.stdout), "is of version 4 already")
+	assert.Contains(t, string(r.stdout), "is the one that holds the region's keys")
 	assert.Equal(t, copies, d.copies(t, old))
+	assert.Equal(t, bound, d.boundTo(t))
 }
 
 // The server does the same when it starts.
@@ -200,6 +206,7 @@ func TestServerMigratesTheVersionBefore(t *testing.T) {
 		_, err = io.ReadFull(out, ready) // it prints when it is ready
 		assert.NoError(t, err)
 		assert.Len(t, d.copies(t, old), 1)
+		assert.NotNil(t, d.boundTo(t).Binding)
 		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 		_, err = io.Copy(io.Discard, out)
 		require.NoError(t, err)

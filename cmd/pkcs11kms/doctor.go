@@ -32,6 +32,9 @@ func (a *app) doctorCommand() *cobra.Command {
 			"--retire-region, in place of the examination and after asking, sets the keys of a region aside whose HSM is\n" +
 			"gone for good, so that config.yaml need not name it. Nothing is destroyed: put back there with its token it\n" +
 			"works again.\n\n" +
+			"--rebind, in place of the examination and after asking, says that the token which config.yaml names for a\n" +
+			"region holds its keys, although it does not prove to be the one that did: after it was restored from a copy\n" +
+			"that is older than the region's binding key, or replaced. It tells how many of the keys are in it.\n\n" +
 			"With --migrate it first brings a store of an older version of the program to this one, which no other command\n" +
 			"but serve does: no process may have the store open, the older program cannot use it afterwards, and a\n" +
 			"verified copy is kept beside it.\n\n" +
@@ -50,13 +53,17 @@ func (a *app) doctorCommand() *cobra.Command {
 	asJSON := cmd.Flags().Bool("json", false, "print the report as JSON")
 	destroy := cmd.Flags().String("destroy-object", "", "destroy the object with this CKA_ID (hexadecimal), which no key has")
 	retire := cmd.Flags().String("retire-region", "", "set the keys of this region aside, whose HSM is gone for good")
-	agreed := cmd.Flags().Bool("yes", false, "destroy the object, or retire the region, unasked")
+	rebind := cmd.Flags().String("rebind", "", "say that the keys of this region are in the token that is there now")
+	agreed := cmd.Flags().Bool("yes", false, "destroy the object, or retire or rebind the region, unasked")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkDestroyFlags(cmd); err != nil {
 			return err
 		}
 		if cmd.Flags().Changed("retire-region") {
 			return a.retireRegion(cmd.Context(), *retire, *agreed)
+		}
+		if cmd.Flags().Changed("rebind") {
+			return a.rebind(cmd.Context(), *rebind, *agreed)
 		}
 		if cmd.Flags().Changed("destroy-object") {
 			return a.destroyObject(cmd.Context(), *destroy, *agreed)
@@ -79,11 +86,12 @@ func (a *app) doctorCommand() *cobra.Command {
 // checkDestroyFlags keeps what is done after asking apart from the examination.
 func checkDestroyFlags(cmd *cobra.Command) error {
 	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
-	for _, change := range []string{"destroy-object", "retire-region"} {
+	changes := []string{"destroy-object", "rebind", "retire-region"}
+	for _, change := range changes {
 		if !given(change) {
 			continue
 		}
-		for _, flag := range []string{"crosscheck", "json", "migrate", "repair", "try-pin", "destroy-object", "retire-region"} {
+		for _, flag := range slices.Concat([]string{"crosscheck", "json", "migrate", "repair", "try-pin"}, changes) {
 			if flag != change && given(flag) {
 				return usagef("--%s does not go with --%s", flag, change)
 			}
@@ -91,7 +99,7 @@ func checkDestroyFlags(cmd *cobra.Command) error {
 		return nil
 	}
 	if given("yes") {
-		return usagef("--yes goes with --destroy-object and --retire-region only")
+		return usagef("--yes goes with --destroy-object, --rebind and --retire-region only")
 	}
 	return nil
 }

@@ -190,7 +190,7 @@ func unfit(spec *keyring.Spec, object token.Object) error {
 	fit := fmt.Sprintf("%s takes keys of %d to %d bytes", spec.Name, spec.Hash.KeyBytes(), maxAdoptedBytes)
 	switch {
 	case strings.HasPrefix(object.Label, keyring.ServicePrefix):
-		return refused("the object is a service key, which makes the secrets of access keys", "leave it alone", nil)
+		return refused("the object is a service key: a key of this program's own", "leave it alone", nil)
 	case spec.Pair.Valid():
 		return unfitPair(spec, object)
 	case !object.HMACKey(spec.Hash):

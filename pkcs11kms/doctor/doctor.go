@@ -59,6 +59,7 @@ type TokenReport struct {
 	Manufacturer    string   `json:"manufacturer"`
 	Model           string   `json:"model"`
 	Module          string   `json:"module"`
+	Binding         string   `json:"binding,omitempty"` // how it is known to hold the region's keys: BindingProved and so on
 	KeySpecs        []string `json:"key_specs"`         // that the token can make and use; RSA_3072 and RSA_4096 are not tried
 	MissingKeySpecs []string `json:"missing_key_specs"` // that it cannot make or use, or that are not approved in FIPS 140-3 mode
 	UntriedKeySpecs []string `json:"untried_key_specs"` // of which nothing is known until a key of the spec is made
@@ -164,16 +165,8 @@ func (d *examination) examineStore(ctx context.Context, name string) {
 func (d *examination) examineRegion(ctx context.Context, name string) {
 	region := RegionReport{Name: name, Keys: []KeyReport{}, Unknown: []ObjectReport{}}
 	defer func() { d.report.Regions = append(d.report.Regions, region) }()
-	bound := keystore.Region{}
-	if d.store != nil {
-		var err error
-		if bound, err = keyring.BoundTo(ctx, d.store, name); err != nil {
-			d.fail("store", name, err)
-		}
-	}
-	t, err := token.Open(ctx, d.cfg.TokenConfig(name, bound.Serial))
-	if err != nil {
-		d.fail("token", name, err)
+	t, bound, verdict := d.openToken(ctx, name)
+	if t == nil {
 		return
 	}
 	defer func() { _ = t.Close() }() // only read from
@@ -181,6 +174,7 @@ func (d *examination) examineRegion(ctx context.Context, name string) {
 	if d.store == nil {
 		return
 	}
+	defer d.examineBinding(&region, bound, verdict)
 	objects, err := t.Objects(ctx)
 	if err != nil {
 		d.fail("token", name, err)
@@ -267,7 +261,7 @@ func (d *examination) listUnknown(ctx context.Context, region *RegionReport, obj
 		}
 		region.Unknown = append(region.Unknown, r)
 		whose := "not ours, left alone"
-		if keyID.MatchString(r.Label) {
+		if keyID.MatchString(r.Label) || strings.HasPrefix(r.Label, keyring.ServicePrefix) {
 			whose = "its label is a key id, so a program like this one has made it: for another state directory, for a key that is newer " +
 				"than a restored backup, or for one whose making or deletion was cut off. Left alone"
 		}

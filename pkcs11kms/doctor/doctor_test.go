@@ -45,7 +45,9 @@ func TestDoctorOnAHealthyBridge(t *testing.T) {
 	require.Equal(t, []string{"HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512",
 		"RSA_2048", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "ECC_NIST_EDWARDS25519"}, region.Token.KeySpecs)
 	require.Empty(t, region.Unknown)
-	require.Len(t, region.Keys, 1)
+	require.Len(t, region.Keys, 2)
+	require.Equal(t, keyring.BindingKey, region.Keys[1].KeyID)
+	require.True(t, region.Keys[1].Service)
 	require.Equal(t, *key.KeyId, region.Keys[0].KeyID)
 	require.Equal(t, *key.KeyId, region.Keys[0].Object.Label)
 	require.Equal(t, 32, region.Keys[0].Object.Length)
@@ -211,7 +213,7 @@ func TestDoctorOnSigningKeys(t *testing.T) {
 	edwards := mustCreate(t, c, types.KeySpecEccNistEdwards25519)
 	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "%+v", r.Checks)
-	require.Len(t, r.Regions[0].Keys, 4)
+	require.Len(t, r.Regions[0].Keys, 5, "and the region's binding key")
 	require.Empty(t, r.Regions[0].Unknown, "the halves of a pair are known")
 	require.Equal(t, "CKO_PRIVATE_KEY", r.Regions[0].Keys[0].Object.Class)
 
@@ -267,8 +269,11 @@ func TestDoctorKnowsServiceKeys(t *testing.T) {
 	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "%+v", r.Checks)
 	require.Empty(t, r.Regions[0].Unknown)
-	require.Len(t, r.Regions[0].Keys, 1)
-	require.Equal(t, keyring.ServicePrefix+"access-keys", r.Regions[0].Keys[0].KeyID)
+	require.Len(t, r.Regions[0].Keys, 2)
+	for i, name := range []string{"access-keys", "binding"} {
+		require.Equal(t, "pkcs11kms/service/"+name, r.Regions[0].Keys[i].KeyID)
+		require.True(t, r.Regions[0].Keys[i].Service)
+	}
 }
 
 // Policies that were written when only kms: actions were asked for may allow more now. They are listed, and a policy of keys is not.

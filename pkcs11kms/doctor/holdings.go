@@ -32,7 +32,7 @@ func (d *examination) examineHoldings(ctx context.Context) {
 		}
 		err := d.eachKey(ctx, h.Region, h.Account, func(record keystore.Key) {
 			d.examinePolicy(ctx, record)
-			if !configured {
+			if !configured && record.ID != keyring.BindingKey {
 				aside[h.Region]++
 			}
 		})

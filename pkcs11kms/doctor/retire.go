@@ -18,7 +18,7 @@ type RetiredRegion struct {
 	Name   string
 	Serial string // of the token that it was bound to; may be empty
 	Label  string // of that token
-	Keys   int    // records that are set aside, service keys among them
+	Keys   int    // records that are set aside; service keys are among them, the region's binding key is not
 }
 
 // RetireRegion sets the keys of a region aside whose token is gone for good: the configuration need not name the region any more.
@@ -77,8 +77,10 @@ func findRegion(ctx context.Context, store keystore.Store, name string) (
 		if h.Region != name {
 			continue
 		}
-		err := records.EachOf(ctx, store, keystore.KindKey, name, h.Account, func(keystore.Record) error {
-			region.Keys++
+		err := records.EachOf(ctx, store, keystore.KindKey, name, h.Account, func(rec keystore.Record) error {
+			if rec.Ref.ID != keyring.BindingKey {
+				region.Keys++
+			}
 			return nil
 		})
 		if err != nil {

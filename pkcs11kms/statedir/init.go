@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -84,28 +84,27 @@ func Init(ctx context.Context, o InitOptions) (err error) {
 		Regions: map[string]regionYAML{o.Region: {Token: uri.String()}}})
 }
 
-// bind makes the store and opens a Bridge on it once, which logs in and notes the serial of the region's token in the store. It
-// returns that serial.
+// bind makes the store and opens the region's token once, which logs in and notes its serial in the store. It returns that serial. Nothing
+// is made in the token: a directory that is taken back leaves nothing there.
 func bind(ctx context.Context, cfg Config, region string) (serial string, err error) {
 	if err := sqlite.Create(cfg.StorePath); err != nil {
 		return "", err
 	}
 	crash.At("init-store-made")
-	ready, err := cfg.withStore(ctx)
+	cfg.Config, err = cfg.WithDefaults()
 	if err != nil {
 		return "", err
 	}
-	b, err := pkcs11kms.Open(ctx, ready)
-	if err != nil {
-		return "", initAdvice(err)
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	rec, err := ready.Store.Get(ctx, keystore.RegionRef(region))
+	store, err := cfg.OpenStore(ctx)
 	if err != nil {
 		return "", err
 	}
-	bound, err := keystore.DecodeRegion(rec)
-	return bound.Serial, err
+	defer func() { err = errors.Join(err, store.Close()) }()
+	t, err := keyring.OpenToken(ctx, store, region, cfg.TokenConfig(region))
+	if err != nil {
+		return "", initAdvice(fmt.Errorf("opening the token of region %s: %w", region, err))
+	}
+	return t.Info().Serial, t.Close()
 }
 
 // initAdvice gives an error of Open a hint that can be followed where there is no state directory yet: doctor wants one.

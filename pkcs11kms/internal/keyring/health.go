@@ -64,7 +64,10 @@ const (
 func (r *Ring) healthKeys(ctx context.Context, region *Region) ([]Material, error) {
 	service, err := r.serviceIn(ctx, region.Name, SecretsKey)
 	if !errors.Is(err, keystore.ErrNotFound) {
-		return []Material{service}, err
+		if err != nil {
+			return nil, err
+		}
+		return []Material{service.Material}, nil
 	}
 	recs, err := r.cfg.Store.List(ctx, keystore.KindKey, region.Name, r.cfg.Account, "", healthCandidates)
 	if err != nil {

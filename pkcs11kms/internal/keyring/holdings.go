@@ -13,7 +13,7 @@ import (
 // key at all, and no error; so what the store holds is compared with the configuration before any token is touched.
 
 // Holding is an account and a region of which the store has keys. Service keys are of no account; users and roles, and access keys,
-// are of no region.
+// are of no region. The binding key of a region is not held: without others nobody misses the region.
 type Holding struct{ Account, Region string }
 
 func (h Holding) String() string {
@@ -42,6 +42,9 @@ func Holdings(ctx context.Context, store keystore.Store) (held []Holding, err er
 				break
 			}
 			after = recs[0].Ref
+			if after.Account == "" && after.ID == BindingKey {
+				continue
+			}
 			after.ID = lastID
 			held = append(held, Holding{after.Account, after.Region})
 		}

@@ -30,6 +30,7 @@ func (r *Ring) Run(ctx context.Context) {
 	tick := time.NewTicker(janitorInterval)
 	defer tick.Stop()
 	for first := true; ; first = false {
+		r.meetLate(ctx)
 		_, _ = r.Tidy(ctx) // logs what fails
 		if err := r.DestroyDue(ctx); err != nil {
 			r.cfg.Log.Error("keys whose deletion date has come are not destroyed", "error", err)

@@ -24,8 +24,8 @@ type Config struct {
 
 	Regions []string // as configured. Service keys are looked for in this order, and made in the first, which must be open
 	Only    string   // the one of Regions whose token is opened; all when it is empty
-	// Token says how the token of a region is opened that must have the serial, if that is not empty.
-	Token func(region, serial string) token.Config
+	// Token says how the token of a region is opened, without what tells which it must be.
+	Token func(region string) token.Config
 
 	Store keystore.Store
 	Log   *slog.Logger
@@ -53,24 +53,77 @@ type Ring struct {
 type Region struct {
 	Name    string
 	Token   *token.Token
+	met     bool     // the token was reached; used by Open, and then by Run alone
 	handles sync.Map // *token.Key or *token.Pair by the key's CKA_ID in hexadecimal, see handle
 }
 
 // Open opens the tokens and logs in. It fails as a whole. Whoever opens a Ring runs its janitor (Run), and closes it in the end.
 func Open(ctx context.Context, cfg Config, cache *records.Cache) (*Ring, error) {
-	r := &Ring{cfg: cfg, cache: cache, regions: map[string]*Region{}, opened: cfg.Now(), settled: make(chan struct{})}
-	r.inProgress, r.releaseInProgress = shareInProgress(cfg.Store.Instance())
+	r := newRing(cfg, cache)
 	for _, name := range cfg.Regions {
 		if cfg.Only != "" && name != cfg.Only {
 			continue
 		}
-		t, err := OpenToken(ctx, cfg.Store, name, func(serial string) token.Config { return cfg.Token(name, serial) })
-		if err != nil {
+		if err := r.open(ctx, name); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the token of region %s: %w", name, err), r.Close())
 		}
-		r.regions[name] = &Region{Name: name, Token: t}
 	}
 	return r, nil
+}
+
+// newRing is a Ring without a token.
+func newRing(cfg Config, cache *records.Cache) *Ring {
+	r := &Ring{cfg: cfg, cache: cache, regions: map[string]*Region{}, opened: cfg.Now(), settled: make(chan struct{})}
+	r.inProgress, r.releaseInProgress = shareInProgress(cfg.Store.Instance())
+	return r
+}
+
+// open opens the token of a region. Where it may wait for one that was used before, it is not met yet.
+func (r *Ring) open(ctx context.Context, name string) error {
+	bound, version, err := readRegion(ctx, r.cfg.Store, name)
+	if err != nil {
+		return err
+	}
+	config := r.cfg.Token(name)
+	config.Wait = config.Wait && version > 0
+	t, err := OpenBound(ctx, r.cfg.Store, bound, config)
+	if err != nil {
+		return err
+	}
+	region := &Region{Name: name, Token: t, met: t.State().Up}
+	r.regions[name] = region
+	if !region.met {
+		return nil
+	}
+	return r.meet(ctx, region, bound, version)
+}
+
+// meet keeps what is to be known of the token of a region, which has proved itself, and has it known again the next time.
+func (r *Ring) meet(ctx context.Context, in *Region, bound keystore.Region, version uint64) error {
+	if err := note(ctx, r.cfg.Store, bound, version, in.Token, r.cfg.Log); err != nil || bound.Binding != nil {
+		return err
+	}
+	return r.bind(ctx, in)
+}
+
+// meetLate does for tokens that could not be reached at Open what Open does.
+func (r *Ring) meetLate(ctx context.Context) {
+	for _, in := range r.regions {
+		if in.met || !in.Token.State().Up {
+			continue
+		}
+		in.met = true
+		bound, version, err := readRegion(ctx, r.cfg.Store, in.Name)
+		if err == nil {
+			err = judge(bound, opened{ctx, in.Token}) // it can have been bound since
+		}
+		if err == nil {
+			err = r.meet(ctx, in, bound, version)
+		}
+		if err != nil && ctx.Err() == nil {
+			r.cfg.Log.Error("what the token of a region calls itself cannot be kept", "region", in.Name, "error", err)
+		}
+	}
 }
 
 // Close closes the tokens. Run must have ended.

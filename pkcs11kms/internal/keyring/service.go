@@ -12,102 +12,117 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
-// ServicePrefix begins the ids of service keys: HMAC keys of the bridge's own. One is made in the token of the default region and
-// stays where it was made, whichever region is the default one later, or for one command. Its record is a key record of no
-// account, so that no KeyId can name it, and its id, which is also the CKA_LABEL, says what it is for.
+// ServicePrefix begins the ids of service keys: keys of the bridge's own. The record of one is a key record of no account, so that no
+// KeyId can name it, and its id, which is also the CKA_LABEL, says what it is for.
 const ServicePrefix = "pkcs11kms/service/"
 
-// SecretsKey is the service key that makes the secrets of access keys.
+// SecretsKey is the service key that makes the secrets of access keys. It is made in the token of the default region and stays where it
+// was made, whichever region is the default one later, or for one command.
 const SecretsKey = ServicePrefix + "access-keys"
+
+// serviceKey says which service key is meant.
+type serviceKey struct {
+	name string
+	// regions are those that can have it, of which at most one does. It is made in the first, which must be open.
+	regions []string
+	spec    *Spec // that it is made of
+}
+
+// pairPatience is how much longer the making of a key pair may take: smart cards search for the primes of an RSA key for many seconds.
+const pairPatience = time.Minute
 
 // ServiceMAC makes the HMAC-SHA-256 of a message by a service key, which is made when it is not there.
 func (r *Ring) ServiceMAC(ctx context.Context, name string, message []byte) ([]byte, error) {
-	key, err := r.service(ctx, name)
+	k, err := r.service(ctx, serviceKey{name, r.cfg.Regions, MACSpecOf(types.KeySpecHmac256)})
+	if err != nil {
+		return nil, err
+	}
+	key, err := k.serviceHMAC()
 	if err != nil {
 		return nil, err
 	}
 	return key.MAC(ctx, message)
 }
 
+// serviceHMAC is the material of a service key that makes MACs.
+func (k *Key) serviceHMAC() (*HMAC, error) {
+	key, ok := k.Material.(*HMAC)
+	if !ok {
+		return nil, fmt.Errorf("the service key %s has the spec %s", k.Record.ID, k.Record.Spec)
+	}
+	return key, nil
+}
+
 // service returns a service key, making it when it is not there. Two who begin at once cannot make two: the record has a fixed
 // name, so that one of them waits for the other, and there must be none in another region.
-func (r *Ring) service(ctx context.Context, name string) (*HMAC, error) {
-	home := r.regions[r.cfg.Regions[0]]
+func (r *Ring) service(ctx context.Context, want serviceKey) (*Key, error) {
 	pause := time.NewTicker(20 * time.Millisecond)
 	defer pause.Stop()
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	wait := r.cfg.CallTimeout
+	if want.spec.Pair.Valid() {
+		wait += pairPatience
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		key, err := r.findService(ctx, name)
+		k, err := r.findService(ctx, want)
 		if !errors.Is(err, keystore.ErrNotFound) {
-			return key, err
+			return k, err
 		}
-		key, err = r.makeService(ctx, home, name)
+		k, err = r.makeService(ctx, want)
 		if !errors.Is(err, keystore.ErrConflict) {
-			return key, err
+			return k, err
 		}
 		_, _ = r.Tidy(ctx) // logs what fails
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for the service key %s: %w", name, ctx.Err())
+			return nil, fmt.Errorf("waiting for the service key %s: %w", want.name, ctx.Err())
 		}
 	}
 }
 
 // findService returns the service key, in whatever region it is, or keystore.ErrNotFound.
-func (r *Ring) findService(ctx context.Context, name string) (*HMAC, error) {
-	for _, region := range r.cfg.Regions {
-		key, err := r.serviceIn(ctx, region, name)
+func (r *Ring) findService(ctx context.Context, want serviceKey) (*Key, error) {
+	for _, region := range want.regions {
+		k, err := r.serviceIn(ctx, region, want.name)
 		if !errors.Is(err, keystore.ErrNotFound) {
-			return key, err
+			return k, err
 		}
 	}
 	return nil, keystore.ErrNotFound
 }
 
-func (r *Ring) serviceIn(ctx context.Context, region, name string) (*HMAC, error) {
-	k, err := records.CachedOrFresh(ctx, r.cache, keystore.KeyRef(region, "", name), r.Decode)
-	if err != nil {
-		return nil, err
-	}
-	key, ok := k.Material.(*HMAC)
-	if !ok {
-		return nil, fmt.Errorf("the service key %s has the spec %s", name, k.Record.Spec)
-	}
-	return key, nil
+func (r *Ring) serviceIn(ctx context.Context, region, name string) (*Key, error) {
+	return records.CachedOrFresh(ctx, r.cache, keystore.KeyRef(region, "", name), r.Decode)
 }
 
 // makeService makes the service key, or returns keystore.ErrConflict when somebody else is at it, or died over it.
-func (r *Ring) makeService(ctx context.Context, home *Region, name string) (*HMAC, error) {
-	at, err := r.servicePlace(ctx, keystore.KeyRef(home.Name, "", name))
+func (r *Ring) makeService(ctx context.Context, want serviceKey) (*Key, error) {
+	at, err := r.servicePlace(ctx, want)
 	if err != nil {
 		return nil, err
 	}
-	spec := MACSpecOf(types.KeySpecHmac256)
-	if gap := spec.Gap(home.Token); gap != nil {
-		return nil, fmt.Errorf("the token of %s makes no %s keys, and so not the service key %s: %w", home.Name, spec.Name, name, gap)
+	home := r.regions[want.regions[0]]
+	if gap := want.spec.Gap(home.Token); gap != nil {
+		return nil, fmt.Errorf("the token of %s makes no %s keys, and so not the service key %s: %w", home.Name, want.spec.Name, want.name, gap)
 	}
-	k, err := r.make(ctx, home, spec, home.NewRecord("", name), at, nil)
-	if err != nil {
-		return nil, err
-	}
-	return k.Material.(*HMAC), nil
+	return r.make(ctx, home, want.spec, home.NewRecord("", want.name), at, nil)
 }
 
-// servicePlace is the place of a service key at ref, if no other region has it.
-func (r *Ring) servicePlace(ctx context.Context, ref keystore.Ref) (at place, err error) {
-	for _, region := range r.cfg.Regions {
-		other := keystore.KeyRef(region, "", ref.ID)
-		version, err := r.abandoned(ctx, other)
+// servicePlace is the place of a service key in the first of its regions, if no other region has it.
+func (r *Ring) servicePlace(ctx context.Context, want serviceKey) (at place, err error) {
+	for i, region := range want.regions {
+		ref := keystore.KeyRef(region, "", want.name)
+		version, err := r.abandoned(ctx, ref)
 		if err != nil {
 			return place{}, err
 		}
-		if other == ref {
+		if i == 0 {
 			at.expect = version
 			continue
 		}
-		at.others = append(at.others, keystore.Change{Op: keystore.Check, Ref: other, Expect: version})
+		at.others = append(at.others, keystore.Change{Op: keystore.Check, Ref: ref, Expect: version})
 	}
 	return at, nil
 }

@@ -82,7 +82,7 @@ func (t *Token) tellSlow() (step func(string), done func()) {
 
 // wrongSetup reports whether an error is not one of a device that is away, but of what it was told or of what is in its place.
 func wrongSetup(err error) bool {
-	if needsPerson(err) {
+	if needsPerson(err) || isAnother(err) {
 		return true
 	}
 	e, ok := errors.AsType[*OpenError](err)

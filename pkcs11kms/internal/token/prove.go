@@ -15,11 +15,14 @@ import (
 // decides by what the token can do: Config.Prove is asked each time that somebody has logged in, before anything is made and before any
 // call is let in.
 
-// ErrAnotherToken says that a token is not the one that is meant, whatever it calls itself. Config.Prove answers so.
+// ErrAnotherToken says that a token does not prove to be the one that is meant, whatever it calls itself. Config.Prove answers so.
 var ErrAnotherToken = errors.New("it is another token")
 
 // errUnseen says that an object was missing while the module shows fewer objects than there are files.
 var errUnseen = errors.New("the module does not see all objects of the token")
+
+// isAnother reports whether the token was found to be another one. While objects are out of sight that cannot be told.
+func isAnother(err error) bool { return errors.Is(err, ErrAnotherToken) && !errors.Is(err, errUnseen) }
 
 // Prover is a token that somebody has just logged in to. It is good for as long as Config.Prove runs.
 type Prover struct {

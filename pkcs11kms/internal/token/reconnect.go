@@ -39,7 +39,7 @@ func (t *Token) bringBack(o *outage) {
 			return // without another look at the Token: the next outage has its own goroutine
 		}
 		t.asked = false
-		if errors.Is(err, ErrAnotherToken) {
+		if isAnother(err) {
 			t.mistaken.Add(1)
 		}
 		if o.failed(err) {
