@@ -60,7 +60,7 @@ test: tools
 
 # What computes, with the module of build-fips, and again where whatever is not approved fails. "make test" has a shorter one.
 FIPS_PKGS = ./pkcs11kms/internal/pubkey ./pkcs11kms/internal/sigv4 ./pkcs11kms/iam ./pkcs11kms/jwt ./pkcs11kms/server \
-  ./pkcs11kms/doctor ./pkcs11kms ./keystore/sqlite
+  ./pkcs11kms ./keystore/sqlite
 test-fips: tools build-fips
 	bin/pkcs11kms-fips version
 	GOFIPS140=$(FIPS_MODULE) PKCS11KMS_REQUIRE=all $(GO) test -timeout 20m -run 'TestScripts/^(fips|sign|mac|jwt|remote)$$' ./cmd/pkcs11kms

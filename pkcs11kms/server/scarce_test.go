@@ -24,7 +24,7 @@ func (f *fixture) slowBody(t *testing.T, r *running, sent int) net.Conn {
 	req, err := http.NewRequest(http.MethodPost, r.url, strings.NewReader(strings.Repeat(" ", 29<<10)))
 	require.NoError(t, err)
 	req.Header.Set("X-Amz-Target", targetPrefix+"PutKeyPolicy")
-	f.sign(t, req, "", signing{secret: "guessed"})
+	f.sign(t, req, "", signing{secret: "guessed, not known"})
 	head, err := httputil.DumpRequestOut(req, false)
 	require.NoError(t, err)
 	conn := dial(t, r)
