@@ -104,3 +104,17 @@ func TestEnvironment(t *testing.T) {
 	require.Error(t, err)
 	assert.Contains(t, out, "CKR_PIN_LOCKED")
 }
+
+// TestToolTestsTheModule: the tool's own tests of digests, signatures, wrapping and decryption say the same of the module as of what it
+// wraps, so that each function gets its arguments.
+func TestToolTestsTheModule(t *testing.T) {
+	h := newIdleHost(t)
+	out, err := tool(t, h, "--keypairgen", "--key-type", "RSA:2048", "--label", "pair", "--id", "01", "--usage-sign", "--usage-decrypt")
+	require.NoError(t, err, out)
+	got, gotErr := tool(t, h, "--test")
+	h.m.Path = h.token.Module
+	want, wantErr := tool(t, h, "--test")
+	assert.Equal(t, wantErr == nil, gotErr == nil)
+	assert.Equal(t, want, got)
+	assert.Contains(t, got, "RSA-PKCS: OK")
+}
