@@ -13,13 +13,16 @@ func TestLostSessions(t *testing.T) {
 	s := h.login()
 	k := h.key(s, "key")
 	want := h.mustMAC(s, k, "message")
+	require.Equal(t, 1, h.m.Open())
 
 	h.m.Do("lose sessions")
+	require.Zero(t, h.m.Open())
 	_, err := h.mac(s, k, "message")
 	requireRV(t, pkcs11.CKR_SESSION_HANDLE_INVALID, err)
 	assert.Equal(t, 1, h.m.Counters()["C_SignInit"].Lost)
 
 	fresh := h.session()
+	require.Equal(t, 1, h.m.Open())
 	info, err := h.GetSessionInfo(fresh)
 	require.NoError(t, err)
 	assert.EqualValues(t, pkcs11.CKS_RW_PUBLIC_SESSION, info.State, "the login is gone with them")

@@ -173,6 +173,16 @@ func (p *Process) AwaitLoaded() {
 	}
 }
 
+// Open returns how many sessions the process has open, those that were lost not counted.
+func (p *Process) Open() int {
+	p.tb.Helper()
+	n, err := strconv.Atoi(strings.Join(p.Do("open"), ""))
+	if err != nil {
+		p.tb.Fatalf("open: %v", err)
+	}
+	return n
+}
+
 // Violations tells what no host may do and this one did, such as a C_Finalize while another call was inside, or two
 // calls by one session at once.
 func (p *Process) Violations() []string {

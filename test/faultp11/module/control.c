@@ -80,6 +80,8 @@ static const char *run(char **words, int n, FILE *to) {
 		print_violations(to);
 	else if (!strcmp(verb, "codes"))
 		print_codes(to);
+	else if (!strcmp(verb, "open"))
+		fprintf(to, "%zu\n", device_open());
 	else if (!strcmp(verb, "reset"))
 		reset();
 	else if (!strcmp(verb, "clear"))

@@ -263,6 +263,9 @@ const char *device_command(char **words, int n) {
 	return NULL;
 }
 
+/* device_open tells how many sessions of the host are open. */
+size_t device_open(void) { return alive(); }
+
 /* device_clear gives the device back; sessions that are dead stay so. */
 void device_clear(void) {
 	connection = PRESENT;

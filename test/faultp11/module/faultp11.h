@@ -107,6 +107,7 @@ CK_RV device_settle(struct call *c, CK_RV rv);
 int session_slot(CK_ULONG session, CK_ULONG *slot);
 int slot_is(CK_ULONG slot, const char *token);
 const char *device_command(char **words, int n);
+size_t device_open(void);
 void device_clear(void);
 
 /* handles.c */
