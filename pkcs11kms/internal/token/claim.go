@@ -46,6 +46,17 @@ func (all *claims) release(h pkcs11.SessionHandle, c *claim) bool {
 	return true
 }
 
+// restore takes a release back, unless the handle is another session's by now.
+func (all *claims) restore(h pkcs11.SessionHandle, c *claim) bool {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if all.byHandle == nil || all.byHandle[h] != nil {
+		return false
+	}
+	all.byHandle[h] = c
+	return true
+}
+
 // forget ends all: the module was finalized, which has closed every session.
 func (all *claims) forget() {
 	all.mu.Lock()

@@ -113,27 +113,32 @@ func (t *Token) ask(ctx context.Context, wait time.Duration, try func(*session))
 func (t *Token) takeKeeper(ctx context.Context, wait time.Duration) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	var err error
-	taken := false
-	select {
-	case t.keeper.busy <- struct{}{}:
-		taken = true
-	case <-t.closing.Done():
-	case <-t.connection.Load().Done():
-	case <-ctx.Done():
-		err = errors.Join(ErrBusy, ctx.Err())
-	case <-timer.C:
-		err = ErrBusy
+	for {
+		var err error
+		taken := false
+		select {
+		case t.keeper.busy <- struct{}{}:
+			taken = true
+		case <-t.closing.Done():
+		case <-t.connection.Load().Done():
+		case <-ctx.Done():
+			err = errors.Join(ErrBusy, ctx.Err())
+		case <-timer.C:
+			err = ErrBusy
+		}
+		if t.closing.Err() != nil {
+			err = ErrClosed
+		} else if gone := t.lostCause(); gone != nil {
+			err = gone
+		}
+		if err != nil && taken {
+			t.keeper.release()
+		}
+		if err != nil || taken {
+			return err
+		}
+		// It was lost, and is back already: wait on.
 	}
-	if t.closing.Err() != nil {
-		err = ErrClosed
-	} else if gone := t.lostCause(); gone != nil {
-		err = gone
-	}
-	if err != nil && taken {
-		t.keeper.release()
-	}
-	return err
 }
 
 // freshTries is on how many fresh sessions the device is asked before it counts as lost.

@@ -192,6 +192,9 @@ func (t *Token) closeAllLeft(o *outage) {
 	for _, s := range o.takeLeft() {
 		t.closeLeft(s)
 	}
+	for _, s := range t.unclosed.takeAll() {
+		t.closeLeft(s)
+	}
 }
 
 // Errors that say why the module is not initialised anew.

@@ -121,6 +121,30 @@ func TestOutagesLeaveNoSessions(t *testing.T) {
 	}, patience, tick, "those of the pool, and the one that stays open")
 }
 
+// A session that the device did not get to closing is closed later: with the next that is opened, or when the device is back.
+func TestSessionsThatCouldNotBeClosedAreClosedLater(t *testing.T) {
+	tok, m := openThrough(t)
+	key := newKey(t, tok)
+	want, err := tok.MAC(t.Context(), key, []byte("message"))
+	require.NoError(t, err)
+	none := func() bool { return m.Open() == tok.Stats().Open+1 } // those of the pool, and the one that stays open
+	m.Fail("C_SignInit", pkcs11.CKR_DEVICE_ERROR, "times=1")
+	m.Fail("C_CloseSession", pkcs11.CKR_FUNCTION_FAILED, "times=1")
+	got, err := tok.MAC(t.Context(), key, []byte("message"))
+	require.NoError(t, err)
+	requireSame(t, want, got, "MAC")
+	require.Eventually(t, func() bool { return m.Counters()["C_CloseSession"].Faults == 1 && none() }, patience, tick)
+	require.Zero(t, tok.State().Losses)
+
+	m.Do("on * fail CKR_DEVICE_ERROR")
+	_, err = tok.MAC(t.Context(), key, []byte("message"))
+	require.Error(t, err)
+	require.Positive(t, tok.State().Losses)
+	m.Clear()
+	requireBack(t, tok, key, want)
+	require.Eventually(t, none, patience, tick)
+}
+
 // The HSM was started again, and its operator has changed the PIN: one attempt is made. When the PIN file is mended, a person says so.
 func TestChangedPINIsTriedOnce(t *testing.T) {
 	var pinFile string
@@ -293,4 +317,32 @@ func TestTokensOutOfSightComeBackTogether(t *testing.T) {
 	}
 	both.Wait()
 	require.Equal(t, initialized+1, f.count("C_Initialize")+g.count("C_Initialize"))
+}
+
+// The session that stays open has one user at a time, also when those who wait for it are told that the device was lost only when it is
+// back: two at once used to end the process.
+func TestChecksWhileTheDeviceIsLostAndBack(t *testing.T) {
+	tok, m := openThrough(t)
+	stop := make(chan struct{})
+	var checks sync.WaitGroup
+	for range 32 {
+		checks.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = tok.Healthy(t.Context())
+				}
+			}
+		})
+	}
+	for range 20 {
+		losses := tok.State().Losses
+		m.Do("lose sessions")
+		require.Eventually(t, func() bool { s := tok.State(); return s.Losses > losses && s.Up }, patience, tick)
+	}
+	close(stop)
+	checks.Wait()
+	require.NoError(t, tok.Healthy(t.Context()))
 }

@@ -2,7 +2,9 @@ package token
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -140,6 +142,7 @@ func (s *session) loop() {
 func (s *session) comeBack() bool {
 	defer close(s.hung.done)
 	if s.place == nil {
+		s.state.Store(callIdle)
 		s.token.keeper.release()
 		return true
 	}
@@ -195,6 +198,9 @@ func (s *session) begin(generation uint64) error {
 	}
 	s.handle, s.open, s.generation, s.epoch = h, true, generation, t.loaded.epoch.Load()
 	s.claim = t.loaded.claims.make(h)
+	if other, ok := t.unclosed.take(); ok {
+		t.closeLeft(other)
+	}
 	return nil
 }
 
@@ -218,7 +224,7 @@ type leftSession struct {
 }
 
 // closeLeft closes a session, unless its handle is worth nothing any more: another session has it, or the module was initialised
-// anew. The answer does not matter: a session that cannot be closed is gone already.
+// anew. One that the device did not get to closing is closed when it is in a better state.
 func (t *Token) closeLeft(s leftSession) {
 	if !t.loaded.restarting.TryRLock() {
 		return // C_Finalize closes it
@@ -227,7 +233,47 @@ func (t *Token) closeLeft(s leftSession) {
 	if s.epoch != t.loaded.epoch.Load() || !t.loaded.claims.release(s.handle, s.claim) {
 		return
 	}
-	if err := t.c.CloseSession(s.handle); err != nil {
-		t.log.Debug("closing a session", "error", wrapRV("C_CloseSession", err))
+	err := wrapRV("C_CloseSession", t.c.CloseSession(s.handle))
+	if err == nil {
+		return
 	}
+	t.log.Debug("closing a session", "error", err)
+	if e, ok := errors.AsType[*Error](err); ok && !e.SessionLost() && t.loaded.claims.restore(s.handle, s.claim) {
+		t.unclosed.add(s)
+	}
+}
+
+// mostUnclosed bounds the sessions that are tried again: a module may refuse to close what it has closed by itself.
+const mostUnclosed = 64
+
+// unclosed are sessions that could not be closed when it was time, oldest first. One of them is tried again with each that is opened.
+type unclosed struct {
+	mu       sync.Mutex // guards sessions
+	sessions []leftSession
+}
+
+func (u *unclosed) add(s leftSession) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.sessions = append(u.sessions, s)
+	u.sessions = u.sessions[max(0, len(u.sessions)-mostUnclosed):]
+}
+
+func (u *unclosed) take() (s leftSession, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.sessions) == 0 {
+		return s, false
+	}
+	s, u.sessions = u.sessions[0], u.sessions[1:]
+	return s, true
+}
+
+// takeAll returns all of them, each to be tried once more.
+func (u *unclosed) takeAll() []leftSession {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	all := u.sessions
+	u.sessions = nil
+	return all
 }

@@ -142,7 +142,7 @@ func TestDroppedStreamGivesItsSessionBack(t *testing.T) {
 // A quarter of the pool is for streams, and one session of a small one.
 func TestStreamsHaveAQuarterOfThePool(t *testing.T) {
 	for size, most := range map[int]int{1: 1, 3: 1, 7: 1, 8: 2, 11: 2} {
-		tok, _ := openFaulty(t, sessions(size), timeout(time.Millisecond))
+		tok, _ := openFaulty(t, sessions(size), timeout(100*time.Millisecond))
 		key := newKey(t, tok)
 		var open []*token.Stream
 		for range most {

@@ -76,6 +76,8 @@ type Token struct {
 	streams semaphore // places for streams, a quarter of the pool
 	keeper  keeper    // the session that keeps the login
 
+	unclosed unclosed // sessions
+
 	holders    holders                // which key holds a handle
 	generation atomic.Uint64          // of the connection; handles and sessions of another generation are not valid
 	outage     atomic.Pointer[outage] // while the device is lost
@@ -262,6 +264,9 @@ func (t *Token) disconnect() error {
 	t.goroutines.Wait()
 	if o := t.outage.Load(); o != nil {
 		t.closeAllLeft(o)
+	}
+	for _, s := range t.unclosed.takeAll() {
+		t.closeLeft(s)
 	}
 	if last.open {
 		t.closeLeft(leftSession{handle: last.handle, epoch: last.epoch, claim: last.claim})
