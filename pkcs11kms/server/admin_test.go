@@ -188,6 +188,9 @@ func TestMetrics(t *testing.T) {
 		require.Equal(t, want, series[name], name)
 	}
 	require.Positive(t, series[`pkcs11kms_sessions{region="us-west-2",state="open"}`])
+	for _, name := range []string{"go_goroutines", "go_threads", "process_open_fds"} {
+		require.Positive(t, series[name], name)
+	}
 	for _, class := range []string{"busy", "gone", "missing", "hung", "other"} {
 		require.Contains(t, series, `pkcs11kms_token_errors_total{class="`+class+`"}`)
 	}

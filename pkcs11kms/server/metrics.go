@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
@@ -33,7 +34,8 @@ func newMetrics(bridge *pkcs11kms.Bridge, o Options) *metrics {
 		}, []string{"operation"}),
 	}
 	m.registry.MustRegister(m.requests, m.latency, bridgeCollector{bridge, &keyCounts{counts: map[string]int{}}},
-		readyCollector{m.ready, append([]string{"store"}, bridge.Regions()...)})
+		readyCollector{m.ready, append([]string{"store"}, bridge.Regions()...)},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if o.LogDropped != nil {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "pkcs11kms_log_lines_dropped_total",
