@@ -66,6 +66,8 @@ func (c *Client) answerLost(ctx context.Context, op, arn string, lost, err error
 		return apierr.WithCause(apierr.Throttled(), err)
 	case ctx.Err() != nil:
 		return &smithy.CanceledError{Err: ctx.Err()}
+	case errors.Is(err, token.ErrMessageTooLong):
+		return apierr.WithCause(apierr.Validation("The message is longer than the token takes: its limit is less than that of the API."), err)
 	case tokenLost(err), tokenFailed(err):
 		c.log(ctx, op, arn, "the token does not serve", err)
 		return apierr.WithCause(lost, err)

@@ -63,6 +63,29 @@ func TestTokenWithoutSessionObjects(t *testing.T) {
 	requireObjectsOf(t, openClient(t, cfg), keys) // an open makes nothing
 }
 
+// TestMessagesThatATokenDoesNotTake: trying again would not help, so the error is one that SDKs do not repeat.
+func TestMessagesThatATokenDoesNotTake(t *testing.T) {
+	cfg, m := newVendorsConfig(t, yubiHSM2...)
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	long := make([]byte, 4096)
+	mac, err := generate(t.Context(), c, key.KeyId, long)
+	require.NoError(t, err, "in parts")
+	require.NoError(t, verify(t.Context(), c, key.KeyId, long, mac))
+
+	m.Do("on C_SignUpdate fail CKR_DATA_LEN_RANGE") // as the YubiHSM2, which keeps the parts of a message until they are all there
+	const text = "The message is longer than the token takes: its limit is less than that of the API."
+	_, err = generate(t.Context(), c, key.KeyId, long)
+	requireAPIError(t, err, "ValidationException", text)
+	requireAPIError(t, verify(t.Context(), c, key.KeyId, long, mac), "ValidationException", text)
+	_, err = generate(t.Context(), c, key.KeyId, long[:3136])
+	require.NoError(t, err)
+	stream, err := c.NewMAC(t.Context(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+	require.NoError(t, err)
+	_, err = stream.Write(long)
+	requireAPIError(t, err, "ValidationException", text)
+}
+
 // create makes a key of a spec.
 func create(t testing.TB, c *Client, spec types.KeySpec) (*kms.CreateKeyOutput, error) {
 	usage := types.KeyUsageTypeSignVerify

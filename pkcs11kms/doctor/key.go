@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -37,7 +38,29 @@ func (d *examination) examineKeys(ctx context.Context, region *RegionReport, hel
 			return
 		}
 	}
+	d.examineLongest(ctx, region, held.token)
 	d.listUnknown(ctx, region, held.objects)
+}
+
+// examineLongest finds out by a key that makes MACs whether the token takes messages as long as the API has them.
+func (d *examination) examineLongest(ctx context.Context, region *RegionReport, t *token.Token) {
+	const most = 4096
+	for _, k := range region.Keys {
+		spec := keyring.MACSpecOf(types.KeySpec(k.KeySpec))
+		id, err := hex.DecodeString(k.CKAID)
+		if spec == nil || err != nil || k.Object == nil {
+			continue
+		}
+		longest, err := t.LongestMessage(ctx, t.HMACKey(spec.Hash, id), most)
+		if err != nil {
+			continue // which examineUse has said
+		}
+		if longest < most {
+			d.advise("token", region.Name, StatusWarning, fmt.Sprintf("takes messages of at most %d bytes for a MAC; the API has %d", longest, most),
+				"longer ones are refused with ValidationException: let applications send less, or a hash of their message")
+		}
+		return
+	}
 }
 
 // eachKey visits the keys of an account whose records can be read, and reports the others.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -37,4 +38,21 @@ func TestDoctorOnATokenWithoutSessionObjects(t *testing.T) {
 		"RSA_2048", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "ECC_NIST_EDWARDS25519"}, able.UntriedKeySpecs)
 	require.Empty(t, able.KeySpecs)
 	require.Empty(t, able.MissingKeySpecs)
+}
+
+// How long a message may be is told where it is less than the API allows.
+func TestDoctorTellsTheLongestMessage(t *testing.T) {
+	cfg, m := newVendorsConfig(t)
+	c := openClient(t, cfg)
+	mustCreate(t, c, types.KeySpecHmac256)
+	const text = "takes messages of at most 3136 bytes for a MAC; the API has 4096"
+	says := func() bool {
+		r := examine(t.Context(), cfg)
+		require.True(t, r.OK(), "%+v", r.Checks)
+		return slices.ContainsFunc(r.find("token", testRegion), func(c Check) bool { return c.Status == StatusWarning && c.Text == text })
+	}
+	require.False(t, says())
+	m.Do("on C_Sign fail CKR_DATA_LEN_RANGE longer=3136")
+	m.Do("on C_SignUpdate fail CKR_DATA_LEN_RANGE")
+	require.True(t, says())
 }

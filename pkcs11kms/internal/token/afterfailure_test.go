@@ -36,7 +36,7 @@ func TestSessionAfterAFailure(t *testing.T) {
 		{"C_Sign", pkcs11.CKR_BUFFER_TOO_SMALL, mac, false, 2}, // which leaves the operation active
 		{"C_Sign", pkcs11.CKR_MECHANISM_INVALID, mac, false, 1},
 		{"C_Sign", pkcs11.CKR_KEY_SIZE_RANGE, mac, false, 1},
-		{"C_Sign", pkcs11.CKR_DATA_LEN_RANGE, mac, false, 1},
+		{"C_Sign", pkcs11.CKR_DATA_INVALID, mac, false, 1},
 		{"C_GenerateRandom", pkcs11.CKR_FUNCTION_NOT_SUPPORTED, random, false, 1},
 		{"C_GenerateKey", pkcs11.CKR_TEMPLATE_INCONSISTENT, generate, true, 1},
 		{"C_GenerateKey", pkcs11.CKR_DEVICE_MEMORY, generate, true, 1},

@@ -63,7 +63,7 @@ func (s *session) signInit(k *Key) (used *keyHandle, err error) {
 }
 
 func (s *session) signWith(h Hash, object pkcs11.ObjectHandle, message []byte) ([]byte, error) {
-	tag, err := s.signOnce(signMechanisms[h], object, message)
+	tag, err := s.signMessage(signMechanisms[h], object, message, !s.token.facts().quirk.noStream)
 	if err != nil {
 		return nil, err
 	}

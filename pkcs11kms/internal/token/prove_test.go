@@ -107,7 +107,7 @@ func TestProofThatCannotBeAskedFor(t *testing.T) {
 	// An operation that failed is not left active on the session that stays open.
 	var signed error
 	cfg.Prove = func(_ context.Context, p token.Prover) error {
-		f.fail("C_Sign", 1, pkcs11.CKR_DATA_LEN_RANGE)
+		f.fail("C_Sign", 1, pkcs11.CKR_DATA_INVALID)
 		_, signed = p.MAC(token.SHA256, m.id, []byte("text"))
 		return nil
 	}

@@ -133,13 +133,14 @@ func (s *session) signPair(spec pubkey.Spec, object pkcs11.ObjectHandle, a pubke
 		if digested {
 			return nil, ErrDigestRefused
 		}
-		return s.signature(spec, m.ofMessage, object, input)
+		return s.signsMessage(spec, m, object, input)
 	}
 	digest := input
 	if !digested {
 		digest = a.Digest(input)
 	}
-	signature, err := s.signature(spec, m.ofDigest, object, append(m.prefix[:len(m.prefix):len(m.prefix)], digest...))
+	raw, err := s.signOnce(m.ofDigest, object, append(m.prefix[:len(m.prefix):len(m.prefix)], digest...))
+	signature, err := signatureOf(spec, raw, err)
 	e, ok := errors.AsType[*Error](err)
 	if !ok || e.Func != "C_SignInit" || !e.Unsupported() || s.abandoned() {
 		return signature, err
@@ -147,7 +148,10 @@ func (s *session) signPair(spec pubkey.Spec, object pkcs11.ObjectHandle, a pubke
 	if digested {
 		return nil, fmt.Errorf("%w: %w", ErrDigestRefused, err)
 	}
-	signature, second := s.signature(spec, m.ofMessage, object, input)
+	signature, second := s.signsMessage(spec, m, object, input)
+	if errors.Is(second, ErrMessageTooLong) {
+		return nil, second
+	}
 	if second != nil {
 		return nil, err
 	}
@@ -156,9 +160,14 @@ func (s *session) signPair(spec pubkey.Spec, object pkcs11.ObjectHandle, a pubke
 	return signature, nil
 }
 
-// signature signs, checks the length of what the token made, and gives it the form that others expect.
-func (s *session) signature(spec pubkey.Spec, m []*pkcs11.Mechanism, object pkcs11.ObjectHandle, data []byte) ([]byte, error) {
-	raw, err := s.signOnce(m, object, data)
+// signsMessage has the token hash the message that it signs.
+func (s *session) signsMessage(spec pubkey.Spec, m signatureMechanism, object pkcs11.ObjectHandle, message []byte) ([]byte, error) {
+	raw, err := s.signMessage(m.ofMessage, object, message, false)
+	return signatureOf(spec, raw, err)
+}
+
+// signatureOf checks the length of what the token made, unless that is an error, and gives it the form that others expect.
+func signatureOf(spec pubkey.Spec, raw []byte, err error) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err

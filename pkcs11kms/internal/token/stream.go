@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+
+	"github.com/miekg/pkcs11"
 )
 
 // streamPart is the most that one C_SignUpdate gets, so that a long Write is many short calls, each with its own deadline.
@@ -117,7 +119,11 @@ func (st *streamState) write(data []byte) (int, error) {
 		}
 		part := data[:min(len(data), streamPart)]
 		err := st.call("C_SignUpdate", part, func(s *session, part []byte) error {
-			return wrapRV("C_SignUpdate", s.token.c.SignUpdate(s.handle, part))
+			err := wrapRV("C_SignUpdate", s.token.c.SignUpdate(s.handle, part))
+			if isRV(err, pkcs11.CKR_DATA_LEN_RANGE) {
+				err = fmt.Errorf("%w: %w", ErrMessageTooLong, err)
+			}
+			return err
 		})
 		if err != nil {
 			return written, err
