@@ -146,7 +146,10 @@ func (t *Token) login(ctx context.Context, f found) error {
 	key := refusalKey{module: t.loaded.id, serial: f.serial()}
 	pins := pinSourceOf(t.uri, t.cfg.PIN)
 	return t.keeper.session.run(&operation{name: "C_Login", run: func(s *session, _ []byte) error {
-		return login(ctx, t.c, s.handle, f, key, pins, t.cfg.TryLowPIN || t.asked, t.cfg.TryLowPIN)
+		if err := login(ctx, t.c, s.handle, f, key, pins, t.cfg.TryLowPIN || t.asked, t.cfg.TryLowPIN); err != nil {
+			return err
+		}
+		return t.noteState(s, f)
 	}}, nil)
 }
 

@@ -49,6 +49,9 @@ func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key r
 	if info.State == pkcs11.CKS_RW_USER_FUNCTIONS {
 		return nil // another user of the module in this process has logged in, and login is per process
 	}
+	if f.needsNoLogin(pins) {
+		return nil
+	}
 	if err := mayAttempt(c, f, tryLow); err != nil {
 		return err
 	}
@@ -77,6 +80,25 @@ func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key r
 		return refuse(PINRefused, err, fmt.Sprintf("the user PIN of token %q has expired", f.label()), "set a new PIN with the vendor's tool")
 	}
 	return fmt.Errorf("logging in to token %q: %w", f.label(), err)
+}
+
+// needsNoLogin reports whether the token can be used by anybody, and there is nothing to log in with.
+func (f found) needsNoLogin(pins pinSource) bool {
+	none := pins.callback == nil && pins.file == ""
+	return f.anybody() && (none || f.info.Flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0)
+}
+
+// anybody reports whether the token says that it needs no login.
+func (f found) anybody() bool { return f.info.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 }
+
+// noteState notes on which kind of session the token is used: one that needs no login may have no other than public ones.
+func (t *Token) noteState(s *session, f found) error {
+	info, err := t.c.GetSessionInfo(s.handle)
+	if err != nil {
+		return wrapRV("C_GetSessionInfo", err)
+	}
+	t.public.Store(f.anybody() && info.State == pkcs11.CKS_RW_PUBLIC_SESSION)
+	return nil
 }
 
 // mayAttempt reads the token's flags afresh and refuses the attempt when they say that a wrong one could lock the token.

@@ -193,7 +193,7 @@ func (s *session) loggedIn() error {
 	if err != nil {
 		return wrapRV("C_GetSessionInfo", err)
 	}
-	if info.State != pkcs11.CKS_RW_USER_FUNCTIONS {
+	if info.State != pkcs11.CKS_RW_USER_FUNCTIONS && !(info.State == pkcs11.CKS_RW_PUBLIC_SESSION && s.token.public.Load()) {
 		return &Error{Func: "C_GetSessionInfo", RV: pkcs11.CKR_USER_NOT_LOGGED_IN}
 	}
 	return nil

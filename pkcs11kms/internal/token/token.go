@@ -66,6 +66,7 @@ type Token struct {
 	lockWarned sync.Once
 	timeout    time.Duration
 
+	public    atomic.Bool // the token needs no login, and its sessions are public ones
 	noRecover atomic.Bool // the token refuses a template of a private key that names CKA_SIGN_RECOVER
 
 	gaps        sync.Map // Hash or pubkey.Spec -> keptGap: kinds of keys that were tried in vain
