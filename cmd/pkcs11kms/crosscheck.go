@@ -93,6 +93,9 @@ func crosscheckAll(ctx context.Context, cfg statedir.Config, report *doctor.Repo
 		if err != nil {
 			check := crossFinding(region.Name, doctor.StatusError, err.Error())
 			check.Hint = hintOf(err)
+			if errors.Is(err, errCrashed) {
+				check.Status, check.Hint = doctor.StatusWarning, "ask another client, such as pkcs11-tool --sign"
+			}
 			found = []doctor.Check{check}
 		}
 		checks = append(checks, found...)
@@ -187,6 +190,9 @@ func ownMACs(ctx context.Context, cfg statedir.Config, region string, ids []stri
 	return macs, nil
 }
 
+// errCrashed says that the other library crashed, which is its own fault or the module's, and says nothing of the keys.
+var errCrashed = errors.New("crypto11 did not survive in its process")
+
 // childGrace is how long a child that was told to end may keep its output open.
 const childGrace = 5 * time.Second
 
@@ -215,7 +221,7 @@ func askChild(ctx context.Context, job crossJob, softHSMConfig string) ([]crossM
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return nil, fmt.Errorf("crypto11 did not survive in its process (%w): its opinion cannot be had of this module", err)
+		return nil, fmt.Errorf("%w (%w): its opinion cannot be had of this module", errCrashed, err)
 	case json.Unmarshal(out, &answer) != nil:
 		return nil, errors.New("crypto11's process gave no answer that can be read")
 	case answer.Error != "":
