@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -239,6 +240,32 @@ func TestJanitorInACopy(t *testing.T) {
 	require.NoError(t, err, "the key of the original is whole")
 	_, err = other.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: ptr(record.ID)})
 	requireCode(t, err, "NotFoundException") // the copy does not show it
+}
+
+// A person can say that there is no original: then what nobody can decide is finished. A living process is left alone all the same.
+func TestUndecidedKeysAreFinishedWhenAPersonSaysSo(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	record := halfMade("", keystore.Creating)
+	instance := dieOver(t, cfg.StorePath, record)
+	require.NoError(t, os.Remove(filepath.Join(filepath.Dir(cfg.StorePath), "locks", instance+".lock")))
+	_, err := c.region.Token.GenerateHMACKey(t.Context(), token.SHA256, record.CKAID, record.ID)
+	require.NoError(t, err)
+	living := numbered(1, keystore.Creating)
+	living.Instance = openClient(t, cfg).bridge.core.Store.Instance()
+	_, err = c.bridge.core.Store.Commit(t.Context(), living.Put(0))
+	require.NoError(t, err)
+
+	finished, err := c.bridge.core.Keys.Tidy(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, finished)
+	finished, err = c.bridge.core.Keys.TidyUndecided(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{record.ID}, finished)
+	_, err = c.region.Token.Describe(t.Context(), record.CKAID)
+	require.ErrorIs(t, err, token.ErrKeyMissing)
+	_, err = c.bridge.core.Store.Get(t.Context(), living.Ref())
+	require.NoError(t, err)
 }
 
 // An object that has the CKA_ID of a half-made key by chance, but not its label, is somebody else's.

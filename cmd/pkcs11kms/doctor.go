@@ -26,7 +26,8 @@ func (a *app) doctorCommand() *cobra.Command {
 			"and what to do about it. The examination changes nothing. The exit code is 3 when something is wrong; warnings\n" +
 			"are not.\n\n" +
 			"With --repair it first corrects counters that do not fit what they count, removes aliases that name no key, and\n" +
-			"finishes keys that a process left half made, unless opening the state directory has done so. It never destroys\n" +
+			"finishes keys that a process left half made, unless opening the state directory has done so; with --undecided,\n" +
+			"after asking, also those that were left before a restart of the machine. It never destroys\n" +
 			"an object that no key has: such objects are of other applications, or of keys newer than a restored backup.\n" +
 			"--destroy-object destroys one of them in place of the examination, after asking.\n\n" +
 			"--retire-region, in place of the examination and after asking, sets the keys of a region aside whose HSM is\n" +
@@ -49,12 +50,14 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&o.crosscheck, "crosscheck", false, "compare with the MACs of an independent PKCS#11 library")
 	cmd.Flags().BoolVar(&o.tryPIN, "try-pin", false, "log in although the token counts wrong PINs: after the PIN file was corrected")
 	cmd.Flags().BoolVar(&o.repair, "repair", false, "correct the store first, and tell what was done")
+	cmd.Flags().BoolVar(&o.undecided, "undecided", false,
+		"with --repair: also remove keys left half made by processes of which nobody can say whether they are alive")
 	cmd.Flags().BoolVar(&o.migrate, "migrate", false, "bring a store of an older version to this one first, and keep a copy")
 	asJSON := cmd.Flags().Bool("json", false, "print the report as JSON")
 	destroy := cmd.Flags().String("destroy-object", "", "destroy the object with this CKA_ID (hexadecimal), which no key has")
 	retire := cmd.Flags().String("retire-region", "", "set the keys of this region aside, whose HSM is gone for good")
 	rebind := cmd.Flags().String("rebind", "", "say that the keys of this region are in the token that is there now")
-	agreed := cmd.Flags().Bool("yes", false, "destroy the object, or retire or rebind the region, unasked")
+	agreed := cmd.Flags().Bool("yes", false, "destroy the object, retire or rebind the region, or remove undecided keys, unasked")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkDestroyFlags(cmd); err != nil {
 			return err
@@ -67,6 +70,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		}
 		if cmd.Flags().Changed("destroy-object") {
 			return a.destroyObject(cmd.Context(), *destroy, *agreed)
+		}
+		if err := a.agreeUndecided(cmd.Context(), o, *agreed); err != nil {
+			return err
 		}
 		report, err := a.examine(cmd.Context(), o)
 		if err != nil {
@@ -98,15 +104,18 @@ func checkDestroyFlags(cmd *cobra.Command) error {
 		}
 		return nil
 	}
-	if given("yes") {
-		return usagef("--yes goes with --destroy-object, --rebind and --retire-region only")
+	if given("undecided") && !given("repair") {
+		return usagef("--undecided goes with --repair only")
+	}
+	if given("yes") && !given("undecided") {
+		return usagef("--yes goes with --destroy-object, --rebind, --retire-region and --undecided only")
 	}
 	return nil
 }
 
 // examination is what doctor does beside looking.
 type examination struct {
-	crosscheck, migrate, repair, tryPIN bool
+	crosscheck, migrate, repair, undecided, tryPIN bool
 }
 
 // examine makes the report. A wrong command line is an error, and what keeps the store from being repaired; else a state
@@ -129,7 +138,7 @@ func (a *app) examine(ctx context.Context, o examination) (*doctor.Report, error
 		}
 	}
 	if o.repair {
-		repairs, err := repair(ctx, cfg)
+		repairs, err := repair(ctx, cfg, o.undecided)
 		if err != nil {
 			return nil, err // and no second log-in: it may have been a wrong PIN
 		}
@@ -162,13 +171,17 @@ func migrate(ctx context.Context, path string) ([]doctor.Check, error) {
 }
 
 // repair corrects the store and tells what it did as the first findings of the report.
-func repair(ctx context.Context, cfg statedir.Config) (checks []doctor.Check, err error) {
+func repair(ctx context.Context, cfg statedir.Config, undecided bool) (checks []doctor.Check, err error) {
 	client, err := statedir.New(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer closing(client, &err)
-	done, failure := doctor.Repair(ctx, client)
+	correct := doctor.Repair
+	if undecided {
+		correct = doctor.RepairUndecided
+	}
+	done, failure := correct(ctx, client)
 	for _, text := range done {
 		checks = append(checks, doctor.Check{Area: "repair", Subject: "store", Status: doctor.StatusOK, Text: text})
 	}

@@ -102,9 +102,7 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 	}
 	switch {
 	case record.State.Unfinished():
-		d.advise("key", record.ID, StatusWarning, fmt.Sprintf("is half made (%s)", record.State),
-			"nothing: the process that works on it, or the next one that is started, finishes it. In a copy or a restored\n"+
-				"backup of the state directory it stays as it is, invisible, and its object is left alone")
+		d.examineUnfinished(ctx, record)
 	case len(objects) == 0:
 		d.advise("key", record.ID, StatusError, "has no object in the token: the key cannot be used",
 			"restore the token from the HSM's backup, or look for the token that has the CKA_ID "+r.CKAID)
@@ -215,4 +213,20 @@ func (d *examination) examineAdopted(record keystore.Key, spec *keyring.Spec, o 
 
 func (d *examination) sound(record keystore.Key) {
 	d.add("key", record.ID, StatusOK, fmt.Sprintf("%s, %s, object %s", record.Spec, record.State, record.CKAID))
+}
+
+// examineUnfinished says of a key that is half made or half deleted who will finish it.
+func (d *examination) examineUnfinished(ctx context.Context, record keystore.Key) {
+	text := fmt.Sprintf("is half made (%s)", record.State)
+	free, err := d.store.TakeOver(ctx, record.Instance)
+	if err == nil {
+		free(false)
+	}
+	if !errors.Is(err, keystore.ErrUndecided) {
+		d.advise("key", record.ID, StatusWarning, text, "nothing: the process that works on it, or the next one that is started, finishes it")
+		return
+	}
+	d.advise("key", record.ID, StatusWarning, text+", by a process of which nobody can say whether it is alive: the machine was restarted since, "+
+		"or this is a copy or a restored backup of the state directory. It stays as it is, invisible, and its object is left alone",
+		"where this is no copy, remove it: pkcs11kms doctor --repair --undecided")
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/refcount"
@@ -21,15 +22,29 @@ const repairTries = 10
 // DestroyObject's, one at a time. It tells what it did, also beside an error. The client's caller needs the permission
 // pkcs11kms:RepairRecords.
 func Repair(ctx context.Context, c *pkcs11kms.Client) (done []string, err error) {
+	return administerRepair(ctx, c, (*keyring.Ring).Tidy)
+}
+
+// RepairUndecided is Repair, and removes keys as well that were left half made or half deleted by processes of which nobody can say
+// whether they are alive: before a restart of the machine, or in a copy of the state directory. In a copy it destroys the objects of keys that are
+// whole in the original, so ask first.
+func RepairUndecided(ctx context.Context, c *pkcs11kms.Client) (done []string, err error) {
+	return administerRepair(ctx, c, (*keyring.Ring).TidyUndecided)
+}
+
+// tidy finishes what was left half made, and tells the ids of the keys that are gone.
+type tidy func(*keyring.Ring, context.Context) ([]string, error)
+
+func administerRepair(ctx context.Context, c *pkcs11kms.Client, finish tidy) (done []string, err error) {
 	err = pkcs11kms.Administer(ctx, c, ops.RepairRecords, nil, func(ctx context.Context, inside *core.Core, _ []keystore.Change) error {
-		done, err = repair(ctx, inside)
+		done, err = repair(ctx, inside, finish)
 		return err
 	})
 	return done, err
 }
 
-func repair(ctx context.Context, inside *core.Core) (done []string, err error) {
-	finished, err := inside.Keys.Tidy(ctx)
+func repair(ctx context.Context, inside *core.Core, finish tidy) (done []string, err error) {
+	finished, err := finish(inside.Keys, ctx)
 	for _, id := range finished {
 		done = append(done, "removed the key "+id+", which was left half made or half deleted")
 	}

@@ -53,11 +53,26 @@ func (r *Ring) Run(ctx context.Context) {
 // nobody works on. It destroys only objects that such a record names. It returns the ids of the keys that are gone now.
 // What fails is logged and tried again later; the error is for those who asked for the pass.
 func (r *Ring) Tidy(ctx context.Context) (finished []string, err error) {
+	return r.tidy(ctx, &pass{owners: map[string]func(forget bool){}})
+}
+
+// TidyUndecided is Tidy, and finishes the records of instances as well of which nobody can say whether they are dead. In a copy of a
+// store it destroys the objects of keys that are whole in the original: only a person can know that there is none.
+func (r *Ring) TidyUndecided(ctx context.Context) (finished []string, err error) {
+	return r.tidy(ctx, &pass{owners: map[string]func(forget bool){}, undecided: true})
+}
+
+// pass is one of the janitor's.
+type pass struct {
+	owners    map[string]func(forget bool) // what ends the taking over of an instance; nil where that was not possible
+	undecided bool                         // see TidyUndecided
+}
+
+func (r *Ring) tidy(ctx context.Context, p *pass) (finished []string, err error) {
 	ctx, cancel := r.outlast(ctx)
 	defer cancel()
-	owners := map[string]func(forget bool){}
 	defer func() {
-		for _, free := range owners {
+		for _, free := range p.owners {
 			if free != nil {
 				free(true)
 			}
@@ -73,7 +88,7 @@ func (r *Ring) Tidy(ctx context.Context) (finished []string, err error) {
 		}
 		for _, rec := range recs {
 			after = rec.Ref
-			done, err := r.tidyRecord(ctx, rec, owners)
+			done, err := r.tidyRecord(ctx, rec, p)
 			if err != nil {
 				r.cfg.Log.Warn("janitor cannot remove a key that was left half made", "key", rec.Ref.ID, "error", err)
 				problems = append(problems, fmt.Errorf("removing the half-made key %s: %w", rec.Ref.ID, err))
@@ -97,7 +112,7 @@ func (r *Ring) outlast(ctx context.Context) (context.Context, context.CancelFunc
 }
 
 // tidyRecord finishes one record unless somebody else is at it, and tells whether it did.
-func (r *Ring) tidyRecord(ctx context.Context, rec keystore.Record, owners map[string]func(forget bool)) (done bool, err error) {
+func (r *Ring) tidyRecord(ctx context.Context, rec keystore.Record, p *pass) (done bool, err error) {
 	record, err := keystore.DecodeKey(rec)
 	if err != nil {
 		return false, err
@@ -111,7 +126,7 @@ func (r *Ring) tidyRecord(ctx context.Context, rec keystore.Record, owners map[s
 		}
 		return r.Finish(ctx, record, rec.Version)
 	}
-	free, err := r.ownerOf(ctx, record.Instance, owners)
+	free, err := r.ownerOf(ctx, record.Instance, p)
 	if err != nil || free == nil {
 		return false, err
 	}
@@ -121,15 +136,18 @@ func (r *Ring) tidyRecord(ctx context.Context, rec keystore.Record, owners map[s
 
 // ownerOf takes an instance over, once in a pass, and returns what ends that. Nil when the instance is alive, or when
 // nothing proves that it is dead: then this may be a copy of the store, and the original may have finished the key.
-func (r *Ring) ownerOf(ctx context.Context, instance string, owners map[string]func(forget bool)) (func(forget bool), error) {
-	if free, ok := owners[instance]; ok {
+func (r *Ring) ownerOf(ctx context.Context, instance string, p *pass) (func(forget bool), error) {
+	if free, ok := p.owners[instance]; ok {
 		return free, nil
 	}
 	free, err := r.cfg.Store.TakeOver(ctx, instance)
 	if err != nil && !errors.Is(err, keystore.ErrAlive) && !errors.Is(err, keystore.ErrUndecided) {
 		return nil, err
 	}
-	owners[instance] = free
+	if p.undecided && errors.Is(err, keystore.ErrUndecided) {
+		free = func(bool) {}
+	}
+	p.owners[instance] = free
 	return free, nil
 }
 
