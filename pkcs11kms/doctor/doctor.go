@@ -224,15 +224,7 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 	if len(r.KeySpecs) > 0 {
 		d.add("token", name, StatusOK, "makes and uses "+strings.Join(r.KeySpecs, ", "))
 	}
-	switch {
-	case !able.ValueTried:
-		d.add("token", name, StatusWarning, "whether the value of a key can be read could not be tried: no HMAC key could be made")
-	case !able.ValueReadRefused:
-		d.advise("token", name, StatusError, "gives the value of a sensitive key away", "do not use this token")
-	}
-	if !able.AllowedMechanisms {
-		d.add("token", name, StatusWarning, "does not honour CKA_ALLOWED_MECHANISMS: other clients may use a key with another hash")
-	}
+	d.examinePromises(ctx, name, t)
 	return r
 }
 
