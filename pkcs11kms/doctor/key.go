@@ -226,7 +226,8 @@ func (d *examination) examineUnfinished(ctx context.Context, record keystore.Key
 		d.advise("key", record.ID, StatusWarning, text, "nothing: the process that works on it, or the next one that is started, finishes it")
 		return
 	}
-	d.advise("key", record.ID, StatusWarning, text+", by a process of which nobody can say whether it is alive: the machine was restarted since, "+
-		"or this is a copy or a restored backup of the state directory. It stays as it is, invisible, and its object is left alone",
+	d.advise("key", record.ID, StatusWarning, text+", by a process of which nobody can say whether it is alive: the machine was "+
+		"restarted since, or this is a copy or a restored backup of the state directory. It stays as it is, invisible, and its object is "+
+		"left alone",
 		"where this is no copy, remove it: pkcs11kms doctor --repair --undecided")
 }

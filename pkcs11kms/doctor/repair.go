@@ -26,8 +26,8 @@ func Repair(ctx context.Context, c *pkcs11kms.Client) (done []string, err error)
 }
 
 // RepairUndecided is Repair, and removes keys as well that were left half made or half deleted by processes of which nobody can say
-// whether they are alive: before a restart of the machine, or in a copy of the state directory. In a copy it destroys the objects of keys that are
-// whole in the original, so ask first.
+// whether they are alive: before a restart of the machine, or in a copy of the state directory. In a copy it destroys the objects of
+// keys that are whole in the original, so ask first.
 func RepairUndecided(ctx context.Context, c *pkcs11kms.Client) (done []string, err error) {
 	return administerRepair(ctx, c, (*keyring.Ring).TidyUndecided)
 }
