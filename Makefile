@@ -1,5 +1,5 @@
 # make run and make test do all set-up themselves; everything else expects that they ran once.
-.PHONY: build build-fips run check test test-fips bench fuzz soak flood faultp11 mutants ansible tools clean
+.PHONY: build build-fips run check test test-fips bench fuzz soak flood outages faultp11 mutants ansible tools clean
 
 GO ?= go
 STATE_DIR ?= .pkcs11kms-dev
@@ -83,6 +83,11 @@ soak: tools
 FLOOD ?= 30s
 flood: tools
 	PKCS11KMS_FLOOD=$(FLOOD) $(GO) test -run Flood -timeout 0 -v ./test
+
+# The token is lost and comes back in every way, 20 times each, under a load of MACs and then of signatures, through a server and in
+# process; every answer is looked at, and the full rate must be back within a second. Takes half an hour.
+outages: tools
+	PKCS11KMS_OUTAGES=1 $(GO) test -run Outage -timeout 0 -v ./test
 
 # The PKCS #11 module that injects faults, for use outside the tests, which build it themselves. See test/faultp11/README.md.
 faultp11:

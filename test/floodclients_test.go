@@ -189,7 +189,7 @@ func refusedByLimit(err error) bool {
 }
 
 // sdk returns a client of the AWS SDK that keeps its connection, or makes a new one for each request.
-func (s *floodedServer) sdk(id, secret string, keep bool, attempts int) (*kms.Client, func()) {
+func (s *served) sdk(id, secret string, keep bool, attempts int) (*kms.Client, func()) {
 	transport := &http.Transport{DisableKeepAlives: !keep, MaxConnsPerHost: 1, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	scheme := "http://"
 	if s.tls {
@@ -202,33 +202,15 @@ func (s *floodedServer) sdk(id, secret string, keep bool, attempts int) (*kms.Cl
 }
 
 // probe asks an admin page on a connection of its own.
-func (s *floodedServer) probe(page string) func(context.Context) error {
+func (s *served) probe(page string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		transport := &http.Transport{DisableKeepAlives: true}
-		if s.adminSocket {
-			transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", s.admin)
-			}
-		}
-		host := s.admin
-		if s.adminSocket {
-			host = "localhost"
-		}
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+page, nil)
-		if err != nil {
+		status, body, err := s.page(ctx, page)
+		switch {
+		case err != nil || status == http.StatusOK:
 			return err
-		}
-		res, err := (&http.Client{Transport: transport}).Do(r)
-		if err != nil {
-			return err
-		}
-		body, err := io.ReadAll(res.Body)
-		if err = errors.Join(err, res.Body.Close()); err != nil || res.StatusCode == http.StatusOK {
-			return err
-		}
-		if res.StatusCode == http.StatusServiceUnavailable && strings.HasPrefix(string(body), "too many requests are under way") {
+		case status == http.StatusServiceUnavailable && strings.HasPrefix(body, "too many requests are under way"):
 			return errAdminLimit
 		}
-		return fmt.Errorf("%s: %s: %s", page, res.Status, body)
+		return fmt.Errorf("%s: %d: %s", page, status, body)
 	}
 }

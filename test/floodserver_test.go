@@ -1,8 +1,6 @@
 package test
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,7 +8,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"os"
@@ -38,16 +35,10 @@ func unitSetting(t *testing.T, name string) string {
 	return string(found[1])
 }
 
-// floodedServer is a server in a process of its own. Its log may be read once it has ended.
+// floodedServer is a server that may open only so many descriptors.
 type floodedServer struct {
-	cmd         *exec.Cmd
-	api         string // HOST:PORT
-	tls         bool
-	admin       string // HOST:PORT, or the path of a socket
-	adminSocket bool
+	*served
 	descriptors int
-	log         *bytes.Buffer
-	drained     sync.WaitGroup // of standard output
 
 	mu   sync.Mutex // guards peak
 	peak int        // descriptors that were open at once, as far as anybody looked
@@ -63,45 +54,15 @@ func startFlooded(t *testing.T, d *stateDir, descriptors int, flags ...string) *
 		t.Logf("this machine allows %d descriptors, not %d", hard.Max, descriptors)
 		descriptors = int(hard.Max)
 	}
-	s := &floodedServer{descriptors: descriptors, log: &bytes.Buffer{}}
 	limited := []string{"-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(descriptors), executable(t, usersBinary), "serve"}
-	s.cmd = exec.Command("sh", append(limited, flags...)...)
-	s.cmd.Env = d.command().Env
-	s.cmd.Stderr = s.log
-	out, err := s.cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, s.cmd.Start())
-	end := time.AfterFunc(patience, func() { _ = s.cmd.Process.Kill() })
-	t.Cleanup(func() {
-		end.Stop()
-		if s.cmd.ProcessState == nil {
-			_ = s.cmd.Process.Kill() // the test failed
-			_ = s.cmd.Wait()
-		}
-	})
-	lines := bufio.NewReader(out)
-	first, err := lines.ReadString('\n')
-	if err != nil {
-		_ = s.cmd.Wait() // says nothing that the log does not
-		require.NoError(t, err, "%s", s.log)
-	}
-	s.drained.Go(func() { _, _ = io.Copy(io.Discard, lines) })
-	words := strings.Fields(first)
-	require.Len(t, words, 4, first)
-	var plain bool
-	s.api, plain = strings.CutPrefix(words[1], "http://")
-	s.api, s.tls = strings.TrimPrefix(s.api, "https://"), !plain
-	s.admin, s.adminSocket = strings.CutPrefix(words[3], "unix:")
-	s.admin = strings.TrimPrefix(s.admin, "http://")
-	return s
+	cmd := exec.Command("sh", append(limited, flags...)...)
+	return &floodedServer{served: startServed(t, d, cmd, patience), descriptors: descriptors}
 }
 
 // stop ends the server, which must have been the one that was started, and well to the end.
 func (s *floodedServer) stop(t *testing.T) {
 	t.Helper()
-	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
-	s.drained.Wait()
-	require.NoError(t, s.cmd.Wait(), "%s", s.log)
+	s.served.stop(t)
 	for _, bad := range []string{"Accept error", syscall.EMFILE.Error(), "level=ERROR"} {
 		assert.NotContains(t, s.log.String(), bad)
 	}
