@@ -14,15 +14,19 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 )
 
-// playPeer makes keys, then is told the keys of all its peers and uses each of them. Its answers are the list of its own, and how many
-// of its peers' the token has not.
+// playPeer opens the library and waits until it is told to begin. It makes keys, then is told the keys of all its peers and uses each of
+// them. Its answers are that it is open, the list of its own keys, and how many of its peers' the token has not.
 func playPeer(line []byte, rest io.Reader, answer *json.Encoder) (err error) {
 	c, job, err := openLibrary(line)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	ctx := context.Background()
+	ctx, told := context.Background(), json.NewDecoder(rest)
+	var begin bool
+	if err := errors.Join(answer.Encode("open"), told.Decode(&begin)); err != nil {
+		return err
+	}
 	var made []madeKey
 	for range job.Keys {
 		k, err := makePeerKey(ctx, c, job.KeySpec)
@@ -35,7 +39,7 @@ func playPeer(line []byte, rest io.Reader, answer *json.Encoder) (err error) {
 		return err
 	}
 	var all []madeKey
-	if err := json.NewDecoder(rest).Decode(&all); err != nil {
+	if err := told.Decode(&all); err != nil {
 		return err
 	}
 	unseen := 0

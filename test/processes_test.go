@@ -188,15 +188,33 @@ func TestDisabledKeyIsRefusedByOtherProcesses(t *testing.T) {
 // even what they made while it was making keys itself.
 func TestLongLivedProcessesUseEachOthersKeys(t *testing.T) {
 	long(t)
-	require.Zero(t, usePeers(t, newStateDir(t), types.KeySpecHmac256, 4, 40))
+	require.Zero(t, usePeers(t, newStateDir(t), libraryJob{KeySpec: types.KeySpecHmac256, Keys: 40}, 4, false))
 }
 
-// usePeers lets n processes make keys at once and then use the keys of all. It returns how often one of them did not see another's.
-func usePeers(t *testing.T, d *stateDir, spec types.KeySpec, n, keys int) (unseen int) {
+// usePeers lets n processes make keys at once and then use the keys of all. It returns how often one of them did not see another's. They
+// are started at once, or in turns.
+func usePeers(t *testing.T, d *stateDir, job libraryJob, n int, inTurns bool) (unseen int) {
 	t.Helper()
+	job.StateDir = d.path
 	var peers []*process
+	opened := func(p *process) {
+		var open string
+		p.next(&open)
+	}
 	for range n {
-		peers = append(peers, start(t, d.token.Env(), "peer", libraryJob{StateDir: d.path, KeySpec: spec, Keys: keys}))
+		p := start(t, d.token.Env(), "peer", job)
+		peers = append(peers, p)
+		if inTurns {
+			opened(p)
+		}
+	}
+	for _, p := range peers {
+		if !inTurns {
+			opened(p)
+		}
+	}
+	for _, p := range peers {
+		p.tell(true)
 	}
 	var all []madeKey
 	for _, p := range peers {

@@ -132,17 +132,18 @@ func (s *tokenSuite) server(t *testing.T) string {
 // processes: two that make keys at once, and then use their own and each other's.
 func (s *tokenSuite) processes(t *testing.T) string {
 	in, _ := s.makes(t)
-	keys := 20
+	job, inTurns := libraryJob{KeySpec: in.KeySpec, Keys: 20}, false
 	if in.KeySpec != types.KeySpecHmac256 {
-		keys = 5 // a TPM's resource manager lets a process have 27 keys in use
+		// A TPM's resource manager lets a process have 27 keys in use, and its module does not begin while another process writes.
+		job.Keys, inTurns = 5, true
 	}
-	switch unseen := usePeers(t, s.d, in.KeySpec, 2, keys); unseen {
+	switch unseen := usePeers(t, s.d, job, 2, inTurns); unseen {
 	case 0:
 		s.shared = yes
-	case 2 * keys:
+	case 2 * job.Keys:
 		s.shared = "no: KeyUnavailableException, until the process is started again"
 	default:
-		t.Errorf("of %d keys each, %d were not seen by the other process", keys, unseen)
+		t.Errorf("of %d keys each, %d were not seen by the other process", job.Keys, unseen)
 	}
 	return yes
 }

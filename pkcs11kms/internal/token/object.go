@@ -37,9 +37,13 @@ const (
 	objectBatch = 32
 )
 
-// find returns the object of a class (CKO_...) with exactly this CKA_ID. CKA_TOKEN keeps session copies out.
+// find returns the object of a class (CKO_...) with exactly this CKA_ID. CKA_TOKEN keeps session copies out. A session can see one object
+// twice (opencryptoki 3.8.1, 3 of 1,440 that another process had just made): several are believed when a fresh one sees them, too.
 func (s *session) find(class uint, id []byte) (pkcs11.ObjectHandle, error) {
 	handles, err := s.withID(id, 2, pkcs11.NewAttribute(pkcs11.CKA_CLASS, class))
+	if err == nil && len(handles) > 1 {
+		handles, err = s.findAfresh(class, id)
+	}
 	if err == nil && len(handles) > 1 {
 		err = fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyAmbiguous)
 	}
@@ -47,6 +51,20 @@ func (s *session) find(class uint, id []byte) (pkcs11.ObjectHandle, error) {
 		return 0, err
 	}
 	return handles[0], nil
+}
+
+// findAfresh looks for the objects on a session of its own. Where none can be had, the objects are ambiguous.
+func (s *session) findAfresh(class uint, id []byte) (handles []pkcs11.ObjectHandle, err error) {
+	fresh := &session{token: s.token}
+	defer fresh.close()
+	err = fresh.run(&operation{name: "C_FindObjects", run: func(s *session, _ []byte) (err error) {
+		handles, err = s.withID(id, 2, pkcs11.NewAttribute(pkcs11.CKA_CLASS, class))
+		return err
+	}}, nil)
+	if e, ok := errors.AsType[*Error](err); ok && e.Func == "C_OpenSession" {
+		err = fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyAmbiguous)
+	}
+	return handles, err
 }
 
 // findAny returns the object with exactly this CKA_ID, of whatever class, or the private and the public half of a pair.
