@@ -2,11 +2,13 @@ package pkcs11kms
 
 import (
 	"context"
+	"errors"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 // GenerateRandom returns 1 to 1,024 bytes from the token's random number generator (C_GenerateRandom).
@@ -28,6 +30,9 @@ func (c *Client) GenerateRandom(
 			return nil, apierr.Unsupported("Recipients are not supported.")
 		}
 		random, err := c.region.Token.Random(ctx, int(*in.NumberOfBytes))
+		if errors.Is(err, token.ErrNoRandom) {
+			err = apierr.WithCause(apierr.Unsupported("The token has no random number generator."), err)
+		}
 		return &kms.GenerateRandomOutput{Plaintext: random}, err
 	})
 }

@@ -174,13 +174,16 @@ func (s *session) renew() error {
 	return nil
 }
 
+// noRandom is what C_GenerateRandom answers where there is no generator.
+var noRandom = []uint{pkcs11.CKR_RANDOM_NO_RNG, pkcs11.CKR_FUNCTION_NOT_SUPPORTED}
+
 // roundTrip checks that the session is logged in, and asks for random bytes, which few modules can answer without their device.
 func (t *Token) roundTrip(s *session) error {
 	if err := s.loggedIn(); err != nil {
 		return err
 	}
 	_, err := t.c.GenerateRandom(s.handle, 8)
-	if err = wrapRV("C_GenerateRandom", err); isRV(err, pkcs11.CKR_RANDOM_NO_RNG, pkcs11.CKR_FUNCTION_NOT_SUPPORTED) {
+	if err = wrapRV("C_GenerateRandom", err); isRV(err, noRandom...) {
 		return nil
 	}
 	return err

@@ -88,7 +88,10 @@ func checkTag(h Hash, tag []byte) error {
 	return nil
 }
 
-// Random returns n bytes from the token's random number generator.
+// ErrNoRandom says that the token has no random number generator that an application could use.
+var ErrNoRandom = errors.New("the token gives no random bytes")
+
+// Random returns n bytes from the token's random number generator, or ErrNoRandom.
 func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
 	if n <= 0 {
 		return nil, nil
@@ -102,7 +105,10 @@ func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
 		if err == nil {
 			random = b
 		}
-		return wrapRV("C_GenerateRandom", err)
+		if err = wrapRV("C_GenerateRandom", err); isRV(err, noRandom...) {
+			err = fmt.Errorf("%w: %w", ErrNoRandom, err)
+		}
+		return err
 	}})
 	if err != nil {
 		return nil, err
