@@ -197,14 +197,16 @@ func (a *asking) full(t *testing.T, since time.Time, before float64) (took time.
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for limit := fullRateWithin; ; limit *= 2 {
-		for time.Since(since) < limit {
+		for time.Since(since) < limit+time.Second {
 			<-tick.C
 			samples = append(samples, sample{time.Now(), a.right.Load()})
 			if at, ok := firstFull(samples, before); ok {
 				return at.Sub(since), false
 			}
 		}
-		if at, ok := firstFull(samples, min(before, a.rate(time.Second))); ok {
+		later := samples[max(0, len(samples)-int(time.Second/pollEvery)):]
+		now := float64(later[len(later)-1].right-later[0].right) / later[len(later)-1].at.Sub(later[0].at).Seconds()
+		if at, ok := firstFull(samples, min(before, now)); ok {
 			return at.Sub(since), true
 		}
 		require.Less(t, limit, outagePatience, "the full rate of %.0f a second does not come back: %v", before, a)

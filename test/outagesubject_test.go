@@ -31,6 +31,7 @@ type subject struct {
 	end     func()            // and holds that it ended well
 	bridge  *pkcs11kms.Bridge // of the library
 	stuck   bool              // calls never come back from the module
+	late    []string          // outages after which the full rate was not back in time
 }
 
 // figures are what a subject says of itself and the system of its process.
