@@ -63,11 +63,11 @@ func TestSigningKeyOfTheDayAfter(t *testing.T) {
 	require.ErrorIs(t, ask("not a date"), errAway)
 
 	token.gone.Store(false)
+	before := token.made.Load()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); d.Run(ctx) }()
-	before := token.made.Load()
-	require.NoError(t, ask("20270101"), "which asks for the key of the day after")
+	require.NoError(t, ask("20270101"), "which asks for the key of the day after, as before")
 	require.Eventually(t, func() bool { return token.made.Load() > before }, 30*time.Second, time.Millisecond)
 	token.gone.Store(true)
 	require.Eventually(t, func() bool { return ask("20270102") == nil }, 30*time.Second, time.Millisecond)
