@@ -103,6 +103,10 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 	switch {
 	case record.State.Unfinished():
 		d.examineUnfinished(ctx, record)
+	case len(objects) == 0 && record.ID == keyring.SecretsKey:
+		d.advise("key", record.ID, StatusError, "has no object in the token: no request can be authenticated by an access key",
+			"restore the token from the HSM's backup; or have the key made anew, by which the secrets of all access keys become\n"+
+				"void: pkcs11kms doctor --repair")
 	case len(objects) == 0:
 		d.advise("key", record.ID, StatusError, "has no object in the token: the key cannot be used",
 			"restore the token from the HSM's backup, or look for the token that has the CKA_ID "+r.CKAID)

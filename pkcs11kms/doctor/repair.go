@@ -18,7 +18,8 @@ import (
 const repairTries = 10
 
 // Repair finishes keys that dead processes left half made or half deleted, corrects counters that do not fit what they
-// count, and removes aliases that name no key. It destroys only objects that a half-made record names: unknown objects are
+// count, removes aliases that name no key, and makes the service key of access keys anew whose object is gone from the token.
+// It destroys only objects that a half-made record names: unknown objects are
 // DestroyObject's, one at a time. It tells what it did, also beside an error. The client's caller needs the permission
 // pkcs11kms:RepairRecords.
 func Repair(ctx context.Context, c *pkcs11kms.Client) (done []string, err error) {
@@ -48,7 +49,9 @@ func repair(ctx context.Context, inside *core.Core, finish tidy) (done []string,
 	for _, id := range finished {
 		done = append(done, "removed the key "+id+", which was left half made or half deleted")
 	}
-	problems := []error{err}
+	renewed, renewErr := renewSecrets(ctx, inside)
+	done = append(done, renewed...)
+	problems := []error{err, renewErr}
 	for range repairTries {
 		found, err := refcount.Find(ctx, inside.Store, inside.Account, inside.Regions)
 		if err != nil {
@@ -61,6 +64,33 @@ func repair(ctx context.Context, inside *core.Core, finish tidy) (done []string,
 		}
 	}
 	return done, errors.Join(append(problems, errors.New("others change the store too fast for it to be corrected"))...)
+}
+
+// renewSecrets makes the service key of access keys anew where its object is gone, and names the access keys whose secrets are void by
+// that.
+func renewSecrets(ctx context.Context, inside *core.Core) (done []string, err error) {
+	renewed, err := inside.Keys.RenewSecretsKey(ctx)
+	if err != nil || !renewed {
+		return nil, err
+	}
+	done = append(done, "made the key "+keyring.SecretsKey+" anew, whose object was gone. Restart the servers")
+	err = records.EachOf(ctx, inside.Store, keystore.KindAccessKey, "", "", func(rec keystore.Record) error {
+		record, err := keystore.DecodeAccessKey(rec)
+		if err != nil || record.Status == keystore.AccessKeyDeleted {
+			return err
+		}
+		owner := "the root of account " + record.Account
+		if record.Owner != record.Account {
+			owner = record.Owner
+			if arn, found, err := inside.Identities.IDToARN(ctx, record.Account, record.Owner); err == nil && found {
+				owner = arn
+			}
+		}
+		const void = "the secret of the access key %s of %s is void by that: make another one, and delete this"
+		done = append(done, fmt.Sprintf(void, record.ID, owner))
+		return nil
+	})
+	return done, err
 }
 
 // correct commits what would correct the findings, and tells whether others were faster in a case.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
 // ServicePrefix begins the ids of service keys: keys of the bridge's own. The record of one is a key record of no account, so that no
@@ -42,6 +43,25 @@ func (r *Ring) ServiceMAC(ctx context.Context, name string, message []byte) ([]b
 		return nil, err
 	}
 	return key.MAC(ctx, message)
+}
+
+// RenewSecretsKey makes the service key of access keys anew if its object is gone from its region's token. It reports whether it did: then
+// the secret of every access key is another than before.
+func (r *Ring) RenewSecretsKey(ctx context.Context) (renewed bool, err error) {
+	want := serviceKey{SecretsKey, r.cfg.Regions, MACSpecOf(types.KeySpecHmac256)}
+	k, err := r.findService(ctx, want)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return false, nil // it is made when it is needed
+	}
+	if err != nil {
+		return false, err
+	}
+	in := r.regions[k.Record.Region]
+	if _, err := in.Token.Describe(ctx, k.Record.CKAID); !errors.Is(err, token.ErrKeyMissing) {
+		return false, err
+	}
+	_, err = r.make(ctx, in, want.spec, in.NewRecord("", want.name), place{expect: k.Version}, nil)
+	return err == nil, err
 }
 
 // serviceHMAC is the material of a service key that makes MACs.

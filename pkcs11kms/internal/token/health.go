@@ -55,6 +55,11 @@ func (t *Token) check(ctx context.Context, try func(*session) error) error {
 	}
 	generation, served := t.generation.Load(), t.pool.successes()
 	err := t.tryOnKeeper(ctx, try)
+	if errors.Is(err, errTogether) { // the token itself is well
+		if err = t.Await(ctx); err == nil {
+			err = t.tryOnKeeper(ctx, try)
+		}
+	}
 	if t.mayRegain(err) {
 		if err = t.regain(ctx, generation, &operation{}, err); err == nil {
 			if err = t.Await(ctx); err == nil {
