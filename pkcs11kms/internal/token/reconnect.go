@@ -159,6 +159,8 @@ func (t *Token) comeBack(o *outage) error {
 	}
 	o.do("C_CloseSession of the sessions from before")
 	t.closeAllLeft(o)
+	// A call that was under way may have opened a session and found handles since the loss was declared, in a login that is over by now.
+	t.keeper.session.generation = t.generation.Add(1)
 	if t.facts().quirk.losesSight {
 		t.noteUnseen()
 	}
