@@ -115,6 +115,11 @@ func (s *tokenSuite) server(t *testing.T) string {
 	client, end := served.sdk(made.AccessKey.AccessKeyId, made.AccessKey.SecretAccessKey, true, 1)
 	defer end()
 	message := []byte("over the wire")
+	if s.macKey == "" {
+		s.signedOverTheWire(t, client, message)
+		served.stop(t)
+		return yes
+	}
 	mac, err := client.GenerateMac(t.Context(), macInput(s.macKey, types.MacAlgorithmSpecHmacSha256, message))
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(s.theirMAC(t, "SHA256-HMAC", s.d.ckaID(t, s.macKey), message), mac.Mac), "pkcs11-tool makes another MAC")
@@ -127,6 +132,19 @@ func (s *tokenSuite) server(t *testing.T) string {
 	require.NoError(t, err)
 	served.stop(t)
 	return yes
+}
+
+// signedOverTheWire is what a server on a token can do that makes no HMAC keys.
+func (s *tokenSuite) signedOverTheWire(t *testing.T, client *kms.Client, message []byte) {
+	t.Helper()
+	made, err := client.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeSignVerify})
+	require.NoError(t, err)
+	const algorithm = types.SigningAlgorithmSpecRsassaPkcs1V15Sha256
+	signed, err := client.Sign(t.Context(), &kms.SignInput{KeyId: made.KeyMetadata.KeyId, Message: message, SigningAlgorithm: algorithm})
+	require.NoError(t, err)
+	_, err = client.Verify(t.Context(), &kms.VerifyInput{KeyId: made.KeyMetadata.KeyId, Message: message, Signature: signed.Signature,
+		SigningAlgorithm: algorithm})
+	require.NoError(t, err)
 }
 
 // processes: two that make keys at once, and then use their own and each other's.

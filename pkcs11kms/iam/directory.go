@@ -22,7 +22,7 @@ type Config struct {
 
 	Store keystore.Store
 	Cache *records.Cache // of Store; commits go through it
-	// MAC makes the HMAC-SHA-256 of a message by a key that stays the same, of which the secrets of access keys are made.
+	// MAC makes 32 bytes of a message by a key that stays the same, of which the secrets of access keys are made: a pseudorandom function.
 	MAC func(ctx context.Context, message []byte) ([]byte, error)
 	// Epoch changes when what was made of MAC is not to be believed any more, since another token was in the place of the right one.
 	Epoch func() uint64

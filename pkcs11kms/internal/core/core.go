@@ -49,9 +49,7 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 	}
 	c.Identities = iam.New(iam.Config{
 		Partition: cfg.Partition, Accounts: []string{cfg.Account}, Regions: cfg.Regions, Store: c.Store, Cache: c.Cache,
-		MAC: func(ctx context.Context, message []byte) ([]byte, error) {
-			return c.Keys.ServiceMAC(ctx, keyring.SecretsKey, message)
-		},
+		MAC:   c.Keys.SecretsMAC,
 		Epoch: c.Keys.Mistaken,
 		Audit: log, Log: c.Log, Now: c.now,
 	})

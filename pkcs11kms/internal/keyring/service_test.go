@@ -42,11 +42,11 @@ func TestServiceKeyThatAnotherHasJustMade(t *testing.T) {
 
 	var theirs []byte
 	store.faster = func() {
-		mac, err := other.ServiceMAC(t.Context(), SecretsKey, []byte("message"))
+		mac, err := other.SecretsMAC(t.Context(), []byte("message"))
 		assert.NoError(t, err)
 		theirs = mac
 	}
-	ours, err := r.ServiceMAC(t.Context(), SecretsKey, []byte("message"))
+	ours, err := r.SecretsMAC(t.Context(), []byte("message"))
 	require.NoError(t, err)
 	require.NotZero(t, len(theirs))
 	require.True(t, string(theirs) == string(ours), "there are two keys")
