@@ -154,12 +154,20 @@ func (m *loadedModule) acquire(t *Token) error {
 		err := wrapRV("C_GetInfo", second(t.c.GetInfo()))
 		m.initialized = !isRV(err, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED)
 	}
+	conf := t.cfg.SoftHSMConf
+	_, user := m.users[t]
+	if user {
+		conf = m.conf // whatever the environment says by now
+	}
 	if !m.initialized {
-		if err := m.initialize(t.c, t.cfg.SoftHSMConf); err != nil {
+		if err := m.initialize(t.c, conf); err != nil {
 			return err
 		}
 	}
-	if err := m.checkConf(t.cfg.SoftHSMConf); err != nil {
+	if user {
+		return nil
+	}
+	if err := m.checkConf(conf); err != nil {
 		return errors.Join(err, m.release(t))
 	}
 	m.users[t] = struct{}{}
@@ -254,7 +262,10 @@ func (m *loadedModule) others(t *Token) (others []*Token, working bool) {
 
 // restart finalizes and initialises the module again. The caller holds the lock, and no other call of ours is inside.
 func (m *loadedModule) restart(t *Token) error {
-	for !m.restarting.TryLock() { // a session is being closed. Lock would keep others from closing theirs
+	for begin := time.Now(); !m.restarting.TryLock(); { // a session is being closed. Lock would keep others from closing theirs
+		if time.Since(begin) > pauseLimit { // other tokens wait meanwhile
+			return errors.New("C_CloseSession is inside the module, so it cannot be initialised anew")
+		}
 		if err := pause(t.closing, time.Millisecond); err != nil {
 			return err
 		}
