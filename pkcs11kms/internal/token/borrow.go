@@ -13,7 +13,6 @@ import (
 // answered with what may pass; and once more if the module had lost sight of the token's objects and has found them again.
 func (t *Token) do(ctx context.Context, o *operation) error {
 	end := time.Now().Add(t.timeout) // of all waiting
-	generation := t.generation.Load()
 	err := t.with(ctx, o, end)
 	if looksLost(err) && !errors.Is(err, ErrGone) {
 		gone := t.examine(ctx, err, time.Until(end))
@@ -26,14 +25,21 @@ func (t *Token) do(ctx context.Context, o *operation) error {
 	} else if passing(err) && o.repeatable() {
 		err = t.with(ctx, o, end)
 	}
-	if !t.mayRegain(err) {
-		return err
+	for range regainTries {
+		if !t.mayRegain(err) {
+			return err
+		}
+		if err := t.regain(ctx, o.generation, o, err); err != nil {
+			return err
+		}
+		err = t.with(ctx, o, end)
 	}
-	if err := t.regain(ctx, generation, o, err); err != nil {
-		return err
-	}
-	return t.with(ctx, o, end)
+	return err
 }
+
+// regainTries bounds how often an operation is repeated that may have failed for objects that were lost sight of. The first time, nobody
+// may have looked for them: the token was lost, and came back by new sessions.
+const regainTries = 2
 
 // lend waits for a session until end. An outage is waited for as well, but only while it is younger than Config.CallTimeout: whoever
 // waited for an older one would take up room in vain, and is answered with ErrGone at once.

@@ -25,6 +25,7 @@ type outage struct {
 	anew  bool          // new sessions will not do: the module has to be initialised anew. Only bringBack uses it, and again
 	again int           // how often that was done
 	over  chan struct{} // closed when the device is back
+	retry chan struct{} // of one place, see Retry
 	tried chan error    // of one place: what the latest attempt met, for Open
 
 	mu    sync.Mutex    // guards the rest
@@ -36,7 +37,8 @@ type outage struct {
 }
 
 func newOutage(cause error, anew bool) *outage {
-	return &outage{since: time.Now(), first: cause, anew: anew, over: make(chan struct{}), tried: make(chan error, 1)}
+	return &outage{since: time.Now(), first: cause, anew: anew,
+		over: make(chan struct{}), retry: make(chan struct{}, 1), tried: make(chan error, 1)}
 }
 
 // err says that the token is gone, why, and what is waited for.

@@ -45,14 +45,14 @@ func (t *Token) bringBack(o *outage) {
 		if o.failed(err) {
 			t.log.Warn("the token is not there yet", "token", t.name(), "error", err, "waits_for_a_person", needsPerson(err))
 		}
-		if !t.waitForNext(err) {
+		if !t.waitForNext(o, err) {
 			return
 		}
 	}
 }
 
 // waitForNext waits until the next attempt is due; false if there is none, since the Token is closed.
-func (t *Token) waitForNext(err error) bool {
+func (t *Token) waitForNext(o *outage, err error) bool {
 	var due <-chan time.Time
 	if !needsPerson(err) {
 		pause := t.backoff + rand.N(t.backoff/4+1)
@@ -64,7 +64,7 @@ func (t *Token) waitForNext(err error) bool {
 	select {
 	case <-t.closing.Done():
 		return false
-	case <-t.retry:
+	case <-o.retry:
 		t.asked = true
 	case <-due:
 	}
@@ -74,9 +74,11 @@ func (t *Token) waitForNext(err error) bool {
 // Retry makes a lost token try at once to come back, also after its PIN was refused, as Config.TryLowPIN says, but not by the PIN file that
 // was refused: for a person who has mended something. A token that is up goes on.
 func (t *Token) Retry() {
-	select {
-	case t.retry <- struct{}{}:
-	default:
+	if o := t.outage.Load(); o != nil {
+		select {
+		case o.retry <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -161,7 +163,7 @@ func (t *Token) comeBack(o *outage) error {
 	t.closeAllLeft(o)
 	// A call that was under way may have opened a session and found handles since the loss was declared, in a login that is over by now.
 	t.keeper.session.generation = t.generation.Add(1)
-	if t.facts().quirk.losesSight {
+	if o.again > 0 && t.facts().quirk.losesSight { // otherwise what is not seen may be so because sight of it was lost
 		t.noteUnseen()
 	}
 	now := time.Now()

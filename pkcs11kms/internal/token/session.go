@@ -22,8 +22,9 @@ type operation struct {
 	often  bool             // callers can run it at any rate, on a missing key too: see regain
 	goesOn bool             // goes on with what an earlier call has begun on the session, which must be of this connection
 	// longer is how much longer than Config.CallTimeout it may take.
-	longer time.Duration
-	keep   func(s *session) // takes the session over after success, instead of giving it back; may be nil
+	longer     time.Duration
+	generation uint64           // of the connection in which it was run last, set by session.run
+	keep       func(s *session) // takes the session over after success, instead of giving it back; may be nil
 }
 
 // repeatable reports whether the operation, which has come back with an error, may be run again.
@@ -171,6 +172,7 @@ func (s *session) abandoned() bool { return s.state.Load() == callAbandoned }
 // run runs the operation on the session, which it opens if it is not, or is of an earlier connection.
 func (s *session) run(o *operation, input []byte) error {
 	generation := s.token.generation.Load()
+	o.generation = generation
 	if s.open && s.generation != generation {
 		if o.goesOn {
 			return fmt.Errorf("%w: the connection was lost meanwhile", ErrGone)

@@ -90,7 +90,6 @@ type Token struct {
 	back                  atomic.Pointer[time.Time] // when it came back last
 	losses, reinitialized atomic.Uint64
 	mistaken              atomic.Uint64 // attempts that found another token
-	retry                 chan struct{} // of one place, see Retry
 	// What follows is used by the goroutine of an outage alone.
 	backoff   time.Duration
 	disturbed time.Time // when other tokens of the module were asked for a pause
@@ -208,7 +207,6 @@ func newToken(cfg Config, uri URI, loaded *loadedModule) *Token {
 	t.keeper = keeper{busy: newSemaphore(1), session: &session{token: t}}
 	t.pool = newPool(cmp.Or(max(cfg.MaxSessions, 0), defaultMaxSessions), func() *session { return &session{token: t, place: t.pool} })
 	t.connection.Store(newConnection())
-	t.retry = make(chan struct{}, 1)
 	t.closing, t.beginClose = context.WithCancel(context.Background())
 	return t
 }
