@@ -185,7 +185,8 @@ func (s *session) run(o *operation, input []byte) error {
 		}
 	}
 	err := o.run(s, input)
-	if err == nil && s.claim.lost.Load() {
+	// Also with an error, since a key may be missing in the token of another session alone, but not where a PIN is at stake.
+	if s.claim.lost.Load() && !needsPerson(err) {
 		return &Error{Func: o.name, RV: pkcs11.CKR_SESSION_HANDLE_INVALID} // whose answer it is, nobody knows
 	}
 	return err
