@@ -13,7 +13,24 @@ import (
 // rehandedSearch is a rehanded module, also for searches.
 type rehandedSearch struct {
 	*rehanded
-	search func(pkcs11.SessionHandle) // called by the next C_FindObjectsInit
+	search   func(pkcs11.SessionHandle) // called by the next C_FindObjectsInit
+	label    func(pkcs11.SessionHandle) // called by the next C_GetAttributeValue of a label
+	destroys []pkcs11.SessionHandle     // of C_DestroyObject
+}
+
+func (r *rehandedSearch) GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle,
+	a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error) {
+	values, err := r.rehanded.GetAttributeValue(s, o, a)
+	if after := r.label; after != nil && a[0].Type == pkcs11.CKA_LABEL {
+		r.label = nil
+		after(s)
+	}
+	return values, err
+}
+
+func (r *rehandedSearch) DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error {
+	r.destroys = append(r.destroys, s)
+	return r.Module.DestroyObject(r.of(s), o)
 }
 
 func (r *rehandedSearch) FindObjectsInit(s pkcs11.SessionHandle, a []*pkcs11.Attribute) error {
@@ -35,16 +52,7 @@ func (r *rehandedSearch) FindObjectsFinal(s pkcs11.SessionHandle) error {
 // A module closes a session by itself and gives its handle to a session of another token, where there is no such key: that says nothing of
 // the key, which is there.
 func TestAHandleThatAnotherSessionGotMissesNoKey(t *testing.T) {
-	r := &rehandedSearch{rehanded: &rehanded{}}
-	openOver := func() *token.Token {
-		cfg, _ := newConfig(t)
-		cfg.SetWrap(func(m token.Module) token.Module {
-			r.Module = m
-			return r
-		})
-		return open(t, cfg)
-	}
-	one, other := openOver(), openOver()
+	r, one, other := openRehanded(t)
 	key, theirs := newKey(t, one), newKey(t, other)
 	want, err := one.MAC(context.Background(), key, []byte("message"))
 	require.NoError(t, err)
@@ -63,4 +71,42 @@ func TestAHandleThatAnotherSessionGotMissesNoKey(t *testing.T) {
 	requireSame(t, want, got, "MAC")
 	require.NoError(t, busy.Close())
 	require.NoError(t, other.Healthy(t.Context()))
+}
+
+// Nor is anything destroyed by such a session: the handle of the object that was found may be another's, too.
+func TestAHandleThatAnotherSessionGotDestroysNothing(t *testing.T) {
+	r, one, other := openRehanded(t)
+	key, theirs := newKey(t, one), newKey(t, other)
+	busy, err := other.NewStream(t.Context(), theirs) // so that the next call opens a session
+	require.NoError(t, err)
+	var taken pkcs11.SessionHandle
+	r.label = func(s pkcs11.SessionHandle) {
+		r.mu.Lock()
+		r.next, taken = s, s
+		r.mu.Unlock()
+		_, err := other.MAC(context.Background(), theirs, []byte("message"))
+		require.NoError(t, err)
+	}
+	r.destroys = nil // those of the probes
+	require.NoError(t, one.DestroyKey(context.Background(), key.ID(), "test key"), "it is repeated on another session")
+	require.NotZero(t, taken)
+	require.NotContains(t, r.destroys, taken)
+	_, err = one.Describe(t.Context(), key.ID())
+	require.ErrorIs(t, err, token.ErrKeyMissing)
+	require.NoError(t, busy.Close())
+}
+
+// openRehanded opens two tokens over one such module.
+func openRehanded(t *testing.T) (r *rehandedSearch, one, other *token.Token) {
+	t.Helper()
+	r = &rehandedSearch{rehanded: &rehanded{}}
+	openOver := func() *token.Token {
+		cfg, _ := newConfig(t)
+		cfg.SetWrap(func(m token.Module) token.Module {
+			r.Module = m
+			return r
+		})
+		return open(t, cfg)
+	}
+	return r, openOver(), openOver()
 }

@@ -82,12 +82,15 @@ func (t *Token) destroy(ctx context.Context, find func(*session) ([]pkcs11.Objec
 		if err != nil {
 			return err
 		}
-		o.begun = true
 		gone := 0
 		for _, object := range objects {
 			if s.abandoned() {
 				return errNotBegun
 			}
+			if s.claim.lost.Load() { // the handle of the object may be another's, too
+				return errNotBegun // for which session.run has a better name
+			}
+			o.begun = true
 			err = wrapRV("C_DestroyObject", t.c.DestroyObject(s.handle, object))
 			t.holders.gone(object)
 			if isRV(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID) {
