@@ -68,7 +68,8 @@ func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key r
 	case err == nil, isRV(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN):
 		key.remember("")
 		return nil
-	case isRV(err, pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE):
+	case isRV(err, pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE,
+		pkcs11.CKR_ARGUMENTS_BAD): // which nothing but the PIN can be
 		key.remember(stamp)
 		return refuse(PINRefused, err, fmt.Sprintf("token %q has refused the PIN; it was tried once and is not tried again", f.label()),
 			"correct the PIN in its file (or wherever it comes from), then run: "+TryPINCommand)
