@@ -146,8 +146,13 @@ func (t *Token) login(ctx context.Context, f found) error {
 	key := refusalKey{module: t.loaded.id, serial: f.serial()}
 	pins := pinSourceOf(t.uri, t.cfg.PIN)
 	return t.keeper.session.run(&operation{name: "C_Login", run: func(s *session, _ []byte) error {
-		if err := login(ctx, t.c, s.handle, f, key, pins, t.cfg.TryLowPIN || t.asked, t.cfg.TryLowPIN); err != nil {
-			return err
+		if t.loginErr != nil && t.outage.Load() != nil && time.Since(t.loginFailed) < loginPause {
+			return t.loginErr // as it was a moment ago
+		}
+		t.loginErr = login(ctx, t.c, s.handle, f, key, pins, t.cfg.TryLowPIN || t.asked, t.cfg.TryLowPIN)
+		t.loginFailed = time.Now()
+		if t.loginErr != nil {
+			return t.loginErr
 		}
 		return t.noteState(s, f)
 	}}, nil)

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,6 +104,7 @@ func (t *Token) Await(ctx context.Context) error {
 func (t *Token) tryOnKeeper(ctx context.Context, try func(*session) error) error {
 	tried := make(chan error, 1) // the call can go on after we have gone
 	tried <- nil
+	generation := t.generation.Load()
 	err := t.ask(ctx, t.timeout, func(s *session) {
 		if try == nil {
 			return
@@ -118,7 +120,7 @@ func (t *Token) tryOnKeeper(ctx context.Context, try func(*session) error) error
 		return <-tried
 	}
 	if looksLost(err) && !errors.Is(err, ErrGone) {
-		return t.lose(err, false)
+		return cmp.Or(t.loseIn(generation, err), err)
 	}
 	return err
 }

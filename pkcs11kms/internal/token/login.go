@@ -39,6 +39,9 @@ func (k refusalKey) remember(stamp string) {
 // TryPINCommand is what a person runs who is sure of the PIN; it sets Config.TryLowPIN.
 const TryPINCommand = "pkcs11kms doctor --try-pin"
 
+// ckrPINTooWeak is CKR_PIN_TOO_WEAK of PKCS#11 3.0.
+const ckrPINTooWeak = 0x1B8
+
 // login logs the process in to the token of session s. C_Logout is called nowhere in this package: it would log every
 // session of the process out. tryLow makes an attempt although the token reports wrong ones, tryRefused also by a PIN that was refused.
 func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key refusalKey, pins pinSource, tryLow, tryRefused bool) error {
@@ -69,7 +72,8 @@ func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key r
 		key.remember("")
 		return nil
 	case isRV(err, pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE,
-		pkcs11.CKR_ARGUMENTS_BAD): // which nothing but the PIN can be
+		pkcs11.CKR_ARGUMENTS_BAD, // which nothing but the PIN can be
+		pkcs11.CKR_FUNCTION_REJECTED, ckrPINTooWeak):
 		key.remember(stamp)
 		return refuse(PINRefused, err, fmt.Sprintf("token %q has refused the PIN; it was tried once and is not tried again", f.label()),
 			"correct the PIN in its file (or wherever it comes from), then run: "+TryPINCommand)

@@ -74,6 +74,7 @@ func looksLost(err error) bool {
 // error was the session's; the sessions that lie idle are then dropped, since they are likely to be of the same age and
 // fate. Otherwise it returns ErrGone with the cause, or what kept it from asking.
 func (t *Token) examine(ctx context.Context, cause error, wait time.Duration) error {
+	generation := t.generation.Load()
 	err := t.ask(ctx, wait, nil)
 	if err == nil {
 		t.log.Warn("a session of the token failed; the token itself answers", "error", cause)
@@ -81,9 +82,18 @@ func (t *Token) examine(ctx context.Context, cause error, wait time.Duration) er
 		return nil
 	}
 	if looksLost(err) && !errors.Is(err, ErrGone) {
-		return t.lose(cause, false)
+		return t.loseIn(generation, cause)
 	}
 	return err
+}
+
+// loseIn declares the loss of the connection that was asked. One that was declared by another meanwhile, and may be over, is not
+// declared again.
+func (t *Token) loseIn(generation uint64, cause error) error {
+	if t.generation.Load() != generation {
+		return t.lostCause()
+	}
+	return t.lose(cause, false)
 }
 
 // ask makes a round trip to the device on the session that stays open, and then runs try there, unless it is nil. It

@@ -159,3 +159,31 @@ func (l *linesOfLog) String() string {
 	defer l.mu.Unlock()
 	return l.text.String()
 }
+
+// A login that fails in a way which says nothing of the PIN is not tried again and again: a token could count it.
+func TestLoginsThatFailAreFew(t *testing.T) {
+	cfg, m := newConfigThrough(t)
+	tok := open(t, cfg)
+	m.Do("on C_Login fail CKR_GENERAL_ERROR")
+	logins := m.Counters()["C_Login"].Calls
+	m.Do("lose device")
+	require.Error(t, tok.Healthy(t.Context()))
+	begin := time.Now()
+	require.Eventually(t, func() bool { return m.Counters()["C_Initialize"].Calls > 10 }, patience, tick)
+	most := int(time.Since(begin)/(500*time.Millisecond)) + 1
+	require.LessOrEqual(t, m.Counters()["C_Login"].Calls-logins, most)
+	m.Do("clear")
+	require.Eventually(t, func() bool { return tok.Healthy(t.Context()) == nil }, patience, tick)
+}
+
+// What can mean nothing but the PIN counts as its refusal.
+func TestPINsThatAreRefusedOtherwise(t *testing.T) {
+	for _, rv := range []string{"CKR_FUNCTION_REJECTED", "0x1B8"} {
+		cfg, m := newConfigThrough(t)
+		m.AtStart("on C_Login fail " + rv)
+		_, err := token.Open(t.Context(), cfg)
+		refused, ok := errors.AsType[*token.OpenError](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, token.PINRefused, refused.Reason)
+	}
+}

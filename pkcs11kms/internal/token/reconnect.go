@@ -25,6 +25,8 @@ const (
 	// disturbEvery is how often the working tokens of a module are asked for a pause, and pauseLimit how long one may take.
 	disturbEvery = time.Minute
 	pauseLimit   = time.Second
+	// loginPause is between two attempts to log in that are neither good nor refused: a token could count them as wrong PINs.
+	loginPause = 500 * time.Millisecond
 )
 
 // bringBack tries until the device is back or the Token is closed. It is the goroutine of one outage.
@@ -105,7 +107,7 @@ func (t *Token) attempt(o *outage) (err error) {
 	}
 	defer t.loaded.unlock()
 	o.do("a check of the device that is under way")
-	if err := t.takeKeeperAlone(t.closing, t.timeout); err != nil {
+	if err := t.takeKeeperAlone(t.closing, min(t.timeout, pauseLimit)); err != nil {
 		return err
 	}
 	defer t.keeper.release()

@@ -93,7 +93,10 @@ type Token struct {
 	// What follows is used by the goroutine of an outage alone.
 	backoff   time.Duration
 	disturbed time.Time // when other tokens of the module were asked for a pause
-	asked     bool      // the attempt is the wish of a person, who has made sure of the PIN
+	// loginErr is what the last attempt to log in has met, loginFailed when; nil if it was good. They are used by whoever connects.
+	loginErr    error
+	loginFailed time.Time
+	asked       bool // the attempt is the wish of a person, who has made sure of the PIN
 
 	closing    context.Context // ends when Close begins
 	beginClose context.CancelFunc
