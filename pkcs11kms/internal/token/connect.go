@@ -146,7 +146,8 @@ func (t *Token) login(ctx context.Context, f found) error {
 	key := refusalKey{module: t.loaded.id, serial: f.serial()}
 	pins := pinSourceOf(t.uri, t.cfg.PIN)
 	return t.keeper.session.run(&operation{name: "C_Login", run: func(s *session, _ []byte) error {
-		if t.loginErr != nil && t.outage.Load() != nil && time.Since(t.loginFailed) < loginPause {
+		again := t.loginErr != nil && !needsPerson(t.loginErr) && !t.asked && t.outage.Load() != nil
+		if again && time.Since(t.loginFailed) < loginPause {
 			return t.loginErr // as it was a moment ago
 		}
 		t.loginErr = login(ctx, t.c, s.handle, f, key, pins, t.cfg.TryLowPIN || t.asked, t.cfg.TryLowPIN)
