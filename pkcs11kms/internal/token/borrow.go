@@ -29,7 +29,7 @@ func (t *Token) do(ctx context.Context, o *operation) error {
 		if !t.mayRegain(err) {
 			return err
 		}
-		if err := t.regain(ctx, o.generation, o, err); err != nil {
+		if err := t.regain(ctx, o, err); err != nil {
 			return err
 		}
 		err = t.with(ctx, o, end)

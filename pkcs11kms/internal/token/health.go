@@ -62,7 +62,7 @@ func (t *Token) check(ctx context.Context, try func(*session) error) error {
 		}
 	}
 	if t.mayRegain(err) {
-		if err = t.regain(ctx, generation, &operation{}, err); err == nil {
+		if err = t.regain(ctx, &operation{generation: generation}, err); err == nil {
 			if err = t.Await(ctx); err == nil {
 				err = t.tryOnKeeper(ctx, try)
 			}

@@ -10,19 +10,15 @@ import (
 // login. Serials are not unique, so all four count, an empty one as well. An *OpenError says that none or several tokens have them.
 // Of cfg the URI's module and the configuration of SoftHSM count.
 func Locate(ctx context.Context, cfg Config, want Names) (slot uint, err error) {
-	uri, err := ParseURI(cfg.URI)
+	t, err := prepare(cfg)
 	if err != nil {
 		return 0, err
 	}
-	loaded, err := loadModule(uri.ModulePath)
-	if err != nil {
-		return 0, err
-	}
+	loaded := t.loaded
 	if err := loaded.lock(ctx); err != nil {
 		return 0, err
 	}
 	defer loaded.unlock()
-	t := newToken(cfg, uri, loaded)
 	if err := loaded.acquire(t); err != nil {
 		return 0, err
 	}

@@ -11,15 +11,10 @@ var errNotReached = errors.New("it was not reached yet")
 
 // openWaiting is Open with Config.Wait: the Token begins lost, and is brought to its first connection as it would be brought back.
 func openWaiting(ctx context.Context, cfg Config) (*Token, error) {
-	uri, err := ParseURI(cfg.URI)
+	t, err := prepare(cfg)
 	if err != nil {
 		return nil, err
 	}
-	loaded, err := loadModule(uri.ModulePath)
-	if err != nil {
-		return nil, err
-	}
-	t := newToken(cfg, uri, loaded)
 	o := newOutage(errNotReached, false)
 	t.outage.Store(o)
 	t.disconnected()

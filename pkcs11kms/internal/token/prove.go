@@ -85,7 +85,6 @@ func (t *Token) prove(ctx context.Context, f found) error {
 // leave ends the login to a token that is not used.
 func (t *Token) leave() {
 	if s := t.keeper.session; s.open {
-		s.open = false
-		t.closeLeft(leftSession{handle: s.handle, epoch: s.epoch, claim: s.claim})
+		t.closeLeft(s.takeOff())
 	}
 }

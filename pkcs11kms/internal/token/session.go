@@ -212,11 +212,16 @@ func (s *session) close() {
 	if !s.open {
 		return
 	}
-	s.open = false
-	left := leftSession{handle: s.handle, epoch: s.epoch, claim: s.claim}
+	left := s.takeOff()
 	if o := s.token.outage.Load(); o == nil || !o.leave(left) {
 		s.token.closeLeft(left)
 	}
+}
+
+// takeOff takes the module's session off an open session, which opens another one when it is used again.
+func (s *session) takeOff() leftSession {
+	s.open = false
+	return leftSession{handle: s.handle, epoch: s.epoch, claim: s.claim}
 }
 
 // leftSession is a session that nobody uses any more, and that the module may still have open.

@@ -48,16 +48,16 @@ func (t *Token) mayRegain(err error) bool {
 	return errors.Is(err, ErrKeyMissing) || looksLost(err)
 }
 
-// regain is called after an operation that was begun in the generation has failed. It returns nil if the operation may be
+// regain is called after an operation has failed. It returns nil if the operation may be
 // repeated, since the objects will be in sight again when the outage that there is now has ended; cause if they were all the time; and
 // otherwise ErrGone, which is not to be taken for a key that is missing.
-func (t *Token) regain(ctx context.Context, generation uint64, o *operation, cause error) error {
+func (t *Token) regain(ctx context.Context, o *operation, cause error) error {
 	err := t.takeKeeper(ctx, t.timeout)
 	if err == nil {
 		looked := make(chan error, 1)
 		go func() { // ends by itself: its steps are bounded, but for a call that hangs in the module
 			defer t.keeper.release()
-			looked <- t.look(generation, o.often, cause)
+			looked <- t.look(o.generation, o.often, cause)
 		}()
 		select {
 		case err = <-looked:

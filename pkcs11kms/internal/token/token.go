@@ -163,19 +163,15 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 }
 
 func open(ctx context.Context, cfg Config) (*Token, error) {
-	uri, err := ParseURI(cfg.URI)
+	t, err := prepare(cfg)
 	if err != nil {
 		return nil, err
 	}
-	loaded, err := loadModule(uri.ModulePath)
-	if err != nil {
-		return nil, err
-	}
+	loaded := t.loaded
 	if err := loaded.lock(ctx); err != nil {
 		return nil, err
 	}
 	defer loaded.unlock()
-	t := newToken(cfg, uri, loaded)
 	step, done := t.tellSlow()
 	defer done()
 	step("C_Initialize")
@@ -194,6 +190,19 @@ func open(ctx context.Context, cfg Config) (*Token, error) {
 			"module", loaded.path)
 	}
 	return t, nil
+}
+
+// prepare makes the Token of a configuration, of whose module nothing is called yet.
+func prepare(cfg Config) (*Token, error) {
+	uri, err := ParseURI(cfg.URI)
+	if err != nil {
+		return nil, err
+	}
+	loaded, err := loadModule(uri.ModulePath)
+	if err != nil {
+		return nil, err
+	}
+	return newToken(cfg, uri, loaded), nil
 }
 
 func newToken(cfg Config, uri URI, loaded *loadedModule) *Token {
@@ -260,8 +269,8 @@ func (t *Token) close() error {
 // opencryptoki frees memory twice when the last two sessions of a process are closed at once (measured with 3.8.1).
 func (t *Token) disconnect() error {
 	kept := t.keeper.session
-	last := &session{handle: kept.handle, open: kept.open, epoch: kept.epoch, claim: kept.claim}
-	kept.open = false
+	open := kept.open
+	last := kept.takeOff()
 	kept.end(false)
 	t.goroutines.Wait()
 	if o := t.outage.Load(); o != nil {
@@ -270,8 +279,8 @@ func (t *Token) disconnect() error {
 	for _, s := range t.unclosed.takeAll() {
 		t.closeLeft(s)
 	}
-	if last.open {
-		t.closeLeft(leftSession{handle: last.handle, epoch: last.epoch, claim: last.claim})
+	if open {
+		t.closeLeft(last)
 	}
 	if err := t.loaded.lock(context.Background()); err != nil {
 		return err
