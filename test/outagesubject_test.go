@@ -30,7 +30,6 @@ type subject struct {
 	look    func() (figures, error)
 	end     func()            // and holds that it ended well
 	bridge  *pkcs11kms.Bridge // of the library
-	stuck   bool              // calls never come back from the module
 	late    []string          // outages after which the full rate was not back in time
 }
 
@@ -197,24 +196,10 @@ func (s *subject) until(t *testing.T, what string, is func(figures) bool) figure
 	}
 }
 
-// stuckAfter is how long calls must hang, and the token be lost, to be taken for calls that never come back.
-const stuckAfter = 5 * time.Second
-
-// back waits until the token is there. It reports false if calls never come back from the module, so that it cannot be initialised anew:
-// p11-kit 0.24 does that now and then when its server is killed.
-func (s *subject) back(t *testing.T) (figures, bool) {
+// back waits until the token is there.
+func (s *subject) back(t *testing.T) figures {
 	t.Helper()
-	var since time.Time
-	f := s.until(t, "the token is there", func(f figures) bool {
-		if f.up || f.hanging == 0 {
-			since = time.Time{}
-		} else if since.IsZero() {
-			since = time.Now()
-		}
-		s.stuck = !since.IsZero() && time.Since(since) > stuckAfter
-		return f.up || s.stuck
-	})
-	return f, !s.stuck
+	return s.until(t, "the token is there", func(f figures) bool { return f.up })
 }
 
 // settled waits until nothing is under way any more, and returns the figures then.

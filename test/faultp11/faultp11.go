@@ -59,7 +59,7 @@ func New(tb TB, wrapped string) *Module {
 	if err != nil {
 		tb.Fatalf("%v", err)
 	}
-	m := &Module{Path: filepath.Join(dir, "faultp11.so")}
+	m := &Module{Path: filepath.Join(dir, filepath.Base(wrapped))} // what is known of a module by its name holds for this one
 	m.Process = Process{tb: tb, dir: dir, pid: os.Getpid()}
 	tb.Cleanup(func() {
 		m.quit()

@@ -71,10 +71,13 @@ type loadedModule struct {
 
 	claims claims // of sessions to their handles
 
+	alone sync.Mutex // see calls
+
 	// The holder of busy guards the rest.
 	users       map[*Token]struct{}
 	initialized bool        // by us or by the host, as far as we know
 	hostOwned   bool        // somebody else had called C_Initialize, so C_Finalize is theirs
+	unsure      bool        // our last C_Initialize has failed, which does not say that it has done nothing
 	conf        string      // SOFTHSM2_CONF as it was at C_Initialize
 	info        pkcs11.Info // of the library
 }
@@ -188,7 +191,11 @@ func (m *loadedModule) initialize(c module, conf string) error {
 	}
 	err := wrapRV("C_Initialize", c.Initialize())
 	m.epoch.Add(1)
-	m.hostOwned = isRV(err, pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)
+	already := isRV(err, pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)
+	if already && m.unsure { // by the call before, whose answer was another one
+		already, err = false, nil
+	}
+	m.hostOwned, m.unsure = already, err != nil && !already
 	m.conf = os.Getenv(confVariable)
 	if m.hostOwned {
 		// What the host's C_Initialize has read is most likely what the environment said before we came.

@@ -93,7 +93,7 @@ type Token struct {
 	// What follows is used by the goroutine of an outage alone.
 	backoff   time.Duration
 	disturbed time.Time // when other tokens of the module were asked for a pause
-	// loginErr is what the last attempt to log in has met, loginFailed when; nil if it was good. They are used by whoever connects.
+	// loginErr is what the last C_Login has met, loginFailed when; nil if it was good. They are used by whoever connects.
 	loginErr    error
 	loginFailed time.Time
 	asked       bool // the attempt is the wish of a person, who has made sure of the PIN
@@ -206,12 +206,13 @@ func prepare(cfg Config) (*Token, error) {
 }
 
 func newToken(cfg Config, uri URI, loaded *loadedModule) *Token {
-	t := &Token{log: cfg.Logger, cfg: cfg, uri: uri, loaded: loaded, c: loaded.ctx, timeout: cfg.CallTimeout}
+	t := &Token{log: cfg.Logger, cfg: cfg, uri: uri, loaded: loaded, timeout: cfg.CallTimeout}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
+	t.c = loaded.calls(loaded.ctx)
 	if cfg.wrap != nil {
-		t.c = cfg.wrap(loaded.ctx)
+		t.c = loaded.calls(cfg.wrap(loaded.ctx))
 	}
 	if t.timeout <= 0 {
 		t.timeout = defaultCallTimeout

@@ -1,0 +1,156 @@
+package token
+
+import (
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/miekg/pkcs11"
+)
+
+// oneByOne are modules that get one call at a time, by the beginning of their file's name: before C_Initialize nothing else tells them.
+//
+// p11-kit's client sends the calls of all threads over one connection, whose server works on one after the other. A thread that reads the
+// head of another one's answer waits until that one has read the rest; if the connection ends in between, nobody wakes it, it stays inside
+// the call for good, and C_Finalize is impossible (measured with 0.24.1, whose server was killed under load; rpc-transport.c of later
+// releases reads in the same way). With one call inside there is no other one's answer.
+var oneByOne = []string{"p11-kit-client"}
+
+// calls returns the module c of m as it may be called.
+func (m *loadedModule) calls(c module) module {
+	for _, name := range oneByOne {
+		if strings.HasPrefix(filepath.Base(m.path), name) {
+			return serialized{&m.alone, c}
+		}
+	}
+	return c
+}
+
+// serialized lets one call at a time into a module.
+type serialized struct {
+	mu *sync.Mutex // held during each call
+	m  module
+}
+
+func (s serialized) alone() (leave func()) {
+	s.mu.Lock()
+	return s.mu.Unlock
+}
+
+func (s serialized) Initialize(opts ...pkcs11.InitializeOption) error {
+	defer s.alone()()
+	return s.m.Initialize(opts...)
+}
+
+func (s serialized) Finalize() error {
+	defer s.alone()()
+	return s.m.Finalize()
+}
+
+func (s serialized) GetInfo() (pkcs11.Info, error) {
+	defer s.alone()()
+	return s.m.GetInfo()
+}
+
+func (s serialized) GetSlotList(tokenPresent bool) ([]uint, error) {
+	defer s.alone()()
+	return s.m.GetSlotList(tokenPresent)
+}
+
+func (s serialized) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
+	defer s.alone()()
+	return s.m.GetTokenInfo(slot)
+}
+
+func (s serialized) OpenSession(slot, flags uint) (pkcs11.SessionHandle, error) {
+	defer s.alone()()
+	return s.m.OpenSession(slot, flags)
+}
+
+func (s serialized) CloseSession(h pkcs11.SessionHandle) error {
+	defer s.alone()()
+	return s.m.CloseSession(h)
+}
+
+func (s serialized) GetSessionInfo(h pkcs11.SessionHandle) (pkcs11.SessionInfo, error) {
+	defer s.alone()()
+	return s.m.GetSessionInfo(h)
+}
+
+func (s serialized) Login(h pkcs11.SessionHandle, user uint, pin string) error {
+	defer s.alone()()
+	return s.m.Login(h, user, pin)
+}
+
+func (s serialized) GenerateKey(h pkcs11.SessionHandle, m []*pkcs11.Mechanism, template []*pkcs11.Attribute,
+) (pkcs11.ObjectHandle, error) {
+	defer s.alone()()
+	return s.m.GenerateKey(h, m, template)
+}
+
+func (s serialized) GenerateKeyPair(h pkcs11.SessionHandle, m []*pkcs11.Mechanism,
+	public, private []*pkcs11.Attribute) (pkcs11.ObjectHandle, pkcs11.ObjectHandle, error) {
+	defer s.alone()()
+	return s.m.GenerateKeyPair(h, m, public, private)
+}
+
+func (s serialized) CreateObject(h pkcs11.SessionHandle, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	defer s.alone()()
+	return s.m.CreateObject(h, template)
+}
+
+func (s serialized) DestroyObject(h pkcs11.SessionHandle, o pkcs11.ObjectHandle) error {
+	defer s.alone()()
+	return s.m.DestroyObject(h, o)
+}
+
+func (s serialized) GetAttributeValue(h pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute,
+) ([]*pkcs11.Attribute, error) {
+	defer s.alone()()
+	return s.m.GetAttributeValue(h, o, a)
+}
+
+func (s serialized) FindObjectsInit(h pkcs11.SessionHandle, template []*pkcs11.Attribute) error {
+	defer s.alone()()
+	return s.m.FindObjectsInit(h, template)
+}
+
+func (s serialized) FindObjects(h pkcs11.SessionHandle, most int) ([]pkcs11.ObjectHandle, bool, error) {
+	defer s.alone()()
+	return s.m.FindObjects(h, most)
+}
+
+func (s serialized) FindObjectsFinal(h pkcs11.SessionHandle) error {
+	defer s.alone()()
+	return s.m.FindObjectsFinal(h)
+}
+
+func (s serialized) SignInit(h pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) error {
+	defer s.alone()()
+	return s.m.SignInit(h, m, key)
+}
+
+func (s serialized) Sign(h pkcs11.SessionHandle, message []byte) ([]byte, error) {
+	defer s.alone()()
+	return s.m.Sign(h, message)
+}
+
+func (s serialized) SignUpdate(h pkcs11.SessionHandle, part []byte) error {
+	defer s.alone()()
+	return s.m.SignUpdate(h, part)
+}
+
+func (s serialized) SignFinal(h pkcs11.SessionHandle) ([]byte, error) {
+	defer s.alone()()
+	return s.m.SignFinal(h)
+}
+
+func (s serialized) WrapKey(h pkcs11.SessionHandle, m []*pkcs11.Mechanism, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
+	defer s.alone()()
+	return s.m.WrapKey(h, m, wrapping, key)
+}
+
+func (s serialized) GenerateRandom(h pkcs11.SessionHandle, length int) ([]byte, error) {
+	defer s.alone()()
+	return s.m.GenerateRandom(h, length)
+}

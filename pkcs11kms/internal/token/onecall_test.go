@@ -1,0 +1,76 @@
+package token_test
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/pkcs11"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// crowded counts the calls that are inside a module at once.
+type crowded struct {
+	token.Module
+	inside, most *atomic.Int64
+}
+
+func (c crowded) enter() {
+	n := c.inside.Add(1)
+	for most := c.most.Load(); n > most && !c.most.CompareAndSwap(most, n); most = c.most.Load() {
+	}
+	time.Sleep(100 * time.Microsecond) // for others to come in, if they can
+}
+
+func (c crowded) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) error {
+	c.enter()
+	defer c.inside.Add(-1)
+	return c.Module.SignInit(s, m, key)
+}
+
+func (c crowded) Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error) {
+	c.enter()
+	defer c.inside.Add(-1)
+	return c.Module.Sign(s, message)
+}
+
+// TestOneCallAtATime: p11-kit's client leaves calls inside for good when its server is killed while several are; all others get as many
+// calls as there are sessions.
+func TestOneCallAtATime(t *testing.T) {
+	for _, name := range []string{"p11-kit-client.so", "p11-kit-client-0.25.so", "libsofthsm2.so"} {
+		t.Run(name, func(t *testing.T) {
+			cfg, tok := newConfig(t)
+			module, err := os.ReadFile(tok.Module)
+			require.NoError(t, err)
+			tok.Module = filepath.Join(t.TempDir(), name)
+			require.NoError(t, os.WriteFile(tok.Module, module, 0o600))
+			cfg.URI = tok.URI(tok.PINFile)
+			inside, most := &atomic.Int64{}, &atomic.Int64{}
+			cfg.SetWrap(func(m token.Module) token.Module { return crowded{m, inside, most} })
+			var all sync.WaitGroup
+			for range 2 { // Tokens of one module have one connection between them
+				opened := open(t, cfg)
+				key := newKey(t, opened)
+				for range 4 {
+					all.Go(func() {
+						for range 50 {
+							_, err := opened.MAC(t.Context(), key, []byte("message"))
+							require.NoError(t, err)
+						}
+					})
+				}
+			}
+			all.Wait()
+			if name == "libsofthsm2.so" {
+				require.Greater(t, most.Load(), int64(1))
+			} else {
+				require.Equal(t, int64(1), most.Load())
+			}
+		})
+	}
+}
