@@ -143,20 +143,23 @@ func (t *Token) meet(f found) {
 }
 
 func (t *Token) login(ctx context.Context, f found) error {
-	key := refusalKey{module: t.loaded.id, serial: f.serial()}
-	pins := pinSourceOf(t.uri, t.cfg.PIN)
 	return t.keeper.session.run(&operation{name: "C_Login", run: func(s *session, _ []byte) error {
-		again := t.loginErr != nil && !needsPerson(t.loginErr) && !t.asked && t.outage.Load() != nil
-		if again && time.Since(t.loginFailed) < loginPause {
-			return t.loginErr // as it was a moment ago
-		}
-		t.loginErr = login(ctx, t.c, s.handle, f, key, pins, t.cfg.TryLowPIN || t.asked, t.cfg.TryLowPIN)
-		t.loginFailed = time.Now()
-		if t.loginErr != nil {
-			return t.loginErr
+		a := attempt{token: f, key: refusalKey{module: t.loaded.id, serial: f.serial()}, pins: pinSourceOf(t.uri, t.cfg.PIN),
+			low: t.cfg.TryLowPIN || t.asked, refused: t.cfg.TryLowPIN, call: func(pin string) error { return t.callLogin(s, pin) }}
+		if err := a.login(ctx, t.c, s.handle); err != nil {
+			return err
 		}
 		return t.noteState(s, f)
 	}}, nil)
+}
+
+// callLogin calls C_Login, unless it has failed a moment ago: then the answer is the one of then.
+func (t *Token) callLogin(s *session, pin string) error {
+	if t.loginErr == nil || t.asked || t.outage.Load() == nil || time.Since(t.loginFailed) >= loginPause {
+		t.loginErr = wrapRV("C_Login", t.c.Login(s.handle, pkcs11.CKU_USER, pin))
+		t.loginFailed = time.Now()
+	}
+	return t.loginErr
 }
 
 func (t *Token) describe(f found) Info {

@@ -54,18 +54,17 @@ func (t *Token) check(ctx context.Context, try func(*session) error) error {
 	if err := t.wrong(); err != nil {
 		return err
 	}
-	generation, served := t.generation.Load(), t.pool.successes()
-	err := t.tryOnKeeper(ctx, try)
+	served := t.pool.successes()
+	generation, err := t.tryOnKeeper(ctx, try)
 	if errors.Is(err, errTogether) { // the token itself is well
-		if err = t.Await(ctx); err == nil {
-			err = t.tryOnKeeper(ctx, try)
-		}
+		generation, err = t.tryWhenBack(ctx, try)
 	}
-	if t.mayRegain(err) {
+	for range regainTries {
+		if !t.mayRegain(err) {
+			break
+		}
 		if err = t.regain(ctx, &operation{generation: generation}, err); err == nil {
-			if err = t.Await(ctx); err == nil {
-				err = t.tryOnKeeper(ctx, try)
-			}
+			generation, err = t.tryWhenBack(ctx, try)
 		}
 	}
 	_, hung := errors.AsType[*HungError](err)
@@ -101,11 +100,19 @@ func (t *Token) Await(ctx context.Context) error {
 	return o.err()
 }
 
-func (t *Token) tryOnKeeper(ctx context.Context, try func(*session) error) error {
+func (t *Token) tryWhenBack(ctx context.Context, try func(*session) error) (generation uint64, err error) {
+	if err := t.Await(ctx); err != nil {
+		return 0, err
+	}
+	return t.tryOnKeeper(ctx, try)
+}
+
+// tryOnKeeper asks the device and runs try. It returns the generation of before.
+func (t *Token) tryOnKeeper(ctx context.Context, try func(*session) error) (generation uint64, err error) {
 	tried := make(chan error, 1) // the call can go on after we have gone
 	tried <- nil
-	generation := t.generation.Load()
-	err := t.ask(ctx, t.timeout, func(s *session) {
+	generation = t.generation.Load()
+	err = t.ask(ctx, t.timeout, func(s *session) {
 		if try == nil {
 			return
 		}
@@ -116,11 +123,11 @@ func (t *Token) tryOnKeeper(ctx context.Context, try func(*session) error) error
 		<-tried
 		tried <- err
 	})
-	if err == nil {
-		return <-tried
+	switch {
+	case err == nil:
+		err = <-tried
+	case looksLost(err) && !errors.Is(err, ErrGone):
+		err = cmp.Or(t.loseIn(generation, err), err)
 	}
-	if looksLost(err) && !errors.Is(err, ErrGone) {
-		return cmp.Or(t.loseIn(generation, err), err)
-	}
-	return err
+	return generation, err
 }

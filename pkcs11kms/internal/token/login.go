@@ -42,9 +42,20 @@ const TryPINCommand = "pkcs11kms doctor --try-pin"
 // ckrPINTooWeak is CKR_PIN_TOO_WEAK of PKCS#11 3.0.
 const ckrPINTooWeak = 0x1B8
 
+// attempt is one attempt to log in.
+type attempt struct {
+	token   found
+	key     refusalKey
+	pins    pinSource
+	low     bool                   // also when the token reports wrong ones
+	refused bool                   // also by a PIN that was refused
+	call    func(pin string) error // of C_Login
+}
+
 // login logs the process in to the token of session s. C_Logout is called nowhere in this package: it would log every
-// session of the process out. tryLow makes an attempt although the token reports wrong ones, tryRefused also by a PIN that was refused.
-func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key refusalKey, pins pinSource, tryLow, tryRefused bool) error {
+// session of the process out.
+func (a attempt) login(ctx context.Context, c module, s pkcs11.SessionHandle) error {
+	f := a.token
 	info, err := c.GetSessionInfo(s)
 	if err != nil {
 		return wrapRV("C_GetSessionInfo", err)
@@ -52,29 +63,29 @@ func login(ctx context.Context, c module, s pkcs11.SessionHandle, f found, key r
 	if info.State == pkcs11.CKS_RW_USER_FUNCTIONS {
 		return nil // another user of the module in this process has logged in, and login is per process
 	}
-	if f.needsNoLogin(pins) {
+	if f.needsNoLogin(a.pins) {
 		return nil
 	}
-	if err := mayAttempt(c, f, tryLow); err != nil {
+	if err := mayAttempt(c, f, a.low); err != nil {
 		return err
 	}
-	pin, stamp, err := pins.read(ctx)
+	pin, stamp, err := a.pins.read(ctx)
 	if err != nil {
 		return err
 	}
-	if !tryRefused && key.refused(stamp) {
+	if !a.refused && a.key.refused(stamp) {
 		return refuse(PINAttemptUnsafe, nil, fmt.Sprintf("token %q has refused this PIN already, so it is not tried again", f.label()),
 			"correct the PIN: each wrong attempt brings the token nearer to locking itself")
 	}
-	err = wrapRV("C_Login", c.Login(s, pkcs11.CKU_USER, pin))
+	err = a.call(pin)
 	switch {
 	case err == nil, isRV(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN):
-		key.remember("")
+		a.key.remember("")
 		return nil
 	case isRV(err, pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE,
 		pkcs11.CKR_ARGUMENTS_BAD, // which nothing but the PIN can be
 		pkcs11.CKR_FUNCTION_REJECTED, ckrPINTooWeak):
-		key.remember(stamp)
+		a.key.remember(stamp)
 		return refuse(PINRefused, err, fmt.Sprintf("token %q has refused the PIN; it was tried once and is not tried again", f.label()),
 			"correct the PIN in its file (or wherever it comes from), then run: "+TryPINCommand)
 	case isRV(err, pkcs11.CKR_PIN_LOCKED):

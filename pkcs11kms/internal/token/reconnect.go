@@ -25,6 +25,8 @@ const (
 	// disturbEvery is how often the working tokens of a module are asked for a pause, and pauseLimit how long one may take.
 	disturbEvery = time.Minute
 	pauseLimit   = time.Second
+	// anotherBackoff is the longest pause where another token stands in the place of the one that is meant: each attempt is a login to it.
+	anotherBackoff = 30 * time.Second
 	// loginPause is between two attempts to log in that are neither good nor refused: a token could count them as wrong PINs.
 	loginPause = 500 * time.Millisecond
 )
@@ -57,9 +59,13 @@ func (t *Token) bringBack(o *outage) {
 func (t *Token) waitForNext(o *outage, err error) bool {
 	var due <-chan time.Time
 	if !needsPerson(err) {
+		last := lastBackoff
+		if isAnother(err) {
+			last = anotherBackoff
+		}
 		pause := t.backoff + rand.N(t.backoff/4+1)
-		t.backoff = min(2*t.backoff, lastBackoff)
-		timer := time.NewTimer(min(pause, lastBackoff))
+		t.backoff = min(2*t.backoff, last)
+		timer := time.NewTimer(min(pause, last))
 		defer timer.Stop()
 		due = timer.C
 	}
@@ -217,7 +223,7 @@ func (t *Token) reinitialize(o *outage) error {
 		return errHostOwned
 	}
 	o.do("calls inside the module")
-	if err := t.quiet(t.closing); err != nil {
+	if err := t.quiet(t.closing, pauseLimit); err != nil {
 		return err
 	}
 	others, working := t.loaded.others(t)
@@ -250,9 +256,9 @@ func (t *Token) reinitialize(o *outage) error {
 }
 
 // quiet waits a moment until no call of the Token's sessions is inside the module. Its pool must be held.
-func (t *Token) quiet(ctx context.Context) error {
+func (t *Token) quiet(ctx context.Context, wait time.Duration) error {
 	empty := t.pool.empty()
-	timer := time.NewTimer(pauseLimit)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-empty:
@@ -284,11 +290,12 @@ func pauseAll(ctx context.Context, others []*Token) (resume func(), err error) {
 		other.pool.hold()
 		undo = append(undo, other.pool.resume)
 	}
+	end := time.Now().Add(pauseLimit)
 	for _, other := range others {
-		if err := other.quiet(ctx); err != nil {
+		if err := other.quiet(ctx, time.Until(end)); err != nil {
 			return resume, err
 		}
-		if err := other.takeKeeperAlone(ctx, pauseLimit); err != nil {
+		if err := other.takeKeeperAlone(ctx, time.Until(end)); err != nil {
 			return resume, err
 		}
 		undo = append(undo, other.keeper.release)

@@ -139,7 +139,8 @@ func (s *session) signPair(spec pubkey.Spec, object pkcs11.ObjectHandle, a pubke
 	if !digested {
 		digest = a.Digest(input)
 	}
-	raw, err := s.signOnce(m.ofDigest, object, append(m.prefix[:len(m.prefix):len(m.prefix)], digest...))
+	digest = append(m.prefix[:len(m.prefix):len(m.prefix)], digest...)
+	raw, err := s.signOnce(m.ofDigest, object, digest)
 	signature, err := signatureOf(spec, raw, err)
 	e, ok := errors.AsType[*Error](err)
 	if !ok || e.Func != "C_SignInit" || !e.Unsupported() || s.abandoned() {
@@ -154,6 +155,10 @@ func (s *session) signPair(spec pubkey.Spec, object pkcs11.ObjectHandle, a pubke
 	}
 	if second != nil {
 		return nil, err
+	}
+	// Once more, since nobody would try again after this.
+	if _, again := s.signOnce(m.ofDigest, object, digest); again == nil {
+		return signature, nil
 	}
 	t.messageOnly.Store(a, true)
 	t.log.Info("the token hashes messages itself to sign them: it cannot sign digests", "algorithm", a.String())
