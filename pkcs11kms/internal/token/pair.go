@@ -172,27 +172,13 @@ func pairMechanism(spec pubkey.Spec) uint {
 // TryPair reads the public key of a pair that another application has made, and has the pair sign by every algorithm of its kind, which
 // GenerateKeyPair does with its own. Errors are those of PublicKey, and a *GapError that says by which it does not.
 func (t *Token) TryPair(ctx context.Context, p *Pair) (*pubkey.Key, error) {
-	if err := t.ownsPair(p); err != nil {
-		return nil, err
-	}
-	var public *pubkey.Key
-	err := t.do(ctx, &operation{name: "C_Sign", run: func(s *session, _ []byte) error {
-		object, err := s.find(pkcs11.CKO_PUBLIC_KEY, p.id)
-		if err != nil {
-			return err
-		}
-		return s.withObject(&p.named, func(private pkcs11.ObjectHandle) error {
-			key, err := s.tryPair(p.spec, pairHandles{private: private, public: object})
-			if err == nil {
-				public = key
-			}
+	return t.withPublic(ctx, p, "C_Sign", func(s *session, object pkcs11.ObjectHandle) (key *pubkey.Key, err error) {
+		err = s.withObject(&p.named, func(private pkcs11.ObjectHandle) error {
+			key, err = s.tryPair(p.spec, pairHandles{private: private, public: object})
 			return err
 		})
-	}})
-	if err != nil {
-		return nil, err
-	}
-	return public, nil
+		return key, err
+	})
 }
 
 // tryPair reads the public key of a pair and has the pair sign by every algorithm of its kind.
@@ -229,23 +215,31 @@ func (s *session) destroyPair(made pairHandles) error {
 // PublicKey reads the public half of a key pair from the token. It returns ErrKeyMissing or ErrKeyAmbiguous if there is not
 // one object of class CKO_PUBLIC_KEY with the CKA_ID.
 func (t *Token) PublicKey(ctx context.Context, p *Pair) (*pubkey.Key, error) {
+	return t.withPublic(ctx, p, "C_GetAttributeValue", func(s *session, object pkcs11.ObjectHandle) (*pubkey.Key, error) {
+		return s.publicKey(p.spec, object)
+	})
+}
+
+// withPublic finds the public half of a pair, and returns the key that use makes of it. name is the C_ function that it is about.
+func (t *Token) withPublic(ctx context.Context, p *Pair, name string,
+	use func(*session, pkcs11.ObjectHandle) (*pubkey.Key, error)) (*pubkey.Key, error) {
 	if err := t.ownsPair(p); err != nil {
 		return nil, err
 	}
 	var public *pubkey.Key
-	err := t.do(ctx, &operation{name: "C_GetAttributeValue", run: func(s *session, _ []byte) error {
+	err := t.do(ctx, &operation{name: name, run: func(s *session, _ []byte) error {
 		object, err := s.find(pkcs11.CKO_PUBLIC_KEY, p.id)
 		if err != nil {
 			return err
 		}
-		key, err := s.publicKey(p.spec, object)
+		key, err := use(s, object)
 		if err == nil {
 			public = key
 		}
 		return err
 	}})
 	if err != nil {
-		return nil, err
+		return nil, err // public may still be written to by a call that hangs
 	}
 	return public, nil
 }

@@ -1,8 +1,10 @@
 package token_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -277,10 +279,13 @@ func TestAllTokensOfAModuleComeBackTogether(t *testing.T) {
 func TestTokenOfAModuleThatTheHostOwns(t *testing.T) {
 	cfg, m := newConfigThrough(t)
 	cfg.CallTimeout = time.Second
+	var log bytes.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	host := pkcs11.New(m.Path)
 	require.NoError(t, host.Initialize())
 	tok, err := token.Open(t.Context(), cfg)
 	require.NoError(t, err)
+	require.Contains(t, log.String(), "a lost device is brought back by new sessions and a login; where those do not help, the application")
 	t.Cleanup(func() {
 		require.NoError(t, tok.Close())
 		_ = host.Finalize()

@@ -186,7 +186,8 @@ func open(ctx context.Context, cfg Config) (*Token, error) {
 		return nil, err
 	}
 	if loaded.hostOwned {
-		t.log.Warn("the application had initialised the PKCS#11 module, so it is never finalized here and a lost device cannot be reconnected",
+		t.log.Warn("the application had initialised the PKCS#11 module, so it is never finalized here: a lost device is brought back by new "+
+			"sessions and a login; where those do not help, the application must initialise the module anew",
 			"module", loaded.path)
 	}
 	return t, nil
