@@ -160,6 +160,7 @@ func (d *examination) examineStore(ctx context.Context, name string) {
 	d.examineHoldings(ctx)
 	d.examineConsistency(ctx)
 	d.examineIdentities(ctx)
+	d.examineSecrets(ctx)
 }
 
 func (d *examination) examineRegion(ctx context.Context, name string) {

@@ -2,9 +2,11 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
@@ -26,6 +28,36 @@ func (d *examination) examineIdentities(ctx context.Context) {
 	})
 	if err != nil {
 		d.fail("store", "users and roles", err)
+	}
+}
+
+// examineSecrets looks whether there is a record of the service key that made the secrets of the access keys there are. Its object is
+// examined with the other keys'.
+func (d *examination) examineSecrets(ctx context.Context) {
+	for _, region := range d.regions() {
+		_, err := d.store.Get(ctx, keystore.KeyRef(region, "", keyring.SecretsKey))
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, keystore.ErrNotFound) {
+			d.fail("store", region, err)
+			return
+		}
+	}
+	keys := 0
+	err := records.EachOf(ctx, d.store, keystore.KindAccessKey, "", "", func(rec keystore.Record) error {
+		record, err := keystore.DecodeAccessKey(rec)
+		if err == nil && record.Status != keystore.AccessKeyDeleted {
+			keys++
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		d.fail("store", "access keys", err)
+	case keys > 0:
+		d.advise("key", keyring.SecretsKey, StatusError, fmt.Sprintf("has no record, and there are %d access keys: their secrets are void", keys),
+			"restore the store from a backup that has it; or have the key made anew: pkcs11kms doctor --repair")
 	}
 }
 

@@ -103,10 +103,8 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 	switch {
 	case record.State.Unfinished():
 		d.examineUnfinished(ctx, record)
-	case len(objects) == 0 && record.ID == keyring.SecretsKey:
-		d.advise("key", record.ID, StatusError, "has no object in the token: no request can be authenticated by an access key",
-			"restore the token from the HSM's backup; or have the key made anew, by which the secrets of all access keys become\n"+
-				"void: pkcs11kms doctor --repair")
+	case record.ID == keyring.SecretsKey && d.secretsVoid(ctx, record, t):
+		return r
 	case len(objects) == 0:
 		d.advise("key", record.ID, StatusError, "has no object in the token: the key cannot be used",
 			"restore the token from the HSM's backup, or look for the token that has the CKA_ID "+r.CKAID)
@@ -126,6 +124,18 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 		d.examineUse(ctx, record, t.HMACKey(spec.Hash, record.CKAID), t)
 	}
 	return r
+}
+
+// secretsVoid tells whether the service key of access keys is of no use any more, and reports it then.
+func (d *examination) secretsVoid(ctx context.Context, record keystore.Key, t *token.Token) bool {
+	fault, err := keyring.SecretsFault(ctx, t, record)
+	if err != nil || fault == "" {
+		return false // what is wrong otherwise is said of it as of every key
+	}
+	d.advise("key", record.ID, StatusError, fault+". No request can be authenticated by an access key that was made before",
+		"restore the token from the HSM's backup; or have the key made anew, by which the secrets of all access keys become\n"+
+			"void: pkcs11kms doctor --repair")
+	return true
 }
 
 // examineUse makes a MAC: that there is an object, and what it says of itself, does not prove that it can be used.

@@ -18,10 +18,9 @@ import (
 const repairTries = 10
 
 // Repair finishes keys that dead processes left half made or half deleted, corrects counters that do not fit what they
-// count, removes aliases that name no key, and makes the service key of access keys anew whose object is gone from the token.
-// It destroys only objects that a half-made record names: unknown objects are
-// DestroyObject's, one at a time. It tells what it did, also beside an error. The client's caller needs the permission
-// pkcs11kms:RepairRecords.
+// count, removes aliases that name no key, and makes the service key of access keys anew whose object is gone from the token or is not
+// the one that was made. It destroys only objects that a half-made record names: unknown objects are DestroyObject's, one at a time. It
+// tells what it did, also beside an error. The client's caller needs the permission pkcs11kms:RepairRecords.
 func Repair(ctx context.Context, c *pkcs11kms.Client) (done []string, err error) {
 	return administerRepair(ctx, c, (*keyring.Ring).Tidy)
 }
@@ -66,31 +65,41 @@ func repair(ctx context.Context, inside *core.Core, finish tidy) (done []string,
 	return done, errors.Join(append(problems, errors.New("others change the store too fast for it to be corrected"))...)
 }
 
-// renewSecrets makes the service key of access keys anew where its object is gone, and names the access keys whose secrets are void by
-// that.
+// renewSecrets makes the service key of access keys anew where it is of no use any more, and names the access keys whose secrets are void
+// by that.
 func renewSecrets(ctx context.Context, inside *core.Core) (done []string, err error) {
-	renewed, err := inside.Keys.RenewSecretsKey(ctx)
-	if err != nil || !renewed {
-		return nil, err
-	}
-	done = append(done, "made the key "+keyring.SecretsKey+" anew, whose object was gone. Restart the servers")
+	var keys []string
 	err = records.EachOf(ctx, inside.Store, keystore.KindAccessKey, "", "", func(rec keystore.Record) error {
 		record, err := keystore.DecodeAccessKey(rec)
-		if err != nil || record.Status == keystore.AccessKeyDeleted {
-			return err
+		if err == nil && record.Status != keystore.AccessKeyDeleted {
+			keys = append(keys, nameAccessKey(ctx, inside, record))
 		}
-		owner := "the root of account " + record.Account
-		if record.Owner != record.Account {
-			owner = record.Owner
-			if arn, found, err := inside.Identities.IDToARN(ctx, record.Account, record.Owner); err == nil && found {
-				owner = arn
-			}
-		}
-		const void = "the secret of the access key %s of %s is void by that: make another one, and delete this"
-		done = append(done, fmt.Sprintf(void, record.ID, owner))
-		return nil
+		return err
 	})
-	return done, err
+	if err != nil {
+		return nil, err
+	}
+	why, err := inside.Keys.RenewSecretsKey(ctx, len(keys) > 0)
+	if err != nil || why == "" {
+		return nil, err
+	}
+	done = append(done, fmt.Sprintf("made the key %s anew, which %s", keyring.SecretsKey, why))
+	for _, key := range keys {
+		done = append(done, "the secret of "+key+" is void by that: make another one, and delete this")
+	}
+	return done, nil
+}
+
+// nameAccessKey names an access key and its owner.
+func nameAccessKey(ctx context.Context, inside *core.Core, key keystore.AccessKey) string {
+	owner := "the root of account " + key.Account
+	if key.Owner != key.Account {
+		owner = key.Owner
+		if arn, found, err := inside.Identities.IDToARN(ctx, key.Account, key.Owner); err == nil && found {
+			owner = arn
+		}
+	}
+	return "the access key " + key.ID + " of " + owner
 }
 
 // correct commits what would correct the findings, and tells whether others were faster in a case.

@@ -16,7 +16,6 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -303,42 +302,4 @@ func TestAdministrationAsksItsCaller(t *testing.T) {
 		require.NoError(t, call(c.As(caller)), action)
 		require.NoError(t, root.DeletePrincipalPolicy(t.Context(), name, "p"))
 	}
-}
-
-// The service key that makes the secrets of access keys is gone from the token: doctor says so, and repair makes another and names the
-// access keys whose secrets are void by that.
-func TestRepairMakesTheServiceKeyAnew(t *testing.T) {
-	cfg := newConfig(t)
-	c := openClient(t, cfg)
-	root := c.inside.Identities.Client().As(c.inside.Identities.Root(testAccount))
-	old, err := root.CreateAccessKey(t.Context(), iam.PrincipalName{})
-	require.NoError(t, err)
-	deleted, err := root.CreateAccessKey(t.Context(), iam.PrincipalName{})
-	require.NoError(t, err)
-	require.NoError(t, root.DeleteAccessKey(t.Context(), iam.PrincipalName{}, deleted.ID))
-	done, err := Repair(t.Context(), c.Client)
-	require.NoError(t, err)
-	require.Empty(t, done, "the key is there")
-
-	rec, err := c.inside.Store.Get(t.Context(), keystore.KeyRef(testRegion, "", keyring.SecretsKey))
-	require.NoError(t, err)
-	service, err := keystore.DecodeKey(rec)
-	require.NoError(t, err)
-	require.NoError(t, c.token().DestroyKey(t.Context(), service.CKAID, service.ID))
-	checks := examine(t.Context(), cfg).find("key", keyring.SecretsKey)
-	require.Len(t, checks, 1)
-	require.Equal(t, StatusError, checks[0].Status)
-	require.Contains(t, checks[0].Hint, "doctor --repair")
-
-	done, err = Repair(t.Context(), c.Client)
-	require.NoError(t, err)
-	require.Equal(t, []string{
-		"made the key pkcs11kms/service/access-keys anew, whose object was gone. Restart the servers",
-		"the secret of the access key " + old.ID + " of the root of account " + testAccount +
-			" is void by that: make another one, and delete this",
-	}, done)
-	require.True(t, examine(t.Context(), cfg).OK())
-	made, err := root.CreateAccessKey(t.Context(), iam.PrincipalName{})
-	require.NoError(t, err)
-	require.NotEqual(t, old.Secret, made.Secret)
 }

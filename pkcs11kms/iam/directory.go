@@ -24,12 +24,18 @@ type Config struct {
 	Cache *records.Cache // of Store; commits go through it
 	// MAC makes 32 bytes of a message by a key that stays the same, of which the secrets of access keys are made: a pseudorandom function.
 	MAC func(ctx context.Context, message []byte) ([]byte, error)
-	// Epoch changes when what was made of MAC is not to be believed any more, since another token was in the place of the right one.
-	Epoch func() uint64
+	// Epoch changes when what was made of MAC is not to be believed any more. It is as current as what Cache confirms.
+	Epoch func(context.Context) (Epoch, error)
 
 	Audit audit.Writer
 	Log   *slog.Logger
 	Now   func() time.Time
+}
+
+// Epoch is a time in which MAC is made by one key. Two that differ are different times; which came first cannot be told.
+type Epoch struct {
+	Key      uint64 // the version of the record of MAC's key, whichever process has made that; 0 while there is none
+	Mistaken uint64 // how often another token was in the place of the right one
 }
 
 // Directory knows the users, roles and access keys of a store. It asks nobody for permission: a Client does. It is safe for

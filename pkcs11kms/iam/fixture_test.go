@@ -91,7 +91,7 @@ func newRig(t *testing.T) *rig {
 			mac.Write(message)
 			return mac.Sum(nil), nil
 		},
-		Epoch: func() uint64 { return 0 },
+		Epoch: func(context.Context) (Epoch, error) { return Epoch{}, nil },
 		Audit: log, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}
 	d := New(cfg)

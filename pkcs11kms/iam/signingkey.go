@@ -21,7 +21,7 @@ type credential struct {
 
 	mu      sync.Mutex           // guards the rest
 	signing map[scope]signingKey // at most maxScopes
-	epoch   uint64               // of Config.Epoch, that of signing
+	epoch   Epoch                // of signing
 }
 
 // signingKey is the key of one scope, and that of the day after, which is made of the same secret: so that requests can still be
@@ -52,10 +52,14 @@ func (d *Directory) SigningKey(ctx context.Context, accessKeyID, date, region, s
 	if err != nil {
 		return sigv4.Key{}, Caller{}, err
 	}
+	epoch, err := d.cfg.Epoch(ctx)
+	if err != nil {
+		return sigv4.Key{}, Caller{}, err
+	}
 	s := scope{date, region, service}
-	signing, ok := cred.known(s, d.cfg.Epoch())
+	signing, ok := cred.known(s, epoch)
 	if !ok {
-		if signing, err = d.derive(ctx, cred, s); err != nil {
+		if signing, err = d.derive(ctx, cred, s, epoch); err != nil {
 			return sigv4.Key{}, Caller{}, err
 		}
 	} else if !signing.hasComing {
@@ -65,7 +69,7 @@ func (d *Directory) SigningKey(ctx context.Context, accessKeyID, date, region, s
 }
 
 // known returns the key of a scope if it was made, also if it was made the day before.
-func (c *credential) known(s scope, epoch uint64) (signingKey, bool) {
+func (c *credential) known(s scope, epoch Epoch) (signingKey, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.epoch != epoch {
@@ -93,9 +97,8 @@ func (c *credential) keep(s scope, signing signingKey) {
 	c.signing[s] = signing
 }
 
-// derive makes the keys of a scope and of the day after.
-func (d *Directory) derive(ctx context.Context, cred *credential, s scope) (signingKey, error) {
-	epoch := d.cfg.Epoch() // before the secret is made
+// derive makes the keys of a scope and of the day after. The epoch is of before.
+func (d *Directory) derive(ctx context.Context, cred *credential, s scope, epoch Epoch) (signingKey, error) {
 	secret, err := d.secretOf(ctx, cred.record)
 	if err != nil {
 		return signingKey{}, err
@@ -151,10 +154,7 @@ func (d *Directory) deriveComing(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if signing, ok := next.cred.known(next.scope, d.cfg.Epoch()); !ok || signing.hasComing {
-			continue
-		}
-		if _, err := d.derive(ctx, next.cred, next.scope); err == nil {
+		if d.deriveNext(ctx, next) == nil {
 			continue
 		}
 		pause := time.NewTimer(comingPause)
@@ -167,6 +167,19 @@ func (d *Directory) deriveComing(ctx context.Context) {
 	}
 }
 
+// deriveNext makes the key of the day after, unless it was made or is of no use any more.
+func (d *Directory) deriveNext(ctx context.Context, next later) error {
+	epoch, err := d.cfg.Epoch(ctx)
+	if err != nil {
+		return err
+	}
+	if signing, ok := next.cred.known(next.scope, epoch); !ok || signing.hasComing {
+		return nil
+	}
+	_, err = d.derive(ctx, next.cred, next.scope, epoch)
+	return err
+}
+
 func (d *Directory) decodeCredential(rec keystore.Record) (*credential, error) {
 	record, err := keystore.DecodeAccessKey(rec)
 	if err != nil {
@@ -175,5 +188,5 @@ func (d *Directory) decodeCredential(rec keystore.Record) (*credential, error) {
 	if record.Status != keystore.AccessKeyActive || !d.answersFor(record.Account) {
 		return nil, keystore.ErrNotFound
 	}
-	return &credential{record: record, signing: map[scope]signingKey{}, epoch: d.cfg.Epoch()}, nil
+	return &credential{record: record, signing: map[scope]signingKey{}}, nil
 }

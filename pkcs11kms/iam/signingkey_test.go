@@ -17,7 +17,7 @@ type away struct {
 	mac   func(context.Context, []byte) ([]byte, error)
 	gone  atomic.Bool
 	made  atomic.Int64 // MACs
-	epoch atomic.Uint64
+	epoch atomic.Pointer[Epoch]
 }
 
 var errAway = errors.New("the token is away")
@@ -30,11 +30,22 @@ func (a *away) MAC(ctx context.Context, message []byte) ([]byte, error) {
 	return a.mac(ctx, message)
 }
 
+// errEpoch is when it cannot be told which key makes MACs now.
+var errEpoch = errors.New("the store does not confirm what is cached")
+
+func (a *away) Epoch(context.Context) (Epoch, error) {
+	if epoch := a.epoch.Load(); epoch != nil {
+		return *epoch, nil
+	}
+	return Epoch{}, errEpoch
+}
+
 // newAway makes a Directory whose token can be away, and an access key of the root.
 func newAway(t *testing.T) (*Directory, *away, AccessKey) {
 	rig := newRig(t)
 	a := &away{mac: rig.cfg.MAC}
-	rig.cfg.MAC, rig.cfg.Epoch = a.MAC, a.epoch.Load
+	a.epoch.Store(&Epoch{Key: 1})
+	rig.cfg.MAC, rig.cfg.Epoch = a.MAC, a.Epoch
 	made, err := rig.CreateAccessKey(t.Context(), PrincipalName{})
 	require.NoError(t, err)
 	return New(rig.cfg), a, made
@@ -75,21 +86,44 @@ func TestSigningKeyOfTheDayAfter(t *testing.T) {
 	<-ended
 }
 
-// When another token was in the place of the right one, no signing key that was made before is believed.
+// When another token was in the place of the right one, or another key makes the secrets, no signing key that was made before is believed.
 func TestSigningKeysEndWithTheEpoch(t *testing.T) {
-	d, token, access := newAway(t)
-	ask := func(date string) error {
-		_, _, err := d.SigningKey(t.Context(), access.ID, date, testRegion, "kms")
-		return err
+	for name, change := range map[string]func(*Epoch){
+		"another token": func(e *Epoch) { e.Mistaken++ },
+		"another key":   func(e *Epoch) { e.Key++ },
+		"no key":        func(e *Epoch) { e.Key = 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, token, access := newAway(t)
+			ask := func(date string) error {
+				_, _, err := d.SigningKey(t.Context(), access.ID, date, testRegion, "kms")
+				return err
+			}
+			require.NoError(t, ask("20261231"))
+			token.gone.Store(true)
+			require.NoError(t, ask("20261231"))
+			before := *token.epoch.Load()
+			after := before
+			change(&after)
+			token.epoch.Store(&after)
+			require.ErrorIs(t, ask("20261231"), errAway)
+			require.ErrorIs(t, ask("20270101"), errAway)
+			token.epoch.Store(&before)
+			require.ErrorIs(t, ask("20261231"), errAway, "what was made before is gone for good")
+			token.gone.Store(false)
+			require.NoError(t, ask("20261231"))
+			token.gone.Store(true)
+			require.NoError(t, ask("20270101"))
+		})
 	}
-	require.NoError(t, ask("20261231"))
-	token.gone.Store(true)
-	require.NoError(t, ask("20261231"))
-	token.epoch.Add(1)
-	require.ErrorIs(t, ask("20261231"), errAway)
-	require.ErrorIs(t, ask("20270101"), errAway)
-	token.gone.Store(false)
-	require.NoError(t, ask("20261231"))
-	token.gone.Store(true)
-	require.NoError(t, ask("20270101"))
+}
+
+// Nobody is authenticated while it cannot be told by which key secrets are made now.
+func TestSigningKeysNeedTheEpoch(t *testing.T) {
+	d, token, access := newAway(t)
+	_, _, err := d.SigningKey(t.Context(), access.ID, "20261231", testRegion, "kms")
+	require.NoError(t, err)
+	token.epoch.Store(nil)
+	_, _, err = d.SigningKey(t.Context(), access.ID, "20261231", testRegion, "kms")
+	require.ErrorIs(t, err, errEpoch)
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -47,6 +48,8 @@ type Ring struct {
 	inProgress        *inProgress
 	releaseInProgress func()        // ends the use of inProgress
 	settled           chan struct{} // closed after the janitor's first pass
+
+	secretsRegion atomic.Pointer[string] // where the service key of access keys was found last
 }
 
 // Region is one token and the name of its keys' region.
