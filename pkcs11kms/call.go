@@ -213,8 +213,8 @@ func (k *key) fits(op *ops.Operation, req *request) error {
 		return apierr.InvalidKeyUsage("Algorithm %s is incompatible with key spec %s.", req.signing, k.Record.Spec)
 	case signs && k.pair().Spec.NotApproved() != nil:
 		return k.pair().Spec.NotApproved()
-	case signs && !k.pair().Makes(algorithm):
-		return apierr.Unsupported("The token makes no %s signatures. Use ED25519_SHA_512 with MessageType RAW.", req.signing)
+	case signs && op == ops.Sign: // to verify takes no token
+		return k.algorithmGap(req.signing, k.pair().Gap(algorithm))
 	}
 	return nil
 }

@@ -78,8 +78,6 @@ func TestEd25519Refusals(t *testing.T) {
 		{key, "ED25519_PH_SHA_512", "EXTERNAL_MU", digest, "ValidationException",
 			"MessageType EXTERNAL_MU is not valid for algorithm ED25519_PH_SHA_512."},
 		{key, "ED25519_PH_SHA_512", "DIGEST", digest[1:], "ValidationException", "Digest is invalid length for algorithm ED25519_PH_SHA_512."},
-		{key, "ED25519_PH_SHA_512", "DIGEST", digest, "UnsupportedOperationException",
-			"The token makes no ED25519_PH_SHA_512 signatures. Use ED25519_SHA_512 with MessageType RAW."},
 		{key, "ECDSA_SHA_512", "", digest, "InvalidKeyUsageException",
 			"Algorithm ECDSA_SHA_512 is incompatible with key spec ECC_NIST_EDWARDS25519."},
 		{p256, "ED25519_SHA_512", "", digest, "InvalidKeyUsageException",
@@ -96,6 +94,15 @@ func TestEd25519Refusals(t *testing.T) {
 			requireAPIError(t, err, tc.code, tc.answer)
 		}
 	}
+	ph := types.SigningAlgorithmSpecEd25519PhSha512
+	for _, dry := range []*bool{nil, aws.Bool(true)} {
+		_, err := c.Sign(t.Context(), &kms.SignInput{KeyId: key.KeyId, SigningAlgorithm: ph, MessageType: "DIGEST", Message: digest, DryRun: dry})
+		requireAPIError(t, err, "UnsupportedOperationException", "SigningAlgorithm ED25519_PH_SHA_512 is not supported by the token: "+
+			"edwards25519 key pairs, Ed25519ph with SHA-512: the signature is not valid. Use ED25519_SHA_512.")
+	}
+	_, err := c.Verify(t.Context(),
+		&kms.VerifyInput{KeyId: key.KeyId, SigningAlgorithm: ph, MessageType: "DIGEST", Message: digest, Signature: digest})
+	requireCode(t, err, "KMSInvalidSignatureException")
 	for spec, usage := range map[types.KeySpec]types.KeyUsageType{types.KeySpecEccNistEdwards25519: types.KeyUsageTypeKeyAgreement} {
 		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: usage})
 		requireAPIError(t, err, "ValidationException", "KeyUsage KEY_AGREEMENT is not compatible with KeySpec ECC_NIST_EDWARDS25519")

@@ -3,6 +3,8 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -44,13 +46,33 @@ func (c *Client) Sign(ctx context.Context, in *kms.SignInput, optFns ...func(*km
 func (k *key) sign(ctx context.Context, in *kms.SignInput) ([]byte, error) {
 	algorithm, _ := keyring.SigningAlgorithm(in.SigningAlgorithm) // the key has it, or the call had been refused
 	if in.MessageType != types.MessageTypeDigest || algorithm.OfMessage() {
-		return k.pair().Sign(ctx, algorithm, in.Message)
+		signature, err := k.pair().Sign(ctx, algorithm, in.Message)
+		return signature, k.algorithmGap(in.SigningAlgorithm, err)
 	}
 	signature, err := k.pair().SignDigest(ctx, algorithm, in.Message)
 	if errors.Is(err, token.ErrDigestRefused) {
 		return nil, apierr.WithCause(apierr.Unsupported("The token cannot sign digests. Use MessageType RAW."), err)
 	}
-	return signature, err
+	return signature, k.algorithmGap(in.SigningAlgorithm, err)
+}
+
+// algorithmGap is the refusal of an algorithm that the token lacks, with those that it has; err if that is something else.
+func (k *key) algorithmGap(name types.SigningAlgorithmSpec, err error) error {
+	gap, ok := errors.AsType[*token.GapError](err)
+	if !ok {
+		return err
+	}
+	text := fmt.Sprintf("SigningAlgorithm %s is not supported by the token: %v.", name, gap)
+	var others []string
+	for _, other := range k.pair().Algorithms() {
+		if other != name {
+			others = append(others, string(other))
+		}
+	}
+	if len(others) > 0 {
+		text += " Use " + strings.Join(others, ", ") + "."
+	}
+	return apierr.WithCause(apierr.Unsupported("%s", text), gap)
 }
 
 // Verify checks a signature of Sign, or of whoever else has the key, with the public key: the token is not used. Anything

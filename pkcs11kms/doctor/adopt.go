@@ -18,6 +18,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -76,7 +77,7 @@ func adoptKey(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, o Ado
 	if err != nil {
 		return nil, nil, err
 	}
-	public, err := adoptable(ctx, inside.Store, t, spec, object)
+	public, without, err := adoptable(ctx, inside.Store, t, spec, object)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -86,7 +87,11 @@ func adoptKey(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, o Ado
 	if err != nil {
 		return nil, nil, err
 	}
-	return m, adoptedWeaknesses(object, spec, t.Capabilities().AllowedMechanisms), nil
+	weaknesses := adoptedWeaknesses(object, spec, t.Capabilities().AllowedMechanisms)
+	if len(without) > 0 {
+		weaknesses = append(weaknesses, "of no use for "+joined(spec.NamesOf(without)))
+	}
+	return m, weaknesses, nil
 }
 
 // check refuses options that make no sense whatever the token holds.
@@ -154,23 +159,26 @@ func idsOf(objects []token.Object) string {
 	return strings.Join(ids, ", ")
 }
 
-// adoptable examines the object, then tries it. It returns the public key of a pair.
-func adoptable(ctx context.Context, store keystore.Store, t *token.Token, spec *keyring.Spec, object token.Object) ([]byte, error) {
+// adoptable examines the object, then tries it. Of a pair it returns the public key, and the algorithms by which it does not sign although
+// the token may.
+func adoptable(ctx context.Context, store keystore.Store, t *token.Token, spec *keyring.Spec, object token.Object) (
+	public []byte, without []pubkey.Algorithm, err error) {
 	if refusal := unfit(spec, object); refusal != nil {
-		return nil, refusal
+		return nil, nil, refusal
 	}
 	if err := unmanaged(ctx, store, object.ID); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if spec.Pair.Valid() {
-		public, err := t.TryPair(ctx, t.KeyPair(spec.Pair, object.ID))
+		half, without, err := t.TryPair(ctx, t.KeyPair(spec.Pair, object.ID))
 		if err != nil {
-			return nil, untrue(ctx, err, fmt.Sprintf("the object and its public key do not make the signatures of %s keys", spec.Name))
+			return nil, nil, untrue(ctx, err, fmt.Sprintf("the object and its public key do not make the signatures of %s keys", spec.Name))
 		}
-		return public.DER(), nil
+		others := slices.DeleteFunc(without, func(a pubkey.Algorithm) bool { return !t.Makes(spec.Pair, a) })
+		return half.DER(), others, nil
 	}
-	_, err := t.MAC(ctx, t.HMACKey(spec.Hash, object.ID), []byte("pkcs11kms adopt-key"))
-	return nil, untrue(ctx, err, "the token does not make a MAC with the object")
+	_, err = t.MAC(ctx, t.HMACKey(spec.Hash, object.ID), []byte("pkcs11kms adopt-key"))
+	return nil, nil, untrue(ctx, err, "the token does not make a MAC with the object")
 }
 
 // untrue is what the trial of an object has shown.

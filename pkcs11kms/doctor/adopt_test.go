@@ -260,10 +260,10 @@ func TestAdoptTriesTheObject(t *testing.T) {
 	o, err := c.token().Describe(t.Context(), []byte("fleeting"))
 	require.NoError(t, err)
 	spec := keyring.MACSpecOf(types.KeySpecHmac256)
-	_, err = adoptable(t.Context(), c.inside.Store, c.token(), spec, o)
+	_, _, err = adoptable(t.Context(), c.inside.Store, c.token(), spec, o)
 	require.NoError(t, err)
 	require.NoError(t, c.token().DestroyKey(t.Context(), o.ID, "fleeting"))
-	_, err = adoptable(t.Context(), c.inside.Store, c.token(), spec, o)
+	_, _, err = adoptable(t.Context(), c.inside.Store, c.token(), spec, o)
 	requireRefused(t, err, "does not make a MAC with the object")
 }
 

@@ -97,3 +97,30 @@ func TestAdoptionIsJudgedByUse(t *testing.T) {
 	_, err := generate(t.Context(), c, key.KeyId, []byte("m"))
 	require.NoError(t, err)
 }
+
+// A pair is adopted that signs by some algorithms of its kind, and the others are told.
+func TestAdoptionOfAPairThatLacksAlgorithms(t *testing.T) {
+	cfg, tok := newConfigAndToken(t)
+	byCrypto11(t, tok, func(other *crypto11.Context) {
+		_, err := other.GenerateRSAKeyPairWithLabel([]byte("their id"), []byte("signer"), 2048)
+		require.NoError(t, err)
+	})
+	m := faultp11.New(t, tok.Module)
+	m.AtStart("on C_SignInit fail CKR_MECHANISM_INVALID mechanism=CKM_RSA_PKCS")
+	m.AtStart("on C_SignInit fail CKR_MECHANISM_INVALID mechanism=CKM_SHA256_RSA_PKCS")
+	m.AtStart("on C_SignInit fail CKR_MECHANISM_INVALID mechanism=CKM_SHA512_RSA_PKCS")
+	through := tok
+	through.Module = m.Path
+	cfg.Regions = map[string]pkcs11kms.Region{testRegion: {Token: through.URI(tok.PINFile)}}
+	c := openClient(t, cfg)
+	key, weak := mustAdopt(t, c, AdoptOptions{Label: "signer", KeySpec: types.KeySpecRsa2048})
+	require.Contains(t, weak, "of no use for RSASSA_PKCS1_V1_5_SHA_256, RSASSA_PKCS1_V1_5_SHA_512")
+	sign := func(a types.SigningAlgorithmSpec) error {
+		_, err := c.Sign(t.Context(), &kms.SignInput{KeyId: key.KeyId, Message: []byte("m"), SigningAlgorithm: a})
+		return err
+	}
+	var unsupported *types.UnsupportedOperationException
+	require.ErrorAs(t, sign(types.SigningAlgorithmSpecRsassaPkcs1V15Sha256), &unsupported)
+	require.NoError(t, sign(types.SigningAlgorithmSpecRsassaPkcs1V15Sha384))
+	require.True(t, examine(t.Context(), cfg).OK(), "it signs by another algorithm than the first")
+}

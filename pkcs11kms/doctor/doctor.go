@@ -16,7 +16,6 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -63,6 +62,8 @@ type TokenReport struct {
 	KeySpecs        []string `json:"key_specs"`         // that the token can make and use; RSA_3072 and RSA_4096 are not tried
 	MissingKeySpecs []string `json:"missing_key_specs"` // that it cannot make or use, or that are not approved in FIPS 140-3 mode
 	UntriedKeySpecs []string `json:"untried_key_specs"` // of which nothing is known until a key of the spec is made
+	// MissingAlgorithms are those that its keys of one of KeySpecs do not sign by; no entry for a spec that lacks none.
+	MissingAlgorithms map[string][]types.SigningAlgorithmSpec `json:"missing_signing_algorithms"`
 }
 
 // KeyReport is a key record and what its object in the token is like.
@@ -188,7 +189,7 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 	info, able := t.Info(), t.Capabilities()
 	r := &TokenReport{Label: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer, Model: info.Model,
 		Module: info.ModulePath, KeySpecs: []string{}, MissingKeySpecs: []string{},
-		UntriedKeySpecs: []string{}}
+		UntriedKeySpecs: []string{}, MissingAlgorithms: map[string][]types.SigningAlgorithmSpec{}}
 	d.add("token", name, StatusOK, fmt.Sprintf("logged in to %q, serial %s (%s %s)", info.Label, info.Serial, info.Manufacturer, info.Model))
 	tried := func(spec keyring.Spec, gap error) {
 		if gap == nil {
@@ -218,10 +219,7 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 			tried(spec, t.ProbeKeyPair(ctx, spec.Pair))
 		}
 	}
-	if edwards := string(types.KeySpecEccNistEdwards25519); slices.Contains(r.KeySpecs, edwards) && !t.Makes(pubkey.Ed25519phSHA512) {
-		d.add("token", name, StatusOK, fmt.Sprintf("its %s keys sign by %s, and not by %s", edwards,
-			types.SigningAlgorithmSpecEd25519Sha512, types.SigningAlgorithmSpecEd25519PhSha512))
-	}
+	d.examineAlgorithms(name, t, r)
 	if len(r.KeySpecs) > 0 {
 		d.add("token", name, StatusOK, "makes and uses "+strings.Join(r.KeySpecs, ", "))
 	}

@@ -180,8 +180,14 @@ func (d *examination) examinePair(ctx context.Context, record keystore.Key, spec
 		d.fail("key", record.ID, fmt.Errorf("public key of the record: %w", err))
 		return
 	}
-	algorithm, message := spec.Pair.Algorithms()[0], []byte("pkcs11kms doctor")
-	signature, err := t.Sign(ctx, pair, algorithm, message)
+	message := []byte("pkcs11kms doctor")
+	var algorithm pubkey.Algorithm
+	var signature []byte
+	err = t.ByFirst(spec.Pair, func(a pubkey.Algorithm) (err error) {
+		algorithm = a
+		signature, err = t.Sign(ctx, pair, a, message)
+		return err
+	})
 	if err != nil {
 		d.advise("key", record.ID, StatusError, fmt.Sprintf("the token does not sign with its object: %v", err),
 			"find out what has changed in the token or its configuration; if it stays so, create a new key and retire this one")

@@ -56,3 +56,27 @@ func TestDoctorTellsTheLongestMessage(t *testing.T) {
 	m.Do("on C_SignUpdate fail CKR_DATA_LEN_RANGE")
 	require.True(t, says())
 }
+
+// Algorithms that the token lacks are listed by themselves, and their spec among those that it can do; also those of an adopted pair alone.
+func TestDoctorListsMissingAlgorithms(t *testing.T) {
+	cfg, m := newVendorsConfig(t)
+	c := openClient(t, cfg)
+	mustCreate(t, c, types.KeySpecRsa2048)
+	require.Equal(t, map[string][]types.SigningAlgorithmSpec{"ECC_NIST_EDWARDS25519": {"ED25519_PH_SHA_512"}},
+		examine(t.Context(), cfg).Regions[0].Token.MissingAlgorithms)
+	for _, mechanism := range []string{"CKM_RSA_PKCS", "CKM_SHA256_RSA_PKCS", "CKM_SHA384_RSA_PKCS", "CKM_SHA512_RSA_PKCS"} {
+		m.Do("on C_SignInit fail CKR_MECHANISM_INVALID mechanism=" + mechanism)
+	}
+	r := examine(t.Context(), cfg)
+	require.True(t, r.OK(), "%+v", r.Checks)
+	able := r.Regions[0].Token
+	require.Contains(t, able.KeySpecs, "RSA_2048")
+	require.Empty(t, able.MissingKeySpecs)
+	require.Equal(t, []types.SigningAlgorithmSpec{"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PKCS1_V1_5_SHA_512"},
+		able.MissingAlgorithms["RSA_2048"])
+	require.Contains(t, r.find("token", testRegion), Check{Area: "token", Subject: testRegion, Status: StatusWarning,
+		Text: "its RSA_2048 keys sign by RSASSA_PSS_SHA_256, RSASSA_PSS_SHA_384, RSASSA_PSS_SHA_512, and not by RSASSA_PKCS1_V1_5_SHA_256, " +
+			"RSASSA_PKCS1_V1_5_SHA_384, RSASSA_PKCS1_V1_5_SHA_512: RSA-2048 key pairs, RSASSA-PKCS1-v1_5 with SHA-256: " +
+			"C_SignInit: CKR_MECHANISM_INVALID",
+		Hint: "CreateKey makes keys of this spec, and Sign refuses these algorithms; use the others"})
+}

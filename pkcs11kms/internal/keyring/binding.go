@@ -169,6 +169,10 @@ func bindingSpec(t *token.Token) *Spec {
 func (r *Ring) keepProof(ctx context.Context, in *Region, bound keystore.Region, version uint64, k *Key, made error) error {
 	bound = named(bound, in.Token.Info().Names())
 	bound.Binding, bound.Unable, bound.Retired = nil, "", nil
+	var proof []byte
+	if made == nil {
+		proof, made = proofBy(opened{ctx, in.Token}, k.Record.Spec, k.Record.CKAID)
+	}
 	if _, gap := errors.AsType[*token.GapError](made); gap {
 		bound.Unable = in.Token.Info().FirmwareVersion
 		r.cfg.Log.Warn("the token of a region can make no key by which it is known again: its serial alone says which one it is",
@@ -179,11 +183,7 @@ func (r *Ring) keepProof(ctx context.Context, in *Region, bound keystore.Region,
 	if made != nil {
 		return made
 	}
-	proof, err := proofBy(opened{ctx, in.Token}, k.Record.Spec, k.Record.CKAID)
-	if err != nil {
-		return err
-	}
 	bound.Binding = &keystore.Binding{CKAID: k.Record.CKAID, Spec: k.Record.Spec, Proof: proof}
-	_, err = r.cache.Commit(ctx, bound.Put(version), keystore.Change{Op: keystore.Check, Ref: k.Record.Ref(), Expect: k.Version})
+	_, err := r.cache.Commit(ctx, bound.Put(version), keystore.Change{Op: keystore.Check, Ref: k.Record.Ref(), Expect: k.Version})
 	return err
 }

@@ -60,10 +60,13 @@ func (p *Pair) SignDigest(ctx context.Context, a pubkey.Algorithm, digest []byte
 	return p.token.SignDigest(ctx, p.pair, a, digest)
 }
 
-// Makes tells whether the token can do the algorithm, which the spec has.
-func (p *Pair) Makes(a pubkey.Algorithm) bool { return p.token.Makes(a) }
+// Makes tells whether the token can do the algorithm, which the spec has, as far as is known.
+func (p *Pair) Makes(a pubkey.Algorithm) bool { return p.token.Makes(p.Spec.Pair, a) }
 
-// Algorithms returns the names of the algorithms of the spec that the token can do.
+// Gap returns why the token does not sign by the algorithm, which the spec has; nil if it does or if it is to be tried.
+func (p *Pair) Gap(a pubkey.Algorithm) error { return p.token.AlgorithmGap(p.Spec.Pair, a) }
+
+// Algorithms returns the names of the algorithms of the spec that the token can do, as far as is known.
 func (p *Pair) Algorithms() []types.SigningAlgorithmSpec { return p.Spec.Signing(p.token) }
 
 // Curve tells whether the key is one of an elliptic curve.
@@ -72,7 +75,7 @@ func (p *Pair) Curve() bool { return p.Spec.Pair.RSABits() == 0 }
 func (p *Pair) describe(metadata *types.KeyMetadata) { metadata.SigningAlgorithms = p.Algorithms() }
 
 func (p *Pair) healthy(ctx context.Context) error {
-	return p.token.HealthySignature(ctx, p.pair, p.Spec.Pair.Algorithms()[0])
+	return p.token.ByFirst(p.Spec.Pair, func(a pubkey.Algorithm) error { return p.token.HealthySignature(ctx, p.pair, a) })
 }
 
 // material is that of a record's key, which is found in the token when it is used.

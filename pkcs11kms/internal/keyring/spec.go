@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"crypto/fips140"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
@@ -115,10 +116,24 @@ func (s *Spec) Signs(name types.SigningAlgorithmSpec) bool {
 	return ok && s.Pair.Allows(algorithm)
 }
 
-// Signing returns the names of the spec's signature algorithms that the token can do; none for HMAC keys.
-func (s *Spec) Signing(t *token.Token) (names []types.SigningAlgorithmSpec) {
+// Signing returns the names of the spec's signature algorithms that the token can do, as far as is known; none for HMAC keys.
+func (s *Spec) Signing(t *token.Token) []types.SigningAlgorithmSpec {
+	return s.algorithms(func(a pubkey.Algorithm) bool { return t.Makes(s.Pair, a) })
+}
+
+// Lacking returns the names of those that it cannot do.
+func (s *Spec) Lacking(t *token.Token) []types.SigningAlgorithmSpec {
+	return s.algorithms(func(a pubkey.Algorithm) bool { return !t.Makes(s.Pair, a) })
+}
+
+// NamesOf returns the names of algorithms.
+func (s *Spec) NamesOf(algorithms []pubkey.Algorithm) []types.SigningAlgorithmSpec {
+	return s.algorithms(func(a pubkey.Algorithm) bool { return slices.Contains(algorithms, a) })
+}
+
+func (s *Spec) algorithms(wanted func(pubkey.Algorithm) bool) (names []types.SigningAlgorithmSpec) {
 	for _, known := range signingAlgorithms {
-		if s.Pair.Allows(known.algorithm) && t.Makes(known.algorithm) {
+		if s.Pair.Allows(known.algorithm) && wanted(known.algorithm) {
 			names = append(names, known.name)
 		}
 	}

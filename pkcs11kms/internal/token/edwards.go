@@ -3,7 +3,6 @@ package token
 import (
 	"bytes"
 	"encoding/asn1"
-	"errors"
 
 	"github.com/miekg/pkcs11"
 
@@ -56,38 +55,20 @@ func edwardsPoint(value []byte) []byte {
 	return value
 }
 
-// ErrNoPrehash says that the token makes no Ed25519ph signatures.
-var ErrNoPrehash = errors.New("the token makes no Ed25519ph signatures")
-
-// Makes tells whether the token makes signatures of an algorithm with the pairs that it can do: all of them make every algorithm of
-// their kind but Ed25519ph, which depends on the token.
-func (t *Token) Makes(a pubkey.Algorithm) bool {
-	return a != pubkey.Ed25519phSHA512 || t.facts().caps.Ed25519ph
-}
-
-// probeEdwards makes a pair of session objects, where the token can, and returns whether it makes Ed25519ph signatures. SoftHSM
-// 2.6.1 passes over phFlag and signs as for Ed25519, which would be a false signature: only one that verifies counts. What keeps the
-// token from Ed25519 at all is kept for PairGap.
-func (t *Token) probeEdwards() (prehashes bool) {
+// probeEdwards makes a pair of session objects, where the token can, to know whether it makes Ed25519ph signatures. What keeps the token
+// from Ed25519 at all is kept for PairGap.
+func (t *Token) probeEdwards() {
 	s := &session{token: t}
 	defer s.close()
-	err := s.run(&operation{run: func(s *session, _ []byte) error {
-		made, err := s.generatePair(pubkey.Edwards25519, t.probeID(), probeLabel, false)
-		if err != nil {
-			return err
-		}
-		public, err := s.tryPair(pubkey.Edwards25519, made)
-		if err == nil {
-			signature, signErr := s.signPair(pubkey.Edwards25519, made.private, pubkey.Ed25519phSHA512, probeMessage, false)
-			prehashes = signErr == nil && public.VerifyMessage(pubkey.Ed25519phSHA512, probeMessage, signature) == nil
-		}
-		if undo := s.destroyPair(made); undo != nil {
-			t.log.Debug("destroying the probe's session key pair", "error", undo)
-		}
+	var lacks missing
+	err := s.run(&operation{run: func(s *session, _ []byte) (err error) {
+		lacks, err = s.probePair(pubkey.Edwards25519)
 		return err
 	}}, nil)
 	t.noteTrial(pubkey.Edwards25519, err)
-	return prehashes
+	if err == nil {
+		t.noteAlgorithms(pubkey.Edwards25519, lacks)
+	}
 }
 
 // edwardsMechanisms are those of the algorithms of an Edwards curve.

@@ -35,7 +35,12 @@ func TestGapsAreFoundAndKept(t *testing.T) {
 		f.noMechanism = map[uint]bool{pkcs11.CKM_RSA_PKCS_PSS: true, pkcs11.CKM_SHA256_RSA_PKCS_PSS: true,
 			pkcs11.CKM_SHA384_RSA_PKCS_PSS: true, pkcs11.CKM_SHA512_RSA_PKCS_PSS: true}
 	})
-	assert.EqualError(t, gap(pubkey.RSA2048), "RSA-2048 key pairs, RSASSA-PSS with SHA-256: C_SignInit: CKR_MECHANISM_INVALID")
+	require.NoError(t, tok.ProbeKeyPair(t.Context(), pubkey.RSA2048), "it signs by the other scheme")
+	f.set(func() { f.noMechanism[pkcs11.CKM_RSA_PKCS] = true })
+	for _, m := range []uint{pkcs11.CKM_SHA256_RSA_PKCS, pkcs11.CKM_SHA384_RSA_PKCS, pkcs11.CKM_SHA512_RSA_PKCS} {
+		f.set(func() { f.noMechanism[m] = true })
+	}
+	assert.EqualError(t, gap(pubkey.RSA2048), "RSA-2048 key pairs, RSASSA-PKCS1-v1_5 with SHA-256: C_SignInit: CKR_MECHANISM_INVALID")
 	var probed *token.GapError
 	require.ErrorAs(t, tok.ProbeKeyPair(t.Context(), pubkey.RSA2048), &probed)
 	f.set(func() { f.noMechanism = nil })

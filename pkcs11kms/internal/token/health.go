@@ -38,9 +38,12 @@ func (t *Token) HealthySignature(ctx context.Context, p *Pair, a pubkey.Algorith
 	if err := t.ownsPair(p); err != nil {
 		return err
 	}
+	if gap := t.AlgorithmGap(p.spec, a); gap != nil {
+		return gap
+	}
 	return t.check(ctx, func(s *session) error {
 		return s.withObject(&p.named, func(object pkcs11.ObjectHandle) error {
-			_, err := s.signPair(p.spec, object, a, healthMessage, false)
+			_, err := s.signBy(p, object, a, healthMessage, false)
 			return err
 		})
 	})

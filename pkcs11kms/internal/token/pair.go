@@ -32,7 +32,7 @@ func (t *Token) KeyPair(s pubkey.Spec, id []byte) *Pair {
 // of a long RSA key for many seconds.
 const pairTimeout = time.Minute
 
-// GapError says that the token cannot make or use a kind of key. It was tried.
+// GapError says that the token cannot make or use a kind of key, or makes no signatures by an algorithm with it. It was tried.
 type GapError struct {
 	Spec pubkey.Spec // of key pairs
 	Hash Hash        // of HMAC keys
@@ -64,8 +64,8 @@ func (t *Token) PairGap(s pubkey.Spec) error {
 }
 
 // GenerateKeyPair makes a key pair inside the token and returns its public half. The new pair is the probe of what the token
-// can do: it must make a valid signature by every algorithm of its kind (Ed25519ph is left to Capabilities), or it is destroyed
-// again and the error is a *GapError, which PairGap keeps. id and label are those of both halves; otherwise it is as
+// can do: it must make valid signatures, by one algorithm of its kind at least, or it is destroyed again and the error is a *GapError,
+// which PairGap keeps. AlgorithmGap keeps which algorithms the token lacks. id and label are those of both halves; otherwise it is as
 // GenerateHMACKey, and DestroyKeyPair makes sure. It may take a minute longer than Config.CallTimeout.
 func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte, label string) (*Pair, *pubkey.Key, error) {
 	if !spec.Valid() {
@@ -73,17 +73,18 @@ func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte
 	}
 	pair := t.KeyPair(spec, id)
 	var public *pubkey.Key
+	var lacks missing
 	o := &operation{name: "C_GenerateKeyPair", longer: pairTimeout}
 	err := t.make(ctx, o, &pair.named, func(s *session) ([]pkcs11.ObjectHandle, error) {
 		made, err := s.generatePair(spec, pair.id, label, true)
 		if err != nil {
 			return nil, err
 		}
-		key, err := s.tryPair(spec, made)
+		key, without, err := s.tryPair(spec, made)
 		if err != nil {
 			return nil, errors.Join(err, s.destroyPair(made))
 		}
-		public = key
+		public, lacks = key, without
 		return []pkcs11.ObjectHandle{made.private, made.public}, nil
 	})
 	err = t.confirmGap(ctx, spec, err)
@@ -91,6 +92,7 @@ func (t *Token) GenerateKeyPair(ctx context.Context, spec pubkey.Spec, id []byte
 	if err != nil {
 		return nil, nil, err
 	}
+	t.noteAlgorithms(spec, lacks)
 	return pair, public, nil
 }
 
@@ -105,16 +107,31 @@ func (t *Token) confirmGap(ctx context.Context, spec pubkey.Spec, err error) err
 }
 
 // ProbeKeyPair makes a key pair of session objects, tries all that GenerateKeyPair would, and leaves nothing behind. It
-// returns a *GapError if the token cannot do the kind, and ErrUntried if it makes no session objects. Long RSA keys take seconds.
+// returns a *GapError if the token cannot do the kind, and ErrUntried if it makes no session objects. AlgorithmGap keeps what it has found
+// of algorithms. Long RSA keys take seconds.
 func (t *Token) ProbeKeyPair(ctx context.Context, spec pubkey.Spec) error {
-	return t.do(ctx, &operation{name: "C_GenerateKeyPair", longer: pairTimeout, run: func(s *session, _ []byte) error {
-		made, err := s.generatePair(spec, t.probeID(), probeLabel, false)
-		if err != nil {
-			return err
+	var lacks missing
+	err := t.do(ctx, &operation{name: "C_GenerateKeyPair", longer: pairTimeout, run: func(s *session, _ []byte) error {
+		without, err := s.probePair(spec)
+		if err == nil {
+			lacks = without
 		}
-		_, err = s.tryPair(spec, made)
-		return errors.Join(err, s.destroyPair(made))
+		return err
 	}})
+	if err == nil {
+		t.noteAlgorithms(spec, lacks)
+	}
+	return err
+}
+
+// probePair makes, tries and destroys a pair of session objects.
+func (s *session) probePair(spec pubkey.Spec) (missing, error) {
+	made, err := s.generatePair(spec, s.token.probeID(), probeLabel, false)
+	if err != nil {
+		return nil, err
+	}
+	_, lacks, err := s.tryPair(spec, made)
+	return lacks, errors.Join(err, s.destroyPair(made))
 }
 
 // pairHandles are the two objects of a key pair.
@@ -169,40 +186,22 @@ func pairMechanism(spec pubkey.Spec) uint {
 	return pkcs11.CKM_EC_KEY_PAIR_GEN
 }
 
-// TryPair reads the public key of a pair that another application has made, and has the pair sign by every algorithm of its kind, which
-// GenerateKeyPair does with its own. Errors are those of PublicKey, and a *GapError that says by which it does not.
-func (t *Token) TryPair(ctx context.Context, p *Pair) (*pubkey.Key, error) {
-	return t.withPublic(ctx, p, "C_Sign", func(s *session, object pkcs11.ObjectHandle) (key *pubkey.Key, err error) {
+// TryPair reads the public key of a pair that another application has made, and has the pair sign by every algorithm of its kind, as
+// GenerateKeyPair does with its own. It returns those by which it does not sign. Errors are those of PublicKey, and a *GapError if it
+// signs by none.
+func (t *Token) TryPair(ctx context.Context, p *Pair) (public *pubkey.Key, without []pubkey.Algorithm, err error) {
+	var lacks missing
+	public, err = t.withPublic(ctx, p, "C_Sign", func(s *session, object pkcs11.ObjectHandle) (key *pubkey.Key, err error) {
 		err = s.withObject(&p.named, func(private pkcs11.ObjectHandle) error {
-			key, err = s.tryPair(p.spec, pairHandles{private: private, public: object})
+			key, lacks, err = s.tryPair(p.spec, pairHandles{private: private, public: object})
 			return err
 		})
 		return key, err
 	})
-}
-
-// tryPair reads the public key of a pair and has the pair sign by every algorithm of its kind.
-func (s *session) tryPair(spec pubkey.Spec, made pairHandles) (*pubkey.Key, error) {
-	public, err := s.publicKey(spec, made.public)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, a := range spec.Algorithms() {
-		if a == pubkey.Ed25519phSHA512 {
-			continue // a key without it is of use
-		}
-		signature, err := s.signPair(spec, made.private, a, probeMessage, false)
-		if err == nil {
-			err = public.VerifyMessage(a, probeMessage, signature)
-		}
-		if e, ok := errors.AsType[*Error](err); errors.Is(err, pubkey.ErrInvalid) || ok && e.refusesKind() {
-			return nil, &GapError{Spec: spec, What: a.String(), Err: err}
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return public, nil
+	return public, lacks.of(p.spec), nil
 }
 
 // destroyPair destroys a pair that is of no use.

@@ -32,7 +32,6 @@ type Capabilities struct {
 	ValueTried        bool             // a key could be made, so that it is known whether its value can be read
 	ValueReadRefused  bool             // reading the value of a sensitive key is refused, of every key that was made
 	Streams           bool             // NewStream works
-	Ed25519ph         bool             // key pairs of Ed25519 make valid Ed25519ph signatures, too
 	IDBytes           int              // length of CKA_ID that keys are to have
 	MaxSessions       int              // sessions in use at once: what was configured, or the token's limit
 }
@@ -84,7 +83,7 @@ func (t *Token) probe() {
 	for try, sure := 1, false; !sure && try <= probeTries; try++ {
 		caps.AllowedMechanisms, sure = t.probeAllowedMechanisms(caps)
 	}
-	caps.Ed25519ph = t.probeEdwards()
+	t.probeEdwards()
 	t.learn(func(known *facts) { known.caps, known.complete = caps, true })
 }
 

@@ -78,8 +78,8 @@ func pairMechanisms(spec pubkey.Spec) (all []uint) {
 var ErrDigestRefused = errors.New("the token does not sign digests, only messages")
 
 // Sign signs a message with the private key of a pair: an RSA signature, a DER ECDSA-Sig-Value, or the 64 bytes of Ed25519.
-// It returns ErrKeyMissing if the key's object is gone. The message may be changed as soon as Sign has returned, even with a
-// *HungError.
+// It returns ErrKeyMissing if the key's object is gone, and a *GapError if it does not sign by the algorithm. The message may be
+// changed as soon as Sign has returned, even with a *HungError.
 func (t *Token) Sign(ctx context.Context, p *Pair, a pubkey.Algorithm, message []byte) ([]byte, error) {
 	return t.sign(ctx, p, a, message, false)
 }
@@ -100,13 +100,13 @@ func (t *Token) sign(ctx context.Context, p *Pair, a pubkey.Algorithm, input []b
 	if !p.spec.Allows(a) {
 		return nil, fmt.Errorf("using a key pair: %v is no algorithm of %v", a, p.spec)
 	}
-	if !t.Makes(a) {
-		return nil, ErrNoPrehash
+	if gap := t.AlgorithmGap(p.spec, a); gap != nil {
+		return nil, gap
 	}
 	var signature []byte
 	err := t.do(ctx, &operation{name: "C_Sign", often: true, input: input, run: func(s *session, input []byte) error {
 		return s.withObject(&p.named, func(object pkcs11.ObjectHandle) error {
-			made, err := s.signPair(p.spec, object, a, input, digested)
+			made, err := s.signBy(p, object, a, input, digested)
 			if err == nil {
 				signature = made
 			}

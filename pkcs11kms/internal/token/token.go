@@ -69,8 +69,8 @@ type Token struct {
 	public    atomic.Bool // the token needs no login, and its sessions are public ones
 	noRecover atomic.Bool // the token refuses a template of a private key that names CKA_SIGN_RECOVER
 
-	gaps        sync.Map // Hash or pubkey.Spec -> keptGap: kinds of keys that were tried in vain
-	proven      sync.Map // Hash or pubkey.Spec -> true: kinds of keys that were made and used
+	gaps        sync.Map // Hash, pubkey.Spec or signing -> keptGap: what was tried in vain
+	proven      sync.Map // Hash, pubkey.Spec or signing -> true: what was made and used
 	messageOnly sync.Map // pubkey.Algorithm -> true: signed only with the token's own hash
 
 	pool    *pool

@@ -25,7 +25,7 @@ type keptGap struct {
 	found time.Time
 }
 
-// knownGap returns what is missing of a kind of key, a Hash or a pubkey.Spec; nil if nothing is known.
+// knownGap returns what is missing of a kind of key or signature, a Hash, pubkey.Spec or signing; nil if nothing is known.
 func (t *Token) knownGap(kind any) *GapError {
 	kept, ok := t.gaps.Load(kind)
 	if !ok || time.Since(kept.(keptGap).found) > gapBelieved {
@@ -34,7 +34,7 @@ func (t *Token) knownGap(kind any) *GapError {
 	return kept.(keptGap).gap
 }
 
-// noteTrial keeps what the making of a key has shown of its kind: that it can be done, or a *GapError. Other errors show nothing.
+// noteTrial keeps what the making or use of a key has shown of a kind: that it can be done, or a *GapError. Other errors show nothing.
 func (t *Token) noteTrial(kind any, err error) {
 	if err == nil {
 		t.gaps.Delete(kind)
