@@ -36,6 +36,9 @@ func (a *app) doctorCommand() *cobra.Command {
 			"--rebind, in place of the examination and after asking, says that the token which config.yaml names for a\n" +
 			"region holds its keys, although it does not prove to be the one that did: after it was restored from a copy\n" +
 			"that is older than the region's binding key, or replaced. It tells how many of the keys are in it.\n\n" +
+			"--probe-token-objects, in place of the examination and after asking, tries the key specs of which the examination\n" +
+			"says that they were not tried, since the token makes no keys that end with their session (YubiHSM2): it makes a\n" +
+			"key of each in the token, uses it and destroys it again. --region names another token than the default one.\n\n" +
 			"With --migrate it first brings a store of an older version of the program to this one, which no other command\n" +
 			"but serve does: no process may have the store open, the older program cannot use it afterwards, and a\n" +
 			"verified copy is kept beside it.\n\n" +
@@ -57,7 +60,9 @@ func (a *app) doctorCommand() *cobra.Command {
 	destroy := cmd.Flags().String("destroy-object", "", "destroy the object with this CKA_ID (hexadecimal), which no key has")
 	retire := cmd.Flags().String("retire-region", "", "set the keys of this region aside, whose HSM is gone for good")
 	rebind := cmd.Flags().String("rebind", "", "say that the keys of this region are in the token that is there now")
-	agreed := cmd.Flags().Bool("yes", false, "destroy the object, retire or rebind the region, or remove undecided keys, unasked")
+	probe := cmd.Flags().Bool("probe-token-objects", false, "try by keys that are made in the token what it lets nobody try otherwise")
+	agreed := cmd.Flags().Bool("yes", false,
+		"destroy the object, retire or rebind the region, try token objects, or remove undecided keys, unasked")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkDestroyFlags(cmd); err != nil {
 			return err
@@ -67,6 +72,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		}
 		if cmd.Flags().Changed("rebind") {
 			return a.rebind(cmd.Context(), *rebind, *agreed)
+		}
+		if *probe {
+			return a.probeTokenObjects(cmd.Context(), *agreed)
 		}
 		if cmd.Flags().Changed("destroy-object") {
 			return a.destroyObject(cmd.Context(), *destroy, *agreed)
@@ -92,7 +100,7 @@ func (a *app) doctorCommand() *cobra.Command {
 // checkDestroyFlags keeps what is done after asking apart from the examination.
 func checkDestroyFlags(cmd *cobra.Command) error {
 	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
-	changes := []string{"destroy-object", "rebind", "retire-region"}
+	changes := []string{"destroy-object", "probe-token-objects", "rebind", "retire-region"}
 	for _, change := range changes {
 		if !given(change) {
 			continue
@@ -108,7 +116,7 @@ func checkDestroyFlags(cmd *cobra.Command) error {
 		return usagef("--undecided goes with --repair only")
 	}
 	if given("yes") && !given("undecided") {
-		return usagef("--yes goes with --destroy-object, --rebind, --retire-region and --undecided only")
+		return usagef("--yes goes with --destroy-object, --probe-token-objects, --rebind, --retire-region and --undecided only")
 	}
 	return nil
 }

@@ -63,6 +63,8 @@ func TestAdministrationIsRecorded(t *testing.T) {
 	require.NoError(t, DestroyObject(t.Context(), c.Client, other))
 	_, err = Repair(t.Context(), c.Client)
 	require.NoError(t, err)
+	_, err = ProbeTokenObjects(t.Context(), c.Client, types.KeySpecHmac256)
+	require.NoError(t, err)
 	told := map[string]any{}
 	for _, e := range log.records {
 		require.Equal(t, [3]string{"pkcs11kms", testRegion, c.Caller().ARN()}, [3]string{e.Service, e.Region, e.Principal})
@@ -75,8 +77,9 @@ func TestAdministrationIsRecorded(t *testing.T) {
 	require.Equal(t, map[string]any{
 		"AdoptKey": map[string]any{"region": testRegion, "label": "", "ckaId": hex.EncodeToString(id), "keySpec": m.KeySpec,
 			"deletion": keystore.AdoptedDestroy},
-		"DestroyObject": map[string]any{"region": testRegion, "ckaId": hex.EncodeToString(other)},
-		"RepairRecords": map[string]any(nil),
+		"DestroyObject":     map[string]any{"region": testRegion, "ckaId": hex.EncodeToString(other)},
+		"RepairRecords":     map[string]any(nil),
+		"ProbeTokenObjects": map[string]any{"region": testRegion, "keySpec": m.KeySpec},
 	}, told)
 }
 
@@ -97,6 +100,10 @@ func TestAdministrationIsBoundToThePermission(t *testing.T) {
 			return err
 		},
 		"DestroyObject": func() error { return DestroyObject(t.Context(), operator, id) },
+		"ProbeTokenObjects": func() error {
+			_, err := ProbeTokenObjects(t.Context(), operator, types.KeySpecHmac256)
+			return err
+		},
 	} {
 		require.NoError(t, root.PutPrincipalPolicy(t.Context(), name, "p",
 			`{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "pkcs11kms:*", "Resource": "*"}}`))

@@ -198,7 +198,8 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 		}
 		if errors.Is(gap, token.ErrUntried) {
 			r.UntriedKeySpecs = append(r.UntriedKeySpecs, string(spec.Name))
-			d.add("token", name, StatusWarning, fmt.Sprintf("nobody knows whether it makes and uses %s keys: %v", spec.Name, gap))
+			d.advise("token", name, StatusWarning, fmt.Sprintf("nobody knows whether it makes and uses %s keys: %v", spec.Name, gap),
+				"try it by a key that is made and destroyed: pkcs11kms doctor --probe-token-objects --region "+name)
 			return
 		}
 		r.MissingKeySpecs = append(r.MissingKeySpecs, string(spec.Name))
@@ -215,7 +216,7 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 		switch {
 		case spec.NotApproved() != nil:
 			r.MissingKeySpecs = append(r.MissingKeySpecs, string(spec.Name))
-		case spec.Pair.RSABits() <= 2048: // longer ones take seconds
+		case spec.Pair.RSABits() <= shortRSA:
 			tried(spec, t.ProbeKeyPair(ctx, spec.Pair))
 		}
 	}

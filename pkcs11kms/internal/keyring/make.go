@@ -59,44 +59,74 @@ func (r *Ring) make(
 	if err := in.Token.Await(ctx); err != nil { // before anything is written down for it
 		return nil, err
 	}
-	for range idAttempts {
+	err = in.withFreeID(record, func(record keystore.Key) (err error) {
 		k, err = r.tryMake(ctx, in, spec, record, at, precondition)
+		return err
+	})
+	return k, err
+}
+
+// withFreeID tries to make a key with other CKA_IDs while an object or a record has the one that was taken.
+func (g *Region) withFreeID(record keystore.Key, try func(keystore.Key) error) (err error) {
+	for range idAttempts {
+		err = try(record)
 		if !errors.Is(err, token.ErrKeyExists) && !errors.Is(err, keystore.ErrExists) {
 			break
 		}
-		record.CKAID = in.newCKAID()
+		record.CKAID = g.newCKAID()
 	}
-	return k, err
+	return err
 }
 
 func (r *Ring) tryMake(
 	ctx context.Context, in *Region, spec *Spec, record keystore.Key, at place, precondition []keystore.Change,
 ) (*Key, error) {
-	record = r.begun(record, spec)
-	record.State, record.Instance = keystore.Creating, r.cfg.Store.Instance()
-	done := r.inProgress.add(record.Ref())
-	defer done()
-	version, err := r.commitCounted(ctx, record, 1, record.Put(at.expect), at.others...)
+	begun, err := r.generate(ctx, in, spec, record, at)
 	if err != nil {
 		return nil, err
 	}
-	crash.At("record-written")
-	object, public, err := spec.Generate(ctx, in.Token, record)
+	defer begun.done()
+	made := begun.record
+	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", begun.public
+	enabled, err := r.cache.Commit(ctx, append([]keystore.Change{made.Put(begun.version)}, precondition...)...)
 	if err != nil {
-		r.undo(ctx, record, version, err)
-		return nil, err
-	}
-	crash.At("object-made")
-	made := record
-	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", public
-	enabled, err := r.cache.Commit(ctx, append([]keystore.Change{made.Put(version)}, precondition...)...)
-	if err != nil {
-		r.undo(ctx, record, version, err)
+		r.undo(ctx, begun.record, begun.version, err)
 		return nil, err
 	}
 	crash.At("flipped")
-	in.handles.Store(record.CKAID.String(), object)
+	in.handles.Store(made.CKAID.String(), begun.object)
 	return r.Decode(keystore.Record{Ref: made.Ref(), Version: enabled, Value: made.Put(0).Value})
+}
+
+// begunKey is a key after the second step: it has its object, and its record is in Creating.
+type begunKey struct {
+	record  keystore.Key
+	version uint64
+	object  any    // see Spec.Generate
+	public  []byte // of a pair
+	done    func() // says that nobody works on it any more
+}
+
+// generate does the first two steps, or nothing.
+func (r *Ring) generate(ctx context.Context, in *Region, spec *Spec, record keystore.Key, at place) (b begunKey, err error) {
+	b.record = r.begun(record, spec)
+	b.record.State, b.record.Instance = keystore.Creating, r.cfg.Store.Instance()
+	b.done = r.inProgress.add(b.record.Ref())
+	defer func() {
+		if err != nil {
+			b.done()
+		}
+	}()
+	if b.version, err = r.commitCounted(ctx, b.record, 1, b.record.Put(at.expect), at.others...); err != nil {
+		return b, err
+	}
+	crash.At("record-written")
+	if b.object, b.public, err = spec.Generate(ctx, in.Token, b.record); err != nil {
+		r.undo(ctx, b.record, b.version, err)
+		return b, err
+	}
+	crash.At("object-made")
+	return b, nil
 }
 
 // Adopt makes the record of an enabled key whose object is in the token already. keystore.ErrExists says that a key has it,

@@ -11,4 +11,6 @@ var (
 	RepairRecords = add(Operation{Service: bridge, Name: "RepairRecords", Subject: Account, IdentityOnly: true, Writes: true})
 	DestroyObject = add(Operation{Service: bridge, Name: "DestroyObject", Subject: Account, IdentityOnly: true, Writes: true,
 		Record: []string{"region", "ckaId"}})
+	ProbeTokenObjects = add(Operation{Service: bridge, Name: "ProbeTokenObjects", Subject: Account, IdentityOnly: true, Writes: true,
+		Record: []string{"region", "keySpec"}})
 )

@@ -120,7 +120,8 @@ func (t *Token) ByFirst(spec pubkey.Spec, use func(pubkey.Algorithm) error) (err
 	return err
 }
 
-// signBy is signPair for a key in use, by an algorithm of which no gap is known. What is refused is tried once more, and is a *GapError then.
+// signBy is signPair for a key in use, by an algorithm of which no gap is known. What is refused is tried once more, and is a *GapError
+// then.
 func (s *session) signBy(p *Pair, object pkcs11.ObjectHandle, a pubkey.Algorithm, input []byte, digested bool) ([]byte, error) {
 	signature, err := s.signPair(p.spec, object, a, input, digested)
 	if refusesAlgorithm(err) && !s.abandoned() {
