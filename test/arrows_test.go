@@ -25,7 +25,7 @@ const module = "github.com/pkcs11kms/bridge"
 // layers are the packages of the architecture from the bottom up. A package imports only packages of layers below its own,
 // not even its tests import from above, and among those below only what arrows names.
 var layers = [][]string{
-	{"test/disk"},
+	{"test/disk", "test/halfmade"},
 	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/apierr", "pkcs11kms/internal/awsjson",
 		"pkcs11kms/internal/crash",
 		"pkcs11kms/internal/fairshare", "pkcs11kms/internal/form",
@@ -52,6 +52,7 @@ var arrows = map[string][]string{
 	"keystore/keystoretest":         {"keystore"},
 	"test/contention":               {"keystore"},
 	"test/disk":                     {},
+	"test/halfmade":                 {},
 	"test/faultp11":                 {},
 	"softhsm":                       {},
 	"pkcs11kms/policy":              {},

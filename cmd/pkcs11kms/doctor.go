@@ -30,6 +30,10 @@ func (a *app) doctorCommand() *cobra.Command {
 			"after asking, also those that were left before a restart of the machine. It never destroys\n" +
 			"an object that no key has: such objects are of other applications, or of keys newer than a restored backup.\n" +
 			"--destroy-object destroys one of them in place of the examination, after asking.\n\n" +
+			"--destroy-half-made, in place of the examination and after asking, destroys what a process has left in a\n" +
+			"SoftHSM token that was killed while it made a key: objects without a CKA_ID, a label and a key, which no record\n" +
+			"can want. It takes a minute: only those are destroyed that are there at both of two looks, so that nothing is\n" +
+			"taken from another process that is making a key.\n\n" +
 			"--retire-region, in place of the examination and after asking, sets the keys of a region aside whose HSM is\n" +
 			"gone for good, so that config.yaml need not name it. Nothing is destroyed: put back there with its token it\n" +
 			"works again.\n\n" +
@@ -58,11 +62,12 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&o.migrate, "migrate", false, "bring a store of an older version to this one first, and keep a copy")
 	asJSON := cmd.Flags().Bool("json", false, "print the report as JSON")
 	destroy := cmd.Flags().String("destroy-object", "", "destroy the object with this CKA_ID (hexadecimal), which no key has")
+	halfMade := cmd.Flags().Bool("destroy-half-made", false, "destroy what killed processes have left of keys that they were making")
 	retire := cmd.Flags().String("retire-region", "", "set the keys of this region aside, whose HSM is gone for good")
 	rebind := cmd.Flags().String("rebind", "", "say that the keys of this region are in the token that is there now")
 	probe := cmd.Flags().Bool("probe-token-objects", false, "try by keys that are made in the token what it lets nobody try otherwise")
 	agreed := cmd.Flags().Bool("yes", false,
-		"destroy the object, retire or rebind the region, try token objects, or remove undecided keys, unasked")
+		"destroy the objects, retire or rebind the region, try token objects, or remove undecided keys, unasked")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkDestroyFlags(cmd); err != nil {
 			return err
@@ -78,6 +83,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		}
 		if cmd.Flags().Changed("destroy-object") {
 			return a.destroyObject(cmd.Context(), *destroy, *agreed)
+		}
+		if *halfMade {
+			return a.destroyHalfMade(cmd.Context(), *agreed)
 		}
 		if err := a.agreeUndecided(cmd.Context(), o, *agreed); err != nil {
 			return err
@@ -100,7 +108,7 @@ func (a *app) doctorCommand() *cobra.Command {
 // checkDestroyFlags keeps what is done after asking apart from the examination.
 func checkDestroyFlags(cmd *cobra.Command) error {
 	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
-	changes := []string{"destroy-object", "probe-token-objects", "rebind", "retire-region"}
+	changes := []string{"destroy-half-made", "destroy-object", "probe-token-objects", "rebind", "retire-region"}
 	for _, change := range changes {
 		if !given(change) {
 			continue
@@ -116,7 +124,8 @@ func checkDestroyFlags(cmd *cobra.Command) error {
 		return usagef("--undecided goes with --repair only")
 	}
 	if given("yes") && !given("undecided") {
-		return usagef("--yes goes with --destroy-object, --probe-token-objects, --rebind, --retire-region and --undecided only")
+		return usagef("--yes goes with --destroy-half-made, --destroy-object, --probe-token-objects, --rebind, --retire-region " +
+			"and --undecided only")
 	}
 	return nil
 }

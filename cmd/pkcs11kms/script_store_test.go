@@ -16,6 +16,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/softhsm"
+	"github.com/pkcs11kms/bridge/test/halfmade"
 )
 
 // miscount puts a wrong number of keys in the store of a state directory: miscount DIR N
@@ -31,6 +32,18 @@ func miscount(ts *testscript.TestScript, _ bool, args []string) {
 		_, err = store.Commit(ctx, wrong.Put(rec.Version))
 	}
 	ts.Check(errors.Join(err, store.Close()))
+}
+
+// halfMake leaves in the token of a state directory what a process leaves that is killed while it makes a secret key: half-make DIR
+func halfMake(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(leaveHalfMade(ts.MkAbs(args[0])))
+}
+
+// leaveHalfMade is halfMake for the one token of a state directory.
+func leaveHalfMade(stateDir string) error {
+	const secretKey, genericSecret = 4, 0x10
+	_, err := halfmade.Leave(filepath.Join(stateDir, "softhsm2.conf"), "", secretKey, genericSecret)
+	return err
 }
 
 // haveTool tells whether a program of the part named is there. That it is missing is an error where PKCS11KMS_REQUIRE

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
@@ -31,8 +32,14 @@ func TestMain(m *testing.M) {
 	if os.Getenv("GORACE") == "" {
 		_ = os.Setenv("GORACE", raceOptions) // for the children; slow where it fails
 	}
+	if apart, err := time.ParseDuration(os.Getenv(envLooksApart)); err == nil {
+		looksApart = apart
+	}
 	testscript.Main(m, map[string]func(){"pkcs11kms": main})
 }
+
+// envLooksApart shortens the time between two looks for half-made objects.
+const envLooksApart = "PKCS11KMS_TEST_LOOKS_APART"
 
 // TestScripts runs the program as its users do, each script of testdata in a directory of its own.
 func TestScripts(t *testing.T) {
@@ -74,6 +81,7 @@ func TestScripts(t *testing.T) {
 			"certificate":  certificate,
 			"access-key":   accessKeyFor,
 			"miscount":     miscount,
+			"half-make":    halfMake,
 			"shim": func(ts *testscript.TestScript, _ bool, _ []string) {
 				path, err := shim()
 				ts.Check(err)

@@ -49,6 +49,9 @@ type RegionReport struct {
 	Token   *TokenReport   `json:"token,omitempty"` // nil when it could not be opened
 	Keys    []KeyReport    `json:"keys"`
 	Unknown []ObjectReport `json:"unknown_objects"` // objects of the token that no record names
+
+	// HalfMade are objects without a CKA_ID, a label and a key that a process has left which was killed while it made a key.
+	HalfMade []ObjectReport `json:"half_made_objects,omitempty"`
 }
 
 // TokenReport describes a token and what the capability probe found.
@@ -183,6 +186,7 @@ func (d *examination) examineRegion(ctx context.Context, name string) {
 		return
 	}
 	d.examineKeys(ctx, &region, inventory{objects: objects, token: t})
+	d.examineHalfMade(ctx, &region, t)
 }
 
 func (d *examination) examineToken(ctx context.Context, name string, t *token.Token) *TokenReport {
@@ -252,12 +256,15 @@ func (d *examination) listUnknown(ctx context.Context, region *RegionReport, obj
 			r.Class += " and CKO_PUBLIC_KEY"
 		}
 		region.Unknown = append(region.Unknown, r)
-		whose := "not ours, left alone"
+		whose, subject := "not ours, left alone", r.CKAID
+		if o.NoID {
+			whose, subject = "it has no CKA_ID, so that no record can want it; not ours, left alone", region.Name
+		}
 		if keyID.MatchString(r.Label) || strings.HasPrefix(r.Label, keyring.ServicePrefix) {
 			whose = "its label is a key id, so a program like this one has made it: for another state directory, for a key that is newer " +
 				"than a restored backup, or for one whose making or deletion was cut off. Left alone"
 		}
-		d.add("object", r.CKAID, StatusOK, fmt.Sprintf("unknown %s %q: %s", r.Class, r.Label, whose))
+		d.add("object", subject, StatusOK, fmt.Sprintf("unknown %s %q: %s", r.Class, r.Label, whose))
 	}
 }
 

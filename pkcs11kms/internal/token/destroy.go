@@ -82,22 +82,9 @@ func (t *Token) destroy(ctx context.Context, find func(*session) ([]pkcs11.Objec
 		if err != nil {
 			return err
 		}
-		gone := 0
-		for _, object := range objects {
-			if s.abandoned() {
-				return errNotBegun
-			}
-			if s.claim.lost.Load() { // the handle of the object may be another's, too
-				return errNotBegun // for which session.run has a better name
-			}
-			o.begun = true
-			err = wrapRV("C_DestroyObject", t.c.DestroyObject(s.handle, object))
-			t.holders.gone(object)
-			if isRV(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID) {
-				gone++ // another process was faster
-			} else if err != nil {
-				return err
-			}
+		gone, err := s.destroyAll(o, objects)
+		if err != nil {
+			return err
 		}
 		if gone == len(objects) {
 			return ErrKeyMissing
@@ -105,6 +92,27 @@ func (t *Token) destroy(ctx context.Context, find func(*session) ([]pkcs11.Objec
 		return nil
 	}
 	return t.change(ctx, o)
+}
+
+// destroyAll destroys objects for an operation, in their order, and counts those that another process was faster with.
+func (s *session) destroyAll(o *operation, objects []pkcs11.ObjectHandle) (gone int, err error) {
+	for _, object := range objects {
+		if s.abandoned() {
+			return gone, errNotBegun
+		}
+		if s.claim.lost.Load() { // the handle of the object may be another's, too
+			return gone, errNotBegun // for which session.run has a better name
+		}
+		o.begun = true
+		err = wrapRV("C_DestroyObject", s.token.c.DestroyObject(s.handle, object))
+		s.token.holders.gone(object)
+		if isRV(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID) {
+			gone++
+		} else if err != nil {
+			return gone, err
+		}
+	}
+	return gone, nil
 }
 
 // twice looks for what is to be destroyed and, if it is not found, once more on a fresh session: whoever is told that there is nothing

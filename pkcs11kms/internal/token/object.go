@@ -14,7 +14,8 @@ type Object struct {
 	KeyType           uint // CKK_...
 	Label             string
 	ID                []byte
-	ValueLen          int // bytes; of secret keys
+	NoID              bool // the token says that it has no CKA_ID, or an empty one
+	ValueLen          int  // bytes; of secret keys
 	Token             bool
 	Private           bool
 	Sensitive         bool
@@ -26,6 +27,9 @@ type Object struct {
 	Local             bool   // generated in the token
 	AllowedMechanisms []uint // CKM_...; empty for any
 }
+
+// keyClasses are those that key objects have.
+var keyClasses = []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY}
 
 // maxObjects bounds what Objects collects. A token with more is not one that a list helps with.
 const maxObjects = 100_000
@@ -157,7 +161,7 @@ func (t *Token) describeOne(ctx context.Context, class uint, id []byte) (Object,
 // Objects returns every key object in the token, ours or not. An object that is destroyed meanwhile is left out.
 func (t *Token) Objects(ctx context.Context) ([]Object, error) {
 	var handles []pkcs11.ObjectHandle
-	for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY} {
+	for _, class := range keyClasses {
 		found, err := t.handlesOf(ctx, class)
 		if err != nil {
 			return nil, err
@@ -229,7 +233,7 @@ var describedAttributes = []struct {
 	{pkcs11.CKA_CLASS, func(o *Object, v []byte) { o.Class = ulong(v) }},
 	{pkcs11.CKA_KEY_TYPE, func(o *Object, v []byte) { o.KeyType = ulong(v) }},
 	{pkcs11.CKA_LABEL, func(o *Object, v []byte) { o.Label = string(v) }},
-	{pkcs11.CKA_ID, func(o *Object, v []byte) { o.ID = v }},
+	{pkcs11.CKA_ID, func(o *Object, v []byte) { o.ID, o.NoID = v, len(v) == 0 }},
 	{pkcs11.CKA_VALUE_LEN, func(o *Object, v []byte) { o.ValueLen = int(ulong(v)) }},
 	{pkcs11.CKA_TOKEN, func(o *Object, v []byte) { o.Token = truth(v) }},
 	{pkcs11.CKA_PRIVATE, func(o *Object, v []byte) { o.Private = truth(v) }},
@@ -263,6 +267,8 @@ func (s *session) describe(h pkcs11.ObjectHandle) (Object, error) {
 		switch {
 		case err == nil:
 			d.set(&o, value[0].Value)
+		case d.attribute == pkcs11.CKA_ID && isRV(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID):
+			o.NoID = true
 		case d.attribute == pkcs11.CKA_ALLOWED_MECHANISMS && isRV(err, pkcs11.CKR_DEVICE_ERROR):
 			// p11-kit 0.24 cannot carry the list, and says so; all the others have just been told by the device.
 		case !isRV(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_SENSITIVE, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID):
