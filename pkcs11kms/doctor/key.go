@@ -93,6 +93,7 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 		Adopted: string(record.Adopted), Service: record.Account == ""}
 	spec := keyring.MACSpecOf(types.KeySpec(record.Spec))
 	signing := keyring.SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage))
+	sharing := objects
 	objects = slices.DeleteFunc(slices.Clone(objects), func(o token.Object) bool {
 		return signing == nil && !o.SecretKey() || signing != nil && !o.PrivateKey()
 	})
@@ -120,10 +121,30 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 	default:
 		d.examineOwn(record, objects[0], otherLength(spec, objects[0])...)
 	}
-	if spec != nil && len(objects) == 1 && !record.State.Unfinished() {
-		d.examineUse(ctx, record, t.HMACKey(spec.Hash, record.CKAID), t)
+	if len(objects) == 1 && !record.State.Unfinished() {
+		d.examineLabels(record, objects[0], sharing)
+		if spec != nil {
+			d.examineUse(ctx, record, t.HMACKey(spec.Hash, record.CKAID), t)
+		}
 	}
 	return r
+}
+
+// examineLabels warns of a key, or of a half of one, that has another label than it was made with: operators relabel. Keys are used whatever
+// their label, but only what has it is destroyed with its record.
+func (d *examination) examineLabels(record keystore.Key, object token.Object, sharing []token.Object) {
+	if record.Adopted != "" {
+		return // that had its label already, which is not on record
+	}
+	for _, o := range sharing {
+		half := object.PrivateKey() && o.Class != object.Class && !o.SecretKey()
+		if o.Label == record.ID || o.Class != object.Class && !half {
+			continue
+		}
+		d.advise("key", record.ID, StatusWarning, fmt.Sprintf("its %s has the label %q, and was made with the id of the key as label",
+			o.ClassName(), o.Label),
+			"the key works as before; give the object its label back before the key is deleted: with another one it is left in the token")
+	}
 }
 
 // secretsVoid tells whether the service key of access keys is of no use any more, and reports it then.
@@ -205,9 +226,6 @@ func (d *examination) examineOwn(record keystore.Key, o token.Object, more ...st
 	wrong := exposure(o)
 	if !o.Sign {
 		wrong = append(wrong, "cannot sign")
-	}
-	if o.Label != record.ID && record.Adopted == "" {
-		wrong = append(wrong, "another label")
 	}
 	wrong = append(wrong, more...)
 	if len(wrong) > 0 {
