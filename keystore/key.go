@@ -51,6 +51,8 @@ type Key struct {
 	Policy       string    `json:"policy,omitempty"`       // the key policy, users and roles by their unique ids; empty: the default one
 	Adopted      Adoption  `json:"adopted,omitempty"`      // how the object came under management; empty: made by us
 	PublicKey    HexBytes  `json:"public_key,omitempty"`   // of a finished key of usage SIGN_VERIFY: DER SubjectPublicKeyInfo
+	Label        string    `json:"label,omitempty"`        // that an adopted object had when it was adopted; empty: none, or not on record
+	Proof        HexBytes  `json:"proof,omitempty"`        // of a service key: its MAC of a text that is always the same; empty: not on record
 }
 
 // Tag is a tag of a key.
@@ -77,7 +79,9 @@ func KeyRef(region, account, id string) Ref {
 
 // Put returns the change that writes the record, given the version it must have now (0: it must be new).
 func (k Key) Put(expect uint64) Change {
-	k.Description = strings.ToValidUTF8(k.Description, "\uFFFD")
+	for _, text := range []*string{&k.Description, &k.Label} {
+		*text = strings.ToValidUTF8(*text, "\uFFFD")
+	}
 	index := []Entry{{IndexCKAID, hex.EncodeToString(k.CKAID)}}
 	if k.State.Unfinished() {
 		index = append(index, Entry{IndexUnfinished, k.Instance})

@@ -30,6 +30,7 @@ import (
 // oldState is what the program of a version has made.
 type oldState struct {
 	version         int
+	bound           bool // its token has a binding key
 	macKey, signKey string
 	pending, half   string
 	mac, signature  string // of oldMessage
@@ -47,6 +48,10 @@ var oldStates = []oldState{
 		pending: "5eda6e65-730c-43a0-81f6-3425e07efd90", half: "0a212bad-62b0-4d48-a1cf-cd8ff85f09f3",
 		mac: "9syPalqs0mb21tB9tB9CsWATntwKKCk/HBxDK9Y3pnU=", accessKey: "AKIACZ6UVQ4AK2BNQZY7",
 		signature: "MEYCIQDMqg+VEfj83IRF3BfXiRY50OkHCz0W7kzdvzZJIfb82wIhAIIutxGTVXTidJqrk4YuNqje31vlpeJ2wlafMBECznjh"},
+	{version: 4, bound: true, macKey: "30b0e40a-6679-4984-86a5-9f730348fc08", signKey: "f3707a33-b508-4407-bf1a-590824736256",
+		pending: "0cd780a1-d1f8-4d5b-9633-70a8d9822e6e", half: "bf1481d9-bc0b-4862-9ab0-4aebc7604091",
+		mac: "OJHfsa57DcNmT3fSKxjugktano0wPHAAILV4tiHTM+k=", accessKey: "AKIAFP3PKB4HYZGLGBBV",
+		signature: "MEQCID1bFl1Wgc8lB3SiEY0U7NxAIZZL2kvHph+zjO94c9gzAiA22g/EqXAFnvv9323/xr0tmGca6q/AEOTZIRxq3pkx1w=="},
 }
 
 // unpack makes its state directory.
@@ -153,7 +158,7 @@ func (d *stateDir) copies(t *testing.T, old oldState) []string {
 }
 
 // A state directory of a version before is used by no command until doctor --migrate has brought it to this version; then everything
-// in it works, and what it was is kept. Its token, which the serial alone has told so far, is bound by the first command after that.
+// in it works, and what it was is kept. Its token, where the serial alone has told it so far, is bound by the first command after that.
 func TestStateOfTheVersionBefore(t *testing.T) {
 	for _, old := range oldStates {
 		t.Run(fmt.Sprint(old.version), func(t *testing.T) { testOldState(t, old) })
@@ -179,16 +184,16 @@ func testOldState(t *testing.T, old oldState) {
 	assert.Zero(t, r.code, "%s%s", r.stdout, r.stderr)
 	copies := d.copies(t, old)
 	require.Len(t, copies, 1)
-	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 4; as it was before it is kept in %s\n", old.version,
+	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 5; as it was before it is kept in %s\n", old.version,
 		copies[0]))
-	assert.Contains(t, string(r.stdout), "is known by its serial alone")
-	assert.Nil(t, d.boundTo(t).Binding)
+	assert.Equal(t, !old.bound, strings.Contains(string(r.stdout), "is known by its serial alone"), "%s", r.stdout)
+	assert.Equal(t, old.bound, d.boundTo(t).Binding != nil)
 	d.requireOldState(t, old)
 	bound := d.boundTo(t)
 	require.NotNil(t, bound.Binding)
 	r, err = run(d.command("doctor", "--migrate"))
 	require.NoError(t, err)
-	assert.Contains(t, string(r.stdout), "is of version 4 already")
+	assert.Contains(t, string(r.stdout), "is of version 5 already")
 	assert.Contains(t, string(r.stdout), "is the one that holds the region's keys")
 	assert.Equal(t, copies, d.copies(t, old))
 	assert.Equal(t, bound, d.boundTo(t))

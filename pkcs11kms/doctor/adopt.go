@@ -82,7 +82,7 @@ func adoptKey(ctx context.Context, c *pkcs11kms.Client, inside *core.Core, o Ado
 		return nil, nil, err
 	}
 	record := keystore.Key{Region: c.Region(), Account: c.Caller().Account(), ID: uuid.NewString(), Description: o.Description,
-		CKAID: object.ID, PublicKey: public, Adopted: o.deletion()}
+		CKAID: object.ID, PublicKey: public, Adopted: o.deletion(), Label: object.Label}
 	m, err := adopt(ctx, inside, spec, record, precondition)
 	if err != nil {
 		return nil, nil, err

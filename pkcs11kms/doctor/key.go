@@ -130,20 +130,23 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 	return r
 }
 
-// examineLabels warns of a key, or of a half of one, that has another label than it was made with: operators relabel. Keys are used whatever
-// their label, but only what has it is destroyed with its record.
+// examineLabels warns of a key, or of a half of one, that has another label than it was made or adopted with: operators relabel. Keys are
+// used whatever their label, but of our own only what has it is destroyed with its record.
 func (d *examination) examineLabels(record keystore.Key, object token.Object, sharing []token.Object) {
+	want, text := record.ID, "its %s has the label %q, and was made with %q"
+	hint := "the key works as before; give the object its label back before the key is deleted: with another one it is left in the token"
 	if record.Adopted != "" {
-		return // that had its label already, which is not on record
+		want, text = record.Label, "its adopted %s has the label %q, and had %q when it was adopted"
+		hint = "nothing, if somebody has renamed it: the key works as before"
+		if want == "" {
+			return // or it is not on record
+		}
 	}
 	for _, o := range sharing {
 		half := object.PrivateKey() && o.Class != object.Class && !o.SecretKey()
-		if o.Label == record.ID || o.Class != object.Class && !half {
-			continue
+		if label := strings.ToValidUTF8(o.Label, "\uFFFD"); label != want && (o.Class == object.Class || half) {
+			d.advise("key", record.ID, StatusWarning, fmt.Sprintf(text, o.ClassName(), label, want), hint)
 		}
-		d.advise("key", record.ID, StatusWarning, fmt.Sprintf("its %s has the label %q, and was made with the id of the key as label",
-			o.ClassName(), o.Label),
-			"the key works as before; give the object its label back before the key is deleted: with another one it is left in the token")
 	}
 }
 

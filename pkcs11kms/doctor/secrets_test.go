@@ -109,17 +109,36 @@ func TestRepairMakesTheServiceKeyAnew(t *testing.T) {
 
 // Another key has taken its place: nobody is let in by the secrets that were given out.
 func TestRepairOfAServiceKeyThatIsAnother(t *testing.T) {
+	for fault, hash := range map[string]token.Hash{"of another type or length": token.SHA512, "its MACs are others": token.SHA256} {
+		t.Run(fault, func(t *testing.T) {
+			cfg := newConfig(t)
+			c, server := openClient(t, cfg), openClient(t, cfg)
+			_, old := accessKeys(t, c)
+			requireAccepted(t, server, old)
+			service, _ := serviceKey(t, c)
+			require.NoError(t, c.token().DestroyKey(t.Context(), service.CKAID, service.ID))
+			_, err := c.token().GenerateHMACKey(t.Context(), hash, service.CKAID, service.ID)
+			require.NoError(t, err)
+			requireRenewed(t, cfg, c, server, old, "is another object than the one that was made: "+fault)
+			_, err = c.token().Describe(t.Context(), service.CKAID)
+			require.NoError(t, err, "the other one is left alone")
+		})
+	}
+}
+
+// A service key that was made before proofs were kept is believed.
+func TestServiceKeyWithoutAProof(t *testing.T) {
 	cfg := newConfig(t)
-	c, server := openClient(t, cfg), openClient(t, cfg)
-	_, old := accessKeys(t, c)
-	requireAccepted(t, server, old)
-	service, _ := serviceKey(t, c)
-	require.NoError(t, c.token().DestroyKey(t.Context(), service.CKAID, service.ID))
-	_, err := c.token().GenerateHMACKey(t.Context(), token.SHA512, service.CKAID, service.ID)
+	c := openClient(t, cfg)
+	accessKeys(t, c)
+	service, version := serviceKey(t, c)
+	require.Len(t, service.Proof, 32)
+	service.Proof = nil
+	put(t, c, service.Put(version))
+	requireSoundServiceKey(t, cfg)
+	done, err := Repair(t.Context(), c.Client)
 	require.NoError(t, err)
-	requireRenewed(t, cfg, c, server, old, "is another object than the one that was made: of another type or length")
-	_, err = c.token().Describe(t.Context(), service.CKAID)
-	require.NoError(t, err, "the other one is left alone")
+	require.Empty(t, done)
 }
 
 // A repair that died in between has left no record of the service key: the access keys are named by the next one.
@@ -175,6 +194,8 @@ func TestServiceKeyIsKeptOverWhatPasses(t *testing.T) {
 		failing        bool
 	}{
 		"one wrong signature":  {"on C_GenerateKey fail CKR_MECHANISM_INVALID", "on C_Sign flip times=1", false},
+		"one wrong MAC":        {"clear", "on C_Sign flip times=1", false},
+		"no MAC":               {"clear", "on C_SignInit fail CKR_HOST_MEMORY", true},
 		"no signature":         {"on C_GenerateKey fail CKR_MECHANISM_INVALID", "on C_SignInit fail CKR_HOST_MEMORY", true},
 		"no answer of the key": {"clear", "on C_FindObjectsInit fail CKR_HOST_MEMORY", true},
 	} {

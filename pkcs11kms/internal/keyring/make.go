@@ -88,7 +88,10 @@ func (r *Ring) tryMake(
 	defer begun.done()
 	made := begun.record
 	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", begun.public
-	enabled, err := r.cache.Commit(ctx, append([]keystore.Change{made.Put(begun.version)}, precondition...)...)
+	var enabled uint64
+	if made.Proof, err = secretsProof(ctx, in.Token, made); err == nil {
+		enabled, err = r.cache.Commit(ctx, append([]keystore.Change{made.Put(begun.version)}, precondition...)...)
+	}
 	if err != nil {
 		r.undo(ctx, begun.record, begun.version, err)
 		return nil, err

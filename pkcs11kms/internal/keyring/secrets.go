@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"slices"
@@ -118,9 +119,23 @@ func (r *Ring) RenewSecretsKey(ctx context.Context, lost bool) (why string, err 
 	return why, err
 }
 
+// proofText is what the proof of the service key of access keys is of. It must never change, and nothing that secrets are made of is equal
+// to it: that begins with a length.
+var proofText = []byte("pkcs11kms: this key makes the secrets of access keys")
+
+// secretsProof makes the proof of a service key of access keys, by which it is known again; nil for a pair, which has its public key for
+// that, and for other keys.
+func secretsProof(ctx context.Context, t *token.Token, record keystore.Key) (keystore.HexBytes, error) {
+	spec := MACSpecOf(types.KeySpec(record.Spec))
+	if record.ID != SecretsKey || record.Account != "" || spec == nil {
+		return nil, nil
+	}
+	return t.MAC(ctx, t.HMACKey(spec.Hash, record.CKAID), proofText)
+}
+
 // SecretsFault tells what makes the object of the service key of access keys useless for good, and the secrets of all access keys void: it
-// is gone from its region's token, or is not the one that was made. "" if nothing does; an error says that nobody knows. An HMAC key of the
-// same type and length cannot be told from the one that was made.
+// is gone from its region's token, or is not the one that was made. "" if nothing does; an error says that nobody knows. Of a key that was
+// made before proofs were kept another one of the same type and length cannot be told.
 func SecretsFault(ctx context.Context, t *token.Token, record keystore.Key) (string, error) {
 	spec, describe := SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)), t.DescribePair
 	if spec == nil {
@@ -139,7 +154,24 @@ func SecretsFault(ctx context.Context, t *token.Token, record keystore.Key) (str
 	case !o.HMACKey(spec.Hash), o.ValueLen != 0 && o.ValueLen != spec.Hash.KeyBytes():
 		return "is another object than the one that was made: of another type or length", nil
 	}
-	return "", nil
+	return macFault(ctx, t, record)
+}
+
+// macFault tells whether an HMAC key does not make its proof, by two of them: one may be a passing fault.
+func macFault(ctx context.Context, t *token.Token, record keystore.Key) (string, error) {
+	if record.Proof == nil {
+		return "", nil
+	}
+	for range 2 {
+		proof, err := secretsProof(ctx, t, record)
+		if err != nil {
+			return "", err
+		}
+		if subtle.ConstantTimeCompare(proof, record.Proof) == 1 {
+			return "", nil
+		}
+	}
+	return "is another object than the one that was made: its MACs are others", nil
 }
 
 // pairFault tells whether a private key is not the one that belongs to the public key of its record, by two signatures: one may be a

@@ -1,0 +1,2 @@
+-- No table has changed. Records of keys tell the label that an adopted object had, and what the service key of access keys makes of a text
+-- that is always the same.
