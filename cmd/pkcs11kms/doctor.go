@@ -40,9 +40,10 @@ func (a *app) doctorCommand() *cobra.Command {
 			"--rebind, in place of the examination and after asking, says that the token which config.yaml names for a\n" +
 			"region holds its keys, although it does not prove to be the one that did: after it was restored from a copy\n" +
 			"that is older than the region's binding key, or replaced. It tells how many of the keys are in it.\n\n" +
-			"--probe-token-objects, in place of the examination and after asking, tries the key specs of which the examination\n" +
-			"says that they were not tried, since the token makes no keys that end with their session (YubiHSM2): it makes a\n" +
-			"key of each in the token, uses it and destroys it again. --region names another token than the default one.\n\n" +
+			"--probe-token-objects, in place of the examination and after asking, tries the key specs of which the\n" +
+			"examination says that they were not tried, since the token makes no keys that end with their session\n" +
+			"(YubiHSM2): it makes a key of each in the token, uses it and destroys it again. --region names another token\n" +
+			"than the default one.\n\n" +
 			"With --migrate it first brings a store of an older version of the program to this one, which no other command\n" +
 			"but serve does: no process may have the store open, the older program cannot use it afterwards, and a\n" +
 			"verified copy is kept beside it.\n\n" +
