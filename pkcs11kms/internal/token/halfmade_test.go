@@ -178,7 +178,8 @@ func TestHalfMadeObjectsInTurn(t *testing.T) {
 	require.NoError(t, unlock())
 }
 
-// After the connection was lost nobody knows which objects the first look has found.
+// After the connection was lost nobody knows which objects the first look has found: the module gives its numbers out anew, so that of many
+// objects some have the handles of others before.
 func TestHalfMadeObjectsAfterALoss(t *testing.T) {
 	cfg, made := newConfig(t)
 	cfg, m := through(t, cfg, made)
@@ -186,18 +187,22 @@ func TestHalfMadeObjectsAfterALoss(t *testing.T) {
 	key := newKey(t, tok)
 	want, err := tok.MAC(t.Context(), key, []byte("message"))
 	require.NoError(t, err)
-	file := leave(t, made, pkcs11.CKO_SECRET_KEY, pkcs11.CKK_GENERIC_SECRET)
+	const many = 30
+	var files []string
+	for range many {
+		files = append(files, leave(t, made, pkcs11.CKO_SECRET_KEY, pkcs11.CKK_GENERIC_SECRET))
+	}
 	seen := halfMade(t, tok)
-	require.Len(t, seen.Objects, 1)
+	require.Len(t, seen.Objects, many)
 	m.Do("lose device")
 	requireBack(t, tok, key, want)
 	destroyed, err := tok.DestroyHalfMade(t.Context(), seen)
 	require.NoError(t, err)
 	require.Empty(t, destroyed)
-	requireFiles(t, true, file)
+	requireFiles(t, true, files...)
 	destroyed, err = tok.DestroyHalfMade(t.Context(), halfMade(t, tok))
 	require.NoError(t, err)
-	require.Len(t, destroyed, 1)
+	require.Len(t, destroyed, many)
 }
 
 // What the token does not tell of an object, for good or for now, may be what makes it somebody's.
