@@ -121,6 +121,10 @@ type Region struct {
 
 	Binding *Binding `json:"binding,omitempty"` // nil: not made yet, or see Unable
 	Unable  string   `json:"unable,omitempty"`  // the firmware version of a token that can make no key for a Binding
+
+	// Learnt is JSON of what was found out about the token, by whoever opened it; nil when there is nothing to know. It is advice: what
+	// a program cannot read of it, it passes over.
+	Learnt json.RawMessage `json:"learnt,omitempty"`
 }
 
 // Binding is what a token is known again by, whatever it calls itself: a key of the region's own.

@@ -46,6 +46,9 @@ func TestOneMissingAlgorithmIsNoMissingSpec(t *testing.T) {
 		}
 	}
 	later := openClient(t, cfg)
+	require.Equal(t, has, describe(t, later, key.KeyId).SigningAlgorithms, "it is in the store")
+	editLearnt(t, c, func(string) string { return "" })
+	later = openClient(t, cfg)
 	_, err = sign(later, lacks[0], nil)
 	requireAPIErrorLike(t, err, "UnsupportedOperationException", "SigningAlgorithm RSASSA_PSS_SHA_256 is not supported by the token: *")
 	_, err = sign(later, has[0], nil)

@@ -52,6 +52,10 @@ var oldStates = []oldState{
 		pending: "0cd780a1-d1f8-4d5b-9633-70a8d9822e6e", half: "bf1481d9-bc0b-4862-9ab0-4aebc7604091",
 		mac: "OJHfsa57DcNmT3fSKxjugktano0wPHAAILV4tiHTM+k=", accessKey: "AKIAFP3PKB4HYZGLGBBV",
 		signature: "MEQCID1bFl1Wgc8lB3SiEY0U7NxAIZZL2kvHph+zjO94c9gzAiA22g/EqXAFnvv9323/xr0tmGca6q/AEOTZIRxq3pkx1w=="},
+	{version: 5, bound: true, macKey: "a4cb59e8-e511-4ee9-9496-0611bf5a2908", signKey: "ee306cc5-a049-4ce6-9d3a-2e7a94a7a13e",
+		pending: "781557cd-206c-4028-b455-06cb6ab00f54", half: "bf1e5d99-9aec-4f9a-847f-9a33628641cd",
+		mac: "cFfP8i5ikIafmCEy4sBGFfwBPid7MFooYiQsEIZiBKM=", accessKey: "AKIAA4BBP6R5PEJ25YN4",
+		signature: "MEQCIFTvGs7ic2SOuh39/LGwjJ+IdBqCAqNuPuZe3u4pUMsfAiAvPL2+VU/BpVQrHGVGTFRO77V8LfF2k6m5IXiulMpJvg=="},
 }
 
 // unpack makes its state directory.
@@ -184,7 +188,7 @@ func testOldState(t *testing.T, old oldState) {
 	assert.Zero(t, r.code, "%s%s", r.stdout, r.stderr)
 	copies := d.copies(t, old)
 	require.Len(t, copies, 1)
-	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 5; as it was before it is kept in %s\n", old.version,
+	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 6; as it was before it is kept in %s\n", old.version,
 		copies[0]))
 	assert.Equal(t, !old.bound, strings.Contains(string(r.stdout), "is known by its serial alone"), "%s", r.stdout)
 	assert.Equal(t, old.bound, d.boundTo(t).Binding != nil)
@@ -193,7 +197,7 @@ func testOldState(t *testing.T, old oldState) {
 	require.NotNil(t, bound.Binding)
 	r, err = run(d.command("doctor", "--migrate"))
 	require.NoError(t, err)
-	assert.Contains(t, string(r.stdout), "is of version 5 already")
+	assert.Contains(t, string(r.stdout), "is of version 6 already")
 	assert.Contains(t, string(r.stdout), "is the one that holds the region's keys")
 	assert.Equal(t, copies, d.copies(t, old))
 	assert.Equal(t, bound, d.boundTo(t))

@@ -26,7 +26,7 @@ func (d *examination) examineAlgorithms(name string, t *token.Token, r *TokenRep
 			continue
 		}
 		algorithm, _ := keyring.SigningAlgorithm(lacking[0])
-		d.advise("token", name, StatusWarning, fmt.Sprintf("%s: %v", text, t.AlgorithmGap(spec.Pair, algorithm)),
+		d.advise("token", name, StatusWarning, fmt.Sprintf("%s: %v", text, t.Lacks(spec.Pair, algorithm)),
 			"CreateKey makes keys of this spec, and Sign refuses these algorithms; use the others")
 	}
 }

@@ -196,6 +196,9 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 		UntriedKeySpecs: []string{}, MissingAlgorithms: map[string][]types.SigningAlgorithmSpec{}}
 	d.add("token", name, StatusOK, fmt.Sprintf("logged in to %q, serial %s (%s %s)", info.Label, info.Serial, info.Manufacturer, info.Model))
 	tried := func(spec keyring.Spec, gap error) {
+		if made, learnt := spec.Learnt(t); errors.Is(gap, token.ErrUntried) && (made || learnt != nil) {
+			gap = learnt
+		}
 		if gap == nil {
 			r.KeySpecs = append(r.KeySpecs, string(spec.Name))
 			return

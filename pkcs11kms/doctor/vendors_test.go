@@ -28,16 +28,23 @@ const noSessionObjects = "on C_GenerateKey,C_GenerateKeyPair fail CKR_ATTRIBUTE_
 
 // Of a token whose keys cannot be tried before they are made doctor says so, and accuses it of nothing.
 func TestDoctorOnATokenWithoutSessionObjects(t *testing.T) {
-	cfg, _ := newVendorsConfig(t, noSessionObjects)
+	cfg, m := newVendorsConfig(t, noSessionObjects)
 	c := openClient(t, cfg)
 	mustCreate(t, c, types.KeySpecHmac256)
 	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "%+v", r.Checks)
 	able := r.Regions[0].Token
-	require.Equal(t, []string{"HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512",
+	require.Equal(t, []string{"HMAC_224", "HMAC_384", "HMAC_512",
 		"RSA_2048", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "ECC_NIST_EDWARDS25519"}, able.UntriedKeySpecs)
-	require.Empty(t, able.KeySpecs)
+	require.Equal(t, []string{"HMAC_256"}, able.KeySpecs, "one was made")
 	require.Empty(t, able.MissingKeySpecs)
+
+	m.Do("on C_SignInit fail CKR_MECHANISM_INVALID mechanism=CKM_SHA224_HMAC")
+	p, err := ProbeTokenObjects(t.Context(), c.Client, types.KeySpecHmac224)
+	require.NoError(t, err)
+	require.Error(t, p.Gap)
+	r = examine(t.Context(), cfg)
+	require.Equal(t, []string{"HMAC_224"}, r.Regions[0].Token.MissingKeySpecs, "another process knows it, too")
 }
 
 // How long a message may be is told where it is less than the API allows.

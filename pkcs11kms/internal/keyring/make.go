@@ -49,6 +49,7 @@ type place struct {
 // Make makes the key of a new record, in the three steps. keystore.ErrConflict says that what precondition names has changed
 // at the end.
 func (r *Ring) Make(ctx context.Context, in *Region, spec *Spec, record keystore.Key, precondition []keystore.Change) (*Key, error) {
+	defer r.keepLearnt(ctx, in)
 	return r.make(ctx, in, spec, record, place{}, precondition)
 }
 

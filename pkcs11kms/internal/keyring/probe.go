@@ -47,9 +47,11 @@ func (r *Ring) Probe(ctx context.Context, in *Region, spec *Spec, precondition [
 	if err := in.Token.Await(ctx); err != nil {
 		return err
 	}
-	return in.withFreeID(in.NewRecord("", newProbeID()), func(record keystore.Key) error {
+	err := in.withFreeID(in.NewRecord("", newProbeID()), func(record keystore.Key) error {
 		return r.tryProbe(ctx, in, spec, record, precondition)
 	})
+	r.keepLearnt(ctx, in)
+	return err
 }
 
 func (r *Ring) tryProbe(ctx context.Context, in *Region, spec *Spec, record keystore.Key, precondition []keystore.Change) error {

@@ -120,6 +120,7 @@ func (r *Ring) present(ctx context.Context, in *Region) (keys, present int, err 
 
 // rebind makes the new binding key in the place of the old one, and binds the region by it. Until then the region stays bound as it was.
 func (r *Ring) rebind(ctx context.Context, in *Region, bound keystore.Region, version uint64, at place) error {
+	bound.Learnt = nil // of another token
 	k, made := r.make(ctx, in, bindingSpec(in.Token), in.NewRecord("", BindingKey), at, nil)
 	err := r.keepProof(ctx, in, bound, version, k, made)
 	if err == nil || made != nil {

@@ -42,6 +42,9 @@ func OpenBound(ctx context.Context, store keystore.Store, bound keystore.Region,
 		}
 		return judge(now, p)
 	}
+	config.Recall = func(ctx context.Context, i token.Info) token.Learnt {
+		return recall(ctx, store, bound.Name, i, config.Logger)
+	}
 	t, err := token.Open(ctx, config)
 	if refused, ok := errors.AsType[*token.OpenError](err); ok && refused.Reason == token.SerialMismatch {
 		err = misnamed(bound, refused)

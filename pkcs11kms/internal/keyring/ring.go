@@ -58,6 +58,8 @@ type Region struct {
 	Token   *token.Token
 	met     bool     // the token was reached; used by Open, and then by Run alone
 	handles sync.Map // *token.Key or *token.Pair by the key's CKA_ID in hexadecimal, see handle
+
+	kept atomic.Pointer[token.Learnt] // what the store has of what is known of the token; nil when that was not looked at
 }
 
 // Open opens the tokens and logs in. It fails as a whole. Whoever opens a Ring runs its janitor (Run), and closes it in the end.
@@ -103,16 +105,24 @@ func (r *Ring) open(ctx context.Context, name string) error {
 
 // meet keeps what is to be known of the token of a region, which has proved itself, and has it known again the next time.
 func (r *Ring) meet(ctx context.Context, in *Region, bound keystore.Region, version uint64) error {
-	if err := note(ctx, r.cfg.Store, bound, version, in.Token, r.cfg.Log); err != nil || bound.Binding != nil {
-		return err
+	err := note(ctx, r.cfg.Store, bound, version, in.Token, r.cfg.Log)
+	if err == nil && bound.Binding == nil {
+		err = r.bind(ctx, in)
 	}
-	return r.bind(ctx, in)
+	if err == nil {
+		r.keepLearnt(ctx, in)
+	}
+	return err
 }
 
-// meetLate does for tokens that could not be reached at Open what Open does.
+// meetLate does for tokens that could not be reached at Open what Open does, and keeps what is new of the others.
 func (r *Ring) meetLate(ctx context.Context) {
 	for _, in := range r.regions {
-		if in.met || !in.Token.State().Up {
+		if in.met {
+			r.keepLearnt(ctx, in) // what the use of keys has shown
+			continue
+		}
+		if !in.Token.State().Up {
 			continue
 		}
 		in.met = true

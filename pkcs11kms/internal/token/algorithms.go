@@ -96,18 +96,22 @@ func (t *Token) AlgorithmGap(spec pubkey.Spec, a pubkey.Algorithm) error {
 	if _, proven := t.proven.Load(signing{spec, a}); a != pubkey.Ed25519phSHA512 || proven {
 		return nil
 	}
-	if kept, ok := t.gaps.Load(signing{spec, a}); ok {
+	if kept, ok := t.gaps.Load(signing{spec, a}); ok { // which nobody tries again by the way
 		return kept.(keptGap).gap
 	}
 	return &GapError{Spec: spec, What: a.String(), Err: ErrUntried}
 }
 
-// Makes tells whether the token makes signatures by an algorithm with pairs of a kind, as far as is known. What was found missing stays so
-// until it is found otherwise.
-func (t *Token) Makes(spec pubkey.Spec, a pubkey.Algorithm) bool {
-	_, lacks := t.gaps.Load(signing{spec, a})
-	return !lacks && t.AlgorithmGap(spec, a) == nil
+// Lacks is AlgorithmGap, however long ago that was: what was found missing stays so until it is found otherwise.
+func (t *Token) Lacks(spec pubkey.Spec, a pubkey.Algorithm) error {
+	if kept, ok := t.gaps.Load(signing{spec, a}); ok {
+		return kept.(keptGap).gap
+	}
+	return t.AlgorithmGap(spec, a)
 }
+
+// Makes tells whether the token makes signatures by an algorithm with pairs of a kind, as far as is known.
+func (t *Token) Makes(spec pubkey.Spec, a pubkey.Algorithm) bool { return t.Lacks(spec, a) == nil }
 
 // ByFirst uses pairs of a kind by one algorithm after the other until use has met one that the token makes.
 func (t *Token) ByFirst(spec pubkey.Spec, use func(pubkey.Algorithm) error) (err error) {

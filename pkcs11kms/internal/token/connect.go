@@ -124,7 +124,7 @@ func (t *Token) attachTo(ctx context.Context, f found, step func(string)) error 
 	}
 	if !t.facts().complete {
 		step("the probe of what the token can do")
-		t.probe()
+		t.probe(ctx)
 		t.selfTests()
 	}
 	return nil
@@ -168,6 +168,7 @@ func (t *Token) describe(f found) Info {
 		FirmwareVersion:    fmt.Sprintf("%d.%d", f.info.FirmwareVersion.Major, f.info.FirmwareVersion.Minor),
 		ModulePath:         t.loaded.path,
 		LibraryDescription: trim(t.loaded.info.LibraryDescription),
+		LibraryVersion:     fmt.Sprintf("%d.%d", t.loaded.info.LibraryVersion.Major, t.loaded.info.LibraryVersion.Minor),
 		HostInitialized:    t.loaded.hostOwned,
 		Flags:              f.info.Flags,
 	}

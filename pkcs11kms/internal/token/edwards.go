@@ -3,6 +3,7 @@ package token
 import (
 	"bytes"
 	"encoding/asn1"
+	"errors"
 
 	"github.com/miekg/pkcs11"
 
@@ -66,6 +67,9 @@ func (t *Token) probeEdwards() {
 		return err
 	}}, nil)
 	t.noteTrial(pubkey.Edwards25519, err)
+	if _, gap := errors.AsType[*GapError](err); gap || err == nil {
+		t.learn(func(known *facts) { known.edwardsSeen = true })
+	}
 	if err == nil {
 		t.noteAlgorithms(pubkey.Edwards25519, lacks)
 	}

@@ -1,5 +1,7 @@
 package token
 
+import "time"
+
 // facts is what is known of the token since it was first reached. One is never changed after it was published.
 type facts struct {
 	info     Info
@@ -10,7 +12,12 @@ type facts struct {
 	tests    []SelfTest
 	// sessionKeys: the token makes keys that end with their session, so that what it can do could be tried.
 	sessionKeys bool
-	complete    bool // the token was probed, so that Open has succeeded once
+	// noSessionKeys: it has refused to make any, for what it was told of them. Else it may have been in trouble.
+	noSessionKeys bool
+	edwardsSeen   bool      // a pair of Ed25519 that ends with its session was made and tried, or refused
+	since         time.Time // see Learnt
+	recalled      []Kind    // kinds of keys that were made and used before, as another process has learnt
+	complete      bool      // the token was probed, so that Open has succeeded once
 }
 
 // nothing is what is known of a token that was never reached.

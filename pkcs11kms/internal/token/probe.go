@@ -2,6 +2,7 @@ package token
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -67,24 +68,54 @@ func (t *Token) probeID() []byte { return []byte("pkcs11kms probe!")[:t.facts().
 // probeTries is how often something is tried that has met an error which is no refusal.
 const probeTries = 2
 
-// probe tries out the token. Open succeeds whatever it finds: a token without SHA-224 still serves the others.
-func (t *Token) probe() {
+// probe tries out the token. Open succeeds whatever it finds: a token without SHA-224 still serves the others. Of one that is known to make
+// no keys that end with their session nothing is asked.
+func (t *Token) probe(ctx context.Context) {
+	before := t.recall(ctx)
 	caps := Capabilities{Streams: !t.facts().quirk.noStream, IDBytes: t.facts().quirk.maxIDBytes(), MaxSessions: t.pool.max}
+	if before.NoSessionKeys {
+		for _, h := range Hashes() {
+			caps.HMAC = append(caps.HMAC, HashCapability{Hash: h, Generate: errNoSessionKeys})
+		}
+		t.learn(func(known *facts) { known.noSessionKeys = true })
+	} else {
+		t.probeAll(&caps)
+	}
+	t.believe(before)
+	t.learn(func(known *facts) { known.caps, known.complete = caps, true })
+}
+
+// probeAll tries all that can be tried by keys that end with their session.
+func (t *Token) probeAll(caps *Capabilities) {
 	off := t.probeUses()
 	t.learn(func(known *facts) { known.off = off })
 	for _, h := range Hashes() {
-		caps.HMAC = append(caps.HMAC, t.probeHash(h, &caps))
+		caps.HMAC = append(caps.HMAC, t.probeHash(h, caps))
 	}
 	makes := func(c HashCapability) bool { return c.Generate == nil }
-	t.learn(func(known *facts) { known.sessionKeys = slices.ContainsFunc(caps.HMAC, makes) })
+	t.learn(func(known *facts) {
+		known.sessionKeys, known.noSessionKeys = slices.ContainsFunc(caps.HMAC, makes), noSessionKeys(caps.HMAC)
+	})
 	for i := range caps.HMAC {
 		t.untried(&caps.HMAC[i])
 	}
 	for try, sure := 1, false; !sure && try <= probeTries; try++ {
-		caps.AllowedMechanisms, sure = t.probeAllowedMechanisms(caps)
+		caps.AllowedMechanisms, sure = t.probeAllowedMechanisms(*caps)
 	}
 	t.probeEdwards()
-	t.learn(func(known *facts) { known.caps, known.complete = caps, true })
+}
+
+// noSessionKeys tells whether the token has refused all keys that end with their session, and some for that.
+func noSessionKeys(found []HashCapability) bool {
+	template := false
+	for _, c := range found {
+		e, answered := errors.AsType[*Error](c.Generate)
+		if !answered || !e.refusesKind() {
+			return false
+		}
+		template = template || e.refusesTemplate()
+	}
+	return template
 }
 
 // probeHash makes and uses a key for h, and tries to read its value.

@@ -32,6 +32,9 @@ type Config struct {
 	// Prove decides whether a token is the one that is meant: of several candidates, at Open and whenever the module was initialised
 	// anew. Its error wraps ErrAnotherToken if it is not, and what a method of Prover has answered. Default: the names alone decide.
 	Prove func(context.Context, Prover) error
+	// Recall returns what was learnt of the token before, by this process or another. It is advice of what the token lacks, so that it need
+	// not be tried. Default: nothing.
+	Recall func(context.Context, Info) Learnt
 	// SoftHSMConf is what SOFTHSM2_CONF is set to, for the whole process, before the module is initialised. Default: what the
 	// environment says. Other modules do not look at it.
 	SoftHSMConf string
@@ -119,6 +122,7 @@ type Info struct {
 	FirmwareVersion                    string
 	ModulePath                         string
 	LibraryDescription                 string
+	LibraryVersion                     string
 	// HostInitialized says that the module was initialised by somebody else in this process. It is never finalized by us.
 	HostInitialized bool
 	// Flags are those of CK_TOKEN_INFO (CKF_...) at Open.

@@ -1,0 +1,2 @@
+-- No table has changed. Records of regions tell what was found out about their token. A program that does not know of it could not read them;
+-- the version keeps it from opening the store.
