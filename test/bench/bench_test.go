@@ -1,5 +1,5 @@
-// Package bench measures the Client beside its rivals on one token, in one run: direct calls of miekg/pkcs11, and
-// crypto11. Run it by make bench. Each line shows our own time and, as ratios, how many times longer an operation takes
+// Package bench measures the Client beside its rivals on one token, in one run: direct calls of miekg/pkcs11,
+// crypto11, and a loop in C. Run it by make bench. Each line shows our own time and, as ratios, how many times longer an operation takes
 // through the Client than by the rival. Ours and theirs take turns, so that a drift of the machine hits both.
 package bench
 
@@ -22,6 +22,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/softhsm"
+	"github.com/pkcs11kms/bridge/test/bench/cloop"
 )
 
 const region = "us-east-1"
@@ -40,6 +41,7 @@ type rig struct {
 	ckaID  []byte // of the key
 	direct *direct
 	eleven *crypto11.SecretKey
+	loop   *cloop.Loop
 }
 
 var newRig = sync.OnceValue(func() *rig { return &rig{} })
@@ -71,6 +73,8 @@ func setUp(b *testing.B) *rig {
 	r.eleven, err = eleven.FindKey(r.ckaID, nil)
 	require.NoError(b, err)
 	require.NotNil(b, r.eleven)
+	r.loop, err = cloop.Open(tok.Module, r.direct.slot, uint(r.direct.key), pkcs11.CKM_SHA256_HMAC)
+	require.NoError(b, err)
 	r.client = client
 	return r
 }
@@ -114,6 +118,7 @@ func newStore(b *testing.B, dir string) keystore.Store {
 // direct is a pool of sessions and a handle found once: the least that a program can do with miekg/pkcs11.
 type direct struct {
 	ctx      *pkcs11.Ctx
+	slot     uint
 	key      pkcs11.ObjectHandle
 	sessions chan pkcs11.SessionHandle
 }
@@ -128,6 +133,7 @@ func newDirect(b *testing.B, tok softhsm.TestToken) *direct {
 		if info.SerialNumber != tok.Serial {
 			continue
 		}
+		d.slot = slot
 		for range cap(d.sessions) {
 			s, err := d.ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
 			require.NoError(b, err)
@@ -201,8 +207,25 @@ func timed(b *testing.B, n, goroutines int, op func() error) time.Duration {
 	return time.Since(began)
 }
 
+// rival makes n operations on some goroutines or threads, and says how long that took.
+type rival func(b *testing.B, n, goroutines int) time.Duration
+
+// each is the rival that makes one operation at a time on each goroutine.
+func each(op func() error) rival {
+	return func(b *testing.B, n, goroutines int) time.Duration { return timed(b, n, goroutines, op) }
+}
+
+// inC is the loop in C.
+func (r *rig) inC(message []byte) rival {
+	return func(b *testing.B, n, goroutines int) time.Duration {
+		took, err := r.loop.Run(n, goroutines, message)
+		require.NoError(b, err)
+		return took
+	}
+}
+
 // compare runs b.N operations of ours and of each rival in turns, and reports the ratios.
-func compare(b *testing.B, goroutines int, ours func() error, rivals map[string]func() error) {
+func compare(b *testing.B, goroutines int, ours func() error, rivals map[string]rival) {
 	const turns = 64 // short ones, since a busy machine changes its pace within a second
 	var own time.Duration
 	theirs := map[string]time.Duration{}
@@ -216,7 +239,7 @@ func compare(b *testing.B, goroutines int, ours func() error, rivals map[string]
 		own += timed(b, n, goroutines, ours)
 		b.StopTimer()
 		for name, rival := range rivals {
-			theirs[name] += timed(b, n, goroutines, rival)
+			theirs[name] += rival(b, n, goroutines)
 		}
 		b.StartTimer()
 	}
@@ -234,9 +257,10 @@ func BenchmarkMac(b *testing.B) {
 		message := make([]byte, size.bytes)
 		mac, err := r.direct.mac(message)
 		require.NoError(b, err)
-		rivals := map[string]func() error{
-			"miekg":    func() error { _, err := r.direct.mac(message); return err },
-			"crypto11": func() error { _, err := r.elevenMAC(message); return err },
+		rivals := map[string]rival{
+			"miekg":    each(func() error { _, err := r.direct.mac(message); return err }),
+			"crypto11": each(func() error { _, err := r.elevenMAC(message); return err }),
+			"C":        r.inC(message),
 		}
 		for _, goroutines := range []int{1, 4, 16} {
 			for _, name := range []string{"no-deadline", "deadline"} {
@@ -266,5 +290,5 @@ func BenchmarkCreateKey(b *testing.B) {
 	compare(b, 1, func() error {
 		_, err := r.client.CreateKey(context.Background(), &kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC"})
 		return err
-	}, map[string]func() error{"miekg": func() error { i++; return r.direct.generateKey(fmt.Appendf(nil, "bench-%d", i)) }})
+	}, map[string]rival{"miekg": each(func() error { i++; return r.direct.generateKey(fmt.Appendf(nil, "bench-%d", i)) })})
 }

@@ -116,7 +116,7 @@ func BenchmarkSize(b *testing.B) {
 	}
 	for _, c := range cases {
 		b.Run(c.name, func(b *testing.B) {
-			compare(b, 1, func() error { return c.call(large) }, map[string]func() error{"100-keys": func() error { return c.call(small) }})
+			compare(b, 1, func() error { return c.call(large) }, map[string]rival{"100-keys": each(func() error { return c.call(small) })})
 		})
 	}
 }
