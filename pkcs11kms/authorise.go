@@ -39,7 +39,7 @@ func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	q.about.client, q.about.ctx, q.about.who = c, ctx, &who
+	q.about.client, q.about.ctx, q.about.who = c, ctx, who
 	d := policy.Evaluate(policy.Request{
 		Principal: who.Principal(),
 		Action:    op.ActionName(),

@@ -16,7 +16,7 @@ import (
 type conditions struct {
 	client *Client
 	ctx    context.Context
-	who    *iam.Identity
+	who    iam.Identity
 	req    *request
 	key    *key   // nil: the request is about no key, or there is none
 	keyID  string // of the key, or of the place where it would be; empty: the request is about none

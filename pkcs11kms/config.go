@@ -43,6 +43,9 @@ type Config struct {
 	// MaxSessions bounds the sessions that are open with each token. Default DefaultMaxSessions, or what the token
 	// allows when that is less.
 	MaxSessions int
+	// NoSessionCopies has each use of a key be a use of the token's own object. Default: keys that are used often are copied into session
+	// objects, which are faster, by tokens where that is known to be safe (SoftHSM, NSS).
+	NoSessionCopies bool
 	// CallTimeout bounds how long a call waits for a session, and how long one call of the token may take when the
 	// context of the operation can end. Default DefaultCallTimeout.
 	CallTimeout time.Duration
@@ -157,6 +160,7 @@ func (cfg Config) TokenConfig(region string) token.Config {
 		PIN:         r.PIN,
 		SoftHSMConf: r.SoftHSMConfig,
 		MaxSessions: cfg.MaxSessions,
+		NoCopies:    cfg.NoSessionCopies,
 		CallTimeout: cfg.CallTimeout,
 		TryLowPIN:   r.TryLowPIN,
 		Wait:        cfg.WaitForTokens,

@@ -19,8 +19,7 @@ type keyID struct {
 func (c *Client) parseKeyID(text string, aliases bool) (keyID, error) {
 	home := keyid.Home{Partition: c.bridge.cfg.Partition, Region: c.region.Name, Account: c.caller.Account()}
 	id, err := keyid.Parse(text, home, aliases)
-	var refused *keyid.Error
-	if errors.As(err, &refused) && refused.ARN {
+	if refused, ok := errors.AsType[*keyid.Error](err); ok && refused.ARN {
 		return keyID{}, apierr.InvalidArn("%s", refused.Text)
 	}
 	if err != nil {

@@ -27,7 +27,12 @@ func (c *Client) GenerateMac(ctx context.Context, in *kms.GenerateMacInput, optF
 		if err != nil {
 			return nil, err
 		}
-		return &kms.GenerateMacOutput{KeyId: aws.String(k.ARN), Mac: tag, MacAlgorithm: in.MacAlgorithm}, nil
+		out := &struct { // in one piece, since this is the way of every MAC
+			kms.GenerateMacOutput
+			arn string
+		}{arn: k.ARN}
+		out.KeyId, out.Mac, out.MacAlgorithm = &out.arn, tag, in.MacAlgorithm
+		return &out.GenerateMacOutput, nil
 	})
 }
 
@@ -49,6 +54,11 @@ func (c *Client) VerifyMac(ctx context.Context, in *kms.VerifyMacInput, optFns .
 		if c.req.dryRun {
 			return nil, apierr.DryRun()
 		}
-		return &kms.VerifyMacOutput{KeyId: aws.String(k.ARN), MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
+		out := &struct {
+			kms.VerifyMacOutput
+			arn string
+		}{arn: k.ARN}
+		out.KeyId, out.MacValid, out.MacAlgorithm = &out.arn, true, in.MacAlgorithm
+		return &out.VerifyMacOutput, nil
 	})
 }

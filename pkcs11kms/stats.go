@@ -27,6 +27,7 @@ type SessionStats struct {
 	InUse   int
 	Waiting int // calls that wait for a session
 	Lost    int // in a call that hangs
+	Copies  int // keys that are used by a session copy
 }
 
 // TokenState tells whether the token of a region is there.

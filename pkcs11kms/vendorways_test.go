@@ -52,17 +52,21 @@ func TestErrorsThatPass(t *testing.T) {
 			cfg, m := newVendorsConfig(t)
 			c := openClient(t, cfg)
 			keys := []*types.KeyMetadata{mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecEccNistP256)}
-			rule := m.Rule(ways + " every=5")
-			for _, client := range []*Client{c, openClient(t, cfg)} {
-				for _, key := range keys {
-					for range 5 {
-						requireUsable(t, client, key)
+			for _, every := range []string{"every=4", "every=5"} { // one of them meets C_SignInit, the other C_Sign
+				rule := m.Rule(ways + " " + every)
+				for _, client := range []*Client{c, openClient(t, cfg)} {
+					for _, key := range keys {
+						for range 5 {
+							requireUsable(t, client, key)
+						}
 					}
+					require.NoError(t, client.bridge.Health(t.Context()))
 				}
-				require.NoError(t, client.bridge.Health(t.Context()))
+				rule.Remove()
 			}
-			rule.Remove()
-			assert.NotZero(t, m.Counters()["C_Sign"].Faults)
+			for _, function := range []string{"C_SignInit", "C_Sign"} {
+				assert.NotZero(t, m.Counters()[function].Faults, function)
+			}
 		})
 	}
 }

@@ -38,6 +38,7 @@ type serving struct {
 	logLevel  string
 	onHang    string
 	hangTime  time.Duration
+	copies    string
 
 	dir    string
 	log    *slog.Logger
@@ -75,6 +76,8 @@ func (a *app) serveCommand() *cobra.Command {
 	flags.StringVar(&s.logLevel, "log-level", "info", "the least level to log: debug, info, warn or error")
 	flags.StringVar(&s.onHang, "on-hang", hangWait, "when calls into a token's PKCS#11 module do not come back: wait, or exit with the code 4")
 	flags.DurationVar(&s.hangTime, "hang-time", time.Minute, "how long a token must have hung for --on-hang exit")
+	flags.StringVar(&s.copies, "session-copies", "", "auto: keys that are used often are copied in the token, which is faster; or off")
+	must(cmd.RegisterFlagCompletionFunc("session-copies", cobra.FixedCompletions([]string{"auto", "off"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("on-hang", cobra.FixedCompletions([]string{hangWait, hangExit}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp)))
@@ -103,6 +106,9 @@ func (s *serving) run(ctx context.Context) (err error) {
 	}
 	cfg.Logger = s.log
 	cfg.WaitForTokens = true
+	if s.copies != "" {
+		cfg.NoSessionCopies = s.copies == "off"
+	}
 	cfg.Quotas.NoRates = cfg.Quotas.NoRates || s.dev
 	if _, err := sqlite.Migrate(ctx, cfg.StorePath, sqlite.Options{Logger: s.log}); err != nil {
 		return stopped(ctx, err)
@@ -170,6 +176,9 @@ func (s *serving) checkFlags() error {
 	}
 	if s.onHang != hangWait && s.onHang != hangExit {
 		return usagef("argument --on-hang: %q is neither %s nor %s", s.onHang, hangWait, hangExit)
+	}
+	if _, err := statedir.NoSessionCopies(s.copies); err != nil {
+		return usagef("argument --session-copies: %v", err)
 	}
 	if s.hangTime < time.Second {
 		return usagef("argument --hang-time: %v is shorter than a second", s.hangTime)

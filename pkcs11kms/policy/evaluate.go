@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // retireGrant is decided by the grant. A key policy can forbid it, and cannot allow it.
 const retireGrant = "kms:RetireGrant"
@@ -10,9 +13,16 @@ const retireGrant = "kms:RetireGrant"
 //
 // What cannot be judged counts against the caller: a statement with such a condition does not allow, and does deny.
 func Evaluate(r Request, p Policies) Decision {
-	e := evaluation{request: r}
-	return e.decide(&p)
+	e := evaluations.Get().(*evaluation)
+	e.request = r
+	d := e.decide(&p)
+	*e = evaluation{} // it keeps nothing of the request
+	evaluations.Put(e)
+	return d
 }
+
+// evaluations are those that are not in use: there is one for each call.
+var evaluations = sync.Pool{New: func() any { return new(evaluation) }}
 
 // evaluation is one request on its way through the policies.
 type evaluation struct {

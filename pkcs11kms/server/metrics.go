@@ -88,6 +88,7 @@ func (k *keyCounts) get(bridge *pkcs11kms.Bridge) map[string]int {
 var (
 	sessionsDesc = prometheus.NewDesc("pkcs11kms_sessions", "Sessions with the token by state: in_use, waiting, lost, open, size.",
 		[]string{"region", "state"}, nil)
+	copiesDesc      = prometheus.NewDesc("pkcs11kms_session_copies", "Keys that are used by a session copy.", []string{"region"}, nil)
 	tokenErrorsDesc = prometheus.NewDesc("pkcs11kms_token_errors_total", "Failures of tokens by class: busy, gone, missing, hung, other.",
 		[]string{"class"}, nil)
 	tokenUpDesc       = prometheus.NewDesc("pkcs11kms_token_up", "1 while the region's token is there, else 0.", []string{"region"}, nil)
@@ -99,6 +100,7 @@ var (
 
 func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- sessionsDesc
+	ch <- copiesDesc
 	ch <- tokenErrorsDesc
 	ch <- tokenUpDesc
 	ch <- tokenLossesDesc
@@ -112,6 +114,7 @@ const countTimeout = 2 * time.Second
 func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
 	stats := c.bridge.Stats()
 	for region, s := range stats.Sessions {
+		ch <- prometheus.MustNewConstMetric(copiesDesc, prometheus.GaugeValue, float64(s.Copies), region)
 		for state, n := range map[string]int{"size": s.Size, "open": s.Open, "in_use": s.InUse, "waiting": s.Waiting, "lost": s.Lost} {
 			ch <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(n), region, state)
 		}

@@ -63,6 +63,9 @@ func Load(dir string) (Config, error) {
 	if cfg.Quotas, err = file.Quotas.quotas(); err != nil {
 		return Config{}, invalidConfig(dir, err)
 	}
+	if cfg.NoSessionCopies, err = NoSessionCopies(file.SessionCopies); err != nil {
+		return Config{}, invalidConfig(dir, fmt.Errorf("session-copies: %w", err))
+	}
 	conf, err := refreshSoftHSM(dir)
 	if err != nil {
 		return Config{}, err
@@ -78,6 +81,17 @@ func Load(dir string) (Config, error) {
 		return Config{}, invalidConfig(dir, err)
 	}
 	return cfg, nil
+}
+
+// NoSessionCopies reads the setting session-copies: auto, which is also what an empty text means, or off.
+func NoSessionCopies(text string) (bool, error) {
+	switch text {
+	case "", "auto":
+		return false, nil
+	case "off":
+		return true, nil
+	}
+	return false, fmt.Errorf("%q is neither auto nor off", text)
 }
 
 // Open opens the store and a Bridge on it, which owns the store: closing the Bridge closes both. Otherwise it is

@@ -23,6 +23,7 @@ type configYAML struct {
 	DefaultRegion string                `yaml:"default-region"`
 	Regions       map[string]regionYAML `yaml:"regions"`
 	Sessions      int                   `yaml:"sessions,omitempty"`
+	SessionCopies string                `yaml:"session-copies,omitempty"` // auto or off
 	CallTimeout   time.Duration         `yaml:"call-timeout,omitempty"`
 	Listen        string                `yaml:"listen,omitempty"`
 	AdminListen   string                `yaml:"admin-listen,omitempty"`
@@ -110,8 +111,8 @@ func readConfig(path string) (*configYAML, error) {
 	}
 	if err != nil {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
-		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token, sessions, call-timeout,\n"+
-			"listen, admin-listen, tls.cert, tls.key,\n"+
+		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
+			"sessions, session-copies, call-timeout, listen, admin-listen, tls.cert, tls.key,\n"+
 			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates", err)
 	}
 	return &state, nil

@@ -19,6 +19,13 @@ type Key struct {
 	Material Material // nil for a key of a spec that is not known
 }
 
+// Dropped implements records.Dropped: the record has changed, or others are used more.
+func (k *Key) Dropped() {
+	if k.Material != nil {
+		k.Material.dropped()
+	}
+}
+
 // Decode reads a key record. One that is between two of its steps is answered with keystore.ErrNotFound.
 func (r *Ring) Decode(rec keystore.Record) (*Key, error) {
 	record, err := keystore.DecodeKey(rec)

@@ -17,6 +17,8 @@ type Material interface {
 	describe(*types.KeyMetadata)
 	// healthy has the token use the key on a session that is kept for this.
 	healthy(context.Context) error
+	// dropped ends the use of what the token keeps for the key's use alone.
+	dropped()
 }
 
 // HMAC is the material of a key for MACs.
@@ -41,6 +43,8 @@ func (m *HMAC) describe(metadata *types.KeyMetadata) {
 }
 
 func (m *HMAC) healthy(ctx context.Context) error { return m.token.HealthyMAC(ctx, m.key) }
+
+func (m *HMAC) dropped() { m.key.DropCopy() }
 
 // Pair is the material of a signing key.
 type Pair struct {
@@ -77,6 +81,8 @@ func (p *Pair) describe(metadata *types.KeyMetadata) { metadata.SigningAlgorithm
 func (p *Pair) healthy(ctx context.Context) error {
 	return p.token.ByFirst(p.Spec.Pair, func(a pubkey.Algorithm) error { return p.token.HealthySignature(ctx, p.pair, a) })
 }
+
+func (p *Pair) dropped() { p.pair.DropCopy() }
 
 // material is that of a record's key, which is found in the token when it is used.
 func (g *Region) material(record keystore.Key) (Material, error) {

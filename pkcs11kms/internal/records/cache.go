@@ -40,6 +40,16 @@ type Cache struct {
 	confirmed time.Time     // when that look began
 }
 
+// Dropped is implemented by values that keep something scarce somewhere else. It is called when a cache forgets the value, since its record
+// has changed or there is no more room, and must not wait for anything.
+type Dropped interface{ Dropped() }
+
+func told(value any) {
+	if d, ok := value.(Dropped); ok {
+		d.Dropped()
+	}
+}
+
 // New makes an empty cache over a store. Nothing confirms it by itself: run Poll, and WatchWrites.
 func New(store keystore.Store, log *slog.Logger, now func() time.Time) *Cache {
 	c := &Cache{
@@ -104,6 +114,7 @@ func (c *Cache) read(ctx context.Context, ref keystore.Ref, decode func(keystore
 func (c *Cache) keep(ref keystore.Ref, value any) {
 	if _, ok := c.decoded[ref]; !ok && len(c.decoded) >= c.limit {
 		for other := range c.decoded {
+			told(c.decoded[other])
 			delete(c.decoded, other)
 			break
 		}
@@ -173,12 +184,16 @@ func (c *Cache) Confirm(ctx context.Context) error {
 
 // drop forgets a record, also one that is just being read. The caller holds mu.
 func (c *Cache) drop(ref keystore.Ref) {
+	told(c.decoded[ref])
 	delete(c.decoded, ref)
 	c.reads.outdate(ref)
 }
 
 // dropAll forgets every record. The caller holds mu.
 func (c *Cache) dropAll() {
+	for _, value := range c.decoded {
+		told(value)
+	}
 	clear(c.decoded)
 	c.reads.outdateAll()
 }

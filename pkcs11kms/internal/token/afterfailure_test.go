@@ -15,7 +15,7 @@ import (
 // A session is kept after a refusal that began nothing, and thrown away after any other failure: an operation may still be
 // active on it, which the next call would meet. What may pass is asked again, on another session then.
 func TestSessionAfterAFailure(t *testing.T) {
-	tok, f := openFaulty(t)
+	tok, f := openFaulty(t, noCopies)
 	key := newKey(t, tok)
 	id := randomBytes(t, 16)
 	mac := func() error { _, err := tok.MAC(t.Context(), key, []byte("message")); return err }
@@ -133,7 +133,7 @@ func TestAnswerInTheLastMoment(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				tok, f := openFaulty(t)
+				tok, f := openFaulty(t, noCopies)
 				key := newKey(t, tok)
 				for range 2 { // the second time shows what the first has left behind
 					opened := f.count("C_OpenSession")

@@ -131,6 +131,16 @@ func newSemaphore(n int) semaphore { return make(semaphore, n) }
 
 func (s semaphore) take() { s <- struct{}{} }
 
+// tryTake takes a place if there is one.
+func (s semaphore) tryTake() bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 // takeWithin waits until ctx ends or wait is over, then it returns ErrBusy.
 func (s semaphore) takeWithin(ctx context.Context, wait time.Duration) error {
 	select {

@@ -72,7 +72,7 @@ func TestKeyTypeIsConfirmed(t *testing.T) {
 // Where it is known that a stale handle is an error, what a handle is for is read once a second.
 func TestHandlesAreConfirmedOnceASecond(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		tok, f := openFaulty(t)
+		tok, f := openFaulty(t, noCopies)
 		k := newKey(t, tok)
 		use := func() int {
 			before := f.count("C_GetAttributeValue")

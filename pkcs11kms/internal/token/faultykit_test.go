@@ -20,6 +20,9 @@ func openFaulty(t *testing.T, change ...func(*token.Config)) (*token.Token, *fau
 	return open(t, cfg), f
 }
 
+// noCopies has keys used themselves, where a test counts the calls of a use.
+func noCopies(cfg *token.Config) { cfg.NoCopies = true }
+
 // newKey makes a key for SHA-256 in the token, however short the CallTimeout of the test is.
 func newKey(t *testing.T, tok *token.Token) *token.Key {
 	t.Helper()

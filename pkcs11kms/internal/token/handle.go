@@ -41,6 +41,8 @@ type keyHandle struct {
 	object     pkcs11.ObjectHandle
 	keyType    atomic.Pointer[[]byte] // CKA_KEY_TYPE as the module gives it; nil until it was read
 	confirmed  atomic.Int64           // when the object was last seen to be the key, in nanoseconds since confirmEpoch
+	copy       atomic.Pointer[copied] // used in its place; nil if there is none
+	copying    atomic.Bool            // whether there is a copy, or one was refused
 }
 
 // confirmEpoch is what times of confirmation count from, by the monotonic clock.
@@ -72,8 +74,11 @@ func (n *named) remember(s *session, object pkcs11.ObjectHandle) {
 // hold keeps a handle, unless another key holds the same: one of the two is stale, so neither keeps it, and whoever is used next
 // looks for its object anew.
 func (n *named) hold(h *keyHandle) {
-	if old := n.handle.Swap(h); old != nil && old.object != h.object {
-		n.token.holders.drop(old.object, n)
+	if old := n.handle.Swap(h); old != nil {
+		n.token.dropCopy(old)
+		if old.object != h.object {
+			n.token.holders.drop(old.object, n)
+		}
 	}
 	other := n.token.holders.take(h.object, n)
 	if other == nil {
@@ -89,6 +94,7 @@ func (n *named) hold(h *keyHandle) {
 func (n *named) forget(h *keyHandle) {
 	if n.handle.CompareAndSwap(h, nil) {
 		n.token.holders.drop(h.object, n)
+		n.token.dropCopy(h)
 	}
 }
 
@@ -140,6 +146,7 @@ func (hs *holders) gone(object pkcs11.ObjectHandle) {
 	}
 	if h := n.handle.Load(); h != nil && h.object == object {
 		n.handle.CompareAndSwap(h, nil)
+		n.token.dropCopy(h)
 	}
 }
 
@@ -220,7 +227,7 @@ func (s *session) withHandle(n *named, use func(*keyHandle) error) error {
 func (s *session) withObject(n *named, use func(pkcs11.ObjectHandle) error) error {
 	for try := 1; ; try++ {
 		err := s.withHandle(n, func(h *keyHandle) error {
-			return s.used(n, h, func() error { return use(h.object) })
+			return s.used(n, h, func() error { return s.onCopy(n, h, use) })
 		})
 		if !errors.Is(err, errReused) || try == confirmTries {
 			return err

@@ -61,6 +61,8 @@ func (t *Token) check(ctx context.Context, try func(*session) error) error {
 	generation, err := t.tryOnKeeper(ctx, try)
 	if errors.Is(err, errTogether) { // the token itself is well
 		generation, err = t.tryWhenBack(ctx, try)
+	} else if looksLost(err) && !errors.Is(err, ErrGone) || passing(err) { // once more, as a call would
+		generation, err = t.tryOnKeeper(ctx, try)
 	}
 	for range regainTries {
 		if !t.mayRegain(err) {

@@ -60,6 +60,7 @@ func (t *Token) lose(cause error, anew bool) error {
 func (t *Token) disconnected() {
 	t.generation.Add(1)
 	t.holders.forget()
+	t.copies.forget()
 	t.pool.hold()
 	t.connection.Load().end()
 }

@@ -14,18 +14,11 @@ func (t *Token) MAC(ctx context.Context, k *Key, message []byte) ([]byte, error)
 	if err := t.owns(k); err != nil {
 		return nil, err
 	}
-	var tag []byte
-	err := t.do(ctx, &operation{name: "C_Sign", often: true, input: message, run: func(s *session, message []byte) error {
-		sum, err := s.mac(k, message)
-		if err == nil {
-			tag = sum
-		}
-		return err
-	}})
-	if err != nil {
+	o := &operation{name: "C_Sign", often: true, input: message, mac: k}
+	if err := t.do(ctx, o); err != nil {
 		return nil, err
 	}
-	return tag, nil
+	return o.tag, nil
 }
 
 // errForeignKey is a mistake of the caller: handles mean nothing to another token.
@@ -72,6 +65,9 @@ func (s *session) signWith(h Hash, object pkcs11.ObjectHandle, message []byte) (
 
 // signOnce signs in one part.
 func (s *session) signOnce(m []*pkcs11.Mechanism, object pkcs11.ObjectHandle, data []byte) ([]byte, error) {
+	if functions := s.token.functions; functions != nil {
+		return s.signDirectly(functions, m[0], object, data)
+	}
 	c := s.token.c
 	if err := c.SignInit(s.handle, m, object); err != nil {
 		return nil, wrapRV("C_SignInit", err)

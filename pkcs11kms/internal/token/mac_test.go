@@ -166,7 +166,7 @@ func TestHandleIsFoundOnce(t *testing.T) {
 
 // TestStaleHandle plays what both of the values mean: the object is there under another handle.
 func TestStaleHandle(t *testing.T) {
-	tok, f := openFaulty(t)
+	tok, f := openFaulty(t, noCopies)
 	key := newKey(t, tok)
 	want, err := tok.MAC(t.Context(), key, []byte("message"))
 	require.NoError(t, err)

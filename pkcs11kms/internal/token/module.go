@@ -30,6 +30,7 @@ type module interface {
 	GenerateKeyPair(s pkcs11.SessionHandle, m []*pkcs11.Mechanism,
 		public, private []*pkcs11.Attribute) (pkcs11.ObjectHandle, pkcs11.ObjectHandle, error)
 	CreateObject(s pkcs11.SessionHandle, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+	CopyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
 	DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error
 	GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error)
 	FindObjectsInit(s pkcs11.SessionHandle, template []*pkcs11.Attribute) error

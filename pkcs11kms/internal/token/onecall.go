@@ -99,6 +99,11 @@ func (s serialized) CreateObject(h pkcs11.SessionHandle, template []*pkcs11.Attr
 	return s.m.CreateObject(h, template)
 }
 
+func (s serialized) CopyObject(h pkcs11.SessionHandle, o pkcs11.ObjectHandle, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	defer s.alone()()
+	return s.m.CopyObject(h, o, template)
+}
+
 func (s serialized) DestroyObject(h pkcs11.SessionHandle, o pkcs11.ObjectHandle) error {
 	defer s.alone()()
 	return s.m.DestroyObject(h, o)

@@ -313,6 +313,7 @@ type Stats struct {
 	InUse   int // lent out, those in hung calls included
 	Waiting int // callers waiting for a session
 	Lost    int // in a call that its caller has given up
+	Copies  int // keys that have a session copy
 }
 
 func (p *pool) stats() Stats {

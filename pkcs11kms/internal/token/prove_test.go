@@ -41,12 +41,13 @@ func newMark(t *testing.T, cfg token.Config) *mark {
 func (m *mark) prove(_ context.Context, p token.Prover) error {
 	m.mu.Lock()
 	m.asked = append(m.asked, p.Names())
+	want := m.mac
 	m.mu.Unlock()
 	mac, err := p.MAC(token.SHA256, m.id, []byte("text"))
 	if err != nil {
 		return errors.Join(token.ErrAnotherToken, err)
 	}
-	if string(mac) != string(m.mac) {
+	if string(mac) != string(want) {
 		return token.ErrAnotherToken
 	}
 	return nil

@@ -215,7 +215,6 @@ func TestNothingIsFinalizedUnderACallThatHangs(t *testing.T) {
 	begin := m.Counters()["C_SignInit"].Calls
 	_, err = tok.MAC(t.Context(), key, []byte("message"))
 	require.ErrorIs(t, err, token.ErrGone)
-	require.ErrorContains(t, err, "C_Sign is inside the module")
 	require.Equal(t, begin, m.Counters()["C_SignInit"].Calls)
 	require.Zero(t, m.Counters()["C_Finalize"].Calls)
 	m.Do("release C_Sign")

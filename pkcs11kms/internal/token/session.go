@@ -16,6 +16,8 @@ type operation struct {
 	name   string // the C_ function that it is about, for errors
 	input  []byte // copied before the call if the caller may go away first
 	run    func(s *session, input []byte) error
+	mac    *Key             // in place of run: makes the MAC of input, which is tag then
+	tag    []byte           // of the last run that succeeded
 	undo   func(s *session) // called if run succeeded after its caller had gone; may be nil
 	once   bool             // must not be repeated once it has begun, when a session or the device has failed
 	begun  bool             // set by run, where once: from here on something may have changed in the token
@@ -43,10 +45,11 @@ type session struct {
 	token      *Token
 	place      *pool // where its place is; nil for the session that stays open, see keeper
 	handle     pkcs11.SessionHandle
-	epoch      uint64 // of the module, when the session was opened
-	generation uint64 // of the connection, when the session was opened
-	open       bool   // opened lazily by the first operation, under that operation's deadline
-	claim      *claim // to the handle
+	epoch      uint64    // of the module, when the session was opened
+	generation uint64    // of the connection, when the session was opened
+	crossing   *crossing // made at the first signature
+	open       bool      // opened lazily by the first operation, under that operation's deadline
+	claim      *claim    // to the handle
 
 	// What follows serves calls that can be abandoned; it is made at the first of them.
 	work  chan *operation
@@ -184,10 +187,22 @@ func (s *session) run(o *operation, input []byte) error {
 			return err
 		}
 	}
-	err := o.run(s, input)
+	err := o.on(s, input)
 	// Also with an error, since a key may be missing in the token of another session alone, but not where a PIN is at stake.
 	if s.claim.lost.Load() && !needsPerson(err) {
 		return &Error{Func: o.name, RV: pkcs11.CKR_SESSION_HANDLE_INVALID} // whose answer it is, nobody knows
+	}
+	return err
+}
+
+// on does what the operation is for. The way of every MAC is without a closure, which is an allocation or two.
+func (o *operation) on(s *session, input []byte) (err error) {
+	if o.mac == nil {
+		return o.run(s, input)
+	}
+	tag, err := s.mac(o.mac, input)
+	if err == nil {
+		o.tag = tag
 	}
 	return err
 }

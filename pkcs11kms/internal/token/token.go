@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 const (
@@ -40,6 +41,8 @@ type Config struct {
 	SoftHSMConf string
 	// MaxSessions bounds the sessions that are in use at once. The token's own limit bounds them too. Default: 32.
 	MaxSessions int
+	// NoCopies has keys used themselves, and never by session copies; see copy.go.
+	NoCopies bool
 	// CallTimeout bounds the wait for a free session, and each call whose context can end. Default: 5 seconds.
 	CallTimeout time.Duration
 	// TryLowPIN logs in although the token reports wrong attempts or this PIN was refused before: for a person who has made
@@ -61,10 +64,12 @@ type Token struct {
 	cfg    Config // as it was given: the module may have to be initialised anew
 	uri    URI
 	loaded *loadedModule
-	c      module        // the module as this Token calls it
-	epoch  atomic.Uint64 // of loaded, when we connected
-	slot   atomic.Uint64
-	known  atomic.Pointer[facts] // what the token is and can do; nil until it was reached
+	c      module // the module as this Token calls it
+	// functions is the module's CK_FUNCTION_LIST; nil where all calls go through c.
+	functions unsafe.Pointer
+	epoch     atomic.Uint64 // of loaded, when we connected
+	slot      atomic.Uint64
+	known     atomic.Pointer[facts] // what the token is and can do; nil until it was reached
 
 	lockWarned sync.Once
 	timeout    time.Duration
@@ -82,7 +87,8 @@ type Token struct {
 
 	unclosed unclosed // sessions
 
-	holders    holders                // which key holds a handle
+	holders    holders // which key holds a handle
+	copies     copies
 	generation atomic.Uint64          // of the connection; handles and sessions of another generation are not valid
 	outage     atomic.Pointer[outage] // while the device is lost
 	connection atomic.Pointer[connection]
@@ -218,12 +224,15 @@ func newToken(cfg Config, uri URI, loaded *loadedModule) *Token {
 	t.c = loaded.calls(loaded.ctx)
 	if cfg.wrap != nil {
 		t.c = loaded.calls(cfg.wrap(loaded.ctx))
+	} else if t.c == module(loaded.ctx) {
+		t.functions = functionList(loaded.ctx)
 	}
 	if t.timeout <= 0 {
 		t.timeout = defaultCallTimeout
 	}
 	t.keeper = keeper{busy: newSemaphore(1), session: &session{token: t}}
 	t.pool = newPool(cmp.Or(max(cfg.MaxSessions, 0), defaultMaxSessions), func() *session { return &session{token: t, place: t.pool} })
+	t.copies.most, t.copies.idle = maxCopies, copyIdle
 	t.connection.Store(newConnection())
 	t.closing, t.beginClose = context.WithCancel(context.Background())
 	return t
@@ -238,8 +247,12 @@ func (t *Token) Info() Info { return t.facts().info }
 // name is what logs call the token.
 func (t *Token) name() string { return cmp.Or(t.facts().info.Label, t.uri.String()) }
 
-// Stats counts the sessions in use.
-func (t *Token) Stats() Stats { return t.pool.stats() }
+// Stats counts the sessions in use, and the copies of keys.
+func (t *Token) Stats() Stats {
+	stats := t.pool.stats()
+	stats.Copies = t.copies.count()
+	return stats
+}
 
 // errStillRunning is what Close returns when a C call does not come back.
 var errStillRunning = errors.New("closing the token: calls into the module are still running, " +
