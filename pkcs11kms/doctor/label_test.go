@@ -21,7 +21,7 @@ func relabel(t *testing.T, c *client, class uint, ckaID []byte, label string) {
 	s, err := module.OpenSession(slotNamed(t, module, slots, c.token().Info().Label), pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
 	require.NoError(t, err)
 	require.NoError(t, module.FindObjectsInit(s, []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_CLASS, class), pkcs11.NewAttribute(pkcs11.CKA_ID, ckaID)}))
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_CLASS, class), pkcs11.NewAttribute(pkcs11.CKA_ID, ckaID)}))
 	found, _, err := module.FindObjects(s, 2)
 	require.NoError(t, err)
 	require.NoError(t, module.FindObjectsFinal(s))
