@@ -52,3 +52,14 @@ func TestSecretsAreMadeWhereThereAreHMACKeys(t *testing.T) {
 	requireSecrets(t, cfg)
 	require.Equal(t, map[string]int{otherRegion: 1}, serviceKeysIn(t, cfg))
 }
+
+// Secrets that were made by a pair stay what they are when a region whose token makes HMAC keys is added.
+func TestSecretsStayWhereTheyWereMade(t *testing.T) {
+	cfg, _ := newVendorsConfig(t, noHMAC)
+	requireSecrets(t, cfg)
+	other := softhsm.NewToken(t)
+	cfg.Regions[otherRegion] = Region{Token: other.URI(other.PINFile)}
+	cfg.DefaultRegion = testRegion
+	requireSecrets(t, cfg)
+	require.Equal(t, map[string]int{testRegion: 1}, serviceKeysIn(t, cfg))
+}

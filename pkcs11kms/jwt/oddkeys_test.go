@@ -39,6 +39,9 @@ func oddKeys(t *testing.T) map[string]string {
 	rsaKey, ec, ed := newRSAPair(t, "odd").jwk, newECPair(t, "odd", elliptic.P256(), nil).jwk, newEdPair(t, "odd").jwk
 	long, short := new(big.Int).SetBit(big.NewInt(1), 8191, 1), new(big.Int).SetBit(big.NewInt(1), 1023, 1)
 	with := func(jwk jwt.JWK, name string, value any) string { return jwkWith(t, jwk, map[string]any{name: value}) }
+	null := func(jwk jwt.JWK, name string) string {
+		return strings.Replace(with(jwk, name, "none"), `"none"`, "null", 1)
+	}
 	return map[string]string{
 		`{}`:                                    "kty",
 		`{"kty":"oct","k":"AAAA"}`:              "kty",
@@ -61,6 +64,12 @@ func oddKeys(t *testing.T) map[string]string {
 		with(rsaKey, "kty", "rsa"):                               "kty",
 		with(rsaKey, "use", "enc"):                               "not for signatures",
 		with(rsaKey, "use", 5):                                   "use is no string",
+		null(rsaKey, "use"):                                      "use is no string",
+		null(rsaKey, "alg"):                                      "alg is no string",
+		null(rsaKey, "n"):                                        "n is no string",
+		null(ec, "kid"):                                          "kid is no string",
+		null(ec, "crv"):                                          "crv is no string",
+		null(ec, "kty"):                                          "kty is no string",
 		with(rsaKey, "alg", "RSA-OAEP"):                          "RSA-OAEP",
 		with(ec, "alg", "RS256"):                                 "RS256",
 		with(ec, "alg", "ES384"):                                 "ES384",

@@ -275,3 +275,23 @@ func TestProofByAKeyOutOfSight(t *testing.T) {
 	require.Equal(t, 2, b.initialized)
 	require.Equal(t, 2, m.count())
 }
+
+// Two tokens without a serial do not have the same one: the PIN is not sent to a token that has no name of the one that is meant.
+func TestNoSerialIsNoName(t *testing.T) {
+	cfg, m := newConfigThrough(t)
+	m.AtStart("token serial=%20")
+	uri, err := token.ParseURI(cfg.URI)
+	require.NoError(t, err)
+	cfg.URI = token.URI{ModulePath: uri.ModulePath, PINFile: uri.PINFile}.String()
+	cfg.Known = token.Names{Label: "another", Manufacturer: "another", Model: "another"}
+	_, err = token.Open(t.Context(), cfg)
+	var refused *token.OpenError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, token.SerialMismatch, refused.Reason)
+	require.Zero(t, m.Counters()["C_Login"].Calls)
+	cfg.Known.Label = uri.Token
+	tok, err := token.Open(t.Context(), cfg)
+	require.NoError(t, err)
+	require.Empty(t, tok.Info().Serial)
+	require.NoError(t, tok.Close())
+}

@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -62,6 +63,32 @@ func TestAWishIsNotKeptForTheNextOutage(t *testing.T) {
 	m.Do("lose sessions")
 	require.Eventually(t, func() bool { return tok.Healthy(t.Context()) != nil }, patience, tick)
 	require.Never(t, func() bool { return tok.State().Up }, 200*time.Millisecond, tick)
+	require.Equal(t, logins, m.Counters()["C_Login"].Calls)
+	tok.Retry()
+	requireBack(t, tok, key, want)
+}
+
+// A person's wish is for one attempt: when that fails for another reason, the next one spends no attempt of the PIN by itself.
+func TestAWishIsForOneAttempt(t *testing.T) {
+	tok, m := openThrough(t, timeout(time.Second))
+	key := newKey(t, tok)
+	want, err := tok.MAC(t.Context(), key, []byte("message"))
+	require.NoError(t, err)
+	m.Do("token flags=+CKF_USER_PIN_COUNT_LOW")
+	m.Do("lose sessions")
+	_ = tok.Healthy(t.Context())
+	waits := func() bool {
+		var refused *token.OpenError
+		return errors.As(tok.State().Err, &refused) && refused.Reason == token.PINAttemptUnsafe
+	}
+	require.Eventually(t, waits, patience, tick)
+	logins, lists := m.Counters()["C_Login"].Calls, m.Counters()["C_GetSlotList"].Calls
+	m.Do("on C_GetSlotList fail CKR_DEVICE_ERROR times=2") // with new sessions, and with the module initialised anew
+	tok.Retry()
+	require.Eventually(t, func() bool {
+		return m.Counters()["C_GetSlotList"].Calls > lists+2 && (waits() || tok.State().Up)
+	}, patience, tick)
+	require.False(t, tok.State().Up)
 	require.Equal(t, logins, m.Counters()["C_Login"].Calls)
 	tok.Retry()
 	requireBack(t, tok, key, want)

@@ -1,0 +1,65 @@
+package token_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// Whoever has waited while the last session was in a call that its caller gave up is told of that call, which hangs by then.
+func TestWaitersForAHungCallAreToldOfIt(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		tok, f := openFaulty(t, sessions(1), timeout(1500*time.Millisecond))
+		key := newKey(t, tok)
+		reached, free := f.hang("C_Sign")
+		defer free()
+		ctx, giveUp := context.WithCancel(context.Background())
+		first := sign(ctx, tok, key)
+		<-reached
+		second := sign(context.Background(), tok, key)
+		synctest.Wait()
+		require.Equal(t, 1, tok.Stats().Waiting)
+		giveUp()
+		require.ErrorIs(t, <-first, context.Canceled)
+		hung, ok := errors.AsType[*token.HungError](<-second)
+		require.True(t, ok)
+		require.ErrorContains(t, hung, "1 calls of the module have not come back")
+	})
+}
+
+// What has hung the longest is named, be it a check of the health or a call.
+func TestTheOldestThatHangsIsNamed(t *testing.T) {
+	for _, order := range [][2]string{{"C_GetSessionInfo", "C_Sign"}, {"C_Sign", "C_GetSessionInfo"}} {
+		t.Run(order[0]+" first", func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				tok, f := openFaulty(t, timeout(time.Second))
+				key := newKey(t, tok)
+				ctx, end := context.WithCancel(context.Background())
+				defer end()
+				calls := map[string]func() error{
+					"C_GetSessionInfo": func() error { return tok.Healthy(ctx) },
+					"C_Sign":           func() error { return <-sign(ctx, tok, key) },
+				}
+				var since time.Time
+				for i, function := range order {
+					_, free := f.hang(function)
+					defer free()
+					_, hung := errors.AsType[*token.HungError](calls[function]())
+					require.True(t, hung, function)
+					if i == 0 {
+						since = tok.State().WaitingSince
+					}
+					time.Sleep(time.Second) // of the bubble's clock
+				}
+				require.Equal(t, order[0], tok.State().Waiting)
+				require.Equal(t, since, tok.State().WaitingSince)
+			})
+		})
+	}
+}
