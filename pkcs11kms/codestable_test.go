@@ -25,8 +25,9 @@ var codesFlag = flag.String("codes", "", `of TestReturnValues: one value of each
 const codesFile = "testdata/codes.txt"
 
 const codesHead = `# What a caller is answered when a C_ function on the way of an operation answers with a return value, and what it takes
-# afterwards until the operation succeeds: the next call ("at once"), or a restart of the program. "once, having worked": the answer
-# of a call that has done its work is lost. Made by: go test ./pkcs11kms -run TestReturnValues -codes=update
+# afterwards until the operation succeeds: the next call, or one a moment later, when a lost token was brought back ("at once"), or a
+# restart of the program. "once, having worked": the answer of a call that has done its work is lost.
+# Made by: go test ./pkcs11kms -run TestReturnValues -codes=update
 `
 
 // codeRow is a row of the table: what return values of a function have in common.
