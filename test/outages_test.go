@@ -138,8 +138,8 @@ func outlastOne(t *testing.T, s *subject, way outage, operation string, question
 	}
 	a.stop(t)
 	after := s.settled(t)
-	t.Logf("%s, %s, %s, %d times: losses %d, module initialised anew %d, %v; before the last %.0f a second, full rate again after %v on average, "+
-		"%v at most (%d times on a machine that had become slower)",
+	t.Logf("%s, %s, %s, %d times: losses %d, module initialised anew %d, %v; before the last %.0f a second, "+
+		"full rate again after %v on average, %v at most (%d times on a machine that had become slower)",
 		s.name, operation, way.name, times, after.losses-began.losses, after.reinitialized-began.reinitialized, a, before,
 		(sum / time.Duration(times)).Round(time.Millisecond), slowest.Round(time.Millisecond), slower)
 	if strict && slowest > fullRateWithin {
