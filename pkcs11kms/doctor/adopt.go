@@ -103,10 +103,7 @@ func (o AdoptOptions) check() (*keyring.Spec, error) {
 	if utf8.RuneCountInString(o.Description) > 8192 {
 		return nil, refused("the description is over 8192 characters", "shorten it", nil)
 	}
-	if spec := keyring.MACSpecOf(o.KeySpec); spec != nil {
-		return spec, nil
-	}
-	if spec := keyring.SignSpecOf(o.KeySpec, types.KeyUsageTypeSignVerify); spec != nil {
+	if spec := keyring.SpecOf(o.KeySpec); spec != nil {
 		return spec, nil
 	}
 	var names []string

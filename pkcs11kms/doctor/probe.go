@@ -57,19 +57,11 @@ func UntriedKeySpecs(ctx context.Context, b *pkcs11kms.Bridge, region string) (u
 // tryable are the specs that keys may be made of.
 func tryable() (specs []keyring.Spec) {
 	for _, name := range pkcs11kms.KeySpecs() {
-		if spec := specOf(name); spec != nil {
+		if spec := keyring.SpecOf(name); spec != nil {
 			specs = append(specs, *spec)
 		}
 	}
 	return specs
-}
-
-// specOf returns the spec of a name, or nil.
-func specOf(name types.KeySpec) *keyring.Spec {
-	if spec := keyring.MACSpecOf(name); spec != nil {
-		return spec
-	}
-	return keyring.SignSpecOf(name, types.KeyUsageTypeSignVerify)
 }
 
 // Probed is what the trial of a key spec has shown.
@@ -85,7 +77,7 @@ type Probed struct {
 // What the trial shows, the Bridge knows. The client's caller needs the permission pkcs11kms:ProbeTokenObjects. A long RSA key takes its
 // time.
 func ProbeTokenObjects(ctx context.Context, c *pkcs11kms.Client, name types.KeySpec) (p Probed, err error) {
-	spec := specOf(name)
+	spec := keyring.SpecOf(name)
 	switch {
 	case spec == nil:
 		return p, refused(fmt.Sprintf("no keys are made of the spec %q", name), "name another one", nil)

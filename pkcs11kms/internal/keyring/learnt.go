@@ -131,7 +131,7 @@ func namesOf(kind token.Kind) (spec, algorithm string) {
 
 // kindNamed is the kind that has these names.
 func kindNamed(spec, algorithm string) (kind token.Kind, err error) {
-	s := SpecIn(slices.Concat(MACSpecs, SignSpecs), types.KeySpec(spec))
+	s := SpecOf(types.KeySpec(spec))
 	if s == nil {
 		return kind, fmt.Errorf("there is no key spec %q", spec)
 	}

@@ -44,6 +44,14 @@ var SignSpecs = []Spec{
 	{Name: types.KeySpecEccNistEdwards25519, Usage: types.KeyUsageTypeSignVerify, Pair: pubkey.Edwards25519},
 }
 
+// SpecOf returns the spec of that name, of whatever kind of key, or nil.
+func SpecOf(name types.KeySpec) *Spec {
+	if spec := MACSpecOf(name); spec != nil {
+		return spec
+	}
+	return SpecIn(SignSpecs, name)
+}
+
 // MACSpecOf returns the HMAC spec of that name, or nil for a key of another kind.
 func MACSpecOf(spec types.KeySpec) *Spec { return SpecIn(MACSpecs, spec) }
 
