@@ -203,7 +203,8 @@ func (t *Token) sweepCopies() {
 				if c.generation != s.generation {
 					continue
 				}
-				if err := wrapRV("C_DestroyObject", t.c.DestroyObject(s.handle, c.object)); err != nil && !isRV(err, pkcs11.CKR_OBJECT_HANDLE_INVALID) {
+				err := wrapRV("C_DestroyObject", t.c.DestroyObject(s.handle, c.object))
+				if err != nil && !isRV(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID) { // else it has gone already
 					return err
 				}
 			}

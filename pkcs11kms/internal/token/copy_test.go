@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -181,22 +182,39 @@ func TestCopiesAreBounded(t *testing.T) {
 	require.Equal(t, 4, m.Counters()["C_CopyObject"].Calls, "all are in use")
 }
 
-// unguarded is a token whose copies can be read.
-type unguarded struct{ token.Module }
+// otherCopies is a token that makes another key in the place of a copy: with the CKA_ID of the key, or guarded as it is.
+type otherCopies struct {
+	token.Module
+	named, guarded bool
+}
 
-func (m unguarded) CopyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+func (m otherCopies) CopyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	id, err := m.Module.GetAttributeValue(s, o, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, nil)})
+	if err != nil {
+		return 0, err
+	}
+	if m.named {
+		a = append(a, id...)
+	}
 	return m.Module.GenerateKey(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_GENERIC_SECRET_KEY_GEN, nil)}, append(a,
-		pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 32), pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false),
-		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true)))
+		pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 32), pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, m.guarded),
+		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, !m.guarded), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true)))
 }
 
 // A copy that is another object, or can be read, is not used.
 func TestCopiesThatAreNone(t *testing.T) {
-	cfg, _ := newConfig(t)
-	cfg.SetWrap(func(m token.Module) token.Module { return unguarded{m} })
-	tok := open(t, cfg)
-	useTwice(t, tok, newKey(t, tok))
-	require.Zero(t, tok.Stats().Copies)
-	require.Eventually(t, func() bool { return sessionObjects(t, tok) == 0 }, patience, tick)
-	require.NoError(t, tok.Healthy(context.Background()))
+	for _, m := range []otherCopies{{named: true}, {guarded: true}, {}} {
+		t.Run(fmt.Sprintf("named %v, guarded %v", m.named, m.guarded), func(t *testing.T) {
+			cfg, _ := newConfig(t)
+			cfg.SetWrap(func(real token.Module) token.Module {
+				m.Module = real
+				return m
+			})
+			tok := open(t, cfg)
+			useTwice(t, tok, newKey(t, tok))
+			require.Zero(t, tok.Stats().Copies)
+			require.Eventually(t, func() bool { return sessionObjects(t, tok) == 0 }, patience, tick)
+			require.NoError(t, tok.Healthy(context.Background()))
+		})
+	}
 }
