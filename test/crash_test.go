@@ -19,7 +19,9 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/softhsm"
+	"github.com/pkcs11kms/bridge/test/halfmade"
 )
 
 // crashing prepares a create-key that kills itself at a step.
@@ -190,17 +192,25 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	}
 	worker.finish()
 
+	_, err := halfmade.Leave(d.token.ConfigFile, d.token.Serial, pkcs11.CKO_SECRET_KEY, pkcs11.CKK_GENERIC_SECRET)
+	require.NoError(t, err, "the kills leave one now and then; here there is one for sure")
 	listed := d.listKeys(t)
 	objects := raw(t, d.token, rawJob{}).Objects
 	complete := slices.DeleteFunc(slices.Clone(objects), rawObject.husk)
 	d.assertRecorded(t, complete)
-	t.Logf("%+v; %d husks; the worker made %d keys", sum, len(objects)-len(complete), len(made))
+	husks := len(objects) - len(complete)
+	t.Logf("%+v; %d husks; the worker made %d keys", sum, husks, len(made))
+
+	c := d.client(t)
+	destroyed, err := doctor.DestroyHalfMade(t.Context(), c, doctor.HalfMadeOptions{Apart: time.Millisecond})
+	require.NoError(t, err)
+	assert.NotEmpty(t, destroyed)
+	assert.LessOrEqual(t, len(destroyed), husks)
 	for _, unknown := range d.doctor(t).Unknown {
 		assert.Empty(t, unknown.CKAID, "doctor knows an object that no record names and that is no husk")
 	}
 
 	assert.Subset(t, listed, acknowledged)
-	c := d.client(t)
 	for _, k := range made {
 		require.Contains(t, listed, k.KeyID)
 		require.NoError(t, useAgain(t.Context(), c, k))
