@@ -92,7 +92,7 @@ outages: tools
 # The PKCS #11 module that injects faults, for use outside the tests, which build it themselves. See test/faultp11/README.md.
 faultp11:
 	mkdir -p bin
-	$(CC) -std=gnu11 -O1 -g -Wall -fPIC -shared -fvisibility=hidden -o bin/faultp11.so test/faultp11/module/*.c -ldl -pthread
+	$(CC) -std=gnu11 -O1 -g -Wall -fPIC -shared -Wl,-z,nodelete -fvisibility=hidden -o bin/faultp11.so test/faultp11/module/*.c -ldl -pthread
 
 # Ansible's module for keys, against a server. Its Debian package is large.
 ansible: build

@@ -140,4 +140,5 @@ var build = sync.OnceValues(func() (module []byte, err error) {
 })
 
 // flags are those of the Makefile, and warnings are errors.
-const flags = "-std=gnu11 -O1 -g -Wall -Wextra -Wno-unused-parameter -Werror -fPIC -shared -fvisibility=hidden -o faultp11.so -ldl -pthread"
+const flags = "-std=gnu11 -O1 -g -Wall -Wextra -Wno-unused-parameter -Werror -fPIC -shared -Wl,-z,nodelete -fvisibility=hidden " +
+	"-o faultp11.so -ldl -pthread"

@@ -264,17 +264,23 @@ func TestWrongPINAtTheToken(t *testing.T) {
 
 func findSpy(t *testing.T) string {
 	t.Helper()
-	for _, pattern := range []string{"/usr/lib/*/pkcs11-spy.so", "/usr/lib/*/pkcs11/pkcs11-spy.so", "/usr/lib*/pkcs11-spy.so",
-		"/usr/lib*/pkcs11/pkcs11-spy.so"} {
+	return find(t, "opensc", "pkcs11-spy.so", "/usr/lib/*/pkcs11-spy.so", "/usr/lib/*/pkcs11/pkcs11-spy.so", "/usr/lib*/pkcs11-spy.so",
+		"/usr/lib*/pkcs11/pkcs11-spy.so")
+}
+
+// find returns the module of a package, and skips without it, or fails where the package is required.
+func find(t *testing.T, pkg, module string, patterns ...string) string {
+	t.Helper()
+	for _, pattern := range patterns {
 		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
 			return found[0]
 		}
 	}
 	for part := range strings.SplitSeq(os.Getenv(softhsm.EnvRequire), ",") {
-		if part == "opensc" || part == "all" {
-			require.Fail(t, "pkcs11-spy.so is required and missing (apt-get install opensc)")
+		if part == pkg || part == "all" {
+			require.Fail(t, module+" is required and missing (apt-get install "+pkg+")")
 		}
 	}
-	t.Skip("pkcs11-spy.so is missing (apt-get install opensc)")
+	t.Skip(module + " is missing (apt-get install " + pkg + ")")
 	return ""
 }

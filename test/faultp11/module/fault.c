@@ -25,6 +25,8 @@ const char *const function_names[FUNCTION_COUNT] = {FUNCTIONS};
 static char violations[MOST_VIOLATIONS][128];
 static int violation_count;
 
+static int initialized; /* the wrapped module, held under lock */
+
 void violation(const char *format, const char *name, const char *other) {
 	pthread_mutex_lock(&lock);
 	if (violation_count < MOST_VIOLATIONS)
@@ -114,6 +116,8 @@ CK_RV after(struct call *c, CK_RV rv) {
 	if (c->reached) {
 		if (sessions || !atomic_load(&quiet)) {
 			pthread_mutex_lock(&lock);
+			if (rv == CKR_OK && (c->function == FN_C_Initialize || c->function == FN_C_Finalize))
+				initialized = c->function == FN_C_Initialize;
 			rv = device_settle(c, rv);
 			rv = vendor_after(c, rv);
 			if (rv == CKR_OK)
@@ -192,13 +196,12 @@ static void run_start(void) {
 
 CK_RV C_GetFunctionList(struct function_list **list);
 
-static void load(void) {
-	read_configuration();
-	if (!wrapped[0]) {
-		fprintf(stderr, "faultp11: FAULTP11_MODULE names no module, nor does a .conf file beside this one\n");
-		return;
-	}
-	void *library = dlopen(wrapped, RTLD_NOW | RTLD_LOCAL);
+static void *library; /* of the wrapped module */
+
+/* load_wrapped loads the wrapped module, which nobody calls yet. */
+static void load_wrapped(void) {
+	real = NULL;
+	library = dlopen(wrapped, RTLD_NOW | RTLD_LOCAL);
 	if (!library) {
 		fprintf(stderr, "faultp11: %s\n", dlerror());
 		return;
@@ -207,20 +210,46 @@ static void load(void) {
 	if (!get || get(&real) != CKR_OK) {
 		fprintf(stderr, "faultp11: %s is no PKCS #11 module\n", wrapped);
 		real = NULL;
+	}
+}
+
+static void load(void) {
+	read_configuration();
+	if (!wrapped[0]) {
+		fprintf(stderr, "faultp11: FAULTP11_MODULE names no module, nor does a .conf file beside this one\n");
 		return;
 	}
+	load_wrapped();
 	own.C_GetFunctionList = C_GetFunctionList; /* and not the wrapped module's, which would give the way around this one */
-	if (control[0]) {
+	if (real && control[0]) {
 		run_start();
 		control_start(control);
 	}
 }
 
+/* reload loads the wrapped module anew when its host has unloaded this one, which stays in the process (-z nodelete) since a thread of it
+ * serves the control socket. */
+static void reload(void) {
+	pthread_mutex_lock(&lock);
+	if (library && !initialized && !atomic_load(&in_real)) {
+		dlclose(library);
+		load_wrapped();
+	}
+	pthread_mutex_unlock(&lock);
+}
+
 __attribute__((visibility("default"))) CK_RV C_GetFunctionList(struct function_list **list) {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
+	static int loaded;
 	if (!list)
 		return CKR_ARGUMENTS_BAD;
-	pthread_once(&once, load);
+	pthread_mutex_lock(&loading);
+	if (loaded)
+		reload();
+	else
+		load();
+	loaded = 1;
+	pthread_mutex_unlock(&loading);
 	if (!real)
 		return CKR_GENERAL_ERROR;
 	*list = &own;

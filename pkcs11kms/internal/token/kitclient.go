@@ -3,43 +3,65 @@ package token
 import (
 	"path/filepath"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
 
-// oneByOne are modules that get one call at a time, by the beginning of their file's name: before C_Initialize nothing else tells them.
+// This file is about p11-kit's client module, before whose C_Initialize nothing but the beginning of its file's name tells what it is.
 //
-// p11-kit's client sends the calls of all threads over one connection, whose server works on one after the other. A thread that reads the
-// head of another one's answer waits until that one has read the rest; if the connection ends in between, nobody wakes it, it stays inside
-// the call for good, and C_Finalize is impossible (measured with 0.24.1, whose server was killed under load; rpc-transport.c of later
-// releases reads in the same way). With one call inside there is no other one's answer.
-var oneByOne = []string{"p11-kit-client"}
+// It sends the calls of all threads over one connection, whose server works on one after the other. A thread that reads the head of another
+// one's answer waits until that one has read the rest; if the connection ends in between, nobody wakes it, it stays inside the call for
+// good, and C_Finalize is impossible (measured with 0.24.1, whose server was killed under load; rpc-transport.c of later releases reads in
+// the same way). So it gets one call at a time: then there is no other one's answer.
+//
+// And a C_Initialize that fails after it was connected keeps its socket, which the next one replaces without closing it; C_Finalize closes
+// the last one of a C_Initialize that has worked, and does nothing else (rpc-client.c, rpc_C_Initialize). Measured with 0.24.1: one socket
+// for each attempt where something accepts connections and ends them, as a tunnel does whose other end is down. Unloading the module
+// closes the last one of any. So it is loaded anew after each C_Initialize that fails.
+const kitClient = "p11-kit-client"
 
-// calls returns the module c of m as it may be called.
+// calls returns the module c of m, which is m.ctx or something in front of it, as it may be called.
 func (m *loadedModule) calls(c module) module {
-	for _, name := range oneByOne {
-		if strings.HasPrefix(filepath.Base(m.path), name) {
-			return serialized{&m.alone, c}
-		}
+	if strings.HasPrefix(filepath.Base(m.path), kitClient) {
+		return serialized{m, c}
 	}
 	return c
 }
 
 // serialized lets one call at a time into a module.
 type serialized struct {
-	mu *sync.Mutex // held during each call
-	m  module
+	loaded *loadedModule // whose alone is held during each call
+	m      module
 }
 
 func (s serialized) alone() (leave func()) {
-	s.mu.Lock()
-	return s.mu.Unlock
+	s.loaded.alone.Lock()
+	return s.loaded.alone.Unlock
 }
 
 func (s serialized) Initialize(opts ...pkcs11.InitializeOption) error {
 	defer s.alone()()
-	return s.m.Initialize(opts...)
+	err := s.m.Initialize(opts...)
+	if err != nil && !isRV(wrapRV("C_Initialize", err), pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+		s.loaded.loadAnew()
+	}
+	return err
+}
+
+// loadAnew unloads the module and loads it again, unless its file is not what it was: what is loaded is better than nothing. The caller
+// holds alone, and the module is not initialised, so nobody has a session. m.ctx stays the same for all who hold it.
+func (m *loadedModule) loadAnew() {
+	if id, err := identify(m.path); err != nil || id != m.id {
+		return
+	}
+	m.ctx.Destroy()
+	fresh := pkcs11.New(m.path)
+	for fresh == nil { // there are no descriptors just now, or no memory. Without a module every call would crash
+		time.Sleep(pauseLimit)
+		fresh = pkcs11.New(m.path)
+	}
+	*m.ctx = *fresh
 }
 
 func (s serialized) Finalize() error {

@@ -1,8 +1,10 @@
 package token_test
 
 import (
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -73,4 +75,54 @@ func TestOneCallAtATime(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestConnectionsThatEndAtOnce: what accepts connections and ends them, as a tunnel does whose other end is down, costs a process nothing
+// that stays. p11-kit's client keeps the socket of each C_Initialize that fails.
+func TestConnectionsThatEndAtOnce(t *testing.T) {
+	client := find(t, "p11-kit", "p11-kit-client.so", "/usr/lib/*/pkcs11/p11-kit-client.so")
+	dir, err := os.MkdirTemp("", "kit") // not t.TempDir: a path of a socket has at most 107 bytes
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	listener, err := net.Listen("unix", filepath.Join(dir, "socket"))
+	require.NoError(t, err)
+	var server sync.WaitGroup
+	server.Go(func() {
+		for conn, err := listener.Accept(); err == nil; conn, err = listener.Accept() {
+			_ = conn.Close()
+		}
+	})
+	t.Cleanup(func() {
+		require.NoError(t, listener.Close())
+		server.Wait()
+	})
+	t.Setenv("P11_KIT_SERVER_ADDRESS", "unix:path="+filepath.Join(dir, "socket"))
+
+	cfg, tok := newConfig(t)
+	tok.Module = client
+	cfg.URI = tok.URI(tok.PINFile)
+	refused := func() {
+		t.Helper()
+		_, err := token.Open(t.Context(), cfg)
+		requireRV(t, err, "C_Initialize", pkcs11.CKR_DEVICE_ERROR)
+	}
+	refused()
+	before := sockets(t)
+	for range 20 {
+		refused()
+	}
+	require.LessOrEqual(t, sockets(t), before)
+}
+
+// sockets counts those of this process.
+func sockets(t *testing.T) (n int) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/self/fd/*")
+	require.NoError(t, err)
+	for _, name := range all {
+		if to, err := os.Readlink(name); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
 }
