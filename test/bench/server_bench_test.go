@@ -309,5 +309,6 @@ func report(b *testing.B, ours, least *load) {
 	b.ReportMetric(float64(ours.cpu.Microseconds())/n, "cpu-us/req")
 	b.ReportMetric(100*float64(least.wall)/float64(ours.wall), "%-of-empty")
 	b.ReportMetric(float64(ours.cpu)/float64(max(least.cpu, 1)), "x-cpu-of-empty")
+	b.ReportMetric(ours.percentile(99)/max(least.percentile(99), 1), "x-p99-of-empty")
 	b.ReportMetric(float64(least.cpu.Microseconds())/n, "empty-cpu-us/req")
 }

@@ -10,8 +10,9 @@ package cloop
 #include <time.h>
 
 // The functions that are called, by their place in CK_FUNCTION_LIST (PKCS#11 3.1, section 5.1).
-enum { C_OpenSession = 12, C_CopyObject = 21, C_SignInit = 42, C_Sign = 43 };
+enum { C_Initialize = 0, C_OpenSession = 12, C_CopyObject = 21, C_SignInit = 42, C_Sign = 43 };
 enum { CKF_SERIAL_SESSION = 4, CKF_RW_SESSION = 2, CKA_TOKEN = 1, MOST_THREADS = 64 };
+enum { CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191 };
 
 typedef unsigned long ulong;
 struct functions { unsigned char version[2]; void *list[68]; };
@@ -35,6 +36,11 @@ static ulong open_loop(struct loop *l, const char *path, ulong slot, ulong key, 
 	ulong (*list)(struct functions **) = module ? dlsym(module, "C_GetFunctionList") : NULL;
 	if (list == NULL || list(&l->f) != 0)
 		return ~0ul;
+	// p11-kit gives each that asks a list of its own; for most modules it is initialised already.
+	ulong (*initialize)(void *) = l->f->list[C_Initialize];
+	ulong initialized = initialize(NULL);
+	if (initialized != 0 && initialized != CKR_CRYPTOKI_ALREADY_INITIALIZED)
+		return initialized;
 	ulong (*open)(ulong, ulong, void *, void *, ulong *) = l->f->list[C_OpenSession];
 	for (int i = 0; i < MOST_THREADS; i++) {
 		ulong rv = open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &l->sessions[i]);
