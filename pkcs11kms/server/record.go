@@ -14,16 +14,73 @@ import (
 // strangersPerSecond bounds the log lines about requests whose sender is not known: anybody can cause them.
 const strangersPerSecond = 5
 
-// record writes the one line of a request. Of the request's members it holds the key or alias that was asked for and
+// RequestLog says which requests get a line in the log. A fault of the server itself (a status of 500 or more, a panic) always gets one.
+type RequestLog string
+
+// The values of RequestLog.
+const (
+	LogAll    RequestLog = "all"    // every request; the empty text means the same
+	LogErrors RequestLog = "errors" // those that are answered with an error
+	LogOff    RequestLog = "off"    // none
+)
+
+// RequestLogs are the values of RequestLog.
+var RequestLogs = []RequestLog{LogAll, LogErrors, LogOff}
+
+// wants tells whether a request with such an outcome is to have a line.
+func (l RequestLog) wants(status int, err error) bool {
+	switch {
+	case status >= http.StatusInternalServerError:
+		return true
+	case l == LogErrors:
+		return err != nil
+	}
+	return l != LogOff
+}
+
+// levelOf is the level of a request's line.
+func levelOf(status int, err error) slog.Level {
+	if err == nil {
+		return slog.LevelInfo
+	}
+	if status >= http.StatusInternalServerError {
+		return slog.LevelError
+	}
+	if _, ok := errors.AsType[*sigv4.Error](err); ok {
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
+// record writes the one line of a request, where one is wanted. Of the request's members it holds the key or alias that was asked for and
 // nothing else: messages and MACs are secrets. An access key that is not proved is called claimed.
 func (s *Server) record(r *http.Request, x *exchange, status int, took time.Duration, err error) {
-	level := slog.LevelInfo
+	if x.panicked != nil {
+		s.log.LogAttrs(r.Context(), slog.LevelError, "panic", x.panicked...)
+	}
+	level := levelOf(status, err)
+	if !s.requests.wants(status, err) || !s.log.Enabled(r.Context(), level) {
+		return // before anything is made for the line
+	}
+	kept := int64(0)
+	if x.accessKey == "" {
+		if !s.unauthenticated.Allow() {
+			s.suppressed.Add(1)
+			return
+		}
+		kept = s.suppressed.Swap(0)
+	}
+	s.log.LogAttrs(r.Context(), level, "request", x.attributes(r.RemoteAddr, status, took, err, kept)...)
+}
+
+// attributes are those of the line of a request; kept is how many lines before it were kept back.
+func (x *exchange) attributes(remote string, status int, took time.Duration, err error, kept int64) []slog.Attr {
 	attrs := append(make([]slog.Attr, 0, 12), // room for all that follow
 		slog.String("request_id", x.id),
 		slog.String("operation", x.op),
 		slog.Int("status", status),
 		slog.Duration("took", took),
-		slog.String("remote", r.RemoteAddr),
+		slog.String("remote", remote),
 	)
 	if x.accessKey != "" {
 		attrs = append(attrs, slog.String("access_key", x.accessKey), slog.String("caller", x.caller))
@@ -34,29 +91,19 @@ func (s *Server) record(r *http.Request, x *exchange, status int, took time.Dura
 	if err != nil {
 		attrs = append(attrs, slog.String("error", x.code))
 	}
-	var auth *sigv4.Error
-	if errors.As(err, &auth) {
-		level = slog.LevelWarn
+	if auth, ok := errors.AsType[*sigv4.Error](err); ok {
 		attrs = append(attrs, slog.String("reason", auth.Message))
 	}
-	var other *misdirected
-	if errors.As(err, &other) {
+	if other, ok := errors.AsType[*misdirected](err); ok {
 		attrs = append(attrs, slog.String("reason", other.message))
 	}
 	if status >= http.StatusInternalServerError {
-		level = slog.LevelError
 		attrs = append(attrs, slog.String("cause", causes(err)))
 	}
-	if x.accessKey == "" {
-		if !s.unauthenticated.Allow() {
-			s.suppressed.Add(1)
-			return
-		}
-		if n := s.suppressed.Swap(0); n > 0 {
-			attrs = append(attrs, slog.Int64("suppressed", n))
-		}
+	if kept > 0 {
+		attrs = append(attrs, slog.Int64("suppressed", kept))
 	}
-	s.log.LogAttrs(r.Context(), level, "request", attrs...)
+	return attrs
 }
 
 // causes is the text of everything that an error wraps; the API's own errors keep their cause out of their text.

@@ -23,8 +23,11 @@ const maxBody = 1 << 20
 
 // Options says how a Server works. The zero value is right for most.
 type Options struct {
-	// Logger gets one line for each request. Default: nothing is logged. A request waits for it.
+	// Logger gets one line for each request that LogRequests names. Default: nothing is logged. No answer waits for it, but the next
+	// request on the same connection does: a Logger that may stand still, such as one to a pipe, belongs behind a queue.
 	Logger *slog.Logger
+	// LogRequests says which requests get a line. Default: LogAll.
+	LogRequests RequestLog
 	// LogDropped counts the lines that Logger has dropped, where it does such a thing: a metric. Default: none.
 	LogDropped func() int64
 	// Now is the clock that the times of requests are compared with. Default: time.Now.
@@ -40,6 +43,7 @@ type Options struct {
 type Server struct {
 	bridge    *pkcs11kms.Bridge
 	log       *slog.Logger
+	requests  RequestLog
 	timeout   time.Duration
 	verifiers map[*service]*sigv4.Verifier[identity] // never changed after New
 	metrics   *metrics
@@ -66,8 +70,9 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 		o.CallTimeout = 10 * time.Second
 	}
 	s := &Server{
-		bridge: bridge, log: o.Logger, timeout: o.CallTimeout, metrics: newMetrics(bridge, o), unauthenticated: newLimiter(),
-		limits: defaultLimits, adminLimits: defaultAdminLimits, transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
+		bridge: bridge, log: o.Logger, requests: o.LogRequests, timeout: o.CallTimeout, metrics: newMetrics(bridge, o),
+		unauthenticated: newLimiter(),
+		limits:          defaultLimits, adminLimits: defaultAdminLimits, transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
 		verifiers: map[*service]*sigv4.Verifier[identity]{},
 	}
 	s.allotted = s.allot
@@ -129,6 +134,7 @@ type exchange struct {
 	claimed   string   // the access key that it names and that exists; proved by nothing
 	caller    string
 	about     subject
+	panicked  []slog.Attr // what is to be logged of a panic; nil without one
 
 	control *http.ResponseController
 	conn    *connection // nil where the server did not accept it itself
@@ -140,8 +146,8 @@ func (s *Server) safely(r *http.Request, x *exchange) (body []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			// Whatever is no runtime error may hold what must not be logged.
-			s.log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("request_id", x.id),
-				slog.String("type", fmt.Sprintf("%T", v)), slog.String("stack", string(debug.Stack())))
+			x.panicked = []slog.Attr{slog.String("request_id", x.id), slog.String("type", fmt.Sprintf("%T", v)),
+				slog.String("stack", string(debug.Stack()))}
 			body, err = nil, errPanic
 		}
 	}()
