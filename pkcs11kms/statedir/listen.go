@@ -11,6 +11,8 @@ type ListenConfig struct {
 	Admin   string // host:port or unix:PATH of the admin listener, or off
 	TLSCert string // absolute path of the certificate chain, PEM
 	TLSKey  string // absolute path of its private key, PEM; there when TLSCert is
+
+	LogRequests string // which requests are logged: all, errors or off
 }
 
 // LoadListenConfig reads the part of a state directory's config.yaml that is for its server, with the care and the
@@ -32,11 +34,24 @@ func LoadListenConfig(dir string) (ListenConfig, error) {
 		return ListenConfig{}, setupError(fmt.Sprintf("invalid %s: tls has only one of cert and key", path),
 			"name the files of both the certificate chain and its private key", nil)
 	}
-	listen := ListenConfig{API: state.Listen, Admin: state.AdminListen, TLSCert: state.TLS.Cert, TLSKey: state.TLS.Key}
+	if err := checkLogRequests(state.Log.Requests); err != nil {
+		return ListenConfig{}, invalidConfig(dir, fmt.Errorf("log.requests: %w", err))
+	}
+	listen := ListenConfig{API: state.Listen, Admin: state.AdminListen, TLSCert: state.TLS.Cert, TLSKey: state.TLS.Key,
+		LogRequests: state.Log.Requests}
 	for _, file := range []*string{&listen.TLSCert, &listen.TLSKey} {
 		if *file != "" && !filepath.IsAbs(*file) {
 			*file = filepath.Join(dir, *file)
 		}
 	}
 	return listen, nil
+}
+
+// checkLogRequests refuses what is no value of log.requests. An empty text means the default.
+func checkLogRequests(text string) error {
+	switch text {
+	case "", "all", "errors", "off":
+		return nil
+	}
+	return fmt.Errorf("%q is not one of all, errors, off", text)
 }

@@ -28,6 +28,7 @@ type configYAML struct {
 	Listen        string                `yaml:"listen,omitempty"`
 	AdminListen   string                `yaml:"admin-listen,omitempty"`
 	TLS           tlsYAML               `yaml:"tls,omitempty"`
+	Log           logYAML               `yaml:"log,omitempty"`
 	Quotas        quotasYAML            `yaml:"quotas,omitempty"`
 }
 
@@ -38,6 +39,10 @@ type regionYAML struct {
 type tlsYAML struct {
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+}
+
+type logYAML struct {
+	Requests string `yaml:"requests,omitempty"` // all, errors or off
 }
 
 // quotasYAML are Quotas; what is absent is the service's default. They are pointers because 0 would be taken for that
@@ -112,7 +117,7 @@ func readConfig(path string) (*configYAML, error) {
 	if err != nil {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
 		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
-			"sessions, session-copies, call-timeout, listen, admin-listen, tls.cert, tls.key,\n"+
+			"sessions, session-copies, call-timeout, listen, admin-listen, tls.cert, tls.key, log.requests,\n"+
 			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates", err)
 	}
 	return &state, nil
