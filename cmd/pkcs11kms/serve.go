@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +34,7 @@ type serving struct {
 	dev       bool
 	logFormat string
 	logLevel  string
+	requests  string // which get a line in the log
 	onHang    string
 	hangTime  time.Duration
 	copies    string
@@ -53,11 +52,11 @@ func (a *app) serveCommand() *cobra.Command {
 		Short:   "Answer the API over HTTP, for the aws CLI and every AWS SDK",
 		Long: "Answer the API over HTTP, for the aws CLI and every AWS SDK.\n\n" +
 			"Requests are signed with the access keys that \"iam create-access-key\" makes. Prints \"ready\" and the\n" +
-			"addresses when it accepts connections, and logs one line a request to standard error. SIGTERM and Ctrl-C\n" +
-			"stop it after the requests under way; SIGHUP reads the TLS certificate again, and makes a lost token try at\n" +
-			"once to come back, also when its PIN was refused and the PIN file has changed. TLS is required unless the\n" +
-			"address is one of this machine only. Flags win over the keys of the same names in config.yaml. A store of an\n" +
-			"older version is migrated first, as by doctor --migrate.",
+			"addresses when it accepts connections, and logs one line a request to standard error (--log-requests).\n" +
+			"SIGTERM and Ctrl-C stop it after the requests under way; SIGHUP reads the TLS certificate again, and makes a\n" +
+			"lost token try at once to come back, also when its PIN was refused and the PIN file has changed. TLS is\n" +
+			"required unless the address is one of this machine only. Flags win over the keys of the same names in\n" +
+			"config.yaml. A store of an older version is migrated first, as by doctor --migrate.",
 		Example: "  pkcs11kms serve\n" +
 			"  pkcs11kms serve --listen 0.0.0.0:4599 --tls-cert server.crt --tls-key server.key --log-format json\n" +
 			"  pkcs11kms serve --dev",
@@ -74,12 +73,14 @@ func (a *app) serveCommand() *cobra.Command {
 	flags.BoolVar(&s.dev, "dev", false, "for trying out: make the state directory when it is missing, and credentials")
 	flags.StringVar(&s.logFormat, "log-format", logText, "the form of the log: text or json")
 	flags.StringVar(&s.logLevel, "log-level", "info", "the least level to log: debug, info, warn or error")
+	flags.StringVar(&s.requests, "log-requests", "", "the requests to log: all (default), errors or off; faults of the server always are")
 	flags.StringVar(&s.onHang, "on-hang", hangWait, "when calls into a token's PKCS#11 module do not come back: wait, or exit with the code 4")
 	flags.DurationVar(&s.hangTime, "hang-time", time.Minute, "how long a token must have hung for --on-hang exit")
 	flags.StringVar(&s.copies, "session-copies", "", "auto: keys that are used often are copied in the token, which is faster; or off")
 	must(cmd.RegisterFlagCompletionFunc("session-copies", cobra.FixedCompletions([]string{"auto", "off"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("on-hang", cobra.FixedCompletions([]string{hangWait, hangExit}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("log-requests", cobra.FixedCompletions(logRequests(), cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return s.run(cmd.Context()) }
 	return cmd
@@ -132,108 +133,6 @@ func stopped(ctx context.Context, err error) error {
 	return err
 }
 
-// prepare reads what flags and config.yaml say and loads the certificate. A development server makes its state
-// directory here.
-func (s *serving) prepare(ctx context.Context) (server.Listen, error) {
-	var err error
-	if s.dir, err = s.app.directory(); err != nil {
-		return server.Listen{}, err
-	}
-	if err := s.checkFlags(); err != nil {
-		return server.Listen{}, err
-	}
-	if s.dev {
-		if err := s.makeDevDirectory(ctx); err != nil {
-			return server.Listen{}, err
-		}
-	}
-	file, err := statedir.LoadListenConfig(s.dir)
-	if err != nil {
-		return server.Listen{}, err
-	}
-	s.complete(file)
-	if err := s.checkListeners(); err != nil {
-		return server.Listen{}, err
-	}
-	listen := server.Listen{API: s.listen.API, Admin: s.listen.Admin, AllowPlaintext: s.plaintext, LoopbackOnly: s.dev}
-	if listen.Admin == adminOff {
-		listen.Admin = ""
-	}
-	if s.listen.TLSCert != "" {
-		if listen.Certificate, err = server.LoadCertificate(s.listen.TLSCert, s.listen.TLSKey); err != nil {
-			return server.Listen{}, &environmentError{err, "give a certificate chain and the private key that fits it, both in PEM"}
-		}
-	}
-	return listen, nil
-}
-
-func (s *serving) checkFlags() error {
-	if (s.listen.TLSCert == "") != (s.listen.TLSKey == "") {
-		return usagef("the arguments --tls-cert and --tls-key are required together")
-	}
-	if s.dev && s.plaintext {
-		return usagef("--allow-plaintext does not go with --dev, which listens on this machine only")
-	}
-	if s.onHang != hangWait && s.onHang != hangExit {
-		return usagef("argument --on-hang: %q is neither %s nor %s", s.onHang, hangWait, hangExit)
-	}
-	if _, err := statedir.NoSessionCopies(s.copies); err != nil {
-		return usagef("argument --session-copies: %v", err)
-	}
-	if s.hangTime < time.Second {
-		return usagef("argument --hang-time: %v is shorter than a second", s.hangTime)
-	}
-	return nil
-}
-
-// complete fills in from config.yaml what the flags leave open, and the defaults.
-func (s *serving) complete(file statedir.ListenConfig) {
-	s.listen.API = firstOf(s.listen.API, file.API, defaultListen)
-	s.listen.Admin = firstOf(s.listen.Admin, file.Admin, defaultAdmin)
-	if s.listen.TLSCert == "" {
-		s.listen.TLSCert, s.listen.TLSKey = file.TLSCert, file.TLSKey
-	}
-}
-
-func firstOf(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return text
-		}
-	}
-	return ""
-}
-
-// checkListeners refuses addresses that cannot be meant, as far as they are known: before a token is asked for anything.
-func (s *serving) checkListeners() error {
-	if s.plaintext && s.listen.TLSCert != "" {
-		return usagef("--allow-plaintext does not go with a TLS certificate")
-	}
-	if err := s.checkAddress("listen", s.listen.API); err != nil {
-		return err
-	}
-	if strings.HasPrefix(s.listen.Admin, unixPrefix) || s.listen.Admin == adminOff {
-		return nil
-	}
-	return s.checkAddress("admin-listen", s.listen.Admin)
-}
-
-func (s *serving) checkAddress(flag, address string) error {
-	if address == "" {
-		return nil
-	}
-	if _, _, err := net.SplitHostPort(address); err != nil || strings.HasPrefix(address, unixPrefix) {
-		return usagef("argument --%s: %q is not HOST:PORT", flag, address)
-	}
-	if s.dev && !server.IsLocal(address) {
-		return &usageError{err: fmt.Errorf("argument --%s: a development server does not listen on %q", flag, address),
-			hint: "with --dev only this machine may reach it: use an address such as " + defaultListen}
-	}
-	return nil
-}
-
-const unixPrefix = "unix:"
-
 // serve runs the server on an open Bridge.
 func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region string, listen server.Listen) error {
 	if s.plaintext {
@@ -258,11 +157,15 @@ func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region st
 	if s.onHang == hangExit {
 		notice.Go(func() { s.watchHangs(running, bridge) })
 	}
-	err := server.New(bridge, server.Options{Logger: s.log, LogDropped: s.logged.Dropped}).Run(running, listen)
+	err := server.New(bridge, s.options()).Run(running, listen)
 	cause := context.Cause(ctx)
 	s.stop(errOver)
 	notice.Wait()
 	return s.outcome(cause, err)
+}
+
+func (s *serving) options() server.Options {
+	return server.Options{Logger: s.log, LogRequests: server.RequestLog(s.requests), LogDropped: s.logged.Dropped}
 }
 
 // errOver ends what waits for the end of a server that has ended by itself.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -75,13 +74,10 @@ func TestServe(t *testing.T) {
 func TestRatesOfServers(t *testing.T) {
 	const refused, throttled = "UnsupportedOperationException", "ThrottlingException"
 	p := newProgram(t)
-	var made struct {
-		AccessKey struct{ AccessKeyId, SecretAccessKey string }
-	}
-	require.NoError(t, json.Unmarshal([]byte(p.must("iam", "create-access-key")), &made))
+	key := p.accessKey()
 	ask := func(d *background) (code string) {
 		client := kms.New(kms.Options{Region: "us-east-1", BaseEndpoint: &d.url, RetryMaxAttempts: 1,
-			Credentials: credentials.NewStaticCredentialsProvider(made.AccessKey.AccessKeyId, made.AccessKey.SecretAccessKey, "")})
+			Credentials: credentials.NewStaticCredentialsProvider(key.id, key.secret, "")})
 		_, err := client.GetParametersForImport(t.Context(), &kms.GetParametersForImportInput{KeyId: &p.key,
 			WrappingAlgorithm: types.AlgorithmSpecRsaesOaepSha256, WrappingKeySpec: types.WrappingKeySpecRsa2048})
 		var api smithy.APIError

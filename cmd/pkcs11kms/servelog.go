@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/server"
 )
 
 const (
@@ -17,6 +19,15 @@ var (
 	logFormats = []string{logText, logJSON}
 	logLevels  = []string{"debug", "info", "warn", "error"}
 )
+
+// logRequests are the values of --log-requests.
+func logRequests() []string {
+	var values []string
+	for _, value := range server.RequestLogs {
+		values = append(values, string(value))
+	}
+	return values
+}
 
 // newLog makes the log of the server, which goes to standard error by a queue: the caller ends it.
 func (a *app) newLog(format, level string) (*slog.Logger, *logQueue, error) {

@@ -1,17 +1,28 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // TestDurationsOfTheJSONLogHaveAUnit: whoever reads a line sees how long something took, wherever in the line it stands.
@@ -72,4 +83,62 @@ func TestServerWithALogThatIsNotRead(t *testing.T) {
 	require.Equal(t, 7, last.Lines)
 	require.Equal(t, "ERROR", last.Level)
 	require.Contains(t, last.Msg, "dropped")
+}
+
+// TestConnectionsDoNotWaitForTheLog: whoever reads the log of a server stands still, and every request is answered all the same, one after
+// the other on one connection, which a line that waits would hold. What there is no room for is counted.
+func TestConnectionsDoNotWaitForTheLog(t *testing.T) {
+	p := newProgram(t)
+	log := filepath.Join(p.dir, "log")
+	require.NoError(t, unix.Mkfifo(log, 0o600))
+	unread, err := os.OpenFile(log, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer unread.Close()
+	_, err = unix.FcntlInt(unread.Fd(), unix.F_SETPIPE_SZ, 4096)
+	require.NoError(t, err)
+	key := p.accessKey()
+	p.configure("quotas: {rates: off}\n")
+	d, err := launch(p.command("sh", append([]string{"-c", `exec pkcs11kms serve "$@" 2>log`, "sh"}, anyPort...)...))
+	require.NoError(t, err)
+	defer func() {
+		_, err := d.stop(os.Kill) // the end of its log would wait
+		require.NoError(t, err)
+	}()
+	request := signedRequest(t, d.url, key, "DescribeKey", `{"KeyId":"`+p.key+`"}`)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	answers := bufio.NewReader(conn)
+	dropped := regexp.MustCompile(`(?m)^pkcs11kms_log_lines_dropped_total [1-9]`)
+	for range 100 {
+		for range 500 {
+			_, err := conn.Write(request)
+			require.NoError(t, err)
+			answer, err := http.ReadResponse(answers, nil)
+			require.NoError(t, err)
+			body, err := io.ReadAll(answer.Body)
+			require.NoError(t, err)
+			require.Equal(t, http.StatusOK, answer.StatusCode, "%s", body)
+		}
+		if _, metrics := get(t, http.DefaultClient, d.admin+"/metrics"); dropped.MatchString(metrics) {
+			return
+		}
+	}
+	require.Fail(t, "no line was dropped")
+}
+
+// signedRequest returns what a client sends for an operation, which may be sent again for some minutes.
+func signedRequest(t *testing.T, url string, key devAccessKey, operation, body string) []byte {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
+	require.NoError(t, err)
+	r.Header.Set("Content-Type", "application/x-amz-json-1.1")
+	r.Header.Set("X-Amz-Target", "TrentService."+operation)
+	sum := sha256.Sum256([]byte(body))
+	require.NoError(t, v4.NewSigner().SignHTTP(t.Context(), aws.Credentials{AccessKeyID: key.id, SecretAccessKey: key.secret}, r,
+		hex.EncodeToString(sum[:]), "kms", "us-east-1", time.Now()))
+	var sent bytes.Buffer
+	require.NoError(t, r.Write(&sent))
+	return sent.Bytes()
 }

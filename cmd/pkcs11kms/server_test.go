@@ -151,6 +151,27 @@ func (p *program) serve(args ...string) *background {
 	return d
 }
 
+// configure adds to config.yaml.
+func (p *program) configure(text string) {
+	p.t.Helper()
+	file, err := os.OpenFile(filepath.Join(p.dir, "kms", "config.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = file.WriteString(text)
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// accessKey makes an access key of the root.
+func (p *program) accessKey() devAccessKey {
+	p.t.Helper()
+	id, secret, _ := strings.Cut(strings.TrimSpace(p.must("iam", "create-access-key",
+		"--query", "AccessKey.[AccessKeyId,SecretAccessKey]", "--output", "text")), "\t")
+	return devAccessKey{id, secret}
+}
+
 // certificate makes a certificate in the program's directory and returns the arguments that name it.
 func (p *program) certificate(name string, serial int64) (args []string) {
 	p.t.Helper()
