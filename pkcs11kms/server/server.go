@@ -71,9 +71,8 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 	}
 	s := &Server{
 		bridge: bridge, log: o.Logger, requests: o.LogRequests, timeout: o.CallTimeout, metrics: newMetrics(bridge, o),
-		unauthenticated: newLimiter(),
-		limits:          defaultLimits, adminLimits: defaultAdminLimits, transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
-		verifiers: map[*service]*sigv4.Verifier[identity]{},
+		unauthenticated: newLimiter(), transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
+		limits: defaultLimits, adminLimits: defaultAdminLimits, verifiers: map[*service]*sigv4.Verifier[identity]{},
 	}
 	s.allotted = s.allot
 	s.metrics.registry.MustRegister(s.gates)
