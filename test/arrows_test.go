@@ -38,7 +38,7 @@ var layers = [][]string{
 	{"pkcs11kms/internal/core"},
 	{"pkcs11kms"},
 	{"pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/statedir", "pkcs11kms/doctor"},
-	{"pkcs11kms/kmstest", "pkcs11kms/jwt"},
+	{"pkcs11kms/kmstest", "pkcs11kms/jwt", "pkcs11kms/loadtest"},
 	{"cmd/pkcs11kms"},
 	{"test"},
 }
@@ -86,8 +86,9 @@ var arrows = map[string][]string{
 	"pkcs11kms/server": {"keystore", "pkcs11kms", "pkcs11kms/iam", "pkcs11kms/audit", "pkcs11kms/internal/awsjson",
 		"pkcs11kms/internal/fairshare", "pkcs11kms/internal/form", "pkcs11kms/internal/keyid", "pkcs11kms/internal/ops",
 		"pkcs11kms/internal/sigv4"},
-	"pkcs11kms/console": {"pkcs11kms"},
-	"pkcs11kms/jwt":     {"pkcs11kms/internal/pubkey", "pkcs11kms/internal/strictjson"}, // and no token: consumers need no cgo
+	"pkcs11kms/console":  {"pkcs11kms"},
+	"pkcs11kms/jwt":      {"pkcs11kms/internal/pubkey", "pkcs11kms/internal/strictjson"}, // and no token: consumers need no cgo
+	"pkcs11kms/loadtest": {"pkcs11kms/internal/keyring", "pkcs11kms/internal/pubkey"},    // any client of the API
 	"pkcs11kms/doctor": {"keystore", "pkcs11kms", "pkcs11kms/policy", "pkcs11kms/internal/core", "pkcs11kms/internal/keyring",
 		"pkcs11kms/internal/ops", "pkcs11kms/internal/pubkey", "pkcs11kms/internal/records", "pkcs11kms/internal/refcount",
 		"pkcs11kms/internal/token"},
@@ -97,7 +98,8 @@ var arrows = map[string][]string{
 		"pkcs11kms/statedir"},
 	"cmd/pkcs11kms": {"keystore", "keystore/sqlite", "keystore/etcd", "softhsm", "pkcs11kms", "pkcs11kms/audit", "pkcs11kms/iam",
 		"pkcs11kms/policy",
-		"pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/jwt", "pkcs11kms/statedir", "pkcs11kms/doctor"},
+		"pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/jwt", "pkcs11kms/statedir", "pkcs11kms/doctor",
+		"pkcs11kms/loadtest"},
 	"test": {}, // and the packages below it
 }
 
@@ -107,11 +109,12 @@ var owners = map[string][]string{
 	"github.com/ThalesIgnite/crypto11": {"cmd/pkcs11kms"},
 	"github.com/mattn/go-sqlite3":      {"keystore/sqlite"},
 	"github.com/decred":                {"pkcs11kms/internal/pubkey"},
+	"github.com/HdrHistogram":          {"pkcs11kms/loadtest"},
 	"database/sql":                     {"keystore/sqlite"},
 	"go.yaml.in/yaml":                  {"pkcs11kms/statedir", "test/mutants"},
 	"github.com/aws": {"pkcs11kms", "pkcs11kms/internal/apierr", "pkcs11kms/internal/awsjson", "pkcs11kms/internal/form",
 		"pkcs11kms/internal/keyring", "pkcs11kms/iam", "pkcs11kms/doctor", "pkcs11kms/server", "pkcs11kms/console",
-		"pkcs11kms/kmstest", "pkcs11kms/jwt", "cmd/pkcs11kms", "test/contention"},
+		"pkcs11kms/kmstest", "pkcs11kms/jwt", "pkcs11kms/loadtest", "cmd/pkcs11kms", "test/contention"},
 	"github.com/golang-jwt":       {"pkcs11kms/jwt", "cmd/pkcs11kms"}, // options about claims are its own
 	"github.com/spf13":            {"cmd/pkcs11kms"},
 	"net/http":                    {"pkcs11kms/internal/sigv4", "pkcs11kms/server", "pkcs11kms/console", "pkcs11kms/kmstest", "cmd/pkcs11kms"},
