@@ -19,26 +19,33 @@ import (
 
 // withClient gives use the client of the server, or of the state directory.
 func (a *app) withClient(ctx context.Context, use func(api) error) error {
-	if a.endpoint == "" && a.hasDirectory() {
+	if a.usesDirectory() {
 		return a.withToken(ctx, func(client *pkcs11kms.Client) error { return use(client) })
 	}
-	cfg, err := a.awsConfig(ctx)
-	if err != nil && a.endpoint == "" {
-		err = fmt.Errorf("no state directory is given, and no server can be found: %w", err)
-	}
+	cfg, err := a.serverConfig(ctx)
 	if err != nil {
 		return err
-	}
-	if a.endpoint == "" {
-		if err := a.configuredEndpoint(cfg); err != nil {
-			return err
-		}
 	}
 	client, err := a.remoteClient(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	return a.remoteError(use(client))
+}
+
+// usesDirectory tells whether the state directory is used, and no server asked.
+func (a *app) usesDirectory() bool { return a.endpoint == "" && a.hasDirectory() }
+
+// serverConfig is the AWS configuration for the server, which is the one of a.endpoint then.
+func (a *app) serverConfig(ctx context.Context) (aws.Config, error) {
+	cfg, err := a.awsConfig(ctx)
+	if err != nil && a.endpoint == "" {
+		err = fmt.Errorf("no state directory is given, and no server can be found: %w", err)
+	}
+	if err == nil && a.endpoint == "" {
+		err = a.configuredEndpoint(cfg)
+	}
+	return cfg, err
 }
 
 // configuredEndpoint takes the endpoint of the AWS configuration and says so on standard error.

@@ -57,3 +57,24 @@ func newBar(w io.Writer, name string, size int64) io.WriteCloser {
 		progressbar.OptionClearOnFinish(),
 	)}
 }
+
+// meter shows how much of a time has passed, and what has come of it so far, on one line.
+type meter struct{ bar *progressbar.ProgressBar }
+
+func newMeter(w io.Writer, total time.Duration) meter {
+	return meter{progressbar.NewOptions64(total.Milliseconds(),
+		progressbar.OptionSetWriter(w),
+		progressbar.OptionSetWidth(20),
+		progressbar.OptionSetPredictTime(false),
+		progressbar.OptionSetElapsedTime(false),
+		progressbar.OptionClearOnFinish(),
+	)}
+}
+
+// show never stands in the way: a terminal that went away is no reason to fail.
+func (m meter) show(elapsed time.Duration, text string) {
+	m.bar.Describe(text)
+	_ = m.bar.Set64(elapsed.Milliseconds())
+}
+
+func (m meter) close() { _ = m.bar.Clear() }

@@ -40,8 +40,8 @@ func (a *app) awsConfig(ctx context.Context) (aws.Config, error) {
 	return cfg, nil
 }
 
-// remoteClient returns the client of the server at a.endpoint.
-func (a *app) remoteClient(ctx context.Context, cfg aws.Config) (*kms.Client, error) {
+// remoteClient returns the client of the server at a.endpoint, with more options.
+func (a *app) remoteClient(ctx context.Context, cfg aws.Config, more ...func(*kms.Options)) (*kms.Client, error) {
 	if cfg.Region == "" {
 		return nil, &usageError{err: errors.New("no region is given"), hint: "name the server's by --region, or by export AWS_REGION=us-east-1"}
 	}
@@ -49,12 +49,12 @@ func (a *app) remoteClient(ctx context.Context, cfg aws.Config) (*kms.Client, er
 		return nil, err
 	}
 	a.tokenHint = sessionTokenHint(ctx, cfg.Credentials)
-	return kms.NewFromConfig(cfg, func(o *kms.Options) {
+	return kms.NewFromConfig(cfg, append([]func(*kms.Options){func(o *kms.Options) {
 		o.BaseEndpoint = aws.String(a.endpoint)
 		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
 			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(noUseAgain)}, o.Retryables...)
 		})
-	}), nil
+	}}, more...)...), nil
 }
 
 // noUseAgain keeps the SDK from repeating what will not be better in a second, so that a person is told at once.
