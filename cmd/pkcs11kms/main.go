@@ -1,6 +1,6 @@
 // Command pkcs11kms answers the HMAC and signing part of the AWS KMS API from a PKCS#11 token of your own: the verbs, flags and
 // output of "aws kms", in process or by a server, that server (serve), its access keys (iam), and a few more of its own
-// (init, mac, jwt, adopt-key, doctor, backup, restore). Run it with --help.
+// (init, mac, jwt, adopt-key, doctor, bench, backup, restore). Run it with --help.
 package main
 
 import (
