@@ -146,8 +146,8 @@ func (p *phase) step(concurrency int) *Step {
 		}
 		c.mu.Unlock()
 	}
-	if p.unfinished > 0 {
-		last = time.Now()
+	if p.unfinished > 0 && last.Equal(p.began) {
+		last = time.Now() // nothing has come back
 	}
 	s.Elapsed = last.Sub(p.began)
 	s.Operations = took.TotalCount()

@@ -49,7 +49,7 @@ const progressInterval = 100 * time.Millisecond
 // Step is what came of one concurrency.
 type Step struct {
 	Concurrency int
-	Elapsed     time.Duration // until the last call came back
+	Elapsed     time.Duration // until the last of the calls that came back
 	Operations  int64         // that succeeded
 	Errors      []Errors      // the most frequent kind first
 	Latency     Latency       // of the operations that succeeded

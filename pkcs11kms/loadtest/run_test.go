@@ -213,7 +213,7 @@ func TestCallsThatNeverComeBack(t *testing.T) {
 				began := time.Now()
 				plan := loadtest.Plan{Concurrency: []int{3, 4}, Duration: time.Second, WarmUp: warmUp, Grace: 5 * time.Second}
 				steps := loadtest.Run(t.Context(), plan, work(func(_ context.Context, n int64) error {
-					time.Sleep(time.Millisecond)
+					time.Sleep(999 * time.Microsecond)
 					if n >= 3 && n <= 4 {
 						<-release
 					}
@@ -225,7 +225,8 @@ func TestCallsThatNeverComeBack(t *testing.T) {
 				assert.False(t, steps[0].Complete)
 				if warmUp == 0 {
 					assert.Equal(t, 6*time.Second, time.Since(began))
-					assert.Positive(t, steps[0].Operations)
+					assert.EqualValues(t, 1003, steps[0].Operations, "1,002 of the caller that was left, and one of another")
+					assert.Equal(t, 1002*999*time.Microsecond, steps[0].Elapsed, "the time in which nothing came back says nothing of the rate")
 				}
 				close(release)
 			})
