@@ -98,8 +98,8 @@ func openClient(t testing.TB, cfg testConfig) *Client {
 	require.NoError(t, err)
 	<-c.bridge.core.Keys.Settled() // tests set the clock, which no first pass may see half-way
 	t.Cleanup(func() {
+		defer func() { assert.NoError(t, c.Close()) }() // also where sessions are missing
 		requireSessionsBack(t, c)
-		assert.NoError(t, c.Close())
 	})
 	return c
 }

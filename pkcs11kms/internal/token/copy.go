@@ -192,13 +192,14 @@ func (t *Token) destroyCopy(c unusedCopy) {
 	}
 }
 
+// sweepCopies uses the session that stays open, whose copies they are: callers need those of the pool.
 func (t *Token) sweepCopies() {
 	for {
 		unused := t.copies.takeUnused()
 		if len(unused) == 0 {
 			return
 		}
-		err := t.do(t.closing, &operation{name: "C_DestroyObject", run: func(s *session, _ []byte) error {
+		err := t.onKeeper(t.closing, t.timeout, &operation{name: "C_DestroyObject", goesOn: true, run: func(s *session, _ []byte) error {
 			for _, c := range unused {
 				if c.generation != s.generation {
 					continue

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+	"github.com/pkcs11kms/bridge/test/faultp11"
 )
 
 // useTwice uses a key until there can be a copy of it, and returns its MAC.
@@ -135,6 +136,21 @@ func TestCopyThatIsDroppedWhileItIsUsed(t *testing.T) {
 	require.Zero(t, tok.Stats().Copies)
 	useTwice(t, tok, key)
 	require.Equal(t, 1, tok.Stats().Copies)
+}
+
+// The copy of a key that nobody may use any more is destroyed at once, also while callers have all sessions and others wait for one.
+func TestCopyIsDestroyedBesideTheCallers(t *testing.T) {
+	tok, m := openThrough(t, sessions(1))
+	key := newKey(t, tok)
+	useTwice(t, tok, key)
+	require.Equal(t, 1, tok.Stats().Copies)
+	st, err := tok.NewStream(t.Context(), key)
+	require.NoError(t, err)
+	before := m.Counters()["C_DestroyObject"].Calls
+	key.DropCopy()
+	m.Await("C_DestroyObject", func(c faultp11.Counters) bool { return c.Calls == before+1 })
+	require.Zero(t, tok.Stats().Waiting, "it does not stand in the queue of the callers")
+	require.NoError(t, st.Close())
 }
 
 // Copies are gone with the connection, or with the session that made them, and are made anew.

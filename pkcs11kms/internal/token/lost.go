@@ -100,17 +100,22 @@ func (t *Token) loseIn(generation uint64, cause error) error {
 // ask makes a round trip to the device on the session that stays open, and then runs try there, unless it is nil. It
 // returns the error of the round trip alone.
 func (t *Token) ask(ctx context.Context, wait time.Duration, try func(*session)) error {
-	end := time.Now().Add(wait)
-	if err := t.takeKeeper(ctx, wait); err != nil {
-		return err
-	}
-	err := t.keeper.session.call(ctx, &operation{name: "C_GetSessionInfo", goesOn: true, run: func(s *session, _ []byte) error {
+	return t.onKeeper(ctx, wait, &operation{name: "C_GetSessionInfo", goesOn: true, run: func(s *session, _ []byte) error {
 		err := s.answers()
 		if err == nil && try != nil {
 			try(s)
 		}
 		return err
-	}}, max(time.Until(end), shortestCall))
+	}})
+}
+
+// onKeeper runs an operation of this connection on the session that stays open, which nobody waits for who has a session of the pool.
+func (t *Token) onKeeper(ctx context.Context, wait time.Duration, o *operation) error {
+	end := time.Now().Add(wait)
+	if err := t.takeKeeper(ctx, wait); err != nil {
+		return err
+	}
+	err := t.keeper.session.call(ctx, o, max(time.Until(end), shortestCall))
 	if hung, ok := errors.AsType[*HungError](err); ok {
 		t.hungCheck.Store(hung)
 	} else {

@@ -1,0 +1,200 @@
+package token_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/pkcs11"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// A search takes two milliseconds here, as on a SoftHSM token with some hundred objects; the clock is the bubble's.
+func slowSearch(f *faulty) {
+	f.on("C_FindObjectsInit", func() error { time.Sleep(2 * time.Millisecond); return nil })
+}
+
+// manyKeys makes keys in a token, and returns them as a process knows them that has not used them yet, with the MACs that they make.
+func manyKeys(t *testing.T, tok *token.Token, n int) (keys []*token.Key, macs [][]byte) {
+	t.Helper()
+	for range n {
+		key := newKey(t, tok)
+		mac, err := tok.MAC(t.Context(), key, []byte("message"))
+		require.NoError(t, err)
+		keys, macs = append(keys, tok.HMACKey(token.SHA256, key.ID())), append(macs, mac)
+	}
+	return keys, macs
+}
+
+// TestManyColdKeys: after a few searches that took long, the token's objects are looked at once, and whoever uses a key for the first time
+// has no search to wait for. Each MAC is the right key's.
+func TestManyColdKeys(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		tok, f := openFaulty(t)
+		keys, macs := manyKeys(t, tok, 40)
+		slowSearch(f)
+		before := f.count("C_FindObjectsInit")
+		for i, key := range keys {
+			mac, err := tok.MAC(t.Context(), key, []byte("message"))
+			require.NoError(t, err)
+			require.Equal(t, macs[i], mac)
+		}
+		require.Equal(t, before+8+1, f.count("C_FindObjectsInit"), "eight searches and the look")
+	})
+}
+
+// Searches that take no time are left as they are: a token with few objects is not looked at.
+func TestFewColdKeys(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		tok, f := openFaulty(t)
+		keys, _ := manyKeys(t, tok, 20)
+		before := f.count("C_FindObjectsInit")
+		for _, key := range keys {
+			_, err := tok.MAC(t.Context(), key, []byte("message"))
+			require.NoError(t, err)
+		}
+		require.Equal(t, before+20, f.count("C_FindObjectsInit"))
+	})
+}
+
+// On tokens that are not known to look at every object for each search, the look could take longer than all searches.
+func TestOtherTokensAreNotLookedAt(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		cfg, _ := newConfig(t)
+		f := newFaulty(&cfg)
+		f.manufacturer = "Somebody"
+		tok := open(t, cfg)
+		keys, _ := manyKeys(t, tok, 20)
+		slowSearch(f)
+		before := f.count("C_FindObjectsInit")
+		for _, key := range keys {
+			_, err := tok.MAC(t.Context(), key, []byte("message"))
+			require.NoError(t, err)
+		}
+		require.Equal(t, before+20, f.count("C_FindObjectsInit"))
+	})
+}
+
+// looked has the objects of a token looked at, by the use of eight keys and one more.
+func looked(t *testing.T, tok *token.Token, f *faulty) {
+	t.Helper()
+	keys, _ := manyKeys(t, tok, 9)
+	slowSearch(f)
+	before := f.count("C_FindObjectsInit")
+	for _, key := range keys {
+		_, err := tok.MAC(t.Context(), key, []byte("message"))
+		require.NoError(t, err)
+	}
+	require.Equal(t, before+9, f.count("C_FindObjectsInit"))
+}
+
+// What a look has shown may not be so any more: a key that was destroyed is missing, one that was made again is found, and two with one
+// name are ambiguous.
+func TestLookIsNotBelieved(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		tok, f := openFaulty(t)
+		keys, macs := manyKeys(t, tok, 3)
+		twins := tok.HMACKey(token.SHA256, keys[2].ID())
+		_, err := tok.GenerateHMACKey(t.Context(), token.SHA256, keys[2].ID(), "twin")
+		require.NoError(t, err)
+		looked(t, tok, f)
+
+		require.NoError(t, tok.DestroyKey(t.Context(), keys[0].ID(), "test key"))
+		_, err = tok.MAC(t.Context(), keys[0], []byte("message"))
+		require.ErrorIs(t, err, token.ErrKeyMissing)
+
+		require.NoError(t, tok.DestroyKey(t.Context(), keys[1].ID(), "test key"))
+		_, err = tok.GenerateHMACKey(t.Context(), token.SHA256, keys[1].ID(), "made again")
+		require.NoError(t, err)
+		mac, err := tok.MAC(t.Context(), tok.HMACKey(token.SHA256, keys[1].ID()), []byte("message"))
+		require.NoError(t, err)
+		require.NotEqual(t, macs[1], mac, "the object that was destroyed")
+
+		_, err = tok.MAC(t.Context(), twins, []byte("message"))
+		require.ErrorIs(t, err, token.ErrKeyAmbiguous)
+	})
+}
+
+// A look is remembered for a minute, and as long there is no other one.
+func TestLookIsForgotten(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		tok, f := openFaulty(t)
+		keys, _ := manyKeys(t, tok, 20)
+		looked(t, tok, f)
+		searches := func(from, to int) int {
+			before := f.count("C_FindObjectsInit")
+			for _, key := range keys[from:to] {
+				_, err := tok.MAC(t.Context(), key, []byte("message"))
+				require.NoError(t, err)
+			}
+			return f.count("C_FindObjectsInit") - before
+		}
+		time.Sleep(time.Minute - time.Second)
+		require.Zero(t, searches(0, 1))
+		time.Sleep(time.Second)
+		require.Equal(t, 8, searches(1, 9))
+		require.Equal(t, 1, searches(9, 20), "the second look")
+	})
+}
+
+// Who comes while another one looks waits for that, up to a second. A look that fails is none, and costs its caller nothing but time.
+func TestWhoComesDuringALook(t *testing.T) {
+	tok, f := openFaulty(t)
+	keys, macs := manyKeys(t, tok, 30)
+	slowSearch(f)
+	for _, key := range keys[:8] {
+		_, err := tok.MAC(t.Context(), key, []byte("message"))
+		require.NoError(t, err)
+	}
+	reached, free := f.hang("C_FindObjectsInit")
+	var all sync.WaitGroup
+	use := func(i int) {
+		all.Go(func() {
+			mac, err := tok.MAC(t.Context(), keys[i], []byte("message"))
+			require.NoError(t, err)
+			require.Equal(t, macs[i], mac)
+		})
+	}
+	use(8)
+	<-reached
+	before := f.count("C_FindObjectsInit")
+	for i := 9; i < 20; i++ {
+		use(i)
+	}
+	require.Eventually(t, func() bool { return tok.Stats().InUse == 12 }, time.Minute, time.Millisecond)
+	free()
+	all.Wait()
+	require.Equal(t, before, f.count("C_FindObjectsInit"), "nobody has searched beside the look")
+}
+
+func TestLookThatFails(t *testing.T) {
+	for _, function := range []string{"C_FindObjectsInit", "C_GetAttributeValue"} {
+		t.Run(function, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				tok, f := openFaulty(t)
+				keys, macs := manyKeys(t, tok, 20)
+				before, failed := f.count("C_FindObjectsInit"), 0
+				slowSearch(f)
+				f.on(function, func() error {
+					if function == "C_FindObjectsInit" {
+						time.Sleep(2 * time.Millisecond)
+					}
+					if f.count("C_FindObjectsInit") == before+9 && failed == 0 {
+						failed++
+						return pkcs11.Error(pkcs11.CKR_FUNCTION_FAILED)
+					}
+					return nil
+				})
+				for i, key := range keys {
+					mac, err := tok.MAC(t.Context(), key, []byte("message"))
+					require.NoError(t, err)
+					require.Equal(t, macs[i], mac)
+				}
+				require.Equal(t, 1, failed)
+				require.Equal(t, before+20+1, f.count("C_FindObjectsInit"))
+			})
+		})
+	}
+}
