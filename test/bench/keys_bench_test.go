@@ -43,8 +43,8 @@ func BenchmarkManyRecords(b *testing.B) {
 // coldKeys are in the token, and all of them are used.
 const coldKeys = 1000
 
-// BenchmarkColdStart measures the first use of each of a thousand keys after a start, beside a search of the token for each, which is what a
-// program does that has only their CKA_ID.
+// BenchmarkColdStart measures the first use of each of a thousand keys after a start, beside a search of the token for each, which is what
+// a program does that has only their CKA_ID.
 func BenchmarkColdStart(b *testing.B) {
 	r := setUp(b)
 	ctx := context.Background()
@@ -55,8 +55,8 @@ func BenchmarkColdStart(b *testing.B) {
 		name := sha256.Sum256(fmt.Append(nil, "cold", i))
 		ids[i] = name[:16]
 		require.NoError(b, r.direct.generateKey(ids[i]))
-		record := keystore.Key{Region: region, Account: pkcs11kms.DefaultAccountID, ID: coldKey(i), State: keystore.Enabled, Spec: "HMAC_256",
-			Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: ids[i]}
+		record := keystore.Key{Region: region, Account: pkcs11kms.DefaultAccountID, ID: coldKey(i), State: keystore.Enabled,
+			Spec: "HMAC_256", Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: ids[i]}
 		if batch = append(batch, record.Put(0)); len(batch) == keystore.MaxChanges || i == len(ids)-1 {
 			_, err := store.Commit(ctx, batch...)
 			require.NoError(b, err)

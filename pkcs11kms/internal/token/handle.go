@@ -51,19 +51,19 @@ var confirmEpoch = time.Now()
 // ID returns a copy of the key's CKA_ID.
 func (n *named) ID() []byte { return append([]byte(nil), n.id...) }
 
-// object returns the key's handle, looking for it if it is not known in this generation. It says whether it looked.
+// object returns the key's handle, looking for it if it is not known in this generation. It says whether it was searched for just now.
 func (n *named) object(s *session) (h *keyHandle, fresh bool, err error) {
 	generation := s.generation
 	if h := n.handle.Load(); h != nil && h.generation == generation {
 		return h, false, nil
 	}
-	object, err := s.find(n.class, n.id)
+	object, fresh, err := s.locate(n.class, n.id)
 	if err != nil {
 		return nil, true, err
 	}
 	h = &keyHandle{generation: generation, object: object}
 	n.hold(h)
-	return h, true, nil
+	return h, fresh, nil
 }
 
 // remember keeps the handle of an object that was just made on a session.

@@ -34,6 +34,10 @@ var goals = []goal{
 	{4, "server, 64 connections, rate", "Server/GenerateMac/32B/64", "%-of-empty", 0, 60},
 	{4, "server, 64 connections, p99", "Server/GenerateMac/32B/64", "x-p99-of-empty", 1.5, 0},
 
+	{5, "GenerateMac, 1,000,000 keys on record", "ManyRecords/GenerateMac", "x/10-keys", 1.1, 0},
+	{5, "start with 1,000,000 keys on record", "ManyRecords/Start", "x/10-keys", 1.1, 0},
+	{5, "first use of each of 1,000 keys", "ColdStart", "x/search", .1, 0},
+
 	{6, "CreateKey", "CreateKey", "us-more/miekg+3fsync", 1000, 0},
 	{6, "GenerateMac while RSA keys are made", "MacWhileMaking", "x/C_GenerateKeyPair", 1.1, 0},
 }
@@ -48,5 +52,7 @@ var groups = []group{
 	{`^BenchmarkNSS$`, "nss.sh"},
 	{`^BenchmarkSlowToken$`, ""},
 	{`^BenchmarkServer$`, ""},
+	{`^BenchmarkManyRecords$`, ""},
 	{`^Benchmark(CreateKey|MacWhileMaking)$`, ""},
+	{`^BenchmarkColdStart$`, ""},
 }
