@@ -13,6 +13,7 @@ type ListenConfig struct {
 	TLSKey  string // absolute path of its private key, PEM; there when TLSCert is
 
 	LogRequests string // which requests are logged: all, errors or off
+	ReusePort   bool   // by ListenShared
 }
 
 // LoadListenConfig reads the part of a state directory's config.yaml that is for its server, with the care and the
@@ -38,7 +39,7 @@ func LoadListenConfig(dir string) (ListenConfig, error) {
 		return ListenConfig{}, invalidConfig(dir, fmt.Errorf("log.requests: %w", err))
 	}
 	listen := ListenConfig{API: state.Listen, Admin: state.AdminListen, TLSCert: state.TLS.Cert, TLSKey: state.TLS.Key,
-		LogRequests: state.Log.Requests}
+		LogRequests: state.Log.Requests, ReusePort: state.ReusePort}
 	for _, file := range []*string{&listen.TLSCert, &listen.TLSKey} {
 		if *file != "" && !filepath.IsAbs(*file) {
 			*file = filepath.Join(dir, *file)

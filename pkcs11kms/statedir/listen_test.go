@@ -26,6 +26,8 @@ func TestLoadListenConfig(t *testing.T) {
 			ListenConfig{TLSCert: filepath.Join(dir, "c"), TLSKey: filepath.Join(dir, "tls/k")}, ""},
 		"log":            {"log: {requests: errors}\n", ListenConfig{LogRequests: "errors"}, ""},
 		"log off":        {"log: {requests: off}\n", ListenConfig{LogRequests: "off"}, ""},
+		"shared port":    {"reuse-port: true\n", ListenConfig{ReusePort: true}, ""},
+		"no shared port": {"reuse-port: 2\n", ListenConfig{}, "cannot unmarshal"},
 		"wrong log":      {"log: {requests: some}\n", ListenConfig{}, "log.requests: \"some\" is not one of all, errors, off"},
 		"no key":         {"tls: {cert: /c}\n", ListenConfig{}, "only one of cert and key"},
 		"no certificate": {"tls: {key: /k}\n", ListenConfig{}, "only one of cert and key"},

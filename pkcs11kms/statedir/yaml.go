@@ -26,6 +26,7 @@ type configYAML struct {
 	SessionCopies string                `yaml:"session-copies,omitempty"` // auto or off
 	CallTimeout   time.Duration         `yaml:"call-timeout,omitempty"`
 	Listen        string                `yaml:"listen,omitempty"`
+	ReusePort     bool                  `yaml:"reuse-port,omitempty"`
 	AdminListen   string                `yaml:"admin-listen,omitempty"`
 	TLS           tlsYAML               `yaml:"tls,omitempty"`
 	Log           logYAML               `yaml:"log,omitempty"`
@@ -117,7 +118,7 @@ func readConfig(path string) (*configYAML, error) {
 	if err != nil {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
 		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
-			"sessions, session-copies, call-timeout, listen, admin-listen, tls.cert, tls.key, log.requests,\n"+
+			"sessions, session-copies, call-timeout, listen, reuse-port, admin-listen, tls.cert, tls.key, log.requests,\n"+
 			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates", err)
 	}
 	return &state, nil
