@@ -2,8 +2,10 @@ package server
 
 import (
 	"container/list"
+	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/fairshare"
 )
@@ -16,6 +18,10 @@ type gate struct {
 	waiting *fairshare.Pool
 	notes   *gateNotes
 
+	draining atomic.Bool   // the server is about to end
+	over     chan struct{} // closed when Accept has returned the last connection
+	isOver   sync.Once
+
 	mu       sync.Mutex // guards what follows
 	limit    int
 	admitted list.List // of *connection, those that were looked at longest ago first
@@ -27,7 +33,7 @@ type gateLimits struct{ waiting, admitted int }
 
 func newGate(listener net.Listener, limits gateLimits, notes *gateNotes) *gate {
 	return &gate{Listener: listener, waiting: fairshare.New(limits.waiting), notes: notes, limit: max(limits.admitted, 1),
-		elements: map[*connection]*list.Element{}}
+		elements: map[*connection]*list.Element{}, over: make(chan struct{})}
 }
 
 // Accept waits for a connection. When it returns, the connections that had to give way are closed and their descriptors
@@ -35,6 +41,9 @@ func newGate(listener net.Listener, limits gateLimits, notes *gateNotes) *gate {
 func (g *gate) Accept() (net.Conn, error) {
 	conn, err := g.Listener.Accept()
 	if err != nil {
+		if errors.Is(err, net.ErrClosed) {
+			g.isOver.Do(func() { close(g.over) })
+		}
 		return nil, err
 	}
 	c := &connection{Conn: conn, gate: g, peer: fairshare.PeerOf(conn.RemoteAddr().String())}

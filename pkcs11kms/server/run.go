@@ -48,9 +48,18 @@ type Listen struct {
 	Grace time.Duration
 	// LoopbackOnly refuses every address that other machines can reach, with or without TLS.
 	LoopbackOnly bool
+	// ListenAPI opens the address of API in place of net.Listen, such as to share it with other processes.
+	ListenAPI func(ctx context.Context, network, address string) (net.Listener, error)
+	// Drain is how long, at the end, connections to the API may go on before those that are idle are closed. Each answer is the last one of
+	// its connection then, so that whoever is sending learns of the end by an answer. It ends as soon as there are no connections, and
+	// counts apart from Grace. Default: none.
+	Drain time.Duration
 	// Ready is called once, when connections are accepted, with the addresses that were chosen (admin may be nil).
 	Ready func(api, admin net.Addr)
 }
+
+// ErrAdmin says that it was the admin listener that could not be opened.
+var ErrAdmin = errors.New("the admin listener")
 
 // ErrPlaintext says that an address which other machines can reach would be served without TLS.
 var ErrPlaintext = errors.New("refusing to listen without TLS on an address that other machines can reach")
@@ -60,7 +69,7 @@ func (s *Server) Run(ctx context.Context, l Listen) error {
 	if err := l.check(); err != nil {
 		return err
 	}
-	api, err := l.listen(l.API, l.AllowPlaintext)
+	api, admin, err := l.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,11 +77,7 @@ func (s *Server) Run(ctx context.Context, l Listen) error {
 	servers := []*http.Server{s.httpServer(s, l.Certificate, s.limits)}
 	gates := []*gate{newGate(api, allotted.api, s.newGateNotes(listenerAPI))}
 	var adminAddr net.Addr
-	if l.Admin != "" {
-		admin, err := l.listen(l.Admin, false)
-		if err != nil {
-			return errors.Join(err, api.Close())
-		}
+	if admin != nil {
 		adminAddr = admin.Addr()
 		certificate := l.Certificate
 		if IsLocal(l.Admin) {
@@ -92,7 +97,35 @@ func (s *Server) Run(ctx context.Context, l Listen) error {
 	if l.Ready != nil {
 		l.Ready(api.Addr(), adminAddr)
 	}
-	return stop(ctx, l, servers, failed)
+	running := len(servers)
+	select {
+	case <-ctx.Done():
+		err = gates[0].drain(l.Drain)
+	case err = <-failed:
+		running--
+	}
+	return errors.Join(err, stop(ctx, l, servers, running, failed))
+}
+
+// open opens both listeners, that of the API last: where others share its port, connections come as soon as it is there.
+func (l Listen) open(ctx context.Context) (api, admin net.Listener, err error) {
+	if l.Admin != "" {
+		if admin, err = l.listen(l.Admin, false, listen); err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", ErrAdmin, err)
+		}
+	}
+	open := listen
+	if l.ListenAPI != nil {
+		open = func(address string) (net.Listener, error) { return l.ListenAPI(ctx, network(address), address) }
+	}
+	api, err = l.listen(l.API, l.AllowPlaintext, open)
+	switch {
+	case err != nil && admin != nil:
+		err = errors.Join(err, admin.Close())
+	case err == nil && l.Drain > 0:
+		api = leaveNone(api)
+	}
+	return api, admin, err
 }
 
 // check refuses what would put secrets on the wire, or the admin pages on the network.
@@ -123,8 +156,8 @@ func IsLocal(address string) bool {
 }
 
 // listen opens an address, and looks at what came of it: a name such as localhost is whatever the hosts file says.
-func (l Listen) listen(address string, plaintext bool) (net.Listener, error) {
-	listener, err := listen(address)
+func (l Listen) listen(address string, plaintext bool, open func(address string) (net.Listener, error)) (net.Listener, error) {
+	listener, err := open(address)
 	if err != nil {
 		return nil, err
 	}
@@ -208,21 +241,14 @@ func serve(server *http.Server, listener net.Listener) error {
 		listener = tls.NewListener(listener, server.TLSConfig)
 	}
 	err := server.Serve(listener)
-	if errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return err
 }
 
-// stop waits for the end of ctx, or for a server that fails, and ends them all.
-func stop(ctx context.Context, l Listen, servers []*http.Server, failed <-chan error) error {
-	var err error
-	running := len(servers)
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-		running--
-	}
+// stop ends the servers, of which so many run.
+func stop(ctx context.Context, l Listen, servers []*http.Server, running int, failed <-chan error) (err error) {
 	grace := l.Grace
 	if grace == 0 {
 		grace = DefaultGrace

@@ -262,13 +262,13 @@ func TestWhatIsBoundCounts(t *testing.T) {
 		"without TLS":      {},
 		"on loopback only": {LoopbackOnly: true, AllowPlaintext: true},
 	} {
-		_, err := l.listen("0.0.0.0:0", l.AllowPlaintext)
+		_, err := l.listen("0.0.0.0:0", l.AllowPlaintext, listen)
 		require.ErrorIs(t, err, ErrPlaintext, name)
-		listener, err := l.listen("localhost:0", l.AllowPlaintext)
+		listener, err := l.listen("localhost:0", l.AllowPlaintext, listen)
 		require.NoError(t, err, name)
 		require.NoError(t, listener.Close())
 	}
-	listener, err := Listen{AllowPlaintext: true}.listen("0.0.0.0:0", true)
+	listener, err := Listen{AllowPlaintext: true}.listen("0.0.0.0:0", true, listen)
 	require.NoError(t, err)
 	require.Equal(t, "0.0.0.0", listener.Addr().(*net.TCPAddr).IP.String(), "not IPv6 as well")
 	require.NoError(t, listener.Close())

@@ -110,7 +110,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := time.Since(began)
 	s.metrics.observe(x.op, x.code, took)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	if x.accessKey == "" || len(r.TransferEncoding) > 0 {
+	if x.accessKey == "" || len(r.TransferEncoding) > 0 || x.conn.ends() {
 		// A stranger's connection is not kept waiting for more. One with a body in chunks is not kept either: whether it had a
 		// Content-Length too, which a proxy may have believed, net/http does not tell (RFC 9112 section 6.1).
 		header.Set("Connection", "close")
