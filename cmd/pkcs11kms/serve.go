@@ -35,9 +35,12 @@ type serving struct {
 	logFormat string
 	logLevel  string
 	requests  string // which get a line in the log
+	reusePort bool
 	onHang    string
 	hangTime  time.Duration
 	copies    string
+
+	reuseGiven bool // --reuse-port was given, or --reuse-port=false
 
 	dir    string
 	log    *slog.Logger
@@ -56,7 +59,10 @@ func (a *app) serveCommand() *cobra.Command {
 			"SIGTERM and Ctrl-C stop it after the requests under way; SIGHUP reads the TLS certificate again, and makes a\n" +
 			"lost token try at once to come back, also when its PIN was refused and the PIN file has changed. TLS is\n" +
 			"required unless the address is one of this machine only. Flags win over the keys of the same names in\n" +
-			"config.yaml. A store of an older version is migrated first, as by doctor --migrate.",
+			"config.yaml. A store of an older version is migrated first, as by doctor --migrate.\n\n" +
+			"With --reuse-port several servers of one state directory answer on one port, and the system shares new\n" +
+			"connections out among them. Each needs an --admin-listen of its own; metrics and the rates that requests are\n" +
+			"limited to are of each process. One that is stopped leaves the others serving.",
 		Example: "  pkcs11kms serve\n" +
 			"  pkcs11kms serve --listen 0.0.0.0:4599 --tls-cert server.crt --tls-key server.key --log-format json\n" +
 			"  pkcs11kms serve --dev",
@@ -69,6 +75,7 @@ func (a *app) serveCommand() *cobra.Command {
 	flags.StringVar(&s.listen.Admin, "admin-listen", "", "HOST:PORT or unix:PATH of health and metrics, or off (default "+defaultAdmin+")")
 	flags.StringVar(&s.listen.TLSCert, "tls-cert", "", "the file of the TLS certificate chain, PEM")
 	flags.StringVar(&s.listen.TLSKey, "tls-key", "", "the file of its private key, PEM")
+	flags.BoolVar(&s.reusePort, "reuse-port", false, "share the port with other servers of this state directory that have it (Linux)")
 	flags.BoolVar(&s.plaintext, "allow-plaintext", false, "listen without TLS on any address: only behind a proxy that speaks it")
 	flags.BoolVar(&s.dev, "dev", false, "for trying out: make the state directory when it is missing, and credentials")
 	flags.StringVar(&s.logFormat, "log-format", logText, "the form of the log: text or json")
@@ -82,7 +89,10 @@ func (a *app) serveCommand() *cobra.Command {
 	must(cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-requests", cobra.FixedCompletions(logRequests(), cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp)))
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return s.run(cmd.Context()) }
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s.reuseGiven = cmd.Flags().Changed("reuse-port")
+		return s.run(cmd.Context())
+	}
 	return cmd
 }
 
@@ -158,6 +168,7 @@ func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region st
 		notice.Go(func() { s.watchHangs(running, bridge) })
 	}
 	err := server.New(bridge, s.options()).Run(running, listen)
+	err = s.explainSharing(running, err)
 	cause := context.Cause(ctx)
 	s.stop(errOver)
 	notice.Wait()
@@ -239,6 +250,11 @@ func urlOf(address net.Addr, tls bool) string {
 func listenError(err error) error {
 	var op *net.OpError
 	switch {
+	case err == nil || hintOf(err) != "":
+		return err
+	case errors.Is(err, server.ErrAdmin) && errors.Is(err, syscall.EADDRINUSE):
+		return &environmentError{err, "another process listens there, and each server needs an admin listener of its own:\n" +
+			"choose another address by --admin-listen; with 127.0.0.1:0 the system chooses a port, with unix:PATH there is none, and off"}
 	case errors.Is(err, server.ErrPlaintext):
 		return &usageError{err: err, hint: "give a certificate by --tls-cert FILE --tls-key FILE\n" +
 			"behind a proxy on another machine that speaks TLS to the clients: --allow-plaintext (the API only)"}

@@ -39,6 +39,12 @@ func (s *serving) prepare(ctx context.Context) (server.Listen, error) {
 	if listen.Admin == adminOff {
 		listen.Admin = ""
 	}
+	if s.reusePort {
+		listen.Drain = reuseDrain
+		listen.ListenAPI = func(ctx context.Context, network, address string) (net.Listener, error) {
+			return statedir.ListenShared(ctx, s.dir, network, address)
+		}
+	}
 	if s.listen.TLSCert != "" {
 		if listen.Certificate, err = server.LoadCertificate(s.listen.TLSCert, s.listen.TLSKey); err != nil {
 			return server.Listen{}, &environmentError{err, "give a certificate chain and the private key that fits it, both in PEM"}
@@ -74,6 +80,9 @@ func (s *serving) complete(file statedir.ListenConfig) {
 	s.listen.API = firstOf(s.listen.API, file.API, defaultListen)
 	s.listen.Admin = firstOf(s.listen.Admin, file.Admin, defaultAdmin)
 	s.requests = firstOf(s.requests, file.LogRequests)
+	if !s.reuseGiven {
+		s.reusePort = file.ReusePort
+	}
 	if s.listen.TLSCert == "" {
 		s.listen.TLSCert, s.listen.TLSKey = file.TLSCert, file.TLSKey
 	}
