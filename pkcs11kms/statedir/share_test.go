@@ -162,6 +162,7 @@ func TestPortsOfOthersAreNotShared(t *testing.T) {
 	requireForeign(t, dir, ours.Addr().String(), thief)
 	require.NoError(t, wide.Close())
 	mustShare(t, dir, ours.Addr().String())
+	mustShare(t, dir, "0.0.0.0"+port(ours)) // it is of the same directory, whatever use it is
 }
 
 // TestStartsAtOnce: when servers of several state directories start on one port at the same moment, those of one get it, all of them.
