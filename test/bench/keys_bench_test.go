@@ -2,12 +2,11 @@ package bench
 
 import (
 	"context"
-	"crypto/sha256"
-	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/miekg/pkcs11"
 	"github.com/stretchr/testify/require"
 
@@ -48,21 +47,8 @@ const coldKeys = 1000
 func BenchmarkColdStart(b *testing.B) {
 	r := setUp(b)
 	ctx := context.Background()
-	ids := make([][]byte, coldKeys)
 	store := newStore(b, filepath.Join(b.TempDir(), "cold"))
-	var batch []keystore.Change
-	for i := range ids {
-		name := sha256.Sum256(fmt.Append(nil, "cold", i))
-		ids[i] = name[:16]
-		require.NoError(b, r.direct.generateKey(ids[i]))
-		record := keystore.Key{Region: region, Account: pkcs11kms.DefaultAccountID, ID: coldKey(i), State: keystore.Enabled,
-			Spec: "HMAC_256", Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: ids[i]}
-		if batch = append(batch, record.Put(0)); len(batch) == keystore.MaxChanges || i == len(ids)-1 {
-			_, err := store.Commit(ctx, batch...)
-			require.NoError(b, err)
-			batch = batch[:0]
-		}
-	}
+	keys := r.keys(b, store, coldKeys)
 	b.ResetTimer()
 	var ours, theirs time.Duration
 	for range b.N {
@@ -71,15 +57,15 @@ func BenchmarkColdStart(b *testing.B) {
 		require.NoError(b, err)
 		used := &sized{client: client}
 		began := time.Now()
-		for i := range ids {
-			require.NoError(b, used.mac(coldKey(i)))
+		for _, id := range keys {
+			require.NoError(b, used.mac(id))
 		}
 		ours += time.Since(began)
 		b.StopTimer()
 		require.NoError(b, client.Close())
 		began = time.Now()
-		for _, id := range ids {
-			require.NoError(b, r.direct.find(id))
+		for _, id := range keys {
+			require.NoError(b, r.direct.find(objectOf(id)))
 		}
 		theirs += time.Since(began)
 		b.StartTimer()
@@ -88,7 +74,26 @@ func BenchmarkColdStart(b *testing.B) {
 	b.ReportMetric(float64(ours)/float64(theirs), "x/search")
 }
 
-func coldKey(i int) string { return fmt.Sprintf("%08x-0000-4000-8000-00000000c01d", i) }
+// keys makes objects in the token, and records of them in a store.
+func (r *rig) keys(b *testing.B, store keystore.Store, n int) (ids []string) {
+	var batch []keystore.Change
+	for i := range n {
+		id := uuid.NewString()
+		ids = append(ids, id)
+		require.NoError(b, r.direct.generateKey(objectOf(id)))
+		record := keystore.Key{Region: region, Account: pkcs11kms.DefaultAccountID, ID: id, State: keystore.Enabled,
+			Spec: "HMAC_256", Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: objectOf(id)}
+		if batch = append(batch, record.Put(0)); len(batch) == keystore.MaxChanges || i == n-1 {
+			_, err := store.Commit(context.Background(), batch...)
+			require.NoError(b, err)
+			batch = batch[:0]
+		}
+	}
+	return ids
+}
+
+// objectOf is the CKA_ID that goes with a key's id here.
+func objectOf(id string) []byte { u := uuid.MustParse(id); return u[:] }
 
 // find searches for a key by its CKA_ID.
 func (d *direct) find(id []byte) error {

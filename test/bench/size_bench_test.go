@@ -33,7 +33,7 @@ func newSized(b *testing.B, r *rig, records int) *sized {
 	ctx := context.Background()
 	path := filepath.Join(b.TempDir(), fmt.Sprint("sized-", records))
 	store := newStore(b, path)
-	s := &sized{keyID: fill(b, store, records, r.ckaID)}
+	s := &sized{keyID: fill(b, store, records, r.ckaID)[records/2]}
 	require.NoError(b, store.Close())
 	s.cfg = statedir.Config{StorePath: path + ".db",
 		Config: pkcs11kms.Config{Regions: map[string]pkcs11kms.Region{region: r.region}, Quotas: pkcs11kms.Quotas{NoRates: true},
@@ -51,16 +51,16 @@ func newSized(b *testing.B, r *rig, records int) *sized {
 	return s
 }
 
-// fill writes n keys with an alias each. The key in the middle has the CKA_ID of an object; fill returns its id.
-func fill(b *testing.B, store keystore.Store, n int, ckaID []byte) (keyID string) {
+// fill writes n keys with an alias each, and returns their ids. The key in the middle has the CKA_ID of an object, if there is one.
+func fill(b *testing.B, store keystore.Store, n int, object ...[]byte) (ids []string) {
 	var batch []keystore.Change
 	for i := range n {
 		id := fmt.Sprintf("%08x-0000-4000-8000-000000000000", i)
 		record := keystore.Key{Region: region, Account: pkcs11kms.DefaultAccountID, ID: id, State: keystore.Enabled, Spec: "HMAC_256",
 			Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", CKAID: []byte(hex.EncodeToString([]byte(id))[:32]), Aliases: 1}
 		alias := keystore.Alias{Region: region, Account: pkcs11kms.DefaultAccountID, Name: "alias/" + id, Target: id}
-		if i == n/2 {
-			keyID, record.CKAID = id, ckaID
+		if ids = append(ids, id); i == n/2 && len(object) > 0 {
+			record.CKAID = object[0]
 		}
 		batch = append(batch, record.Put(0), alias.Put(0))
 		if len(batch) == keystore.MaxChanges || i == n-1 {
@@ -69,7 +69,7 @@ func fill(b *testing.B, store keystore.Store, n int, ckaID []byte) (keyID string
 			batch = batch[:0]
 		}
 	}
-	return keyID
+	return ids
 }
 
 // BenchmarkSize: what operations cost with 100,000 keys, and how many times more than with 100.

@@ -40,6 +40,11 @@ var goals = []goal{
 
 	{6, "CreateKey", "CreateKey", "us-more/miekg+3fsync", 1000, 0},
 	{6, "GenerateMac while RSA keys are made", "MacWhileMaking", "x/C_GenerateKeyPair", 1.1, 0},
+
+	{7, "quiet server, CPU", "Quiet", "%-cpu", .5, 0},
+	{7, "quiet server, 100 keys", "Quiet", "MiB-more/C", 40, 0},
+	{7, "1,000 connections, 10,000 records", "Quiet", "MiB-more/C-busy", 200, 0},
+	{7, "one more key in use", "CachedKey", "B/key", 1536, 0},
 }
 
 // group is what one process measures: the benchmarks that match, on the token that a script of test/tokens makes, or on a SoftHSM token of
@@ -55,4 +60,6 @@ var groups = []group{
 	{`^BenchmarkManyRecords$`, ""},
 	{`^Benchmark(CreateKey|MacWhileMaking)$`, ""},
 	{`^BenchmarkColdStart$`, ""},
+	{`^BenchmarkQuiet$`, ""},
+	{`^BenchmarkCachedKey$`, ""},
 }
