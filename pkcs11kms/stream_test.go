@@ -124,7 +124,7 @@ func TestAbandonedStreams(t *testing.T) {
 // A token that is busy until the deadline is an answer that SDKs try again by themselves.
 func TestBusyTokenIsThrottling(t *testing.T) {
 	cfg := newConfig(t)
-	cfg.MaxSessions, cfg.CallTimeout = 1, 50*time.Millisecond
+	cfg.MaxSessions, cfg.CallTimeout = 1, 2*time.Second
 	c := openClient(t, cfg)
 	key := mustCreateDirectly(t, c)
 	s, err := c.NewMAC(context.Background(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
