@@ -174,6 +174,9 @@ const givenUpFor = time.Second
 // stays reports whether the call is one that hangs, not one whose caller was in a hurry.
 func (e *HungError) stays() bool { return e.cause == nil || time.Since(e.since) > givenUpFor }
 
+// mayReturn is the opposite.
+func (e *HungError) mayReturn() bool { return !e.stays() }
+
 // Error names the function.
 func (e *HungError) Error() string {
 	if e.all > 0 {

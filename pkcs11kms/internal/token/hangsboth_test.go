@@ -33,6 +33,45 @@ func TestWaitersForAHungCallAreToldOfIt(t *testing.T) {
 	})
 }
 
+// While one of the calls that were given up was so a moment ago, it may come back soon: then others wait, whatever became of the rest.
+func TestACallerInAHurryIsNoReasonToRefuseOthers(t *testing.T) {
+	for _, order := range []string{"last", "first"} {
+		t.Run("given up "+order, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				tok, f := openFaulty(t, sessions(2), timeout(1500*time.Millisecond))
+				key := newKey(t, tok)
+				reached, free := f.hang("C_Sign")
+				defer free()
+				ctx, giveUp := context.WithCancel(context.Background())
+				patient := sign(t.Context(), tok, key)
+				<-reached
+				timedOut := func() {
+					_, hung := errors.AsType[*token.HungError](<-patient)
+					require.True(t, hung)
+				}
+				if order == "last" {
+					timedOut()
+				}
+				hurried := sign(ctx, tok, key)
+				<-reached
+				if order == "first" {
+					time.Sleep(1400 * time.Millisecond) // of the bubble's clock
+				}
+				giveUp()
+				require.ErrorIs(t, <-hurried, context.Canceled)
+				if order == "first" {
+					timedOut()
+				}
+				third := sign(t.Context(), tok, key)
+				synctest.Wait()
+				require.Equal(t, 1, tok.Stats().Waiting)
+				free()
+				require.NoError(t, <-third)
+			})
+		})
+	}
+}
+
 // What has hung the longest is named, be it a check of the health or a call.
 func TestTheOldestThatHangsIsNamed(t *testing.T) {
 	for _, order := range [][2]string{{"C_GetSessionInfo", "C_Sign"}, {"C_Sign", "C_GetSessionInfo"}} {

@@ -117,7 +117,7 @@ func (p *pool) refusal() error {
 	switch {
 	case p.closed != nil:
 		return p.closed
-	case len(p.hung) >= p.limit && p.hung[len(p.hung)-1].stays():
+	case len(p.hung) >= p.limit && !slices.ContainsFunc(p.hung, (*HungError).mayReturn):
 		return &HungError{Func: p.hung[0].Func, all: len(p.hung), done: p.hung[0].done}
 	}
 	return nil
