@@ -22,6 +22,7 @@ type janitorStore struct {
 	stuck   atomic.Bool    // Lookup does not answer before its context ends
 	takeErr error          // TakeOver's answer, if it is not nil
 	taken   map[string]int // how often TakeOver was asked for an instance
+	held    []func(bool)   // what gives back what was taken: in nobody's hands, the garbage collector would do it
 }
 
 func (s *janitorStore) Lookup(ctx context.Context, index keystore.Index, value string,
@@ -38,7 +39,9 @@ func (s *janitorStore) TakeOver(ctx context.Context, instance string) (func(forg
 	if s.takeErr != nil {
 		return nil, s.takeErr
 	}
-	return s.Store.TakeOver(ctx, instance)
+	free, err := s.Store.TakeOver(ctx, instance)
+	s.held = append(s.held, free)
+	return free, err
 }
 
 func openJanitor(t *testing.T, cfg testConfig) (*Client, *janitorStore) {

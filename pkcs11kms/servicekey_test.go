@@ -132,6 +132,19 @@ func TestRegionsBeginWithTheDefaultOne(t *testing.T) {
 	}
 }
 
+// The service key that a process was making which died is finished by whoever needs it next.
+func TestServiceKeyOfAProcessThatDied(t *testing.T) {
+	cfg := newConfig(t)
+	c, store := openJanitor(t, cfg)
+	half := c.region.NewRecord("", keyring.SecretsKey)
+	half.State = keystore.Creating
+	instance := dieOver(t, cfg.StorePath, half)
+	_, err := asRoot(c.bridge).CreateAccessKey(t.Context(), iam.PrincipalName{})
+	require.NoError(t, err)
+	_, err = store.TakeOver(t.Context(), instance)
+	require.ErrorIs(t, err, keystore.ErrUndecided, "it is forgotten")
+}
+
 // While another process that lives is making the service key, who needs it waits for CallTimeout, and no longer.
 func TestWaitForAServiceKeyEnds(t *testing.T) {
 	cfg := newConfig(t)

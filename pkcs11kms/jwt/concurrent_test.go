@@ -1,9 +1,12 @@
 package jwt_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
@@ -37,6 +40,39 @@ func TestSignerAndVerifierServeManyAtOnce(t *testing.T) {
 	}
 	for i := range 10 {
 		f.point("alias/tokens", keys[(i+1)%2])
+	}
+	require.NoError(t, all.Wait())
+}
+
+// instant makes MACs in no time, which are none.
+type instant struct{ jwt.Client }
+
+func (instant) GenerateMac(context.Context, *kms.GenerateMacInput, ...func(*kms.Options)) (*kms.GenerateMacOutput, error) {
+	return &kms.GenerateMacOutput{Mac: make([]byte, 32)}, nil
+}
+
+// Tokens that are made at once share nothing: the runtime ends a process that writes to a map from two sides.
+func TestTokensMadeAtOnceShareNothing(t *testing.T) {
+	f := newFixture(t)
+	key := f.newKey(types.KeySpecHmac256)
+	signer, err := jwt.NewSigner(jwt.SignerConfig{Client: instant{f.inProcess}, KeyID: key})
+	require.NoError(t, err)
+	want, err := signer.Sign(t.Context(), map[string]any{})
+	require.NoError(t, err)
+	var all errgroup.Group
+	for range 8 {
+		all.Go(func() error {
+			for range 2000 {
+				token, err := signer.Sign(t.Context(), map[string]any{})
+				if err != nil {
+					return err
+				}
+				if token != want {
+					return errors.New(token)
+				}
+			}
+			return nil
+		})
 	}
 	require.NoError(t, all.Wait())
 }

@@ -17,17 +17,24 @@ import (
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 )
 
-// A cache holds a bounded number of records, and of those that are on their way nothing stays when they have come, whatever
-// became of them.
-func TestMemoryIsBounded(t *testing.T) {
+// newBounded makes a cache of ten records.
+func newBounded(t *testing.T) *Cache {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "kms.db")
 	require.NoError(t, sqlite.Create(path))
 	store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 	require.NoError(t, err)
-	defer func() { require.NoError(t, store.Close()) }()
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	c := New(store, slog.New(slog.DiscardHandler), time.Now)
 	require.Equal(t, 65536, c.limit)
 	c.limit = 10
+	return c
+}
+
+// A cache holds a bounded number of records, and of those that are on their way nothing stays when they have come, whatever
+// became of them.
+func TestMemoryIsBounded(t *testing.T) {
+	c := newBounded(t)
 	var all errgroup.Group
 	for i := range 50 {
 		name := fmt.Sprint(i)
@@ -66,4 +73,23 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	require.Len(t, c.decoded, 10, "a record that is read again takes no other one's place")
 	require.Empty(t, c.reads)
+}
+
+// counted counts the values that were dropped.
+type counted struct{ dropped *int }
+
+func (v counted) Dropped() { *v.dropped++ }
+
+// A value that makes room for another is told so.
+func TestValuesThatMakeRoomAreTold(t *testing.T) {
+	c := newBounded(t)
+	dropped := 0
+	for i := range 15 {
+		change := keystore.Counter{Name: fmt.Sprint(i)}.Put(0)
+		_, err := c.Commit(t.Context(), change)
+		require.NoError(t, err)
+		_, err = Fresh(t.Context(), c, change.Ref, func(keystore.Record) (counted, error) { return counted{&dropped}, nil })
+		require.NoError(t, err)
+		require.Equal(t, max(0, i-9), dropped)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -198,29 +197,36 @@ func TestCopiesAreBounded(t *testing.T) {
 	require.Equal(t, 4, m.Counters()["C_CopyObject"].Calls, "all are in use")
 }
 
-// otherCopies is a token that makes another key in the place of a copy: with the CKA_ID of the key, or guarded as it is.
+// otherCopies is a token that makes another key in the place of a copy: with the CKA_ID of the key or without, and with these attributes.
 type otherCopies struct {
 	token.Module
-	named, guarded bool
+	named, onToken, sensitive, extractable bool
 }
 
-func (m otherCopies) CopyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
-	id, err := m.Module.GetAttributeValue(s, o, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, nil)})
-	if err != nil {
-		return 0, err
-	}
+func (m otherCopies) CopyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, _ []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	template := []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, m.onToken), pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 32),
+		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, m.sensitive), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, m.extractable),
+		pkcs11.NewAttribute(pkcs11.CKA_SIGN, true)}
 	if m.named {
-		a = append(a, id...)
+		id, err := m.Module.GetAttributeValue(s, o, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, nil)})
+		if err != nil {
+			return 0, err
+		}
+		template = append(template, id...)
 	}
-	return m.Module.GenerateKey(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_GENERIC_SECRET_KEY_GEN, nil)}, append(a,
-		pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 32), pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, m.guarded),
-		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, !m.guarded), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true)))
+	return m.Module.GenerateKey(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_GENERIC_SECRET_KEY_GEN, nil)}, template)
 }
 
-// A copy that is another object, or can be read, is not used.
+// A copy that is another object, stays in the token, or can be read is not used, and is destroyed.
 func TestCopiesThatAreNone(t *testing.T) {
-	for _, m := range []otherCopies{{named: true}, {guarded: true}, {}} {
-		t.Run(fmt.Sprintf("named %v, guarded %v", m.named, m.guarded), func(t *testing.T) {
+	for name, m := range map[string]otherCopies{
+		"another object":     {sensitive: true},
+		"of the token":       {named: true, onToken: true, sensitive: true},
+		"not sensitive":      {named: true},
+		"extractable":        {named: true, sensitive: true, extractable: true},
+		"nothing of the key": {onToken: true, extractable: true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			cfg, _ := newConfig(t)
 			cfg.SetWrap(func(real token.Module) token.Module {
 				m.Module = real
@@ -230,6 +236,9 @@ func TestCopiesThatAreNone(t *testing.T) {
 			useTwice(t, tok, newKey(t, tok))
 			require.Zero(t, tok.Stats().Copies)
 			require.Eventually(t, func() bool { return sessionObjects(t, tok) == 0 }, patience, tick)
+			objects, err := tok.Objects(t.Context())
+			require.NoError(t, err)
+			require.Len(t, objects, 1)
 			require.NoError(t, tok.Healthy(context.Background()))
 		})
 	}

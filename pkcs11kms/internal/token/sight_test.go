@@ -36,6 +36,16 @@ func directory(t *testing.T, tok softhsm.TestToken) string {
 	return ""
 }
 
+// fileOf returns the file of the one object in a token's directory.
+func fileOf(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.object"))
+	require.NoError(t, err)
+	files = slices.DeleteFunc(files, func(file string) bool { return filepath.Base(file) == "token.object" })
+	require.Len(t, files, 1)
+	return files[0]
+}
+
 // moveAway moves a directory until the returned function brings it back.
 func moveAway(t *testing.T, dir string) (back func()) {
 	t.Helper()
@@ -152,6 +162,38 @@ func TestObjectsOutOfSightComeBack(t *testing.T) {
 	}
 }
 
+// A loss that another call meets meanwhile ends with new sessions, by which nobody sees more: the objects are looked for all the same.
+func TestObjectsOutOfSightComeBackAfterAnotherLoss(t *testing.T) {
+	tok, f, dir := openWatched(t)
+	key := newKey(t, tok)
+	file := fileOf(t, dir)
+	require.NoError(t, os.Rename(file, file+".away"))
+	_, err := tok.Describe(t.Context(), key.ID())
+	require.ErrorIs(t, err, token.ErrKeyMissing)
+	require.NoError(t, os.Rename(file+".away", file))
+	reached, gate := make(chan struct{}), make(chan struct{})
+	f.on("C_FindObjectsFinal", func() error {
+		f.on("C_FindObjectsFinal", nil)
+		close(reached)
+		<-gate
+		return nil
+	})
+	described := make(chan error, 1)
+	go func() {
+		_, err := tok.Describe(context.Background(), key.ID())
+		described <- err
+	}()
+	<-reached // it has found nothing
+	initialized := f.count("C_Initialize")
+	f.fail("C_GenerateRandom", 4, pkcs11.CKR_DEVICE_ERROR) // of the call, and of the check on three sessions
+	_, err = tok.Random(context.Background(), 8)
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), tok.State().Losses)
+	require.Equal(t, initialized, f.count("C_Initialize"), "new sessions were enough")
+	close(gate)
+	require.NoError(t, <-described)
+}
+
 // A key that was destroyed is missing, and nothing is restarted for it: other clients in the process would lose their sessions.
 func TestADestroyedKeyIsMissing(t *testing.T) {
 	tok, f, _ := openWatched(t)
@@ -194,19 +236,12 @@ func TestADamagedObjectIsMissing(t *testing.T) {
 // A damaged file that was taken away excuses no object that is lost sight of later.
 func TestADamagedObjectThatIsRemovedHidesNoLoss(t *testing.T) {
 	tok, f, dir := openWatched(t)
-	fileOf := func(key *token.Key) string {
-		files, err := filepath.Glob(filepath.Join(dir, "*.object"))
-		require.NoError(t, err)
-		files = slices.DeleteFunc(files, func(file string) bool { return filepath.Base(file) == "token.object" })
-		require.Len(t, files, 1, "of %x", key.ID())
-		return files[0]
-	}
 	requireMissing := func(key *token.Key) {
 		_, err := tok.Describe(t.Context(), key.ID())
 		require.ErrorIs(t, err, token.ErrKeyMissing)
 	}
 	damaged := newKey(t, tok)
-	file := fileOf(damaged)
+	file := fileOf(t, dir)
 	require.NoError(t, os.Truncate(file, 0))
 	requireMissing(damaged)
 	require.Equal(t, 1, f.count("C_Finalize"))
@@ -215,7 +250,7 @@ func TestADamagedObjectThatIsRemovedHidesNoLoss(t *testing.T) {
 	require.Equal(t, 1, f.count("C_Finalize"))
 
 	key := newKey(t, tok)
-	file = fileOf(key)
+	file = fileOf(t, dir)
 	require.NoError(t, os.Rename(file, file+".away"))
 	requireMissing(key)
 	require.NoError(t, os.Rename(file+".away", file))
