@@ -27,11 +27,24 @@ func lockHolders(shm string) (holders []string) {
 	if !ok {
 		return nil
 	}
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(stat.Dev)), unix.Minor(uint64(stat.Dev)), stat.Ino)
+	for range lockLooks {
+		if holders = writersOf(file); len(holders) > 0 {
+			break
+		}
+	}
+	return holders
+}
+
+// lockLooks is how often the list of locks is read: while others take and leave theirs, a reading can miss one that is there all the time.
+const lockLooks = 3
+
+// writersOf names the processes that hold the write lock of a file.
+func writersOf(file string) (holders []string) {
 	text, err := os.ReadFile("/proc/locks")
 	if err != nil {
 		return nil
 	}
-	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(stat.Dev)), unix.Minor(uint64(stat.Dev)), stat.Ino)
 	for line := range strings.Lines(string(text)) {
 		// "7: POSIX  ADVISORY  WRITE 4711 fd:01:1834 120 120"; who waits has a "->" before the POSIX.
 		f := strings.Fields(line)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,7 +113,7 @@ func TestPanicIsAnswered(t *testing.T) {
 	require.Equal(t, 500, got.StatusCode)
 	broken.hook(nil)
 	require.Equal(t, 200, f.send(t, f.request(t, r.url, "ListKeys", "{}")).StatusCode)
-	require.Contains(t, f.log.String(), `"msg":"panic"`)
+	require.Eventually(t, func() bool { return strings.Contains(f.log.String(), `"msg":"panic"`) }, patience, 1e6) // after the answer
 	require.Contains(t, f.log.String(), "faultyStore")
 	require.NotContains(t, f.log.String(), "do not log me")
 }
