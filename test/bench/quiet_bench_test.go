@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -37,6 +38,10 @@ func BenchmarkQuiet(b *testing.B) {
 	dir := filepath.Join(b.TempDir(), "state")
 	command := commandsOf(b, tok, dir)
 	command("init", "--token", tok.URI(tok.PINFile))
+	config, err := os.OpenFile(filepath.Join(dir, "config.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(b, err)
+	_, err = config.WriteString("quotas:\n  rates: \"off\"\n")
+	require.NoError(b, errors.Join(err, config.Close()))
 	store, err := sqlite.Open(context.Background(), filepath.Join(dir, "kms.db"), sqlite.Options{})
 	require.NoError(b, err)
 	records := fill(b, store, 10_000)
