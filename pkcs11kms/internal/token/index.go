@@ -37,7 +37,7 @@ type index struct {
 	searches   int        // that took long since the last look
 	looked     time.Time  // when the last look began
 	looking    chan struct{}
-	objects    map[objectName]pkcs11.ObjectHandle // each is taken once; without those that share a name
+	objects    map[objectName]pkcs11.ObjectHandle // each is taken once; 0, which is no handle, for those that share a name
 }
 
 // locate finds an object by a search, or by what a look at all objects has shown. sought tells which.
@@ -117,9 +117,9 @@ func (x *index) take(generation uint64, name objectName) (object pkcs11.ObjectHa
 	if x.generation != generation {
 		return 0, false
 	}
-	object, ok = x.objects[name]
+	object = x.objects[name]
 	delete(x.objects, name)
-	return object, ok
+	return object, object != 0
 }
 
 // count notes a search that took long.
@@ -137,17 +137,15 @@ func (x *index) renew(generation uint64) {
 	}
 }
 
-// lookAtAll reads class and CKA_ID of every object of the token.
+// lookAtAll reads class and CKA_ID of every object of the token. It goes on when its caller has gone: it is for all, and there is no other
+// one for a while.
 func (s *session) lookAtAll() (map[objectName]pkcs11.ObjectHandle, error) {
 	handles, err := s.search([]*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true)}, maxObjects)
 	if err != nil {
 		return nil, err
 	}
-	objects, shared := map[objectName]pkcs11.ObjectHandle{}, map[objectName]bool{}
+	objects := map[objectName]pkcs11.ObjectHandle{}
 	for _, handle := range handles {
-		if s.abandoned() {
-			return nil, errNotBegun
-		}
 		values, err := s.attributes(handle, []*pkcs11.Attribute{
 			pkcs11.NewAttribute(pkcs11.CKA_CLASS, nil), pkcs11.NewAttribute(pkcs11.CKA_ID, nil)})
 		if errors.Is(err, ErrKeyMissing) || isRV(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID) {
@@ -160,10 +158,8 @@ func (s *session) lookAtAll() (map[objectName]pkcs11.ObjectHandle, error) {
 			return nil, fmt.Errorf("looking at all objects: %w: %d attributes instead of 2", ErrMalformed, len(values))
 		}
 		name := objectName{ulong(values[0].Value), string(values[1].Value)}
-		if _, twice := objects[name]; twice || shared[name] {
-			shared[name] = true
-			delete(objects, name)
-			continue
+		if _, twice := objects[name]; twice {
+			handle = 0
 		}
 		objects[name] = handle
 	}

@@ -1,6 +1,7 @@
 package token_test
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,20 @@ func manyKeys(t *testing.T, tok *token.Token, n int) (keys []*token.Key, macs []
 	return keys, macs
 }
 
+// searchesFor uses keys, one after the other, and returns how many searches that took. Each MAC is the one that is wanted, if any are.
+func searchesFor(t *testing.T, tok *token.Token, f *faulty, keys []*token.Key, want ...[]byte) int {
+	t.Helper()
+	before := f.count("C_FindObjectsInit")
+	for i, key := range keys {
+		mac, err := tok.MAC(t.Context(), key, []byte("message"))
+		require.NoError(t, err)
+		if len(want) > 0 {
+			require.Equal(t, want[i], mac)
+		}
+	}
+	return f.count("C_FindObjectsInit") - before
+}
+
 // TestManyColdKeys: after a few searches that took long, the token's objects are looked at once, and whoever uses a key for the first time
 // has no search to wait for. Each MAC is the right key's.
 func TestManyColdKeys(t *testing.T) {
@@ -35,13 +50,7 @@ func TestManyColdKeys(t *testing.T) {
 		tok, f := openFaulty(t)
 		keys, macs := manyKeys(t, tok, 40)
 		slowSearch(f)
-		before := f.count("C_FindObjectsInit")
-		for i, key := range keys {
-			mac, err := tok.MAC(t.Context(), key, []byte("message"))
-			require.NoError(t, err)
-			require.Equal(t, macs[i], mac)
-		}
-		require.Equal(t, before+8+1, f.count("C_FindObjectsInit"), "eight searches and the look")
+		require.Equal(t, 8+1, searchesFor(t, tok, f, keys, macs...), "eight searches and the look")
 	})
 }
 
@@ -50,12 +59,7 @@ func TestFewColdKeys(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tok, f := openFaulty(t)
 		keys, _ := manyKeys(t, tok, 20)
-		before := f.count("C_FindObjectsInit")
-		for _, key := range keys {
-			_, err := tok.MAC(t.Context(), key, []byte("message"))
-			require.NoError(t, err)
-		}
-		require.Equal(t, before+20, f.count("C_FindObjectsInit"))
+		require.Equal(t, 20, searchesFor(t, tok, f, keys))
 	})
 }
 
@@ -68,12 +72,7 @@ func TestOtherTokensAreNotLookedAt(t *testing.T) {
 		tok := open(t, cfg)
 		keys, _ := manyKeys(t, tok, 20)
 		slowSearch(f)
-		before := f.count("C_FindObjectsInit")
-		for _, key := range keys {
-			_, err := tok.MAC(t.Context(), key, []byte("message"))
-			require.NoError(t, err)
-		}
-		require.Equal(t, before+20, f.count("C_FindObjectsInit"))
+		require.Equal(t, 20, searchesFor(t, tok, f, keys))
 	})
 }
 
@@ -82,12 +81,7 @@ func looked(t *testing.T, tok *token.Token, f *faulty) {
 	t.Helper()
 	keys, _ := manyKeys(t, tok, 9)
 	slowSearch(f)
-	before := f.count("C_FindObjectsInit")
-	for _, key := range keys {
-		_, err := tok.MAC(t.Context(), key, []byte("message"))
-		require.NoError(t, err)
-	}
-	require.Equal(t, before+9, f.count("C_FindObjectsInit"))
+	require.Equal(t, 9, searchesFor(t, tok, f, keys))
 }
 
 // What a look has shown may not be so any more: a key that was destroyed is missing, one that was made again is found, and two with one
@@ -123,14 +117,7 @@ func TestLookIsForgotten(t *testing.T) {
 		tok, f := openFaulty(t)
 		keys, _ := manyKeys(t, tok, 20)
 		looked(t, tok, f)
-		searches := func(from, to int) int {
-			before := f.count("C_FindObjectsInit")
-			for _, key := range keys[from:to] {
-				_, err := tok.MAC(t.Context(), key, []byte("message"))
-				require.NoError(t, err)
-			}
-			return f.count("C_FindObjectsInit") - before
-		}
+		searches := func(from, to int) int { return searchesFor(t, tok, f, keys[from:to]) }
 		time.Sleep(time.Minute - time.Second)
 		require.Zero(t, searches(0, 1))
 		time.Sleep(time.Second)
@@ -144,10 +131,7 @@ func TestWhoComesDuringALook(t *testing.T) {
 	tok, f := openFaulty(t)
 	keys, macs := manyKeys(t, tok, 30)
 	slowSearch(f)
-	for _, key := range keys[:8] {
-		_, err := tok.MAC(t.Context(), key, []byte("message"))
-		require.NoError(t, err)
-	}
+	require.Equal(t, 8, searchesFor(t, tok, f, keys[:8]))
 	reached, free := f.hang("C_FindObjectsInit")
 	var all sync.WaitGroup
 	use := func(i int) {
@@ -169,6 +153,24 @@ func TestWhoComesDuringALook(t *testing.T) {
 	require.Equal(t, before, f.count("C_FindObjectsInit"), "nobody has searched beside the look")
 }
 
+// A look goes on when its caller has given up, and is there for the others.
+func TestLookOfACallerInAHurry(t *testing.T) {
+	tok, f := openFaulty(t)
+	keys, macs := manyKeys(t, tok, 20)
+	slowSearch(f)
+	require.Equal(t, 8, searchesFor(t, tok, f, keys[:8]))
+	reached, free := f.hang("C_FindObjectsInit")
+	ctx, cancel := context.WithCancel(t.Context())
+	call := sign(ctx, tok, keys[8])
+	<-reached
+	cancel()
+	var hung *token.HungError
+	require.ErrorAs(t, <-call, &hung)
+	free()
+	<-hung.Done()
+	require.Zero(t, searchesFor(t, tok, f, keys[9:], macs[9:]...))
+}
+
 func TestLookThatFails(t *testing.T) {
 	for _, function := range []string{"C_FindObjectsInit", "C_GetAttributeValue"} {
 		t.Run(function, func(t *testing.T) {
@@ -187,13 +189,8 @@ func TestLookThatFails(t *testing.T) {
 					}
 					return nil
 				})
-				for i, key := range keys {
-					mac, err := tok.MAC(t.Context(), key, []byte("message"))
-					require.NoError(t, err)
-					require.Equal(t, macs[i], mac)
-				}
+				require.Equal(t, 20+1, searchesFor(t, tok, f, keys, macs...))
 				require.Equal(t, 1, failed)
-				require.Equal(t, before+20+1, f.count("C_FindObjectsInit"))
 			})
 		})
 	}
