@@ -26,7 +26,6 @@ type rig struct {
 	bridge *pkcs11kms.Bridge
 	client *pkcs11kms.Client // of the root
 	store  keystore.Store
-	path   string // of the store
 	region pkcs11kms.Region
 	keyID  string
 	ckaID  []byte // of the key
@@ -60,7 +59,7 @@ func rigOn(b *testing.B, tok softhsm.TestToken, path string, sessions int) *rig 
 	if tok.Serial == "" {
 		uri = strings.Replace(uri, ";serial=", "", 1) // it is not known
 	}
-	r := &rig{region: pkcs11kms.Region{Token: uri}, path: path + ".db"}
+	r := &rig{region: pkcs11kms.Region{Token: uri}}
 	r.store = newStore(b, path)
 	var err error
 	r.bridge, err = pkcs11kms.Open(ctx, pkcs11kms.Config{
