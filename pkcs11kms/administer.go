@@ -9,6 +9,17 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
+// Refused tells the audit log of a request of the Client's caller that was refused before it reached an operation: what was sent is no
+// input, or the operation is none of this service's. in is a pointer to the SDK's input, or nil. It returns what the request is to be
+// answered with. It is for this module's server.
+func (c *Client) Refused(ctx context.Context, service, operation string, in any, err error) error {
+	x := &call{Client: c, op: ops.Find(service, operation), input: in}
+	if x.op == nil {
+		x.op = &ops.Operation{Service: service, Name: operation}
+	}
+	return guard.Perform[subject](ctx, x.op, x, c.bridge.cfg.Audit, err, nil)
+}
+
 // administration is a call of one of this service's own operations. What it ends with is said to an operator, who needs the cause.
 type administration struct{ *call }
 

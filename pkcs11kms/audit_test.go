@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -85,7 +86,7 @@ func TestCallsAreToldToTheAuditLog(t *testing.T) {
 	}
 	require.Equal(t, []told{{"CreateKey", root, "", false, nil}, {"EnableKey", root, *key.Arn, false, nil}}, intents)
 	require.Equal(t, []told{
-		{"CreateKey", root, "", false, nil},
+		{"CreateKey", root, *key.Arn, false, nil},
 		{"GenerateMac", root, *key.Arn, true, nil},
 		{"EnableKey", root, *key.Arn, false, nil},
 		{"EnableKey", root, "", false, formErr},
@@ -112,4 +113,89 @@ func TestAChangeThatIsNotWrittenDownIsNotMade(t *testing.T) {
 	_, err = generate(t.Context(), c, key.KeyId, []byte("a message"))
 	requireCode(t, err, "KMSInternalException")
 	log.record = nil
+}
+
+// A stream has a record at its beginning and one at its end, with the number of its bytes, and no other.
+func TestAStreamIsRecordedTwice(t *testing.T) {
+	c, log := auditedClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	for name, end := range map[string]struct {
+		end  func(*MACStream) error
+		code string
+	}{
+		"sum":       {func(s *MACStream) error { _, err := s.Sum(); return err }, ""},
+		"abandoned": {(*MACStream).Close, "canceled"},
+		"refused": {func(s *MACStream) error {
+			_, err := c.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: key.KeyId})
+			require.NoError(t, err)
+			_, err = s.Sum()
+			requireCode(t, err, "DisabledException")
+			_, err = c.EnableKey(t.Context(), &kms.EnableKeyInput{KeyId: key.KeyId})
+			return err
+		}, "DisabledException"},
+	} {
+		log.records = nil
+		s, err := c.NewMAC(t.Context(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+		require.NoError(t, err)
+		_, err = s.Write(make([]byte, 5000))
+		require.NoError(t, err)
+		require.NoError(t, end.end(s), name)
+		require.NoError(t, s.Close())
+		var streams []audit.Event
+		for _, e := range log.records {
+			if e.Operation == "GenerateMac" {
+				streams = append(streams, e)
+			}
+		}
+		require.Len(t, streams, 2, name)
+		require.Equal(t, [2]audit.Kind{audit.Call, audit.StreamEnd}, [2]audit.Kind{streams[0].Kind, streams[1].Kind})
+		require.Equal(t, streams[0].RequestID, streams[1].RequestID)
+		require.NotEmpty(t, streams[0].RequestID)
+		require.Equal(t, *key.Arn, streams[1].Resource)
+		require.Equal(t, map[string]any{"bytes": int64(5000)}, streams[1].Additional)
+		if end.code == "" {
+			require.NoError(t, streams[1].Err)
+		} else {
+			require.ErrorContains(t, streams[1].Err, end.code)
+		}
+	}
+	log.record = errors.New("the disk is full")
+	_, err := c.NewMAC(t.Context(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+	requireCode(t, err, "KMSInternalException")
+	log.record = nil
+	s, err := c.NewMAC(t.Context(), *key.KeyId, types.MacAlgorithmSpecHmacSha256)
+	require.NoError(t, err)
+	log.record = errors.New("the disk is full")
+	tag, err := s.Sum()
+	requireCode(t, err, "KMSInternalException")
+	require.Nil(t, tag)
+	log.record = nil
+	requireSessionsBack(t, c)
+}
+
+// What the service destroys by itself is an event of its own, with an intent before it; without that, nothing is destroyed.
+func TestTheJanitorIsRecorded(t *testing.T) {
+	log, clk := &auditLog{}, newClock()
+	cfg := newConfig(t)
+	cfg.Audit, cfg.Now = log, clk.Now
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	<-c.bridge.core.Keys.Settled()
+	_, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: key.KeyId, PendingWindowInDays: aws.Int32(7)})
+	require.NoError(t, err)
+	clk.Advance(8 * 24 * time.Hour)
+	log.intents, log.records = nil, nil
+	log.intend = errors.New("the disk is full")
+	require.ErrorIs(t, c.bridge.core.Keys.DestroyDue(t.Context()), log.intend)
+	require.Len(t, objectsOf(t, c.region.Token), 1)
+	log.intend, log.intents = nil, nil
+	_, err = c.bridge.core.Keys.Tidy(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, objectsOf(t, c.region.Token))
+	require.Len(t, log.intents, 1)
+	require.Len(t, log.records, 1)
+	told := log.records[0]
+	require.Equal(t, []any{audit.ServiceEvent, "kms", "DeleteKey", testRegion, testAccount, *key.Arn, nil, true, log.intents[0].RequestID},
+		[]any{told.Kind, told.Service, told.Operation, told.Region, told.Account, told.Resource, told.Err, told.Intended, told.RequestID})
+	require.Equal(t, audit.Intent, log.intents[0].Kind)
 }

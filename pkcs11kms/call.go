@@ -30,6 +30,7 @@ type request struct {
 	messageType types.MessageType          // of Sign and Verify, never empty there
 	given       map[string][]string        // more condition keys that the input has values of, in lower case
 	dryRun      bool
+	shown       any // what the audit log is to be shown of in place of the input: the same with its defaults
 }
 
 // perform makes a call of an operation: the SDK's option functions, no input for an empty one, the constraints of the API model,
@@ -54,6 +55,7 @@ func perform[In, Out any](
 	err = guard.Perform(ctx, op, x, c.bridge.cfg.Audit, err, func(ctx context.Context, s subject) (err error) {
 		x.settle(s)
 		out, err = run(ctx, x, in, s.key)
+		x.output = out
 		return err
 	})
 	if err != nil {
@@ -67,6 +69,8 @@ type call struct {
 	*Client
 	op           *ops.Operation
 	input        any // the SDK's
+	output       any // the SDK's, once the operation has run
+	requestID    string
 	req          request
 	name         keyID             // what req.keyID names
 	precondition []keystore.Change // what every commit is bound to
@@ -170,10 +174,42 @@ func (c *call) Answer(ctx context.Context, s subject, err error) error {
 
 // Event implements guard.Call.
 func (c *call) Event(s subject) audit.Event {
-	return audit.Event{
-		Service: c.op.Service, Operation: c.op.Name, ReadOnly: c.op.Read,
-		Region: c.region.Name, Account: c.caller.Account(), Principal: c.caller.ARN(), Resource: s.arn(),
+	e := audit.Event{
+		Service: c.op.Service, Operation: c.op.Name, ReadOnly: c.op.Read, Region: c.region.Name, Resource: s.arn(),
 		Input: c.input, Recorded: c.op.Record,
+	}
+	if c.req.shown != nil {
+		e.Input = c.req.shown
+	}
+	c.caller.Describe(&e)
+	if c.op.Writes {
+		c.describeChange(&e, s)
+	}
+	if e.RequestID == "" {
+		e.RequestID = c.requestID
+	}
+	return e
+}
+
+// keyIDAlone is what CloudTrail shows of the answer where the API answers nothing.
+var keyIDAlone = []string{"keyId"}
+
+// describeChange tells what only those events have that change something: one id for two records, and response elements.
+func (c *call) describeChange(e *audit.Event, s subject) {
+	if c.requestID == "" {
+		c.requestID = audit.NewID()
+	}
+	if c.req.aliasName != "" {
+		e.Alias = c.aliasARN(c.req.aliasName)
+	}
+	switch made, ok := c.output.(*kms.CreateKeyOutput); {
+	case ok && made != nil:
+		e.Resource = *made.KeyMetadata.Arn
+		fallthrough
+	case c.op.Respond != nil:
+		e.Output, e.Responded = c.output, c.op.Respond
+	case s.key != nil:
+		e.Output, e.Responded = map[string]any{"keyId": s.arn()}, keyIDAlone
 	}
 }
 

@@ -30,7 +30,7 @@ import (
 // idempotent: a call repeated makes a second key.
 func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns ...func(*kms.Options)) (*kms.CreateKeyOutput, error) {
 	return perform(ctx, c, ops.CreateKey, in, optFns, func(_ *Client, in *kms.CreateKeyInput) (request, error) {
-		return request{given: givenCreate(in)}, checkCreateKey(in)
+		return request{given: givenCreate(in), shown: withCreateDefaults(*in)}, checkCreateKey(in)
 	}, func(
 		ctx context.Context, c *call, in *kms.CreateKeyInput, _ *key,
 	) (*kms.CreateKeyOutput, error) {
@@ -85,6 +85,17 @@ func givenCreate(in *kms.CreateKeyInput) map[string][]string {
 	given["kms:keyorigin"] = []string{origin}
 	given["kms:multiregion"] = []string{strconv.FormatBool(aws.ToBool(in.MultiRegion))}
 	return given
+}
+
+// withCreateDefaults is the input as CloudTrail shows it: what was left to the service has the service's values.
+func withCreateDefaults(in kms.CreateKeyInput) *kms.CreateKeyInput {
+	spec := requestedSpec(&in)
+	in.KeySpec, in.CustomerMasterKeySpec = spec, types.CustomerMasterKeySpec(spec)
+	setDefault(&in.KeyUsage, types.KeyUsageTypeEncryptDecrypt)
+	setDefault(&in.Origin, types.OriginTypeAwsKms)
+	setDefault(&in.Description, aws.String(aws.ToString(in.Description)))
+	setDefault(&in.MultiRegion, aws.Bool(aws.ToBool(in.MultiRegion)))
+	return &in
 }
 
 // checkCreateKey checks the form of each member, then the rules between members.

@@ -3,12 +3,16 @@ package pkcs11kms
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
@@ -27,6 +31,10 @@ type MACStream struct {
 	arn     string
 	stream  *token.Stream
 	checked time.Time
+
+	event audit.Event // of the call that began it
+	bytes atomic.Int64
+	told  sync.Once // the audit log has heard of the end
 }
 
 // NewMAC begins a MAC over data that is longer than GenerateMac takes. keyID is what GenerateMac accepts, and the
@@ -41,11 +49,13 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 		return request{keyID: in.KeyId, algorithm: in.MacAlgorithm}, nil
 	}, func(ctx context.Context, c *call, _ *kms.GenerateMacInput, k *key) (*MACStream, error) {
 		var err error
+		c.requestID = audit.NewID() // of both records
 		stream, err = k.hmac().Stream(ctx)
 		if errors.Is(err, token.ErrStreamRefused) {
 			return nil, apierr.WithCause(apierr.Unsupported("The token cannot make a MAC over more than 4096 bytes."), err)
 		}
-		return &MACStream{client: c.Client, ctx: ctx, req: c.req, arn: k.ARN, stream: stream, checked: c.Now()}, err
+		return &MACStream{client: c.Client, ctx: ctx, req: c.req, arn: k.ARN, stream: stream, checked: c.Now(),
+			event: c.Event(subject{key: k})}, err
 	})
 	if err != nil {
 		if stream != nil {
@@ -58,8 +68,13 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 }
 
 // Write adds data. An error is final, and ends the stream.
-func (s *MACStream) Write(p []byte) (int, error) {
-	written := 0
+func (s *MACStream) Write(p []byte) (written int, err error) {
+	defer func() {
+		s.bytes.Add(int64(written))
+		if err != nil {
+			_ = s.tell(err) // the error counts
+		}
+	}()
 	for {
 		if err := s.recheck(guard.RecheckInterval); err != nil {
 			return written, err
@@ -74,18 +89,43 @@ func (s *MACStream) Write(p []byte) (int, error) {
 
 // Sum returns the tag and ends the stream.
 func (s *MACStream) Sum() ([]byte, error) {
-	if err := s.recheck(0); err != nil {
-		return nil, err
+	err := s.recheck(0)
+	var tag []byte
+	if err == nil {
+		tag, err = s.stream.Sum()
+		err = s.client.answer(s.ctx, ops.GenerateMac.Name, s.arn, err)
 	}
-	tag, err := s.stream.Sum()
+	if failure := s.tell(err); failure != nil && err == nil {
+		err = s.client.answer(s.ctx, ops.GenerateMac.Name, s.arn, failure)
+	}
 	if err != nil {
-		return nil, s.client.answer(s.ctx, ops.GenerateMac.Name, s.arn, err)
+		return nil, err
 	}
 	return tag, nil
 }
 
 // Close ends the stream and gives its session back. After Sum it does nothing.
-func (s *MACStream) Close() error { return s.stream.Close() }
+func (s *MACStream) Close() error {
+	err := s.stream.Close()
+	if failure := s.tell(errAbandoned); err == nil {
+		err = failure
+	}
+	return err
+}
+
+// errAbandoned is what the audit log hears of a stream that was closed before its Sum.
+var errAbandoned = &smithy.CanceledError{Err: errors.New("the stream was closed before its end")}
+
+// tell tells the audit log of the stream's end, once.
+func (s *MACStream) tell(err error) (failure error) {
+	s.told.Do(func() {
+		e := s.event
+		e.Kind, e.Err = audit.StreamEnd, err
+		e.Additional = map[string]any{"bytes": s.bytes.Load()}
+		failure = s.client.bridge.cfg.Audit.Record(s.ctx, e)
+	})
+	return failure
+}
 
 // recheck asks for the permission again when the last answer is older than age.
 func (s *MACStream) recheck(age time.Duration) error {

@@ -1,31 +1,79 @@
 // Package audit is where a Bridge tells what was asked of it and how that ended. A Writer is asked before anything is changed and
 // told of every outcome, so that what it cannot write down is not done, or not answered.
+//
+// AppendRecord makes the record of an Event, of the shape that AWS CloudTrail gives its own. The package imports nothing of this
+// project.
 package audit
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
-// Event is one call of an operation.
+// Kind tells what an Event is about.
+type Kind uint8
+
+// The kinds. Their texts are the eventType of the records.
+const (
+	Call         Kind = iota // AwsApiCall: a call that has ended, whatever the end
+	Intent                   // Pkcs11KmsIntent: a call that is about to change something. The record of its end has the same requestID
+	ServiceEvent             // AwsServiceEvent: something that the service did by itself
+	StreamEnd                // Pkcs11KmsStreamEnd: the end of a stream, whose beginning was a Call
+)
+
+var kinds = [...]string{"AwsApiCall", "Pkcs11KmsIntent", "AwsServiceEvent", "Pkcs11KmsStreamEnd"}
+
+// String returns the eventType.
+func (k Kind) String() string { return kinds[k] }
+
+// Event is one call of an operation, or something else that a record is made of.
 type Event struct {
+	Kind      Kind
 	Service   string // kms, iam, or pkcs11kms for our own
 	Operation string // as in the API: GenerateMac
 	ReadOnly  bool   // as CloudTrail calls it
 	Region    string
-	Account   string // of the caller, 12 digits; empty when nobody calls
-	Principal string // ARN of the caller; empty when nobody calls
+
+	Account     string // of the caller, 12 digits; empty when nobody calls
+	Principal   string // ARN of the caller; empty when nobody calls
+	PrincipalID string // the unique id of a user or role; of the account's root the account
+	Origin      Origin
+	// RequestID is that of the call, the same in its Intent and its end. Empty: it has none, and its record gets one.
+	RequestID string
+
 	// Resource is the ARN of the key that the request led to, or of the user or role that was decided on; empty when it names none, or no
-	// key that there is.
-	Resource string
+	// key that there is. Alias is that of the alias that is made, changed or deleted.
+	Resource, Alias string
 	// Input is a pointer to the SDK's input, which must not be changed or kept; of services without one a map[string]any by the names of
 	// its members. Recorded are the members that may be shown, as CloudTrail spells them: messages, MACs and secrets are not among them.
 	Input    any
 	Recorded []string
+	// Output is what responseElements shows of the answer, in the same way by Responded; nil for nothing, as of all calls that only read.
+	Output    any
+	Responded []string
+	// Additional is what additionalEventData shows beside that.
+	Additional map[string]any
+
+	// Intended tells that Intend was called for this call and allowed it: whatever it was to change may be changed.
+	Intended bool
 	Err      error // what the call is answered with; nil in Intend, and when it succeeded
+}
+
+// Origin is where a request came from. That of a call in process is zero.
+type Origin struct {
+	Remote      bool       // the request came over a connection
+	SourceIP    netip.Addr // of the peer; the zero Addr where the peer has none
+	UserAgent   string
+	AccessKeyID string // what the request is signed with
+	TLSVersion  uint16 // as crypto/tls numbers them; 0: none
+	CipherSuite uint16
+	Host        string // the Host header
 }
 
 // Writer takes the events of a Bridge. It is called by many goroutines at once, and its context is that of the call.
 type Writer interface {
 	// Intend is called before an operation changes something: once a call, when everything allows it, and not for dry runs. An
-	// error keeps the change from being made.
+	// error keeps the change from being made. After a nil error Record is called with the same RequestID and Intended set.
 	Intend(ctx context.Context, e Event) error
 	// Record is called at the end of every call, refusals included. An error takes the place of the call's answer. The context may
 	// have ended before: what was done is written down all the same, so a Writer bounds its own waiting.

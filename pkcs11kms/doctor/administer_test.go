@@ -67,6 +67,9 @@ func TestAdministrationIsRecorded(t *testing.T) {
 	require.NoError(t, err)
 	told := map[string]any{}
 	for _, e := range log.records {
+		if e.Kind == audit.ServiceEvent { // of the janitor, which removes what the probe leaves
+			continue
+		}
 		require.Equal(t, [3]string{"pkcs11kms", testRegion, c.Caller().ARN()}, [3]string{e.Service, e.Region, e.Principal})
 		in := e.Input.(map[string]any)
 		told[e.Operation] = in

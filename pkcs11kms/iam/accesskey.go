@@ -26,6 +26,11 @@ type AccessKey struct {
 	LastUsed AccessKeyLastUsed // set by ListAccessKeys alone
 }
 
+// shown is an access key as the audit log shows what was made: without its secret.
+func (k AccessKey) shown() map[string]any {
+	return ownerInput(k.Owner, input{"accessKeyId": k.ID, "status": string(k.Status), "createDate": k.Created})
+}
+
 // The access keys that an owner may have. Those of users and roles are AWS IAM's number. The root's only bound a list to
 // one page: every client had a key of the root's before there were users, and they are not counted in a record.
 const (
@@ -85,6 +90,7 @@ func (c *Client) CreateAccessKey(ctx context.Context, owner PrincipalName) (made
 	req := request{input: ownerInput(owner, nil), form: checkOwner(owner), find: c.about(owner), rootOnly: true}
 	err = c.perform(ctx, ops.CreateAccessKey, req, func(ctx context.Context, x *call, s subject) error {
 		made, err = x.createAccessKey(ctx, owner, s)
+		x.output = map[string]any{"accessKey": made.shown()}
 		return err
 	})
 	return answered(made, err)

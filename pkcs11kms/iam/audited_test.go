@@ -1,13 +1,18 @@
 package iam
 
 import (
+	"encoding/json"
 	"errors"
+	"reflect"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
@@ -63,6 +68,7 @@ func TestRecordedMembersAreInTheRequests(t *testing.T) {
 		for member, value := range e.Input.(map[string]any) {
 			assert.NotContains(t, value, "secret", member)
 		}
+		requireRecord(t, e)
 	}
 	for op := range ops.All {
 		if op.Service != "iam" {
@@ -71,6 +77,31 @@ func TestRecordedMembersAreInTheRequests(t *testing.T) {
 		for _, member := range op.Record {
 			assert.True(t, seen[op.Name][member], "%s has no %s", op.Name, member)
 		}
+	}
+}
+
+// requireRecord holds what the record of an allowed call has.
+func requireRecord(t *testing.T, e audit.Event) {
+	t.Helper()
+	var record map[string]any
+	require.NoError(t, json.Unmarshal(audit.AppendRecord(nil, &e, time.Now()), &record))
+	op := ops.Find(e.Service, e.Operation)
+	require.Equal(t, []any{"iam.amazonaws.com", e.Operation, testRegion, op.Read, rootARN, testAccount},
+		[]any{record["eventSource"], record["eventName"], record["awsRegion"], record["readOnly"],
+			record["userIdentity"].(map[string]any)["arn"], record["recipientAccountId"]})
+	require.Equal(t, op.Writes, e.Intended)
+	parameters, _ := record["requestParameters"].(map[string]any)
+	for member, value := range e.Input.(map[string]any) {
+		if slices.Contains(op.Record, member) && !reflect.ValueOf(value).IsZero() {
+			require.Contains(t, parameters, member, e.Operation)
+		}
+	}
+	elements, _ := record["responseElements"].(map[string]any)
+	require.Len(t, elements, len(op.Respond), e.Operation)
+	if e.Operation == "CreateAccessKey" {
+		made := elements["accessKey"].(map[string]any)
+		require.Regexp(t, `^AKIA\w{16}$`, made["accessKeyId"])
+		require.Len(t, made, 4, "its owner, status and time, and no secret")
 	}
 }
 

@@ -35,6 +35,8 @@ type call struct {
 	op           *ops.Operation
 	req          request
 	precondition []keystore.Change // what every commit is bound to
+	output       map[string]any    // what the audit log is shown of the answer, by the names of the row's Respond
+	requestID    string            // of a call in process that writes
 }
 
 var _ guard.Call[subject] = (*call)(nil)
@@ -118,8 +120,19 @@ func (c *call) Event(s subject) audit.Event {
 	if resource == "*" {
 		resource = ""
 	}
-	return audit.Event{Service: c.op.Service, Operation: c.op.Name, ReadOnly: c.op.Read, Account: c.caller.account, Principal: c.caller.arn,
-		Resource: resource, Input: map[string]any(c.req.input), Recorded: c.op.Record}
+	e := audit.Event{Service: c.op.Service, Operation: c.op.Name, ReadOnly: c.op.Read, Region: c.dir.cfg.Regions[0],
+		Resource: resource, Input: map[string]any(c.req.input), Recorded: c.op.Record, Responded: c.op.Respond}
+	if c.output != nil {
+		e.Output = c.output
+	}
+	c.caller.Describe(&e)
+	if e.RequestID == "" && c.op.Writes {
+		if c.requestID == "" {
+			c.requestID = audit.NewID()
+		}
+		e.RequestID = c.requestID
+	}
+	return e
 }
 
 // DryRun implements guard.Call.

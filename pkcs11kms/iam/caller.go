@@ -1,6 +1,10 @@
 package iam
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+)
 
 // Caller is the principal in whose name a Client acts. The zero Caller is nobody: every operation is denied to it.
 // Callers are values; they may be copied and compared. One of a user or role stands for that one alone: when it was
@@ -15,11 +19,17 @@ type Caller struct {
 }
 
 // Connection is where a request came from, as far as policies may ask: by the condition keys aws:SourceIp,
-// aws:SecureTransport and aws:UserAgent. Calls in process have none of them.
+// aws:SecureTransport and aws:UserAgent, and what the audit log tells of it beside that. Calls in process have none of them.
 type Connection struct {
 	SourceIP  netip.Addr // of the peer, not what a header says; the zero Addr where the peer has none
 	TLS       bool
 	UserAgent string
+
+	RequestID   string // of the request, as its answer has it
+	AccessKeyID string // what it is signed with
+	TLSVersion  uint16 // as crypto/tls numbers them; 0 without TLS
+	CipherSuite uint16
+	Host        string // the Host header
 }
 
 // Account returns the account that the principal is of, or the empty string for nobody.
@@ -35,6 +45,17 @@ func (c Caller) ID() string { return c.id }
 func (c Caller) From(conn Connection) Caller {
 	c.conn, c.connected = conn, true
 	return c
+}
+
+// Describe tells an event who calls, and from where.
+func (c Caller) Describe(e *audit.Event) {
+	e.Account, e.Principal, e.PrincipalID = c.account, c.arn, c.id
+	if !c.connected {
+		return
+	}
+	e.RequestID = c.conn.RequestID
+	e.Origin = audit.Origin{Remote: true, SourceIP: c.conn.SourceIP, UserAgent: c.conn.UserAgent, AccessKeyID: c.conn.AccessKeyID,
+		TLSVersion: c.conn.TLSVersion, CipherSuite: c.conn.CipherSuite, Host: c.conn.Host}
 }
 
 // IsNobody tells whether the caller is no principal at all.

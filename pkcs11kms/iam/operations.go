@@ -38,6 +38,7 @@ func (c *Client) CreatePrincipal(ctx context.Context, name PrincipalName, option
 		},
 	}, func(ctx context.Context, x *call, _ subject) error {
 		made, err = x.createPrincipal(ctx, name, options)
+		x.output = map[string]any{string(name.Type): made.shown()}
 		return err
 	})
 	return answered(made, err)

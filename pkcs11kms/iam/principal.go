@@ -28,6 +28,12 @@ type Principal struct {
 	Created time.Time // UTC, whole seconds
 }
 
+// shown is a user or role as the audit log shows what was made.
+func (p Principal) shown() map[string]any {
+	member := kindOf(p.Type)
+	return map[string]any{member.member: p.Name, string(p.Type) + "Id": p.ID, "arn": p.ARN, "path": p.Path, "createDate": p.Created}
+}
+
 // PrincipalOptions is what a principal may have from the beginning.
 type PrincipalOptions struct {
 	Path        string // begins and ends with a slash; empty: /

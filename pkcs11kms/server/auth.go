@@ -51,22 +51,29 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := x.conn.admit(); err != nil {
-		return nil, nil, err
-	}
-	x.accessKey, x.caller = who.accessKey, who.caller.ARN()
-	s.bridge.AccessKeyUsed(who.caller, who.accessKey, who.region)
 	client, err := s.bridge.Client(who.region)
 	if err != nil {
 		return nil, nil, err
 	}
-	return client.As(who.caller.From(connectionOf(r))), body, nil
+	conn := connectionOf(r)
+	conn.RequestID, conn.AccessKeyID = x.id, who.accessKey
+	client = client.As(who.caller.From(conn))
+	if err := x.conn.admit(); err != nil {
+		return nil, nil, client.Refused(ctx, x.service.signingName, x.op, nil, err)
+	}
+	x.accessKey, x.caller = who.accessKey, who.caller.ARN()
+	s.bridge.AccessKeyUsed(who.caller, who.accessKey, who.region)
+	x.client = client
+	return client, body, nil
 }
 
 // connectionOf is what policies may know of a request's connection. Headers that a proxy sets are not believed: anybody can
 // set them.
 func connectionOf(r *http.Request) pkcs11kms.Connection {
-	conn := pkcs11kms.Connection{TLS: r.TLS != nil, UserAgent: r.UserAgent()}
+	conn := pkcs11kms.Connection{TLS: r.TLS != nil, UserAgent: r.UserAgent(), Host: r.Host}
+	if r.TLS != nil {
+		conn.TLSVersion, conn.CipherSuite = r.TLS.Version, r.TLS.CipherSuite
+	}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		conn.SourceIP = peer.Addr().Unmap()
 	}

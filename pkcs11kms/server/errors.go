@@ -34,6 +34,9 @@ var (
 // errPanic is answered with the fixed text for whatever is unexpected.
 var errPanic = errors.New("handling the request panicked")
 
+// errPanicked is what the audit log is told of such a request.
+var errPanicked = &types.KMSInternalException{Message: aws.String("An internal error occurred.")}
+
 // statusClientGone is for the log: there is nobody to read it.
 const statusClientGone = 499
 

@@ -95,7 +95,24 @@ func refuse[In any](_ context.Context, _ *pkcs11kms.Client, body []byte, about *
 	if err == nil {
 		err = errNotSupported
 	}
-	return nil, err
+	return nil, undo(in, err)
+}
+
+// undone is a refusal of a request that no operation of a Client has seen, so that the audit log has not heard of it either.
+type undone struct {
+	in  any // a pointer to the SDK's input; nil when it was not read
+	err error
+}
+
+func (u *undone) Error() string { return u.err.Error() }
+
+func (u *undone) Unwrap() error { return u.err }
+
+func undo[In any](in *In, err error) error {
+	if in == nil {
+		return &undone{nil, err} // and no typed nil
+	}
+	return &undone{in, err}
 }
 
 // decode reads an input. What the SDK's struct cannot show, an enumeration's empty string, is refused here; the rest of the
@@ -124,7 +141,7 @@ func op[In, Out any](call func(*pkcs11kms.Client, context.Context, *In, ...func(
 			names.read(in, about)
 		}
 		if err != nil {
-			return nil, err
+			return nil, undo(in, err)
 		}
 		out, err := call(c, ctx, in)
 		about.made(out)

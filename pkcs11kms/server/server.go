@@ -132,6 +132,7 @@ type exchange struct {
 	accessKey string   // of whoever is proved to have sent it
 	claimed   string   // the access key that it names and that exists; proved by nothing
 	caller    string
+	client    *pkcs11kms.Client // of that caller
 	about     subject
 	panicked  []slog.Attr // what is to be logged of a panic; nil without one
 
@@ -148,6 +149,9 @@ func (s *Server) safely(r *http.Request, x *exchange) (body []byte, err error) {
 			x.panicked = []slog.Attr{slog.String("request_id", x.id), slog.String("type", fmt.Sprintf("%T", v)),
 				slog.String("stack", string(debug.Stack()))}
 			body, err = nil, errPanic
+			if x.client != nil { // the audit log may have heard of it or not; the request's id tells
+				_ = x.client.Refused(r.Context(), x.service.signingName, x.op, nil, errPanicked)
+			}
 		}
 	}()
 	return s.answer(r, x)
@@ -176,5 +180,9 @@ func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 		// Not every http.ResponseWriter has a deadline; those that have none do not need another.
 		_ = x.control.SetWriteDeadline(time.Now().Add(timeout + s.limits.write))
 	}
-	return service.operations[name](ctx, client, body, &x.about)
+	out, err := service.operations[name](ctx, client, body, &x.about)
+	if early, ok := errors.AsType[*undone](err); ok {
+		return nil, client.Refused(ctx, service.signingName, name, early.in, early.err)
+	}
+	return out, err
 }

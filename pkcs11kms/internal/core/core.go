@@ -43,6 +43,7 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 	}
 	c := &Core{Account: cfg.Account, Regions: cfg.Regions, CallTimeout: cfg.CallTimeout, Log: cfg.Log, Store: cfg.Store, now: cfg.Now}
 	c.Cache = records.New(c.Store, c.Log, c.now)
+	cfg.Removing = c.removals(cfg, log)
 	var err error
 	if c.Keys, err = keyring.Open(ctx, cfg, c.Cache); err != nil {
 		return nil, err

@@ -39,8 +39,9 @@ type Call[S any] interface {
 
 	// Answer turns an error into what the caller gets. What it returns for nil is nil.
 	Answer(ctx context.Context, s S, err error) error
-	// Event describes the call for the audit log. DryRun tells whether it changes nothing although the operation would.
+	// Event describes the call for the audit log; that of one that writes has the same RequestID each time.
 	Event(s S) audit.Event
+	// DryRun tells whether the call changes nothing although the operation would.
 	DryRun() bool
 }
 
@@ -49,25 +50,27 @@ type Call[S any] interface {
 func Perform[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit.Writer, form error,
 	run func(context.Context, S) error) error {
 	var s S
+	var intended bool
 	err := form
 	if err == nil {
-		s, err = attempt(ctx, op, c, log, run)
+		s, intended, err = attempt(ctx, op, c, log, run)
 	}
 	err = c.Answer(ctx, s, err)
 	e := c.Event(s)
-	e.Err = err
+	e.Intended, e.Err = intended, err
 	if failure := log.Record(ctx, e); failure != nil {
 		return c.Answer(ctx, s, failure)
 	}
 	return err
 }
 
+// attempt makes the call, and tells whether the audit log was asked and agreed.
 func attempt[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit.Writer,
-	run func(context.Context, S) error) (s S, err error) {
+	run func(context.Context, S) error) (s S, intended bool, err error) {
 	if err := c.Check(); err != nil {
-		return s, err
+		return s, false, err
 	}
-	for charged, intended := false, false; ; {
+	for charged := false; ; {
 		began := c.Now()
 		s, err = permitted(ctx, op, c)
 		if err == nil && !charged {
@@ -77,7 +80,10 @@ func attempt[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit
 			err = c.Fits(s)
 		}
 		if err == nil && op.Writes && !intended && !c.DryRun() {
-			intended, err = true, log.Intend(ctx, c.Event(s))
+			e := c.Event(s)
+			e.Kind = audit.Intent
+			err = log.Intend(ctx, e)
+			intended = err == nil
 		}
 		if err == nil {
 			err = run(ctx, s)
@@ -88,7 +94,7 @@ func attempt[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit
 			err = MayStill(ctx, op, c)
 		}
 		if !op.Writes || !errors.Is(err, keystore.ErrConflict) || ctx.Err() != nil {
-			return s, err
+			return s, intended, err
 		}
 	}
 }

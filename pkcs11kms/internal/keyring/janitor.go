@@ -179,7 +179,23 @@ func ignoreConflict(err error) error {
 // errNotFound says that the object was not found which a record names that is to be kept then.
 var errNotFound = errors.New("the token has not shown the object, and may have made it all the same")
 
+// remove removes a key's object and record, and tells the audit log.
 func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64, mustFind bool) error {
+	if r.cfg.Removing == nil {
+		return r.removeTold(ctx, record, version, mustFind)
+	}
+	ended, err := r.cfg.Removing(ctx, record)
+	if err != nil {
+		return err
+	}
+	err = r.removeTold(ctx, record, version, mustFind)
+	if failure := ended(err); failure != nil {
+		r.cfg.Log.Error("the audit log did not take what became of a key that was to be removed", "key", record.ID, "error", failure)
+	}
+	return err
+}
+
+func (r *Ring) removeTold(ctx context.Context, record keystore.Key, version uint64, mustFind bool) error {
 	var err error
 	if record.State != keystore.Deleting || record.Instance != r.cfg.Store.Instance() {
 		record.State, record.Instance = keystore.Deleting, r.cfg.Store.Instance()

@@ -35,6 +35,10 @@ type Config struct {
 	CallTimeout time.Duration // bounds the waiting for a service key, and what is done after the end of a context
 	MaxKeys     int           // of an account in a region
 	ShortLived  bool          // keys whose deletion date has come are left to others
+
+	// Removing is told of a key before its object is destroyed, and ended is called with what came of it. An error keeps it from being
+	// destroyed, and one of ended is logged. Nil: nobody is told.
+	Removing func(ctx context.Context, key keystore.Key) (ended func(error) error, err error)
 }
 
 // Ring holds the tokens of the regions and the keys in them. It never changes a record or object but through its own methods, so

@@ -8,7 +8,8 @@ const iam = "iam"
 // Users.
 var (
 	CreateUser = add(Operation{Service: iam, Name: "CreateUser", Subject: Principal, IdentityOnly: true, Writes: true,
-		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"}, Record: []string{"userName", "path", "tags"}})
+		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"}, Record: []string{"userName", "path", "tags"},
+		Respond: []string{"user"}})
 	GetUser = add(Operation{Service: iam, Name: "GetUser", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"userName"}})
 	ListUsers = add(Operation{Service: iam, Name: "ListUsers", Subject: Account, IdentityOnly: true,
@@ -35,7 +36,8 @@ var (
 var (
 	CreateRole = add(Operation{Service: iam, Name: "CreateRole", Subject: Principal, IdentityOnly: true, Writes: true,
 		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"},
-		Record:     []string{"roleName", "path", "assumeRolePolicyDocument", "description", "tags"}})
+		Record:     []string{"roleName", "path", "assumeRolePolicyDocument", "description", "tags"},
+		Respond:    []string{"role"}})
 	GetRole = add(Operation{Service: iam, Name: "GetRole", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"roleName"}})
 	ListRoles = add(Operation{Service: iam, Name: "ListRoles", Subject: Account, IdentityOnly: true,
@@ -61,7 +63,7 @@ var (
 // Access keys, whoever they belong to. Those of the account's root, and nobody else's rights over them, are the root's alone.
 var (
 	CreateAccessKey = add(Operation{Service: iam, Name: "CreateAccessKey", Subject: Principal, IdentityOnly: true, Writes: true,
-		Record: []string{"userName", "roleName"}})
+		Record: []string{"userName", "roleName"}, Respond: []string{"accessKey"}})
 	ListAccessKeys = add(Operation{Service: iam, Name: "ListAccessKeys", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"userName", "roleName"}})
 	UpdateAccessKey = add(Operation{Service: iam, Name: "UpdateAccessKey", Subject: Principal, IdentityOnly: true, Writes: true,

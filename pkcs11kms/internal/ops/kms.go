@@ -34,7 +34,8 @@ var (
 		Conditions: []string{"kms:KeySpec", "kms:CustomerMasterKeySpec", "kms:KeyUsage", "kms:CustomerMasterKeyUsage", "kms:KeyOrigin",
 			"kms:MultiRegion", "aws:RequestTag/", "aws:TagKeys", "kms:BypassPolicyLockoutSafetyCheck"},
 		Record: []string{"policy", "description", "keyUsage", "customerMasterKeySpec", "keySpec", "origin", "customKeyStoreId",
-			"bypassPolicyLockoutSafetyCheck", "tags", "multiRegion", "xksKeyId"}})
+			"bypassPolicyLockoutSafetyCheck", "tags", "multiRegion", "xksKeyId"},
+		Respond: []string{"keyMetadata"}})
 	DescribeKey = add(Operation{Service: kms, Name: "DescribeKey", TakesAlias: true,
 		Rate: own(2000), Read: true, Record: []string{"keyId"}})
 	ListKeys = add(Operation{Service: kms, Name: "ListKeys", Subject: Account, IdentityOnly: true,
@@ -47,7 +48,8 @@ var (
 		Writes: true, States: NotPending, Rate: own(5), Record: []string{"keyId", "description"}})
 	ScheduleKeyDeletion = add(Operation{Service: kms, Name: "ScheduleKeyDeletion",
 		Writes: true, States: NotPending, Rate: own(15), Conditions: []string{"kms:ScheduleKeyDeletionPendingWindowInDays"},
-		Record: []string{"keyId", "pendingWindowInDays"}})
+		Record:  []string{"keyId", "pendingWindowInDays"},
+		Respond: []string{"keyId", "keyState", "deletionDate", "pendingWindowInDays"}})
 	CancelKeyDeletion = add(Operation{Service: kms, Name: "CancelKeyDeletion",
 		Writes: true, States: PendingOnly, Rate: own(5), Record: []string{"keyId"}})
 )

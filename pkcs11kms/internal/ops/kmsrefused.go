@@ -63,22 +63,26 @@ var (
 
 // Operations that are known and not done, whatever the key is.
 var (
-	CreateGrant     = add(Operation{Service: kms, Name: "CreateGrant", Answer: NotSupported})
-	GetKeyLastUsage = add(Operation{Service: kms, Name: "GetKeyLastUsage", Answer: NotSupported, Read: true})
-	ReplicateKey    = add(Operation{Service: kms, Name: "ReplicateKey", Answer: NotSupported,
-		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"}})
-	UpdatePrimaryRegion = add(Operation{Service: kms, Name: "UpdatePrimaryRegion", Answer: NotSupported})
+	CreateGrant = add(Operation{Service: kms, Name: "CreateGrant", Answer: NotSupported,
+		Record: []string{"keyId", "granteePrincipal", "retiringPrincipal", "operations", "constraints", "name", "dryRun"}})
+	GetKeyLastUsage = add(Operation{Service: kms, Name: "GetKeyLastUsage", Answer: NotSupported, Read: true,
+		Record: []string{"keyId"}})
+	ReplicateKey = add(Operation{Service: kms, Name: "ReplicateKey", Answer: NotSupported,
+		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"},
+		Record:     []string{"keyId", "replicaRegion", "policy", "bypassPolicyLockoutSafetyCheck", "description", "tags"}})
+	UpdatePrimaryRegion = add(Operation{Service: kms, Name: "UpdatePrimaryRegion", Answer: NotSupported,
+		Record: []string{"keyId", "primaryRegion"}})
 
-	ConnectCustomKeyStore    = customKeyStores("ConnectCustomKeyStore", false)
-	CreateCustomKeyStore     = customKeyStores("CreateCustomKeyStore", false)
-	DeleteCustomKeyStore     = customKeyStores("DeleteCustomKeyStore", false)
-	DescribeCustomKeyStores  = customKeyStores("DescribeCustomKeyStores", true)
-	DisconnectCustomKeyStore = customKeyStores("DisconnectCustomKeyStore", false)
-	UpdateCustomKeyStore     = customKeyStores("UpdateCustomKeyStore", false)
+	ConnectCustomKeyStore    = customKeyStores("ConnectCustomKeyStore", false, "customKeyStoreId")
+	CreateCustomKeyStore     = customKeyStores("CreateCustomKeyStore", false, "customKeyStoreName", "cloudHsmClusterId", "customKeyStoreType")
+	DeleteCustomKeyStore     = customKeyStores("DeleteCustomKeyStore", false, "customKeyStoreId")
+	DescribeCustomKeyStores  = customKeyStores("DescribeCustomKeyStores", true, "customKeyStoreId", "customKeyStoreName", "limit", "marker")
+	DisconnectCustomKeyStore = customKeyStores("DisconnectCustomKeyStore", false, "customKeyStoreId")
+	UpdateCustomKeyStore     = customKeyStores("UpdateCustomKeyStore", false, "customKeyStoreId")
 )
 
-func customKeyStores(name string, read bool) *Operation {
-	return add(Operation{Service: kms, Name: name, Subject: Account, IdentityOnly: true, Answer: NotSupported, Read: read})
+func customKeyStores(name string, read bool, record ...string) *Operation {
+	return add(Operation{Service: kms, Name: name, Subject: Account, IdentityOnly: true, Answer: NotSupported, Read: read, Record: record})
 }
 
 // Actions that no request asks for here: of ReEncrypt, about the key that it would decrypt with, and of multi-Region keys.

@@ -33,6 +33,10 @@ type Operation struct {
 	Answer Answer        // what it answers where that does not depend on the key
 	Read   bool          // CloudTrail calls it read-only: its record has readOnly true
 	Record []string      // the members of its input that a CloudTrail record may show, as the record spells them
+
+	// Respond are the members of its output that a CloudTrail record shows, in the same way. Where an operation on a key that writes has
+	// none, the record shows the key's ARN as keyId; of operations that do not write nothing is shown.
+	Respond []string
 }
 
 // ActionName is how policies call the operation: kms:GenerateMac.

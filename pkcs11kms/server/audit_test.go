@@ -1,0 +1,98 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+)
+
+// auditLog makes the records of what it is told.
+type auditLog struct {
+	mu    sync.Mutex // guards the rest
+	lines []string
+}
+
+func (l *auditLog) Intend(ctx context.Context, e audit.Event) error { return l.Record(ctx, e) }
+
+func (l *auditLog) Record(_ context.Context, e audit.Event) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(audit.AppendRecord(nil, &e, time.Now())))
+	return nil
+}
+
+func (l *auditLog) take() (lines []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines, l.lines = l.lines, nil
+	return lines
+}
+
+// Every request that is signed has one record, whatever becomes of it; others have none.
+func TestEverySignedRequestIsRecorded(t *testing.T) {
+	log, store := &auditLog{}, &faultyStore{}
+	f := newFixture(t, func(cfg *pkcs11kms.Config, _ *Options) {
+		store.Store = cfg.Store
+		cfg.Audit, cfg.Store = log, store
+	})
+	r := f.run(t, Listen{})
+	type told struct {
+		ErrorCode, RequestID, EventName, UserAgent, SourceIPAddress string
+		UserIdentity                                                struct{ AccessKeyID string }
+		RequestParameters                                           map[string]any
+	}
+	for name, c := range map[string]struct {
+		operation, body, code string
+		change                func(*http.Request)
+		panics, stranger      bool
+		parameters            map[string]any
+	}{
+		"allowed":  {operation: "ListKeys", body: `{"Limit":3}`, parameters: map[string]any{"limit": 3.0}},
+		"bad form": {operation: "DescribeKey", body: `{}`, code: "ValidationException"},
+		"no JSON":  {operation: "GenerateMac", body: `{"Message":"c2VjcmV0`, code: "SerializationException"},
+		"empty enum": {operation: "GenerateMac", body: `{"KeyId":"k","MacAlgorithm":""}`, code: "ValidationException",
+			parameters: map[string]any{"keyId": "k"}},
+		"not supported": {operation: "ReplicateKey", body: `{"KeyId":"k","ReplicaRegion":"eu-west-1"}`, code: "UnsupportedOperationException",
+			parameters: map[string]any{"keyId": "k", "replicaRegion": "eu-west-1", "bypassPolicyLockoutSafetyCheck": false}},
+		"not supported, secret": {operation: "CreateCustomKeyStore", body: `{"CustomKeyStoreName":"n","KeyStorePassword":"secret!"}`,
+			code: "UnsupportedOperationException", parameters: map[string]any{"customKeyStoreName": "n"}},
+		"panic":             {operation: "ListKeys", body: `{}`, code: "KMSInternalException", panics: true},
+		"unsigned":          {operation: "ListKeys", body: `{}`, change: func(r *http.Request) { r.Header.Del("Authorization") }, stranger: true},
+		"unknown operation": {operation: "Nothing", body: `{}`, stranger: true},
+	} {
+		log.take()
+		req := f.request(t, r.url, c.operation, c.body)
+		if c.change != nil {
+			c.change(req)
+		}
+		if c.panics {
+			store.hook(func() { panic("of a test") })
+		}
+		answer := f.send(t, req)
+		store.hook(nil)
+		lines := log.take()
+		if c.stranger {
+			require.Empty(t, lines, name)
+			continue
+		}
+		require.Len(t, lines, 1, name)
+		require.NotContains(t, strings.ToLower(lines[0]), "secret", name)
+		require.NotContains(t, lines[0], "c2VjcmV0", name)
+		var got told
+		require.NoError(t, json.Unmarshal([]byte(lines[0]), &got))
+		require.Equal(t, []any{c.code, answer.Header.Get("X-Amzn-Requestid"), c.operation, "127.0.0.1"},
+			[]any{got.ErrorCode, got.RequestID, got.EventName, got.SourceIPAddress}, name)
+		require.NotEmpty(t, got.UserIdentity.AccessKeyID, name)
+		require.NotEmpty(t, got.UserAgent, name)
+		require.Equal(t, c.parameters, got.RequestParameters, name)
+	}
+}
