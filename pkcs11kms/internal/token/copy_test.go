@@ -112,6 +112,77 @@ func TestCopyOfAKeyThatIsDestroyed(t *testing.T) {
 	require.Eventually(t, func() bool { return sessionObjects(t, tok) == 0 }, patience, tick)
 }
 
+// A key that is destroyed here takes its copy along at once: nobody is left who would come upon it.
+func TestCopyOfAKeyThatIsDestroyedHere(t *testing.T) {
+	for name, destroy := range map[string]func(*token.Token, []byte) error{
+		"by its label": func(tok *token.Token, id []byte) error { return tok.DestroyKey(t.Context(), id, "test key") },
+		"by its id":    func(tok *token.Token, id []byte) error { return tok.DestroyObject(t.Context(), id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			tok, _ := openThrough(t)
+			key, other := newKey(t, tok), newKey(t, tok)
+			useTwice(t, tok, key)
+			useTwice(t, tok, other)
+			require.Equal(t, 2, sessionObjects(t, tok))
+			require.NoError(t, destroy(tok, key.ID()))
+			requireCopies(t, tok, 1)
+			_, err := tok.MAC(t.Context(), key, []byte("message"))
+			require.ErrorIs(t, err, token.ErrKeyMissing)
+		})
+	}
+}
+
+// So does a key pair.
+func TestCopyOfAPairThatIsDestroyedHere(t *testing.T) {
+	tok, _ := openThrough(t)
+	pair, _ := newPair(t, tok, pubkey.P256)
+	for range 3 {
+		_, err := tok.Sign(t.Context(), pair, pubkey.ECDSASHA256, []byte("message"))
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, sessionObjects(t, tok))
+	require.NoError(t, tok.DestroyKeyPair(t.Context(), pair.ID(), "test pair"))
+	requireCopies(t, tok, 0)
+}
+
+// requireCopies waits until the token has so many copies, and knows of them.
+func requireCopies(t *testing.T, tok *token.Token, want int) {
+	t.Helper()
+	require.Equal(t, want, tok.Stats().Copies)
+	require.Eventually(t, func() bool { return sessionObjects(t, tok) == want }, patience, tick)
+}
+
+// A key that is destroyed while it is copied leaves no copy.
+func TestCopyOfAKeyThatIsDestroyedMeanwhile(t *testing.T) {
+	tok, m := openThrough(t)
+	key := newKey(t, tok)
+	_, err := tok.MAC(t.Context(), key, []byte("message"))
+	require.NoError(t, err)
+	m.Do("on C_GetAttributeValue hang times=1") // which looks at the copy
+	copying := sign(context.Background(), tok, key)
+	m.Await("C_GetAttributeValue", func(c faultp11.Counters) bool { return c.Hanging == 1 })
+	require.Equal(t, 1, m.Counters()["C_CopyObject"].Calls)
+	require.NoError(t, tok.DestroyKey(t.Context(), key.ID(), "test key"))
+	m.Do("release")
+	<-copying // an answer from before, or that the key is missing
+	requireCopies(t, tok, 0)
+}
+
+// A caller that has found the key's object late replaces what others have found and copied since: one copy is enough.
+func TestCopyOfAHandleThatIsReplaced(t *testing.T) {
+	tok, m := openThrough(t)
+	key := tok.HMACKey(token.SHA256, newKey(t, tok).ID())
+	m.Do("on C_FindObjects hang times=1")
+	late := sign(context.Background(), tok, key)
+	m.Await("C_FindObjects", func(c faultp11.Counters) bool { return c.Hanging == 1 })
+	useTwice(t, tok, key)
+	require.Equal(t, 1, sessionObjects(t, tok))
+	m.Do("release")
+	require.NoError(t, <-late)
+	useTwice(t, tok, key)
+	requireCopies(t, tok, 1)
+}
+
 // A copy is destroyed when it is dropped, but not under a call that uses it.
 func TestCopyThatIsDroppedWhileItIsUsed(t *testing.T) {
 	tok, m := openThrough(t, timeout(time.Second))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -207,6 +208,34 @@ func TestKeyOfALostCallerThatCannotBeDestroyed(t *testing.T) {
 	<-hung.Done()
 	assert.Contains(t, log.String(), hex.EncodeToString(id), "an operator can find what is left")
 	assert.NoError(t, tok.DestroyKey(t.Context(), id, "nobody waits for it"))
+}
+
+// A call is noted as one that hangs before its caller leaves it alone. The other way round it could come back in between, and stay noted
+// for good: a place that is free would count as lost.
+func TestACallIsNotedBeforeItIsLeftAlone(t *testing.T) {
+	tok, f := openFaulty(t, timeout(time.Hour))
+	key := newKey(t, tok)
+	reached, free := f.hang("C_Sign")
+	defer free()
+	abandoned := tok.NextSession()
+	ctx := newManualContext()
+	call := sign(ctx, tok, key)
+	<-reached
+	release := tok.HoldPool()
+	ctx.end(context.Canceled)
+	require.Eventually(t, func() bool { return inStack("token.(*pool).hang") }, patience, tick)
+	left := abandoned()
+	release()
+	require.False(t, left)
+	err := <-call
+	requireHung(t, tok, err, context.Canceled)
+	require.True(t, abandoned())
+}
+
+// inStack tells whether a goroutine is in a function.
+func inStack(function string) bool {
+	stacks := make([]byte, 1<<20)
+	return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte(function))
 }
 
 // TestContextEndsAtAnyMoment lets contexts end before, in and after their calls: either outcome is right, no place is lost,

@@ -20,3 +20,16 @@ func (t *Token) Borrow() (mac func(*Key, []byte) error, err error) {
 		return err
 	}, err
 }
+
+// HoldPool has whoever wants something of the pool wait, until release.
+func (t *Token) HoldPool() (release func()) {
+	t.pool.mu.Lock()
+	return t.pool.mu.Unlock
+}
+
+// NextSession returns what tells whether the session that is lent next is in a call that its caller has left alone.
+func (t *Token) NextSession() (abandoned func() bool) {
+	t.pool.mu.Lock()
+	defer t.pool.mu.Unlock()
+	return t.pool.free[len(t.pool.free)-1].abandoned
+}
