@@ -59,7 +59,7 @@ static inline int asks_length(const struct call *c) { return c->has_out && c->ou
 /* fault.c: the state that everything else hangs on. */
 extern struct function_list *real;       /* of the wrapped module */
 extern pthread_mutex_t lock;             /* guards all that is not atomic */
-extern pthread_cond_t changed;           /* a rule was removed, or a call has left the wrapped module */
+extern pthread_cond_t changed;           /* a call has left the wrapped module */
 extern atomic_int quiet;                 /* nothing is set: calls go straight on */
 extern const char *const function_names[FUNCTION_COUNT];
 struct counters {

@@ -27,6 +27,9 @@ struct rule {
 static struct rule *rules;
 static long last_id;
 
+/* Calls that a rule makes wait have a condition of their own: the ends of other calls do not wake them. */
+static pthread_cond_t rule_gone = PTHREAD_COND_INITIALIZER;
+
 int rules_any(void) { return rules != NULL; }
 
 /* parse_time reads 300ms, 2s or a number of milliseconds. */
@@ -123,7 +126,7 @@ int rules_remove(long id) {
 	for (struct rule **at = &rules; *at; at = &(*at)->next)
 		if ((*at)->id == id) {
 			unlink_rule(at);
-			pthread_cond_broadcast(&changed);
+			pthread_cond_broadcast(&rule_gone);
 			return 1;
 		}
 	return 0;
@@ -140,13 +143,13 @@ void rules_release(const unsigned char *functions) {
 		else
 			at = &(*at)->next;
 	}
-	pthread_cond_broadcast(&changed);
+	pthread_cond_broadcast(&rule_gone);
 }
 
 void rules_clear(void) {
 	while (rules)
 		unlink_rule(&rules);
-	pthread_cond_broadcast(&changed);
+	pthread_cond_broadcast(&rule_gone);
 }
 
 /* is_query: the host asks only how much there will be, and calls once more. */
@@ -200,8 +203,8 @@ static void stop(const struct rule *r, const struct call *c) {
 	atomic_fetch_add(&counters[c->function].hanging, 1);
 	while (find_rule(id))
 		if (!limit)
-			pthread_cond_wait(&changed, &lock);
-		else if (pthread_cond_timedwait(&changed, &lock, &end) == ETIMEDOUT)
+			pthread_cond_wait(&rule_gone, &lock);
+		else if (pthread_cond_timedwait(&rule_gone, &lock, &end) == ETIMEDOUT)
 			break;
 	atomic_fetch_sub(&counters[c->function].hanging, 1);
 }
