@@ -65,7 +65,7 @@ func (s *session) findAfresh(class uint, id []byte) (handles []pkcs11.ObjectHand
 		handles, err = s.withID(id, 2, pkcs11.NewAttribute(pkcs11.CKA_CLASS, class))
 		return err
 	}}, nil)
-	if e, ok := errors.AsType[*Error](err); ok && e.Func == "C_OpenSession" {
+	if s.token.outOfSessions(err) {
 		err = fmt.Errorf("looking for CKA_ID %x: %w", id, ErrKeyAmbiguous)
 	}
 	return handles, err

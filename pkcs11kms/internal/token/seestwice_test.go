@@ -17,14 +17,14 @@ type seesTwice struct {
 	mu   sync.Mutex // guards the rest
 	open map[pkcs11.SessionHandle]bool
 	old  map[pkcs11.SessionHandle]bool
-	full bool // there are no more sessions
+	rv   uint // of C_OpenSession, unless it is 0
 }
 
 func (m *seesTwice) OpenSession(slot, flags uint) (pkcs11.SessionHandle, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.full {
-		return 0, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)
+	if m.rv != 0 {
+		return 0, pkcs11.Error(m.rv)
 	}
 	s, err := m.Module.OpenSession(slot, flags)
 	m.open[s] = true
@@ -48,11 +48,11 @@ func (m *seesTwice) FindObjects(s pkcs11.SessionHandle, most int) ([]pkcs11.Obje
 	return found, more, err
 }
 
-// begin makes the sessions of now see twice.
-func (m *seesTwice) begin(full bool) (sessions int) {
+// begin makes the sessions of now see twice. rv is what C_OpenSession answers from now on.
+func (m *seesTwice) begin(rv uint) (sessions int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.old, m.full = map[pkcs11.SessionHandle]bool{}, full
+	m.old, m.rv = map[pkcs11.SessionHandle]bool{}, rv
 	for s := range m.open {
 		m.old[s] = true
 	}
@@ -79,17 +79,22 @@ func TestAKeyThatASessionSeesTwice(t *testing.T) {
 	require.NoError(t, err)
 	again := func() *token.Key { return tok.HMACKey(token.SHA256, key.ID()) } // whose handle is not known
 
-	sessions := m.begin(false)
+	sessions := m.begin(pkcs11.CKR_OK)
 	mac, err := tok.MAC(t.Context(), again(), []byte("message"))
 	require.NoError(t, err)
 	assert.Equal(t, want, mac)
 	assert.Equal(t, sessions, m.sessions(), "the fresh one is closed")
 
-	m.begin(true)
+	m.begin(pkcs11.CKR_SESSION_COUNT)
 	_, err = tok.MAC(t.Context(), again(), []byte("message"))
 	require.ErrorIs(t, err, token.ErrKeyAmbiguous, "no other session can be had")
 
-	m.begin(false)
+	m.begin(pkcs11.CKR_DEVICE_ERROR)
+	_, err = tok.MAC(t.Context(), again(), []byte("message"))
+	require.NotErrorIs(t, err, token.ErrKeyAmbiguous, "the device fails, which says nothing of the key")
+	requireRV(t, err, "C_OpenSession", pkcs11.CKR_DEVICE_ERROR)
+
+	m.begin(pkcs11.CKR_OK)
 	require.NoError(t, tok.DestroyKey(t.Context(), key.ID(), "test key"))
 	_, err = tok.MAC(t.Context(), again(), []byte("message"))
 	require.ErrorIs(t, err, token.ErrKeyMissing)
