@@ -41,6 +41,16 @@ var signMechanisms = func() (m [len(hashTable)][]*pkcs11.Mechanism) {
 	return m
 }()
 
+// isMAC reports whether a mechanism is one of them.
+func isMAC(mechanism uint) bool {
+	for h := SHA224; h.Valid(); h++ {
+		if hashTable[h].mechanism == mechanism {
+			return true
+		}
+	}
+	return false
+}
+
 // Hashes returns every Hash, shortest tag first.
 func Hashes() []Hash { return []Hash{SHA224, SHA256, SHA384, SHA512} }
 

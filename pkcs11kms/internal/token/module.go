@@ -73,6 +73,7 @@ type loadedModule struct {
 	claims claims // of sessions to their handles
 
 	alone sync.Mutex // see calls
+	turns *turns     // see direct.go; C alone looks at it
 
 	// The holder of busy guards the rest.
 	users       map[*Token]struct{}
@@ -110,7 +111,8 @@ func loadModule(path string) (*loadedModule, error) {
 		return nil, refuse(ModuleUnusable, nil, fmt.Sprintf("loading PKCS#11 module %q: the dynamic linker refuses it", path),
 			fmt.Sprintf("see whether a library that it needs is missing: ldd %q", path))
 	}
-	m := &loadedModule{id: id, path: path, ctx: ctx, busy: make(chan struct{}, 1), changing: newSemaphore(1), users: map[*Token]struct{}{}}
+	m := &loadedModule{id: id, path: path, ctx: ctx, busy: make(chan struct{}, 1), changing: newSemaphore(1), turns: new(turns),
+		users: map[*Token]struct{}{}}
 	registry.modules[id] = m
 	return m, nil
 }

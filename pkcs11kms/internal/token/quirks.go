@@ -21,6 +21,7 @@ type quirk struct {
 	lockStore     bool // by the store of tpm2-pkcs11, not by SoftHSM's configuration
 	losesSight    bool // objects whose files could not be read once are lost to the process; see sight.go
 	searchesAll   bool // C_FindObjects looks at every object of the token; see index.go
+	takesTurns    bool // two MACs at once take longer than one after the other; see direct.go
 	keepsHalfMade bool // what a process was making that was killed stays as an object without a name and a key; see halfmade.go
 	// staleHandlesErr: the handle of an object that another client has destroyed is an error, never another object's; see handle.go.
 	staleHandlesErr bool
@@ -36,7 +37,8 @@ type quirk struct {
 var quirks = []quirk{
 	// Measured with SoftHSM 2.6.1; the figures stand in change.go, sight.go, halfmade.go and index.go.
 	// SoftHSM and NSS, also behind p11-kit: a handle stays an error when its object was destroyed and others were made and found.
-	{manufacturer: "SoftHSM", lockChanges: true, losesSight: true, searchesAll: true, keepsHalfMade: true, staleHandlesErr: true},
+	{manufacturer: "SoftHSM", lockChanges: true, losesSight: true, searchesAll: true, takesTurns: true, keepsHalfMade: true,
+		staleHandlesErr: true},
 	{manufacturer: "Mozilla", staleHandlesErr: true},
 	// Measured with opencryptoki 3.8.1: asking C_SignFinal for the length of the MAC, as miekg/pkcs11 does, is a segmentation
 	// fault in the library. All its tokens name IBM as manufacturer and share that library.
