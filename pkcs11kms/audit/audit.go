@@ -80,6 +80,15 @@ type Writer interface {
 	Record(ctx context.Context, e Event) error
 }
 
+// Watched is what a Writer can tell of itself beside, as a Log does.
+type Watched interface {
+	// Health returns why nothing can be recorded, or nil.
+	Health() error
+	// Warning is what an operator must know before that comes; empty when there is nothing.
+	Warning() string
+	Stats() Stats
+}
+
 // Discard keeps nothing.
 var Discard Writer = discard{}
 

@@ -1,0 +1,397 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Fsync says what is on the disk before a call is answered.
+type Fsync string
+
+// The values of Fsync. A record has been handed to the system before the answer in any case: it outlives the process, however that ends.
+const (
+	// FsyncGroup waits for the disk before a change is made and before it is answered; those that wait at one time share one wait. What
+	// only reads or uses a key is on the disk within a second: a power cut may lose that second.
+	FsyncGroup  Fsync = "group"
+	FsyncAlways Fsync = "always" // waits for the disk before every answer
+	FsyncOff    Fsync = "off"    // leaves it to the system: for trying out
+)
+
+// The defaults of Options.
+const (
+	DefaultRotateBytes = 64 << 20
+	DefaultRotateAge   = 24 * time.Hour
+)
+
+// Options say how a Log works. The zero value is right for most.
+type Options struct {
+	Fsync       Fsync         // default FsyncGroup
+	RotateBytes int64         // a file that has become so long is closed and compressed; default DefaultRotateBytes
+	RotateAge   time.Duration // as is one that is so old; default DefaultRotateAge
+	Logger      *slog.Logger  // what an operator must know; default: nothing is logged
+	Now         func() time.Time
+}
+
+func (o Options) withDefaults() Options {
+	if o.Fsync == "" {
+		o.Fsync = FsyncGroup
+	}
+	if o.RotateBytes <= 0 {
+		o.RotateBytes = DefaultRotateBytes
+	}
+	if o.RotateAge <= 0 {
+		o.RotateAge = DefaultRotateAge
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// ErrClosed says that a Log was used after its end.
+var ErrClosed = errors.New("the audit log is closed")
+
+// Log is a Writer to the files of a directory: one chain of records, which no other process writes to meanwhile. Records of calls at one
+// time share a write, and one who waits for it makes it: besides, one goroutine syncs, rotates and compresses. Make one by Open, and
+// close it in the end. It is safe for concurrent use.
+//
+// A write, or a sync that was waited for, that fails is the answer of the calls whose records it had, and Health tells it until one
+// succeeds.
+type Log struct {
+	dir string
+	o   Options
+
+	mu      sync.Mutex // guards what follows; syncing is never taken under it
+	place   link       // of the record that was put last: prev is the hash that the next one has
+	filling *batch     // what is put goes there
+	leading bool       // somebody writes, or is told to
+	shared  bool       // the last batch had several records
+	turns   uint       // of gather
+	end     int64      // of the file, once all that was put is written
+
+	file      *os.File
+	current   file
+	began     time.Time        // the file
+	written   link             // place of the last record in the file
+	size      int64            // of the file, of whole records
+	allocated int64            // up to where the file system keeps room
+	cannot    bool             // the file system keeps none
+	kept      map[string]int64 // for the outcomes of intents, by the id of the request
+	reserved  int64            // the sum of them
+	limit     int64            // of the file's length
+	failed    error            // since the last success
+	torn      bool             // what is beyond size must go before anything is written
+	suspect   bool             // the file is not to be written to any more: a sync has failed, or it is not where it was
+	wanted    bool             // a rotation
+	retry     time.Time        // no rotation before
+	closed    bool
+	idle      *sync.Cond // of mu: nobody is leading
+
+	syncing sync.Mutex    // held while syncing; guards nothing
+	synced  atomic.Uint64 // the number of the last record that is on the disk
+
+	lock   *os.File
+	full   atomic.Bool // the disk, so that nothing is done
+	free   atomic.Uint64
+	counts counts
+	packer packer
+	stop   chan struct{}
+	tasks  sync.WaitGroup
+	buffer sync.Pool // *[]byte of records being made
+}
+
+var (
+	_ Writer  = (*Log)(nil)
+	_ Watched = (*Log)(nil)
+)
+
+// counts are for Stats.
+type counts struct{ records, writes, syncs, failures atomic.Uint64 }
+
+// Stats are what a Log has done since it was opened, and how it is.
+type Stats struct {
+	Records, Writes, Syncs, Failures uint64
+	FreePercent                      float64 // of the file system
+	Healthy                          bool
+}
+
+// Stats returns them.
+func (l *Log) Stats() Stats {
+	return Stats{Records: l.counts.records.Load(), Writes: l.counts.writes.Load(), Syncs: l.counts.syncs.Load(),
+		Failures: l.counts.failures.Load(), FreePercent: float64(l.free.Load()) / 100, Healthy: l.Health() == nil}
+}
+
+// Health returns why nothing can be recorded, or nil.
+func (l *Log) Health() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return ErrClosed
+	case l.failed != nil:
+		return l.failed
+	case l.full.Load():
+		return l.fullError()
+	}
+	return nil
+}
+
+// Warning tells of little room, or is empty.
+func (l *Log) Warning() string {
+	free := float64(l.free.Load()) / 100
+	switch {
+	case free <= spaceVeryLow:
+		return fmt.Sprintf("the disk of the audit log has only %.1f %% left; at %d %% nothing is answered any more", free, spaceRefusing)
+	case free <= spaceLow:
+		return fmt.Sprintf("the disk of the audit log has %.1f %% left", free)
+	}
+	return ""
+}
+
+func (l *Log) fullError() error {
+	return &fullError{fmt.Sprintf("%.1f %% of the disk of %q are left, and nothing is done at %d %%", float64(l.free.Load())/100, l.dir,
+		spaceRefusing), makeRoom}
+}
+
+// Intend implements Writer. It keeps the room that the record of the call's end may need, so that a disk that is full refuses before
+// anything is done.
+func (l *Log) Intend(_ context.Context, e Event) error { return l.take(&e) }
+
+// Record implements Writer.
+func (l *Log) Record(_ context.Context, e Event) error { return l.take(&e) }
+
+// take records an event.
+func (l *Log) take(e *Event) error {
+	buf, _ := l.buffer.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	*buf = appendOpen((*buf)[:0], e, l.o.Now())
+	seq, err := l.put(*buf, e)
+	if cap(*buf) <= 64<<10 {
+		l.buffer.Put(buf)
+	}
+	if err == nil && l.waits(e) {
+		err = l.sync(seq)
+	}
+	if err != nil {
+		if e.Kind == Intent {
+			l.release(e.RequestID) // there will be no outcome
+		}
+		l.counts.failures.Add(1)
+		return fmt.Errorf("writing the audit log: %w", err)
+	}
+	l.counts.records.Add(1)
+	return nil
+}
+
+// waits tells whether a record must be on the disk before its call goes on.
+func (l *Log) waits(e *Event) bool {
+	changes := e.Kind == Intent || e.Intended
+	return l.o.Fsync == FsyncAlways || l.o.Fsync == FsyncGroup && changes
+}
+
+// batch is records that are written together. It belongs to its Log's mu until somebody writes it.
+type batch struct {
+	buf     []byte
+	last    link // place of the last record
+	records int
+	err     error         // what became of it; set before done is closed
+	done    chan struct{} // closed when it is written, or is not to be; nil while nobody waits
+	lead    chan struct{} // has one of those who wait write it
+}
+
+// finish tells those who wait what became of the batch.
+func (b *batch) finish(err error) {
+	b.err = err
+	if b.done != nil {
+		close(b.done)
+	}
+}
+
+// put gives a record its place, and returns when it is written, by this goroutine or another.
+func (l *Log) put(record []byte, e *Event) (seq uint64, err error) {
+	l.mu.Lock()
+	if err := l.admit(int64(len(record)+maxLink), e); err != nil {
+		l.mu.Unlock()
+		return 0, err
+	}
+	b := l.filling
+	start := len(b.buf)
+	l.place.seq++
+	b.buf = l.place.append(append(b.buf, record...))
+	l.place.prev = hashOf(b.buf[start:])
+	b.buf = append(b.buf, '\n')
+	b.last = l.place
+	b.records++
+	seq = l.place.seq
+	l.end += int64(len(b.buf) - start)
+	if !l.leading {
+		l.leading = true
+		l.gather()
+		err = l.write()
+		return seq, err
+	}
+	if b.done == nil {
+		b.done, b.lead = make(chan struct{}), make(chan struct{}, 1)
+	}
+	l.mu.Unlock()
+	select {
+	case <-b.done:
+		return seq, b.err
+	case <-b.lead:
+		l.mu.Lock()
+		return seq, l.write()
+	}
+}
+
+// gather lets others put their records into the batch, where there are such: calls that can run now do, up to their records. Whether it is
+// worth that is what the last batch tells, and a try now and then. mu is held, and given up for a moment.
+func (l *Log) gather() {
+	if l.turns++; !l.shared && l.turns%tryEvery != 0 {
+		return
+	}
+	l.mu.Unlock()
+	runtime.Gosched()
+	l.mu.Lock()
+}
+
+// tryEvery is how often gather tries where calls come one at a time.
+const tryEvery = 16
+
+// write writes the batch that is being filled, and gives the lead on. mu is held, and let go.
+func (l *Log) write() error {
+	defer l.mu.Unlock()
+	b := l.filling
+	l.filling = &batch{buf: l.spare()}
+	f := l.file
+	l.mu.Unlock()
+	_, err := f.Write(b.buf)
+	if err == nil {
+		l.counts.writes.Add(1)
+	}
+	l.mu.Lock()
+	if err != nil {
+		l.fail(err)
+	} else {
+		l.size += int64(len(b.buf))
+		l.written, l.failed = b.last, nil
+	}
+	l.shared = b.records > 1
+	if cap(b.buf) <= 1<<20 {
+		l.buffer.Put(&b.buf)
+	}
+	if l.due() || l.suspect && !l.torn {
+		_ = l.rotate() // logged, and tried again
+	}
+	b.finish(err)
+	if len(l.filling.buf) > 0 {
+		l.filling.lead <- struct{}{}
+	} else {
+		l.leading = false
+		l.idle.Broadcast()
+	}
+	return err
+}
+
+// spare returns a buffer for the next batch.
+func (l *Log) spare() []byte {
+	if buf, _ := l.buffer.Get().(*[]byte); buf != nil {
+		return (*buf)[:0]
+	}
+	return nil
+}
+
+// fail takes back what was put since the last successful write: those records are in no file, and their calls are refused. mu is held.
+func (l *Log) fail(err error) {
+	l.failed, l.torn = err, true
+	l.filling.finish(err)
+	l.filling = &batch{}
+	l.place, l.end = l.written, l.size
+	l.o.Logger.Error("the audit log cannot be written: calls are refused", "file", l.current.path, "error", err)
+}
+
+// sync waits until a record is on the disk.
+func (l *Log) sync(seq uint64) error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	if l.synced.Load() >= seq {
+		return nil
+	}
+	l.mu.Lock()
+	f, upTo := l.file, l.written.seq
+	l.mu.Unlock()
+	err := f.Sync()
+	if err != nil && l.synced.Load() >= seq { // it was closed meanwhile, by a rotation that has synced it
+		return nil
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.failed, l.suspect = err, true
+		l.mu.Unlock()
+		l.o.Logger.Error("the audit log cannot be synced: calls are refused", "file", f.Name(), "error", err)
+		return err
+	}
+	l.counts.syncs.Add(1)
+	raise(&l.synced, upTo)
+	return nil
+}
+
+func raise(to *atomic.Uint64, n uint64) {
+	for old := to.Load(); old < n; old = to.Load() {
+		if to.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
+// Close writes what is to be written, and lets others continue the chain.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	for l.leading {
+		l.idle.Wait()
+	}
+	l.mu.Unlock()
+	close(l.stop)
+	l.tasks.Wait()
+	var err error
+	if l.o.Fsync != FsyncOff {
+		err = l.sync(l.lastWritten())
+	}
+	l.packer.rest(l.o.Logger)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if truncateErr := l.file.Truncate(l.size); err == nil { // gives back what was kept, and what is torn
+		err = truncateErr
+	}
+	return errors.Join(err, closeAll(l.file, l.lock))
+}
+
+func (l *Log) lastWritten() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.written.seq
+}
+
+func closeAll(closers ...io.Closer) (err error) {
+	for _, c := range closers {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}

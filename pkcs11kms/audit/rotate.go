@@ -1,0 +1,248 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+)
+
+const (
+	syncInterval = time.Second // in which what nobody waited for gets on the disk, and the disk is looked at
+	chunk        = 1 << 20     // how much room the file system keeps at a time
+)
+
+// admit makes sure that there is room for a record, and for the outcome of an intent. The outcome itself has its room. mu is held.
+func (l *Log) admit(n int64, e *Event) error {
+	if l.closed {
+		return ErrClosed
+	}
+	if len(l.kept) > 0 && e.Kind != Intent {
+		if kept, ok := l.kept[e.RequestID]; ok {
+			delete(l.kept, e.RequestID)
+			l.reserved -= kept
+			return l.repair()
+		}
+	}
+	if l.full.Load() {
+		return l.fullError()
+	}
+	if err := l.repair(); err != nil {
+		return err
+	}
+	if e.Kind != Intent {
+		return l.room(l.end + n + l.reserved)
+	}
+	keep := int64(maxOutcome(int(n)))
+	if err := l.room(l.end + n + l.reserved + keep); err != nil {
+		return err
+	}
+	l.kept[e.RequestID] += keep
+	l.reserved += keep
+	return nil
+}
+
+// release gives back what is kept for the outcome of a request.
+func (l *Log) release(requestID string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reserved -= l.kept[requestID]
+	delete(l.kept, requestID)
+}
+
+// room has the file system keep room up to a size of the file. mu is held.
+func (l *Log) room(to int64) error {
+	if to > l.limit {
+		return &fullError{fmt.Sprintf("files of this process may not become longer than %d bytes", l.limit),
+			"allow longer files (ulimit -f): nothing is done without a record of it in the audit log"}
+	}
+	if to <= l.allocated {
+		return nil
+	}
+	if err := l.allocate(to, min(to+chunk, l.limit)); err != nil || !l.cannot {
+		return err
+	}
+	_, free, err := freePercent(l.dir)
+	if err != nil {
+		return err
+	}
+	if free < to-l.size {
+		return &fullError{fmt.Sprintf("%d bytes are left", free), makeRoom}
+	}
+	return nil
+}
+
+// allocate keeps room up to most or, where there is not so much, least. mu is held.
+func (l *Log) allocate(least, most int64) error {
+	for _, to := range []int64{most, least} {
+		can, err := allocate(l.file, l.size, to)
+		if err == nil {
+			l.cannot = !can
+			l.allocated = to
+			return nil
+		}
+		if to == least {
+			return &fullError{err.Error(), makeRoom}
+		}
+	}
+	return nil
+}
+
+// repair makes the file one that can be written to again. mu is held.
+func (l *Log) repair() error {
+	if !l.torn && !l.suspect {
+		return nil
+	}
+	if l.leading {
+		return l.failed
+	}
+	if l.torn {
+		if err := l.file.Truncate(l.size); err != nil {
+			return err
+		}
+		l.torn, l.allocated = false, l.size
+	}
+	if l.suspect {
+		return l.rotate()
+	}
+	return nil
+}
+
+// due tells whether the file is to be closed. mu is held.
+func (l *Log) due() bool {
+	if l.size == 0 || l.torn {
+		return false
+	}
+	now := l.o.Now()
+	old := l.size >= min(l.o.RotateBytes, l.limit/2) || now.Sub(l.began) >= l.o.RotateAge
+	return (old || l.wanted) && !now.Before(l.retry)
+}
+
+// rotate goes on in a new file. While that fails, the old one is written to. mu is held, and nobody writes.
+func (l *Log) rotate() error {
+	if l.suspect && l.size == 0 && l.there() {
+		l.suspect = false // there is nothing to be lost
+		return nil
+	}
+	old, f, size := l.current, l.file, l.size
+	err := l.next()
+	if err != nil {
+		l.retry = l.o.Now().Add(syncInterval)
+		l.o.Logger.Error("the audit log stays in its file: no other can be made", "file", old.path, "error", err)
+		return err
+	}
+	raise(&l.synced, l.written.seq)
+	l.wanted, l.suspect = false, false
+	l.end = int64(len(l.filling.buf)) // of what is in no file yet
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		l.o.Logger.Warn("closing a file of the audit log", "file", old.path, "error", err)
+	}
+	if err := l.room(l.end + l.reserved); err != nil {
+		l.o.Logger.Warn("the new file of the audit log has less room than is promised", "error", err)
+	}
+	l.packer.later([]file{old})
+	return nil
+}
+
+// next syncs the file, and makes the next one.
+func (l *Log) next() error {
+	if l.o.Fsync != FsyncOff && !l.suspect {
+		if err := l.file.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := l.create(l.current.number, l.written.seq+1); err != nil {
+		return err
+	}
+	if l.o.Fsync != FsyncOff {
+		if err := syncDir(l.dir); err != nil { // it is there all the same
+			l.o.Logger.Warn("syncing the directory of the audit log", "error", err)
+		}
+	}
+	return nil
+}
+
+// Rotate closes the file, which is compressed, and goes on in a new one, if there is anything in it: for what ships closed files.
+func (l *Log) Rotate() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wanted = l.size > 0
+	if l.wanted && !l.leading && !l.closed {
+		_ = l.rotate() // logged, and tried again
+	}
+}
+
+// run looks after the log until it is closed.
+func (l *Log) run() {
+	tick := time.NewTicker(syncInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-tick.C:
+		}
+		l.look()
+		l.tend()
+	}
+}
+
+// look looks at the disk.
+func (l *Log) look() {
+	percent, _, err := freePercent(l.dir)
+	if err != nil {
+		l.o.Logger.Warn("the audit log cannot see how much of its disk is left", "error", err)
+		return
+	}
+	before := l.Warning()
+	l.free.Store(uint64(percent * 100))
+	was := l.full.Swap(percent <= spaceRefusing)
+	switch after := l.Warning(); {
+	case l.full.Load() && !was:
+		l.o.Logger.Error("the disk of the audit log is full: calls are refused", "free_percent", percent)
+	case was && !l.full.Load():
+		l.o.Logger.Info("the disk of the audit log has room again", "free_percent", percent)
+	case (after == "") != (before == ""):
+		l.o.Logger.Warn("free space of the audit log's disk", "free_percent", percent)
+	}
+}
+
+// tend syncs what nobody waits for, begins a new file when it is time or the old one has gone, and tries again what has failed.
+func (l *Log) tend() {
+	l.mu.Lock()
+	lost := ""
+	if !l.suspect && !l.there() {
+		lost, l.suspect = l.current.path, true
+	}
+	if !l.leading { // whoever leads does it
+		if l.failed != nil || l.suspect {
+			if l.failed = l.repair(); l.failed == nil {
+				l.failed = l.room(l.end + l.reserved + maxRecord)
+			}
+		}
+		if l.due() {
+			_ = l.rotate() // logged, and tried again
+		}
+	}
+	written := l.written.seq
+	l.mu.Unlock()
+	if lost != "" {
+		l.o.Logger.Error("the file of the audit log is not where it was", "file", lost)
+		e := Event{Kind: ServiceEvent, Service: ownService, Operation: fileVanished, Additional: map[string]any{"file": lost}}
+		_ = l.take(&e) // logged, and told by Health
+	}
+	if l.o.Fsync != FsyncOff && l.synced.Load() < written {
+		_ = l.sync(written) // as is this
+	}
+}
+
+// there tells whether the path of the file still leads to it. mu is held.
+func (l *Log) there() bool {
+	open, err := l.file.Stat()
+	named, err2 := os.Stat(l.current.path)
+	if errors.Is(err2, fs.ErrNotExist) {
+		return false
+	}
+	return err != nil || err2 != nil || os.SameFile(open, named)
+}
