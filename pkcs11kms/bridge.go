@@ -38,7 +38,7 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 		err = errors.New("no store is given")
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("reading the configuration: %w", err), given.closeStore())
+		return nil, errors.Join(fmt.Errorf("reading the configuration: %w", err), given.closeGiven())
 	}
 	b := &Bridge{cfg: cfg}
 	b.closed = sync.OnceValue(b.closeAll)
@@ -82,7 +82,7 @@ func (b *Bridge) Core() *core.Core { return b.core }
 func (b *Bridge) Regions() []string { return b.core.Keys.Regions() }
 
 // Close ends the goroutines, lets calls that are under way finish within the call timeout, and closes the tokens, and the
-// store if it is the Bridge's (Config.CloseStore). Closing twice does nothing more.
+// audit log and the store if they are the Bridge's (Config.CloseAudit, Config.CloseStore). Closing twice does nothing more.
 func (b *Bridge) Close() error { return b.closed() }
 
 func (b *Bridge) closeAll() error {
@@ -90,5 +90,5 @@ func (b *Bridge) closeAll() error {
 	if b.core != nil {
 		err = b.core.Close()
 	}
-	return errors.Join(err, b.cfg.closeStore())
+	return errors.Join(err, b.cfg.closeGiven())
 }

@@ -2,7 +2,9 @@ package pkcs11kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"regexp"
 	"time"
@@ -59,8 +61,10 @@ type Config struct {
 	// ShortLived is for programs that do one thing and end: they never destroy keys whose deletion date has come.
 	ShortLived bool
 
-	// Audit is told of every call. Required; audit.Discard keeps nothing.
+	// Audit is told of every call. Required: audit.Open makes one that writes files, and audit.Discard keeps nothing.
 	Audit audit.Writer
+	// CloseAudit hands Audit over, where it is an io.Closer: the Bridge closes it when it is closed itself, and Open when it fails.
+	CloseAudit bool
 	// Logger takes what an operator must know and the detail behind internal errors. Never a PIN, a message or a
 	// MAC. Default: nothing is logged.
 	Logger *slog.Logger
@@ -168,12 +172,15 @@ func (cfg Config) TokenConfig(region string) token.Config {
 	}
 }
 
-// closeStore closes the store if it was handed over.
-func (cfg Config) closeStore() error {
-	if cfg.Store == nil || !cfg.CloseStore {
-		return nil
+// closeGiven closes the audit log and the store, if they were handed over.
+func (cfg Config) closeGiven() (err error) {
+	if log, ok := cfg.Audit.(io.Closer); ok && cfg.CloseAudit {
+		err = log.Close()
 	}
-	return cfg.Store.Close()
+	if cfg.Store != nil && cfg.CloseStore {
+		err = errors.Join(err, cfg.Store.Close())
+	}
+	return err
 }
 
 func setDefault[T comparable](field *T, value T) {

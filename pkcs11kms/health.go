@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -22,15 +23,18 @@ const (
 	ReasonTokenHangs    = "token-hangs"     // the device does not answer, neither the check nor anybody else
 	ReasonTokenFailed   = "token-failed"    // the device answers, and does not make a MAC or signature
 	ReasonKeyMissing    = "key-missing"     // the key of the check is not in the token
+	ReasonAuditFailed   = "audit-failed"    // the audit log cannot be written, so that nothing is answered
+	ReasonAuditFull     = "audit-full"      // the disk of the audit log is full, so that nothing is done
 )
 
 // HealthReasons are all of them.
 var HealthReasons = []string{ReasonStoreFailed, ReasonStoreBusy, ReasonStoreFull, ReasonStoreReadOnly, ReasonTokenLost, ReasonTokenHangs,
-	ReasonTokenFailed, ReasonKeyMissing}
+	ReasonTokenFailed, ReasonKeyMissing, ReasonAuditFailed,
+	ReasonAuditFull}
 
 // HealthProblem is one thing that keeps requests from being served.
 type HealthProblem struct {
-	Subject string // "store", or the name of a region
+	Subject string // "store", "audit", or the name of a region
 	Reason  string // one of HealthReasons
 	Err     error
 }
@@ -43,7 +47,7 @@ func (e *HealthError) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {
 		subject := p.Subject
-		if subject != subjectStore {
+		if subject != subjectStore && subject != subjectAudit {
 			subject = "token of region " + subject
 		}
 		lines[i] = fmt.Sprintf("%s: %s: %v", subject, p.Reason, p.Err)
@@ -60,7 +64,10 @@ func (e *HealthError) Unwrap() []error {
 	return causes
 }
 
-const subjectStore = "store"
+const (
+	subjectStore = "store"
+	subjectAudit = "audit"
+)
 
 // Health does what requests do: it reads from the store, confirms the cache, and has every token make a MAC by the service
 // key or, where there is none, a MAC or signature by another enabled key of the region. It returns nil or a *HealthError.
@@ -74,6 +81,11 @@ func (b *Bridge) Health(ctx context.Context) error {
 		problems = append(problems, HealthProblem{subjectStore, storeReason(err), err})
 	} else if err := b.core.Cache.WriteFailure(); err != nil {
 		problems = append(problems, HealthProblem{subjectStore, storeReason(err), err})
+	}
+	if log, ok := b.cfg.Audit.(audit.Watched); ok {
+		if err := log.Health(); err != nil {
+			problems = append(problems, HealthProblem{subjectAudit, auditReason(err), err})
+		}
 	}
 	tokens := b.core.Keys.Health(ctx)
 	for _, name := range slices.Sorted(maps.Keys(tokens)) {
@@ -102,6 +114,21 @@ func storeReason(err error) string {
 		return ReasonStoreReadOnly
 	}
 	return ReasonStoreFailed
+}
+
+func auditReason(err error) string {
+	if errors.Is(err, audit.ErrFull) {
+		return ReasonAuditFull
+	}
+	return ReasonAuditFailed
+}
+
+// Warning is what an operator must know before requests cannot be served any more, such as that a disk is filling up. Empty: nothing.
+func (b *Bridge) Warning() string {
+	if log, ok := b.cfg.Audit.(audit.Watched); ok {
+		return log.Warning()
+	}
+	return ""
 }
 
 func tokenReason(err error) string {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -18,6 +19,8 @@ type Stats struct {
 	Tokens map[string]TokenState
 	// TokenErrors counts the failures of tokens since Open by class: busy, gone, missing, hung, other.
 	TokenErrors map[string]uint64
+	// Audit is what the audit log has done; nil where it tells nothing of itself.
+	Audit *audit.Stats
 }
 
 // SessionStats counts the sessions of one token.
@@ -46,6 +49,13 @@ type TokenState struct {
 	Losses, Reinitialized uint64
 }
 
+// RotateAudit closes the audit log's file, which is compressed, and goes on in a new one, where the log has files.
+func (b *Bridge) RotateAudit() {
+	if log, ok := b.cfg.Audit.(interface{ Rotate() }); ok {
+		log.Rotate()
+	}
+}
+
 // RetryTokens makes every token that is lost try at once to come back, also one whose PIN was refused, unless it would be by the same PIN
 // file: for a person who has mended something.
 func (b *Bridge) RetryTokens() {
@@ -57,6 +67,10 @@ func (b *Bridge) RetryTokens() {
 // Stats returns the counts of now. It asks nothing of store and tokens.
 func (b *Bridge) Stats() Stats {
 	s := Stats{Sessions: map[string]SessionStats{}, Tokens: map[string]TokenState{}, TokenErrors: map[string]uint64{}}
+	if log, ok := b.cfg.Audit.(audit.Watched); ok {
+		told := log.Stats()
+		s.Audit = &told
+	}
 	for _, name := range b.Regions() {
 		t := b.core.Keys.Region(name).Token
 		s.Sessions[name], s.Tokens[name] = SessionStats(t.Stats()), TokenState(t.State())

@@ -1,6 +1,8 @@
 package test
 
 import (
+	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -10,8 +12,8 @@ import (
 	"github.com/pkcs11kms/bridge/test/disk"
 )
 
-// A state directory with a SoftHSM token on a file system that turned read-only: what reads and signs goes on, in processes
-// that are started then, and what changes is refused with a hint.
+// A state directory with a SoftHSM token on a file system that turned read-only: nothing is done that cannot be recorded. Without an audit
+// log, what reads and signs goes on, in processes that are started then, and what changes is refused with a hint.
 func TestAReadOnlyStateDirectory(t *testing.T) {
 	d, ok := disk.New(t, "8m")
 	if !ok {
@@ -25,6 +27,17 @@ func TestAReadOnlyStateDirectory(t *testing.T) {
 	out, err := command("init", "--softhsm").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	again := d.ReadOnly()
+	out, err = command("list-keys").CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "the audit log cannot be written")
+	require.Contains(t, string(out), "hint: The file system is mounted read-only")
+	again()
+	config, err := os.OpenFile(filepath.Join(d.Dir, "kms", "config.yaml"), os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err)
+	_, err = config.WriteString("audit: {file: off}\n")
+	require.NoError(t, errors.Join(err, config.Close()))
+
+	again = d.ReadOnly()
 	require.NoError(t, answered(command("list-keys"), nil), "whose token cannot be bound yet")
 	again()
 	var made struct{ KeyMetadata struct{ KeyId string } }

@@ -42,10 +42,11 @@ type serving struct {
 
 	reuseGiven bool // --reuse-port was given, or --reuse-port=false
 
-	dir    string
-	log    *slog.Logger
-	logged *logQueue               // takes the lines of log
-	stop   context.CancelCauseFunc // ends the run for a reason of its own
+	dir     string
+	audited string // the directory of the audit log; empty without one
+	log     *slog.Logger
+	logged  *logQueue               // takes the lines of log
+	stop    context.CancelCauseFunc // ends the run for a reason of its own
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -113,6 +114,9 @@ func (s *serving) run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.checkDevToken(cfg); err != nil {
+		return err
+	}
+	if err := s.checkAudit(cfg); err != nil {
 		return err
 	}
 	cfg.Logger = s.log
@@ -222,6 +226,9 @@ func (s *serving) announce(ctx context.Context, bridge *pkcs11kms.Bridge, region
 	}
 	if f := doctor.RunningFIPS140(); f.Mode != "off" {
 		s.log.Info("FIPS 140-3 mode", "mode", f.Mode, "module", f.Module)
+	}
+	if s.audited != "" {
+		s.log.Info("the audit log is on this machine only: keep its head elsewhere (pkcs11kms audit head)", "dir", s.audited)
 	}
 	s.log.Info("ready", "listen", url, "admin-listen", adminURL)
 	text += "\n"

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
@@ -126,3 +127,21 @@ func (s *serving) checkAddress(flag, address string) error {
 }
 
 const unixPrefix = "unix:"
+
+// checkAudit refuses to serve others without a record of it, or with one that a power cut may take back.
+func (s *serving) checkAudit(cfg statedir.Config) error {
+	if cfg.Audit != audit.Discard {
+		s.audited = cfg.AuditDir
+	}
+	switch {
+	case s.dev:
+		return nil
+	case cfg.Audit == audit.Discard:
+		return &environmentError{fmt.Errorf("config.yaml of %q has audit.file: off, and a server answers nobody without an audit log", s.dir),
+			"take it out, or serve with --dev, for trying out"}
+	case cfg.AuditOptions.Fsync == audit.FsyncOff:
+		return &environmentError{fmt.Errorf("config.yaml of %q has audit.fsync: off, by which a power cut takes back records of changes", s.dir),
+			"use group or always, or serve with --dev, for trying out"}
+	}
+	return nil
+}

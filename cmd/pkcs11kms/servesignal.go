@@ -46,8 +46,8 @@ func (s *serving) watchHangups() *hangups {
 	return h
 }
 
-// start answers each SIGHUP by a reload of the certificate, and by another look for tokens that are lost; one that came before waits in
-// the channel.
+// start answers each SIGHUP by a reload of the certificate, by another look for tokens that are lost, and by a new file of the audit log;
+// one that came before waits in the channel.
 func (h *hangups) start(bridge *pkcs11kms.Bridge, certificate *server.Certificate) {
 	h.tasks.Go(func() {
 		for {
@@ -56,6 +56,7 @@ func (h *hangups) start(bridge *pkcs11kms.Bridge, certificate *server.Certificat
 				return
 			case <-h.signals:
 				bridge.RetryTokens()
+				bridge.RotateAudit()
 				h.serving.reload(certificate)
 			}
 		}

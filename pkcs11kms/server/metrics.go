@@ -33,8 +33,9 @@ func newMetrics(bridge *pkcs11kms.Bridge, o Options) *metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
 	}
+	m.ready.warning = bridge.Warning
 	m.registry.MustRegister(m.requests, m.latency, bridgeCollector{bridge, &keyCounts{counts: map[string]int{}}},
-		readyCollector{m.ready, append([]string{"store"}, bridge.Regions()...)},
+		readyCollector{m.ready, append([]string{"store", "audit"}, bridge.Regions()...)},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if o.LogDropped != nil {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -96,6 +97,12 @@ var (
 	reinitializedDesc = prometheus.NewDesc("pkcs11kms_token_module_initialized_total",
 		"Times that the PKCS#11 module was initialised anew to bring the region's token back.", []string{"region"}, nil)
 	keysDesc = prometheus.NewDesc("pkcs11kms_keys", "KMS keys in the store.", []string{"region"}, nil)
+
+	auditRecordsDesc  = prometheus.NewDesc("pkcs11kms_audit_records_total", "Records of the audit log.", nil, nil)
+	auditFailuresDesc = prometheus.NewDesc("pkcs11kms_audit_failures_total", "Records that the audit log could not take.", nil, nil)
+	auditWritesDesc   = prometheus.NewDesc("pkcs11kms_audit_writes_total", "Writes of the audit log: records share them.", nil, nil)
+	auditSyncsDesc    = prometheus.NewDesc("pkcs11kms_audit_syncs_total", "Times that the audit log was brought to the disk.", nil, nil)
+	auditFreeDesc     = prometheus.NewDesc("pkcs11kms_audit_disk_free_ratio", "How much of the audit log's disk is left, 0 to 1.", nil, nil)
 )
 
 func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
@@ -106,6 +113,11 @@ func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- tokenLossesDesc
 	ch <- reinitializedDesc
 	ch <- keysDesc
+	ch <- auditRecordsDesc
+	ch <- auditFailuresDesc
+	ch <- auditWritesDesc
+	ch <- auditSyncsDesc
+	ch <- auditFreeDesc
 }
 
 // countTimeout bounds what a scrape may cost the store.
@@ -126,6 +138,13 @@ func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for class, n := range stats.TokenErrors {
 		ch <- prometheus.MustNewConstMetric(tokenErrorsDesc, prometheus.CounterValue, float64(n), class)
+	}
+	if log := stats.Audit; log != nil {
+		ch <- prometheus.MustNewConstMetric(auditRecordsDesc, prometheus.CounterValue, float64(log.Records))
+		ch <- prometheus.MustNewConstMetric(auditFailuresDesc, prometheus.CounterValue, float64(log.Failures))
+		ch <- prometheus.MustNewConstMetric(auditWritesDesc, prometheus.CounterValue, float64(log.Writes))
+		ch <- prometheus.MustNewConstMetric(auditSyncsDesc, prometheus.CounterValue, float64(log.Syncs))
+		ch <- prometheus.MustNewConstMetric(auditFreeDesc, prometheus.GaugeValue, log.FreePercent/100)
 	}
 	for region, n := range c.keys.get(c.bridge) {
 		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(n), region)

@@ -20,8 +20,9 @@ const (
 
 // readiness remembers the last check, so that probes cannot load the token. Safe for concurrent use.
 type readiness struct {
-	check func(context.Context) error
-	log   *slog.Logger
+	check   func(context.Context) error
+	warning func() string // what is to be known although requests are served; nil for nothing
+	log     *slog.Logger
 
 	busy chan struct{} // a lock of one place for what follows; held during a check, so that there is one at a time
 	at   time.Time
@@ -56,24 +57,31 @@ func (r *readiness) get(ctx context.Context) error {
 	return r.last
 }
 
-// ServeHTTP answers 200, or 503 with a line for each reason.
+// ServeHTTP answers 200, with a line for what is to be known all the same, or 503 with a line for each reason.
 func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if err := r.get(req.Context()); err != nil {
 		plain(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
 		return
 	}
-	plain(w, http.StatusOK, "ready")
+	text := "ready"
+	if r.warning != nil {
+		if warning := r.warning(); warning != "" {
+			text += "\nwarning: " + warning
+		}
+	}
+	plain(w, http.StatusOK, text)
 }
 
 // readyCollector tells Prometheus what readyz answers. Every series is there all the time, so that alerts need no absence.
 type readyCollector struct {
 	ready    *readiness
-	subjects []string // "store" and the regions
+	subjects []string // "store", "audit" and the regions
 }
 
 var (
 	readyDesc    = prometheus.NewDesc("pkcs11kms_ready", "1 if requests can be served, as /readyz answers; else 0.", nil, nil)
-	notReadyDesc = prometheus.NewDesc("pkcs11kms_not_ready", "1 for each reason why requests cannot be served; subject is store or a region.",
+	notReadyDesc = prometheus.NewDesc("pkcs11kms_not_ready",
+		"1 for each reason why requests cannot be served; subject is store, audit or a region.",
 		[]string{"subject", "reason"}, nil)
 )
 

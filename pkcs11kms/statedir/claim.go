@@ -132,16 +132,22 @@ func checkEmpty(dir string, died bool) error {
 	if err != nil {
 		return err
 	}
+	used := false
 	for _, entry := range entries {
 		name := entry.Name()
 		switch {
 		case name == configFile:
 			return setupError(fmt.Sprintf("%q is a state directory already", dir), "use it, or choose another --state-dir", nil)
 		case name == claimFile, died && madeByInit(name):
+		case name == auditDir:
+			used = true
 		default:
 			return setupError(fmt.Sprintf("directory %q is not empty: it holds %q", dir, name),
 				"choose a new directory by --state-dir", nil)
 		}
+	}
+	if used {
+		return usedError(dir, nil)
 	}
 	return nil
 }

@@ -33,6 +33,10 @@ type Config struct {
 	pkcs11kms.Config
 	// StorePath names an SQLite store made by Init or sqlite.Create. One of an older version is refused, see sqlite.Migrate.
 	StorePath string
+	// AuditDir is the directory of the audit log, which Open opens where Load has found that there is to be one; otherwise Audit is
+	// audit.Discard. Whoever sets Audit has that one written to instead.
+	AuditDir     string
+	AuditOptions audit.Options
 }
 
 // Load reads a state directory that Init made: config.yaml and, for its own SoftHSM token, softhsm2.conf (written
@@ -51,8 +55,8 @@ func Load(dir string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	cfg := Config{StorePath: filepath.Join(dir, storeFile), Config: pkcs11kms.Config{
-		Audit:         audit.Discard,
+	cfg := Config{StorePath: filepath.Join(dir, storeFile), AuditDir: AuditDir(dir), Config: pkcs11kms.Config{
+		Audit:         notOpen{},
 		AccountID:     file.Account,
 		Partition:     file.Partition,
 		DefaultRegion: file.DefaultRegion,
@@ -65,6 +69,13 @@ func Load(dir string) (Config, error) {
 	}
 	if cfg.NoSessionCopies, err = NoSessionCopies(file.SessionCopies); err != nil {
 		return Config{}, invalidConfig(dir, fmt.Errorf("session-copies: %w", err))
+	}
+	var on bool
+	if cfg.AuditOptions, on, err = file.Audit.options(); err != nil {
+		return Config{}, invalidConfig(dir, err)
+	}
+	if !on {
+		cfg.Audit = audit.Discard
 	}
 	conf, err := refreshSoftHSM(dir)
 	if err != nil {
@@ -94,7 +105,7 @@ func NoSessionCopies(text string) (bool, error) {
 	return false, fmt.Errorf("%q is neither auto nor off", text)
 }
 
-// Open opens the store and a Bridge on it, which owns the store: closing the Bridge closes both. Otherwise it is
+// Open opens the store, the audit log and a Bridge on them, which owns both: closing the Bridge closes all. Otherwise it is
 // pkcs11kms.Open.
 func Open(ctx context.Context, cfg Config) (*pkcs11kms.Bridge, error) {
 	ready, err := cfg.withStore(ctx)
@@ -124,9 +135,14 @@ func (cfg Config) withStore(ctx context.Context) (pkcs11kms.Config, error) {
 	if err != nil {
 		return ready, fmt.Errorf("reading the configuration: %w", err)
 	}
-	ready.Store, err = cfg.OpenStore(ctx)
+	if ready.Store, err = cfg.OpenStore(ctx); err != nil {
+		return ready, err
+	}
 	ready.CloseStore = true
-	return ready, err
+	if err := cfg.openAudit(&ready); err != nil {
+		return ready, errors.Join(err, ready.Store.Close())
+	}
+	return ready, nil
 }
 
 // OpenStore opens the store alone, without any token: for doctor.Examine and doctor.RetireRegion. Whoever

@@ -209,6 +209,16 @@ func TestLoadRefusals(t *testing.T) {
 		write(string(text) + "quotas: {" + quota + "}\n")
 		refused(say)
 	}
+	for audit, say := range map[string]string{
+		"file: maybe":      `audit.file is "maybe", neither on nor off`,
+		"fsync: never":     `audit.fsync is "never", not one of group, always, off`,
+		"rotate-bytes: 10": "audit.rotate-bytes is 10, less than 1048576",
+		"rotate-age: 1s":   "audit.rotate-age is 1s, less than a minute",
+		"keep: 3":          "field keep not found",
+	} {
+		write(string(text) + "audit: {" + audit + "}\n")
+		refused(say)
+	}
 	write(string(text))
 
 	require.NoError(t, os.Chmod(config, 0o640))

@@ -31,6 +31,7 @@ type configYAML struct {
 	TLS           tlsYAML               `yaml:"tls,omitempty"`
 	Log           logYAML               `yaml:"log,omitempty"`
 	Quotas        quotasYAML            `yaml:"quotas,omitempty"`
+	Audit         auditYAML             `yaml:"audit,omitempty"`
 }
 
 type regionYAML struct {
@@ -119,7 +120,8 @@ func readConfig(path string) (*configYAML, error) {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
 		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
 			"sessions, session-copies, call-timeout, listen, reuse-port, admin-listen, tls.cert, tls.key, log.requests,\n"+
-			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates", err)
+			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates,\n"+
+			"audit.file, audit.fsync, audit.rotate-bytes, audit.rotate-age", err)
 	}
 	return &state, nil
 }

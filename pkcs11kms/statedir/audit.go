@@ -1,0 +1,82 @@
+package statedir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+)
+
+// auditDir is the directory of the audit log in a state directory.
+const auditDir = "audit"
+
+// AuditDir is where the audit log of a state directory is.
+func AuditDir(dir string) string { return filepath.Join(dir, auditDir) }
+
+// auditYAML is the section audit of config.yaml.
+type auditYAML struct {
+	File        string        `yaml:"file,omitempty"`  // on or off
+	Fsync       string        `yaml:"fsync,omitempty"` // group, always or off
+	RotateBytes *int64        `yaml:"rotate-bytes,omitempty"`
+	RotateAge   time.Duration `yaml:"rotate-age,omitempty"`
+}
+
+// leastRotateBytes keeps a file from being closed for every few records.
+const leastRotateBytes = 1 << 20
+
+// options returns what the section says, and whether there is to be a log.
+func (s auditYAML) options() (o audit.Options, on bool, err error) {
+	o = audit.Options{Fsync: audit.Fsync(s.Fsync), RotateAge: s.RotateAge}
+	switch {
+	case !slices.Contains([]string{"", "on", "off"}, s.File):
+		return o, false, fmt.Errorf("audit.file is %q, neither on nor off", s.File)
+	case !slices.Contains([]audit.Fsync{"", audit.FsyncGroup, audit.FsyncAlways, audit.FsyncOff}, o.Fsync):
+		return o, false, fmt.Errorf("audit.fsync is %q, not one of group, always, off", s.Fsync)
+	case s.RotateAge < 0, s.RotateAge > 0 && s.RotateAge < time.Minute:
+		return o, false, fmt.Errorf("audit.rotate-age is %v, less than a minute", s.RotateAge)
+	case s.RotateBytes != nil && *s.RotateBytes < leastRotateBytes:
+		return o, false, fmt.Errorf("audit.rotate-bytes is %d, less than %d", *s.RotateBytes, leastRotateBytes)
+	}
+	if s.RotateBytes != nil {
+		o.RotateBytes = *s.RotateBytes
+	}
+	return o, s.File != "off", nil
+}
+
+// notOpen is what Load has for the audit log that Open opens. A Bridge that is opened past Open refuses every call.
+type notOpen struct{}
+
+var errAuditNotOpen = errors.New("the audit log of the state directory is not open: statedir.Open opens it")
+
+func (notOpen) Intend(context.Context, audit.Event) error { return errAuditNotOpen }
+func (notOpen) Record(context.Context, audit.Event) error { return errAuditNotOpen }
+
+// openAudit opens the audit log, and hands it to whoever opens a Bridge with the result.
+func (cfg Config) openAudit(ready *pkcs11kms.Config) error {
+	if _, ok := ready.Audit.(notOpen); !ok {
+		return nil
+	}
+	o := cfg.AuditOptions
+	o.Logger, o.Now = ready.Logger, ready.Now
+	log, err := audit.Open(cfg.AuditDir, o)
+	switch {
+	case errors.Is(err, unix.EROFS):
+		return setupError("the audit log cannot be written, and nothing is done without it",
+			"The file system is mounted read-only: see the system's log for why, and mount it again for writing\n"+
+				"where nothing needs to be recorded: audit.file: off in config.yaml", err)
+	case errors.Is(err, audit.ErrFull):
+		return setupError("the audit log cannot be written, and nothing is done without it", "make room on the disk of "+cfg.AuditDir, err)
+	case err != nil:
+		return setupError("the audit log cannot be opened, and nothing is done without it",
+			"see to the directory "+cfg.AuditDir+": it belongs to this user alone (mode 0700)", err)
+	}
+	ready.Audit, ready.CloseAudit = log, true
+	return nil
+}

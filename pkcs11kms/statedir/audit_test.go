@@ -1,0 +1,107 @@
+package statedir
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+)
+
+func recorded(t *testing.T, dir string) (lines []string) {
+	t.Helper()
+	require.NoError(t, audit.Scan(AuditDir(dir), func(line []byte) error {
+		lines = append(lines, string(line))
+		return nil
+	}))
+	return lines
+}
+
+// A state directory has an audit log, which goes with the Bridge: what comes after it goes on with the same chain.
+func TestTheAuditLogGoesWithTheBridge(t *testing.T) {
+	dir, _ := initDir(t)
+	for i := range 3 {
+		c := openClient(t, load(t, dir))
+		_, err := c.ListKeys(t.Context(), &kms.ListKeysInput{})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		lines := recorded(t, dir)
+		require.Len(t, lines, i+1)
+		require.Contains(t, lines[i], `"eventName":"ListKeys"`)
+		require.Contains(t, lines[i], fmt.Sprintf(`"seq":%d,`, i+1))
+	}
+	v, err := audit.VerifyDir(AuditDir(dir), nil)
+	require.NoError(t, err)
+	require.Empty(t, v.Problems)
+	require.Len(t, v.Heads, 1)
+
+	missing := load(t, dir)
+	missing.Regions[testRegion] = pkcs11kms.Region{Token: "pkcs11:token=none?module-path=/nonexistent.so"}
+	for range 3 {
+		_, err = Open(t.Context(), missing)
+		require.ErrorContains(t, err, "nonexistent")
+	}
+	c := openClient(t, load(t, dir))
+	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.NoError(t, err)
+	heads, err := audit.Heads(AuditDir(dir))
+	require.NoError(t, err)
+	require.Len(t, heads, 1, "a Bridge that could not be opened has let the chain go")
+}
+
+// What config.yaml says of the audit log is done.
+func TestAuditSettings(t *testing.T) {
+	dir, _ := initDir(t)
+	config := filepath.Join(dir, configFile)
+	text, err := os.ReadFile(config)
+	require.NoError(t, err)
+	with := func(audit string) Config {
+		require.NoError(t, os.WriteFile(config, []byte(string(text)+"audit: {"+audit+"}\n"), 0o600))
+		return load(t, dir)
+	}
+	cfg := with("file: off")
+	require.Equal(t, audit.Discard, cfg.Audit)
+	c := openClient(t, cfg)
+	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.NoError(t, err)
+	require.NoDirExists(t, AuditDir(dir))
+	cfg = with("file: on, fsync: always, rotate-bytes: 2097152, rotate-age: 1h")
+	require.Equal(t, audit.Options{Fsync: "always", RotateBytes: 2 << 20, RotateAge: 3600e9}, cfg.AuditOptions)
+	require.Equal(t, filepath.Join(dir, "audit"), cfg.AuditDir)
+}
+
+// A Bridge that is opened past Open has no audit log, and refuses.
+func TestABridgePastOpenRefuses(t *testing.T) {
+	dir, _ := initDir(t)
+	cfg := load(t, dir)
+	store, err := cfg.OpenStore(t.Context())
+	require.NoError(t, err)
+	cfg.Store = store
+	cfg.CloseStore = true
+	c, err := pkcs11kms.New(t.Context(), cfg.Config)
+	require.NoError(t, err)
+	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.ErrorContains(t, err, "KMSInternalException")
+	require.NoError(t, c.Close())
+}
+
+// A log that cannot be opened keeps the Bridge from being opened, and the store is let go.
+func TestAnAuditLogThatCannotBeOpened(t *testing.T) {
+	dir, _ := initDir(t)
+	require.NoError(t, os.Mkdir(AuditDir(dir), 0o700))
+	require.NoError(t, os.Chmod(AuditDir(dir), 0o755))
+	_, err := Open(t.Context(), load(t, dir))
+	require.ErrorContains(t, err, "is open to other users")
+	var hinted interface{ Hint() string }
+	require.ErrorAs(t, err, &hinted)
+	require.True(t, strings.Contains(hinted.Hint(), "mode 0700"))
+	locks, err := os.ReadDir(filepath.Join(dir, "locks"))
+	require.NoError(t, err)
+	require.Empty(t, locks)
+}
