@@ -103,6 +103,7 @@ func principalVerb(kind, line string) string {
 
 var (
 	beforeExample = map[string]string{
+		"audit verify":        "pkcs11kms audit head > head.json && cp -r kms/audit copied",
 		"cancel-key-deletion": "pkcs11kms schedule-key-deletion --key-id $KEY",
 		"delete-alias":        makeAlias,
 		"policy simulate":     makeAlias,

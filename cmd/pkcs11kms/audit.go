@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
+)
+
+func (a *app) auditCommand() *cobra.Command {
+	cmd := operations("audit", groupAdmin, "The audit log: who used which key when, and whether that is what was written",
+		"The log is in the directory \"audit\" of the state directory: a line of JSON a call, of the shape of AWS\n"+
+			"CloudTrail's. These commands read it, beside servers that write to it.",
+		"pkcs11kms audit search --key-id alias/tokens --since 24h")
+	cmd.AddGroup(&cobra.Group{ID: groupAdmin, Title: "Operations:"})
+	cmd.AddCommand(a.auditVerifyCommand(), a.auditHeadCommand(), a.auditSearchCommand(), a.auditTailCommand())
+	return cmd
+}
+
+// auditDirectory is that of the state directory's log.
+func (a *app) auditDirectory() (string, error) {
+	dir, err := a.directory()
+	if err != nil {
+		return "", err
+	}
+	dir = statedir.AuditDir(dir)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return "", &environmentError{fmt.Errorf("there is no audit log at %q", dir),
+			"it is made by the first command or server that opens the state directory, unless config.yaml has audit.file: off"}
+	}
+	return dir, nil
+}
+
+func (a *app) auditVerifyCommand() *cobra.Command {
+	cmd := verb(groupAdmin, "verify [FILE ...] [--head FILE]", "Find what was changed in the audit log, or taken out of it",
+		"Each record holds the hash of the one before. Finds records that were edited, removed, put in another order\n"+
+			"or brought in from elsewhere, and files that have gone, and names the record where it shows; the exit code\n"+
+			"is 1 then. That the end of a chain was cut off or changed shows only beside a head that was kept elsewhere:\n"+
+			"the output of \"audit head\", given by --head. Whoever may write to the directory can make a whole chain\n"+
+			"anew: nothing but a head shows that. FILEs are looked at by themselves, wherever they are; they keep their\n"+
+			"names.",
+		"pkcs11kms audit verify",
+		"pkcs11kms audit verify --head head.json",
+		"pkcs11kms audit verify copied/000001-*.jsonl*")
+	cmd.Annotations = map[string]string{allRegions: ""}
+	cmd.Args = cobra.ArbitraryArgs
+	head := cmd.Flags().String("head", "", "a file with what audit head has printed")
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		heads, err := readHeads(*head)
+		if err != nil {
+			return err
+		}
+		v, err := a.verifyAudit(args, heads)
+		if err != nil {
+			return err
+		}
+		return a.showVerification(v, len(heads) > 0)
+	}
+	return cmd
+}
+
+func (a *app) verifyAudit(files []string, heads []audit.Head) (*audit.Verification, error) {
+	if len(files) > 0 {
+		v, err := audit.VerifyFiles(files, heads)
+		if err != nil {
+			err = &environmentError{err, ""}
+		}
+		return v, err
+	}
+	dir, err := a.auditDirectory()
+	if err != nil {
+		return nil, err
+	}
+	return audit.VerifyDir(dir, heads)
+}
+
+// headsFile is what audit head prints.
+type headsFile struct {
+	Time  time.Time    `json:"time"`
+	Heads []audit.Head `json:"heads"`
+}
+
+func readHeads(path string) ([]audit.Head, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	var file headsFile
+	if err == nil {
+		err = json.Unmarshal(text, &file)
+	}
+	if err == nil && len(file.Heads) == 0 {
+		err = errors.New("it has no heads")
+	}
+	if err != nil {
+		return nil, &environmentError{fmt.Errorf("reading the heads in %q: %w", path, err), "give a file that audit head has printed"}
+	}
+	return file.Heads, nil
+}
+
+// showVerification prints what was found, and ends with the exit code 1 where that is a fault.
+func (a *app) showVerification(v *audit.Verification, compared bool) error {
+	for _, note := range v.Notes {
+		if err := a.printf("note: %s\n", note); err != nil {
+			return err
+		}
+	}
+	for _, problem := range v.Problems {
+		if err := a.printf("INVALID: %s\n", problem); err != nil {
+			return err
+		}
+	}
+	verdict, more := "valid", "; of the ends of the chains nothing can be said without --head"
+	if compared {
+		more = ""
+	}
+	if len(v.Problems) > 0 {
+		verdict, more = "INVALID", ""
+	}
+	err := a.printf("%s: %s, %s, %s%s\n", verdict, counted(len(v.Heads), "chain"), counted(v.Files, "file"),
+		counted(int(v.Records), "record"), more)
+	if err == nil && len(v.Problems) > 0 {
+		err = exitError(exitRefused)
+	}
+	return err
+}
+
+func (a *app) auditHeadCommand() *cobra.Command {
+	cmd := verb(groupAdmin, "head", "Print the last record of each chain, to be kept elsewhere",
+		"What is printed shows later, by \"audit verify --head FILE\", that nothing before it was cut off, changed or\n"+
+			"made anew. Keep it where nobody who may write to this machine may write: in another system, or on paper.",
+		"pkcs11kms audit head > head.json")
+	cmd.Annotations = map[string]string{printsResponse: "", allRegions: ""}
+	cmd.RunE = func(*cobra.Command, []string) error {
+		dir, err := a.auditDirectory()
+		if err != nil {
+			return err
+		}
+		heads, err := audit.Heads(dir)
+		if err != nil {
+			return err
+		}
+		text, err := json.Marshal(headsFile{Time: time.Now().UTC().Truncate(time.Second), Heads: heads})
+		if err != nil {
+			return err
+		}
+		return a.printJSON("AuditHead", text)
+	}
+	return cmd
+}
+
+func (a *app) auditTailCommand() *cobra.Command {
+	cmd := verb(groupAdmin, "tail [-f] [-n NUMBER]", "Print the newest records of the audit log, a line each",
+		"With -f it goes on with each record that is written, by whatever process, until it is interrupted.",
+		"pkcs11kms audit tail",
+		"pkcs11kms audit tail -n 1000 | cut -c 1-200")
+	cmd.Annotations = map[string]string{allRegions: ""}
+	follow := cmd.Flags().BoolP("follow", "f", false, "go on with what is written from now on")
+	number := cmd.Flags().IntP("lines", "n", 10, "how many to begin with")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *number < 0 {
+			return usagef("argument --lines: %d is negative", *number)
+		}
+		dir, err := a.auditDirectory()
+		if err != nil {
+			return err
+		}
+		return audit.Tail(cmd.Context(), dir, *number, *follow, func(line []byte) error {
+			return a.write(append(visibleJSON(bytes.Clone(line)), '\n'))
+		})
+	}
+	return cmd
+}
+
+func (a *app) auditSearchCommand() *cobra.Command {
+	cmd := verb(groupAdmin, "search [--event-name NAME] [--key-id KEY] [--principal PRINCIPAL] [--since TIME] [--until TIME] "+
+		"[--error-code CODE]", "Find records of the audit log",
+		"Prints the records that fit all of what is given, the oldest first; those before a change, which have the\n"+
+			"same requestID as the record of what became of it, among them (eventType Pkcs11KmsIntent). The whole log is\n"+
+			"read. TIME is 2026-01-02, 2026-01-02T15:04:05Z, or so long ago: 90m, 24h.",
+		"pkcs11kms audit search --event-name GenerateMac --key-id alias/tokens --since 24h",
+		"pkcs11kms audit search --principal alice --error-code AccessDenied --query 'Events[].[eventTime,eventName]' --output text")
+	cmd.Annotations = map[string]string{printsResponse: "", allRegions: ""}
+	var q audit.Query
+	var since, until string
+	flags := cmd.Flags()
+	flags.StringVar(&q.EventName, "event-name", "", "the operation, such as GenerateMac")
+	flags.StringVar(&q.KeyID, "key-id", "", "key id, key ARN, alias name or alias ARN, of the request or of what it led to")
+	flags.StringVar(&q.Principal, "principal", "", "ARN, name of a user, or access key id")
+	flags.StringVar(&q.ErrorCode, "error-code", "", "such as AccessDenied, or any")
+	flags.StringVar(&since, "since", "", "not before this time")
+	flags.StringVar(&until, "until", "", "before this time")
+	flags.IntVar(&q.Max, "max-items", 100, "the newest so many; 0: all")
+	cmd.RunE = func(*cobra.Command, []string) (err error) {
+		now := time.Now()
+		if q.Since, err = parseMoment("since", since, now); err != nil {
+			return err
+		}
+		if q.Until, err = parseMoment("until", until, now); err != nil {
+			return err
+		}
+		if q.Max < 0 {
+			return usagef("argument --max-items: %d is negative", q.Max)
+		}
+		return a.searchAudit(q)
+	}
+	return cmd
+}
+
+// parseMoment reads a time, or how long ago it was.
+func parseMoment(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, usagef("argument --%s: %q is neither a time such as 2026-01-02T15:04:05Z nor a duration such as 24h", flag, text)
+}
+
+func (a *app) searchAudit(q audit.Query) error {
+	dir, err := a.auditDirectory()
+	if err != nil {
+		return err
+	}
+	lines, err := audit.Search(dir, q)
+	if err != nil {
+		return err
+	}
+	text := append([]byte(`{"Events":[`), bytes.Join(lines, []byte{','})...)
+	return a.printJSON("AuditSearch", append(text, `]}`...))
+}
