@@ -201,6 +201,12 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	husks := len(objects) - len(complete)
 	t.Logf("%+v; %d husks; the worker made %d keys", sum, husks, len(made))
 
+	all := slices.Clone(acknowledged)
+	for _, k := range made {
+		all = append(all, k.KeyID)
+	}
+	assert.LessOrEqual(t, d.assertAudited(t, all), 2, "chains: of the worker, and of the commands, of which one ran at a time")
+
 	c := d.client(t)
 	destroyed, err := doctor.DestroyHalfMade(t.Context(), c, doctor.HalfMadeOptions{Apart: time.Millisecond})
 	require.NoError(t, err)

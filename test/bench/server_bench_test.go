@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(envServe) {
 	case "api":
 		os.Exit(serveAPI())
+	case "audited":
+		os.Exit(serveAudited())
 	case "empty":
 		os.Exit(serveEmpty())
 	}
@@ -48,7 +50,12 @@ type served struct{ Address, AccessKeyID, Secret, KeyID string }
 func serveAPI() int {
 	tb := &childTB{}
 	defer tb.end()
-	srv := kmstest.NewServer(tb)
+	return serveTo(tb)
+}
+
+// serveTo runs a server of the API for the parent.
+func serveTo(tb *childTB, options ...kmstest.Option) int {
+	srv := kmstest.NewServer(tb, options...)
 	key := kmstest.MustCreateKey(tb, srv.Client(), types.KeySpecHmac256)
 	return answerParent(served{srv.URL[len("http://"):], srv.AccessKeyID, srv.SecretAccessKey(), *key.KeyId})
 }
