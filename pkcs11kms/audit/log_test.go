@@ -248,6 +248,22 @@ func TestAFileThatVanishes(t *testing.T) {
 	require.Contains(t, v.Problems[0].Text, "it begins with record 2 by its name, where 1 was to follow")
 }
 
+// Without its directory the log refuses, until it is there again.
+func TestADirectoryThatVanishes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "audit")
+	l := mustOpen(t, dir, Options{})
+	require.NoError(t, l.Record(t.Context(), use(0)))
+	require.NoError(t, os.Rename(dir, dir+".away"))
+	require.Eventually(t, func() bool { return l.Record(t.Context(), use(1)) != nil }, time.Minute, time.Millisecond)
+	require.ErrorIs(t, l.Health(), os.ErrNotExist)
+	require.ErrorIs(t, l.Intend(t.Context(), intent(1)), os.ErrNotExist)
+	require.NoError(t, os.Rename(dir+".away", dir))
+	require.Eventually(t, func() bool { return l.Health() == nil }, time.Minute, time.Millisecond)
+	require.NoError(t, l.Record(t.Context(), use(2)))
+	require.NoError(t, l.Close())
+	mustVerify(t, dir)
+}
+
 // A write that fails refuses its calls, and those that come after are recorded as if nothing had been.
 func TestAWriteThatFails(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "audit")
@@ -266,6 +282,7 @@ func TestAWriteThatFails(t *testing.T) {
 	wg.Wait()
 	require.Error(t, l.Health())
 	require.Error(t, l.Intend(t.Context(), intent(1)))
+	require.Zero(t, l.reserved)
 	l.mu.Lock()
 	l.file = good
 	l.mu.Unlock()
@@ -369,6 +386,47 @@ func TestFsync(t *testing.T) {
 		require.NoError(t, l.Record(t.Context(), use(2)))
 		require.Eventually(t, func() bool { return l.synced.Load() == 4 }, time.Minute, time.Millisecond)
 	}
+}
+
+// Short lives do not keep a file from getting old.
+func TestAFileOfManyProcessesGetsOld(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "audit")
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for i := range 5 {
+		l, err := Open(dir, Options{Now: func() time.Time { return now }, RotateAge: 3 * time.Hour})
+		require.NoError(t, err)
+		require.NoError(t, l.Record(t.Context(), use(i)))
+		require.NoError(t, l.Close())
+		now = now.Add(time.Hour)
+	}
+	require.Equal(t, 2, mustVerify(t, dir).Files)
+}
+
+// Below what is to be left of the disk nothing is recorded but the ends of what was begun. Before that there is a warning.
+func TestANearlyFullDisk(t *testing.T) {
+	l := mustOpen(t, filepath.Join(t.TempDir(), "audit"), Options{})
+	require.NoError(t, l.Intend(t.Context(), intent(1)))
+	free := func(percent uint64) {
+		l.free.Store(percent * 100)
+		l.full.Store(percent <= 2)
+	}
+	for percent, want := range map[uint64]string{50: "", 21: "", 20: "has 20.0 % left", 10: "only 10.0 % left; at 2 %"} {
+		free(percent)
+		if want == "" {
+			require.Empty(t, l.Warning())
+		} else {
+			require.Contains(t, l.Warning(), want)
+		}
+	}
+	require.Eventually(t, func() bool { // the look at the disk, each second, may come in between
+		free(2)
+		err := l.Record(t.Context(), use(1))
+		return errors.Is(err, ErrFull) && errors.Is(l.Intend(t.Context(), intent(2)), ErrFull)
+	}, time.Minute, time.Millisecond)
+	free(2)
+	require.NoError(t, l.Record(t.Context(), outcome(1)))
+	free(50)
+	require.NoError(t, l.Record(t.Context(), use(2)))
 }
 
 // A file that is old, or that somebody wants closed, is closed, also while nothing is recorded.

@@ -119,7 +119,7 @@ func (l *Log) due() bool {
 	return (old || l.wanted) && !now.Before(l.retry)
 }
 
-// rotate goes on in a new file. While that fails, the old one is written to. mu is held, and nobody writes.
+// rotate goes on in a new file. While that fails, the old one is written to, unless it is not to be. mu is held, and nobody writes.
 func (l *Log) rotate() error {
 	if l.suspect && l.size == 0 && l.there() {
 		l.suspect = false // there is nothing to be lost
@@ -128,8 +128,13 @@ func (l *Log) rotate() error {
 	old, f, size := l.current, l.file, l.size
 	err := l.next()
 	if err != nil {
-		l.retry = l.o.Now().Add(syncInterval)
-		l.o.Logger.Error("the audit log stays in its file: no other can be made", "file", old.path, "error", err)
+		if now := l.o.Now(); !now.Before(l.retry) {
+			l.retry = now.Add(syncInterval)
+			l.o.Logger.Error("no new file can be made for the audit log", "file", old.path, "error", err)
+		}
+		if l.suspect {
+			l.failed = err // and calls are refused
+		}
 		return err
 	}
 	raise(&l.synced, l.written.seq)

@@ -110,3 +110,31 @@ func TestTail(t *testing.T) {
 	require.NoError(t, <-ended)
 	require.Empty(t, got)
 }
+
+// An intent whose process was killed is found, and one that has its end is not.
+func TestOpenIntents(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "audit")
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	l := mustOpen(t, dir, Options{Now: func() time.Time { return now }})
+	for i := range 4 {
+		e := intent(i)
+		e.Principal, e.Resource = "arn:aws:iam::111122223333:user/alice", keyARN
+		require.NoError(t, l.Intend(t.Context(), e))
+		if i%2 == 0 {
+			l.Rotate()
+			require.NoError(t, l.Record(t.Context(), outcome(i)))
+		}
+		now = now.Add(time.Minute)
+	}
+	require.NoError(t, l.Record(t.Context(), use(9)))
+	want := []OpenIntent{
+		{time.Date(2026, 1, 2, 3, 5, 5, 0, time.UTC), "CreateKey", "change-1", "arn:aws:iam::111122223333:user/alice", []string{keyARN}},
+		{time.Date(2026, 1, 2, 3, 7, 5, 0, time.UTC), "CreateKey", "change-3", "arn:aws:iam::111122223333:user/alice", []string{keyARN}},
+	}
+	open, err := OpenIntents(dir, now)
+	require.NoError(t, err)
+	require.Equal(t, want, open)
+	open, err = OpenIntents(dir, now.Add(-time.Minute))
+	require.NoError(t, err)
+	require.Equal(t, want[:1], open)
+}

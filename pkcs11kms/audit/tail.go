@@ -37,8 +37,8 @@ func endOf(files []file) (end chainEnd, err error) {
 	if len(end.torn) > 0 {
 		end.size++
 	}
-	if info, err := os.Stat(newest.name()); err == nil {
-		end.began = info.ModTime()
+	if at, ok := firstTime(newest); ok {
+		end.began = at
 	}
 	if len(whole) == 0 {
 		if int64(len(end.torn)) < size {
@@ -96,6 +96,24 @@ func (end *chainEnd) check(lines [][]byte, complete bool, f file) error {
 	end.last = bytes.Clone(before)
 	end.place = link{chain: at.chain, seq: at.seq, prev: hashOf(before)}
 	return nil
+}
+
+// firstTime is when the first record of a file was made, as it says.
+func firstTime(f file) (at time.Time, ok bool) {
+	r, err := openFile(f)
+	if err != nil {
+		return at, false
+	}
+	defer r.Close()
+	begin := make([]byte, 4<<10)
+	n, err := io.ReadFull(r, begin)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return at, false
+	}
+	_, rest, _ := bytes.Cut(begin[:n], []byte(`"eventTime":"`))
+	text, _, _ := bytes.Cut(rest, []byte{'"'})
+	at, err = time.Parse(time.RFC3339, string(text))
+	return at, err == nil
 }
 
 // tells reports whether a line is the record that tells of a torn line.
