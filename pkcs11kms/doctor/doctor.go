@@ -36,7 +36,7 @@ type Report struct {
 
 // Check is the outcome of one examination.
 type Check struct {
-	Area    string `json:"area"`    // config, store, token, key or object
+	Area    string `json:"area"`    // config, store, token, key, object or audit
 	Subject string `json:"subject"` // a path, region, key id or CKA_ID
 	Status  string `json:"status"`  // StatusOK, StatusWarning or StatusError
 	Text    string `json:"text"`
