@@ -116,6 +116,7 @@ func TestProcessesShareAStateDirectory(t *testing.T) {
 	require.Equal(t, made, slices.Compact(slices.Clone(made)), "a key id was given out twice")
 	assert.Equal(t, made, d.listKeys(t), "list-keys")
 	assert.Empty(t, unfinished(d.records(t)))
+	assert.LessOrEqual(t, d.assertAudited(t, made), loops, "chains: as many as there were processes at a time")
 	c := d.client(t)
 	assert.Equal(t, made, listInPages(t, c, 7), "ListKeys")
 
