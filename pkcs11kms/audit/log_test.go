@@ -275,6 +275,7 @@ func TestAWriteThatFails(t *testing.T) {
 	l.mu.Lock()
 	l.file, l.cannot = broken, true
 	l.mu.Unlock()
+	require.Error(t, l.Intend(t.Context(), intent(0)))
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() { assert.Error(t, l.Record(t.Context(), use(1+i))) })
