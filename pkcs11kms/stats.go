@@ -21,6 +21,13 @@ type Stats struct {
 	TokenErrors map[string]uint64
 	// Audit is what the audit log has done; nil where it tells nothing of itself.
 	Audit *audit.Stats
+	Cache CacheStats
+}
+
+// CacheStats counts the records that are kept decoded, at most 65,536 of them.
+type CacheStats struct {
+	Records   int
+	Displaced uint64 // since Open: records that have made room for others
 }
 
 // SessionStats counts the sessions of one token.
@@ -78,6 +85,7 @@ func (b *Bridge) Stats() Stats {
 	for class := range tokenErrorClasses {
 		s.TokenErrors[tokenErrorClasses[class]] = b.tokenErrors[class].Load()
 	}
+	s.Cache.Records, s.Cache.Displaced = b.core.Cache.Stats()
 	return s
 }
 

@@ -180,6 +180,7 @@ func TestMetrics(t *testing.T) {
 		`pkcs11kms_request_duration_seconds_bucket{operation="ListKeys",le="+Inf"}`:        3,
 		`pkcs11kms_sessions{region="us-west-2",state="size"}`:                              32,
 		`pkcs11kms_sessions{region="us-west-2",state="in_use"}`:                            0,
+		`pkcs11kms_cached_records_displaced_total`:                                         0,
 		`pkcs11kms_sessions{region="us-west-2",state="waiting"}`:                           0,
 		`pkcs11kms_sessions{region="us-west-2",state="lost"}`:                              0,
 		`pkcs11kms_keys{region="us-west-2"}`:                                               2,
@@ -188,6 +189,7 @@ func TestMetrics(t *testing.T) {
 		require.Equal(t, want, series[name], name)
 	}
 	require.Positive(t, series[`pkcs11kms_sessions{region="us-west-2",state="open"}`])
+	require.Positive(t, series[`pkcs11kms_cached_records`])
 	for _, name := range []string{"go_goroutines", "go_threads", "process_open_fds"} {
 		require.Positive(t, series[name], name)
 	}

@@ -96,13 +96,15 @@ var (
 	tokenLossesDesc   = prometheus.NewDesc("pkcs11kms_token_losses_total", "Times that the region's token was lost.", []string{"region"}, nil)
 	reinitializedDesc = prometheus.NewDesc("pkcs11kms_token_module_initialized_total",
 		"Times that the PKCS#11 module was initialised anew to bring the region's token back.", []string{"region"}, nil)
-	keysDesc = prometheus.NewDesc("pkcs11kms_keys", "KMS keys in the store.", []string{"region"}, nil)
 
 	auditRecordsDesc  = prometheus.NewDesc("pkcs11kms_audit_records_total", "Records of the audit log.", nil, nil)
 	auditFailuresDesc = prometheus.NewDesc("pkcs11kms_audit_failures_total", "Records that the audit log could not take.", nil, nil)
 	auditWritesDesc   = prometheus.NewDesc("pkcs11kms_audit_writes_total", "Writes of the audit log: records share them.", nil, nil)
 	auditSyncsDesc    = prometheus.NewDesc("pkcs11kms_audit_syncs_total", "Times that the audit log was brought to the disk.", nil, nil)
 	auditFreeDesc     = prometheus.NewDesc("pkcs11kms_audit_disk_free_ratio", "How much of the audit log's disk is left, 0 to 1.", nil, nil)
+	cachedDesc        = prometheus.NewDesc("pkcs11kms_cached_records", "Records of the store that are kept decoded, at most 65,536.", nil, nil)
+	displacedDesc     = prometheus.NewDesc("pkcs11kms_cached_records_displaced_total", "Records that made room for others.", nil, nil)
+	keysDesc          = prometheus.NewDesc("pkcs11kms_keys", "KMS keys in the store.", []string{"region"}, nil)
 )
 
 func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
@@ -112,6 +114,8 @@ func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- tokenUpDesc
 	ch <- tokenLossesDesc
 	ch <- reinitializedDesc
+	ch <- cachedDesc
+	ch <- displacedDesc
 	ch <- keysDesc
 	ch <- auditRecordsDesc
 	ch <- auditFailuresDesc
@@ -146,6 +150,8 @@ func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(auditSyncsDesc, prometheus.CounterValue, float64(log.Syncs))
 		ch <- prometheus.MustNewConstMetric(auditFreeDesc, prometheus.GaugeValue, log.FreePercent/100)
 	}
+	ch <- prometheus.MustNewConstMetric(cachedDesc, prometheus.GaugeValue, float64(stats.Cache.Records))
+	ch <- prometheus.MustNewConstMetric(displacedDesc, prometheus.CounterValue, float64(stats.Cache.Displaced))
 	for region, n := range c.keys.get(c.bridge) {
 		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(n), region)
 	}

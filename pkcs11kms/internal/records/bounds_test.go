@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
 	"testing"
 	"time"
@@ -25,10 +24,7 @@ func newBounded(t *testing.T) *Cache {
 	store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
-	c := New(store, slog.New(slog.DiscardHandler), time.Now)
-	require.Equal(t, 65536, c.limit)
-	c.limit = 10
-	return c
+	return newOf(10, store, slog.New(slog.DiscardHandler), time.Now)
 }
 
 // A cache holds a bounded number of records, and of those that are on their way nothing stays when they have come, whatever
@@ -60,19 +56,50 @@ func TestMemoryIsBounded(t *testing.T) {
 		})
 	}
 	require.NoError(t, all.Wait())
-	require.LessOrEqual(t, len(c.decoded), 10)
+	require.LessOrEqual(t, c.decoded.Len(), 10)
 	for i := range 55 {
 		_, err := Fresh(t.Context(), c, keystore.CounterRef("", "", fmt.Sprint(i%50)), keystore.DecodeCounter)
 		require.NoError(t, err)
-		require.GreaterOrEqual(t, len(c.decoded), min(i, 10), "a record that is new takes one place, not all")
+		require.GreaterOrEqual(t, c.decoded.Len(), min(i, 10), "a record that is new takes one place, not all")
 	}
-	require.Len(t, c.decoded, 10)
-	for ref := range maps.Clone(c.decoded) {
+	require.Equal(t, 10, c.decoded.Len())
+	for _, ref := range c.decoded.Keys() {
 		_, err := Fresh(t.Context(), c, ref, keystore.DecodeCounter)
 		require.NoError(t, err)
 	}
-	require.Len(t, c.decoded, 10, "a record that is read again takes no other one's place")
+	require.Equal(t, 10, c.decoded.Len(), "a record that is read again takes no other one's place")
 	require.Empty(t, c.reads)
+}
+
+// The bound of a cache as it is made.
+func TestCacheHolds65536Records(t *testing.T) {
+	c := New(nil, slog.New(slog.DiscardHandler), time.Now)
+	for i := range 65537 {
+		c.decoded.Add(keystore.CounterRef("", "", fmt.Sprint(i)), nil)
+	}
+	require.Equal(t, 65536, c.decoded.Len())
+}
+
+// What was not used for longest makes room.
+func TestWhatIsUsedStays(t *testing.T) {
+	c := newBounded(t)
+	require.NoError(t, c.Confirm(t.Context()))
+	ref := func(i int) keystore.Ref { return keystore.CounterRef("", "", fmt.Sprint(i)) }
+	for i := range 30 {
+		_, err := c.Commit(t.Context(), keystore.Counter{Name: fmt.Sprint(i), N: i}.Put(0))
+		require.NoError(t, err)
+		_, err = Fresh(t.Context(), c, ref(i), keystore.DecodeCounter)
+		require.NoError(t, err)
+		_, ok, err := Cached[keystore.Counter](t.Context(), c, ref(0))
+		require.NoError(t, err)
+		require.True(t, ok, "it is used all the time")
+		for j := 1; j <= i; j++ {
+			require.Equal(t, j > i-9, c.Peek(ref(j)) != nil, "%d of %d; to look does not use it", j, i)
+		}
+		held, displaced := c.Stats()
+		require.Equal(t, min(i+1, 10), held)
+		require.Equal(t, uint64(max(0, i-9)), displaced)
+	}
 }
 
 // counted counts the values that were dropped.

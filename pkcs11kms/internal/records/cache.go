@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
 	"github.com/pkcs11kms/bridge/keystore"
 )
 
@@ -16,7 +18,7 @@ const (
 	ConfirmTimeout = 2 * time.Second        // bounds how long one confirmation may take
 )
 
-// maxCached bounds how many records a Cache holds. A store may have more.
+// maxCached bounds how many records a Cache holds. A store may have more: what was not used for longest makes room.
 const maxCached = 1 << 16
 
 // Cache holds decoded records and knows how old that knowledge is. It fails closed: what it holds counts as confirmed
@@ -32,9 +34,9 @@ type Cache struct {
 	// confirming is a lock of one place for the look at the store, so that a caller can give up waiting for it.
 	confirming chan struct{}
 
-	mu        sync.RWMutex // guards what follows
-	decoded   map[keystore.Ref]any
-	limit     int // of decoded
+	mu        sync.Mutex // guards what follows
+	decoded   *simplelru.LRU[keystore.Ref, any]
+	displaced uint64 // records that have made room for others
 	reads     reads
 	mark      keystore.Mark // the moment of the store at the last confirmation
 	confirmed time.Time     // when that look began
@@ -44,7 +46,7 @@ type Cache struct {
 // has changed or there is no more room, and must not wait for anything.
 type Dropped interface{ Dropped() }
 
-func told(value any) {
+func told(_ keystore.Ref, value any) {
 	if d, ok := value.(Dropped); ok {
 		d.Dropped()
 	}
@@ -52,13 +54,20 @@ func told(value any) {
 
 // New makes an empty cache over a store. Nothing confirms it by itself: run Poll, and WatchWrites.
 func New(store keystore.Store, log *slog.Logger, now func() time.Time) *Cache {
+	return newOf(maxCached, store, log, now)
+}
+
+func newOf(size int, store keystore.Store, log *slog.Logger, now func() time.Time) *Cache {
+	decoded, err := simplelru.NewLRU(size, told)
+	if err != nil {
+		panic(err) // it refuses a size of 0
+	}
 	c := &Cache{
 		store:      store,
 		log:        log,
 		now:        now,
 		confirming: make(chan struct{}, 1),
-		decoded:    map[keystore.Ref]any{},
-		limit:      maxCached,
+		decoded:    decoded,
 		reads:      reads{},
 	}
 	c.writes = newWrites(store, log, c.lastMark)
@@ -67,8 +76,8 @@ func New(store keystore.Store, log *slog.Logger, now func() time.Time) *Cache {
 
 // lastMark returns the moment of the store at the last confirmation.
 func (c *Cache) lastMark() keystore.Mark {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.mark
 }
 
@@ -105,21 +114,11 @@ func (c *Cache) read(ctx context.Context, ref keystore.Ref, decode func(keystore
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if current := c.reads.end(ref, r); current && err == nil {
-		c.keep(ref, value)
-	}
-	return value, err
-}
-
-// keep puts a value in, in the place of any other one where there is no more room. The caller holds mu.
-func (c *Cache) keep(ref keystore.Ref, value any) {
-	if _, ok := c.decoded[ref]; !ok && len(c.decoded) >= c.limit {
-		for other := range c.decoded {
-			told(c.decoded[other])
-			delete(c.decoded, other)
-			break
+		if c.decoded.Add(ref, value) {
+			c.displaced++
 		}
 	}
-	c.decoded[ref] = value
+	return value, err
 }
 
 // Cached returns what the cache holds of a record, confirmed; ok tells whether it holds anything. The store is not asked for
@@ -139,20 +138,29 @@ func Cached[T any](ctx context.Context, c *Cache, ref keystore.Ref) (value T, ok
 // confirmedNow returns what the cache holds, or nil; ok tells whether that is confirmed recently enough to count.
 func (c *Cache) confirmedNow(ref keystore.Ref) (value any, ok bool) {
 	now := c.now()
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	age := now.Sub(c.confirmed)
 	if age < 0 || age > MaxAge {
 		return nil, false
 	}
-	return c.decoded[ref], true
+	value, _ = c.decoded.Get(ref)
+	return value, true
+}
+
+// Stats returns how many records are held now, and how many have made room for others since New.
+func (c *Cache) Stats() (held int, displaced uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.decoded.Len(), c.displaced
 }
 
 // Peek returns what the cache holds of a record, confirmed or not, or nil.
 func (c *Cache) Peek(ref keystore.Ref) any {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.decoded[ref]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	value, _ := c.decoded.Peek(ref)
+	return value
 }
 
 // Confirm looks at what has changed in the store, and drops that.
@@ -184,17 +192,13 @@ func (c *Cache) Confirm(ctx context.Context) error {
 
 // drop forgets a record, also one that is just being read. The caller holds mu.
 func (c *Cache) drop(ref keystore.Ref) {
-	told(c.decoded[ref])
-	delete(c.decoded, ref)
+	c.decoded.Remove(ref)
 	c.reads.outdate(ref)
 }
 
 // dropAll forgets every record. The caller holds mu.
 func (c *Cache) dropAll() {
-	for _, value := range c.decoded {
-		told(value)
-	}
-	clear(c.decoded)
+	c.decoded.Purge()
 	c.reads.outdateAll()
 }
 
