@@ -38,10 +38,7 @@ func BenchmarkQuiet(b *testing.B) {
 	dir := filepath.Join(b.TempDir(), "state")
 	command := commandsOf(b, tok, dir)
 	command("init", "--token", tok.URI(tok.PINFile))
-	config, err := os.OpenFile(filepath.Join(dir, "config.yaml"), os.O_APPEND|os.O_WRONLY, 0)
-	require.NoError(b, err)
-	_, err = config.WriteString("quotas:\n  rates: \"off\"\n")
-	require.NoError(b, errors.Join(err, config.Close()))
+	withoutRates(b, dir)
 	store, err := sqlite.Open(context.Background(), filepath.Join(dir, "kms.db"), sqlite.Options{})
 	require.NoError(b, err)
 	records := fill(b, store, 10_000)
@@ -88,6 +85,14 @@ func BenchmarkQuiet(b *testing.B) {
 	runtime.KeepAlive(connections)
 }
 
+// withoutRates takes the request rates out of a configuration.
+func withoutRates(b *testing.B, dir string) {
+	config, err := os.OpenFile(filepath.Join(dir, "config.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(b, err)
+	_, err = config.WriteString("quotas:\n  rates: \"off\"\n")
+	require.NoError(b, errors.Join(err, config.Close()))
+}
+
 // commandsOf builds the binary, and runs it on a state directory.
 func commandsOf(b *testing.B, tok softhsm.TestToken, dir string) func(args ...string) (stdout []byte) {
 	return func(args ...string) []byte {
@@ -112,8 +117,9 @@ func binary(b *testing.B) string {
 }
 
 // startServe starts the server, which ends with the benchmark.
-func startServe(b *testing.B, tok softhsm.TestToken, dir string) (pid int, address string) {
-	cmd := exec.Command(binary(b), "serve", "--listen", "127.0.0.1:0", "--admin-listen", "off", "--log-requests", "off")
+func startServe(b *testing.B, tok softhsm.TestToken, dir string, flags ...string) (pid int, address string) {
+	cmd := exec.Command(binary(b), append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "off", "--log-requests", "off"},
+		flags...)...)
 	cmd.Env = append(append(os.Environ(), tok.Env()...), "PKCS11KMS_STATE_DIR="+dir)
 	first := start(b, cmd)
 	return cmd.Process.Pid, strings.TrimPrefix(strings.Fields(first)[1], "http://")

@@ -33,6 +33,7 @@ var goals = []goal{
 	{4, "server, 64 connections, CPU", "Server/GenerateMac/32B/64", "x-cpu-of-empty", 2, 0},
 	{4, "server, 64 connections, rate", "Server/GenerateMac/32B/64", "%-of-empty", 0, 60},
 	{4, "server, 64 connections, p99", "Server/GenerateMac/32B/64", "x-p99-of-empty", 1.5, 0},
+	{4, "two processes on one port, rate", "TwoProcesses", "%-of-one", 0, 100},
 
 	{5, "GenerateMac, 1,000,000 keys on record", "ManyRecords/GenerateMac", "x/10-keys", 1.1, 0},
 	{5, "start with 1,000,000 keys on record", "ManyRecords/Start", "x/10-keys", 1.1, 0},
@@ -57,6 +58,7 @@ var groups = []group{
 	{`^BenchmarkNSS$`, "nss.sh"},
 	{`^BenchmarkSlowToken$`, ""},
 	{`^BenchmarkServer$`, ""},
+	{`^BenchmarkTwoProcesses$`, ""},
 	{`^BenchmarkManyRecords$`, ""},
 	{`^Benchmark(CreateKey|MacWhileMaking)$`, ""},
 	{`^BenchmarkColdStart$`, ""},
