@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +18,34 @@ const longestCall = 5 * time.Minute
 
 // mostIntents bounds how many changes without an end doctor lists.
 const mostIntents = 20
+
+// auditedChange is a change of the state directory by an operator that is told to the audit log once somebody has agreed to it. It is for
+// one goroutine.
+type auditedChange struct {
+	start func() (end func(error) error, err error)
+	ended func(error) error // nil until it has begun
+}
+
+func begun(ctx context.Context, cfg statedir.Config, operation string, in map[string]any) *auditedChange {
+	return &auditedChange{start: func() (func(error) error, error) { return cfg.Audited(ctx, operation, in) }}
+}
+
+// begin tells the audit log, where the change is agreed to.
+func (c *auditedChange) begin(agreed bool, err error) (bool, error) {
+	if err != nil || !agreed {
+		return agreed, err
+	}
+	c.ended, err = c.start()
+	return err == nil, err
+}
+
+// end tells it what became of the change, and returns that.
+func (c *auditedChange) end(err error) error {
+	if c.ended == nil {
+		return err
+	}
+	return c.ended(err)
+}
 
 // auditChecks are what doctor says of the audit log. Whether it was changed, audit verify tells, which reads all of it.
 func auditChecks(cfg statedir.Config) []doctor.Check {

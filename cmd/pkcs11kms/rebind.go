@@ -21,14 +21,15 @@ func (a *app) rebind(ctx context.Context, name string, agreed bool) error {
 		return err
 	}
 	var bound doctor.Rebinding
+	audited := begun(ctx, cfg, "RebindRegion", map[string]any{"region": name})
 	err = doctor.RebindRegion(ctx, cfg.Config, cfg.OpenStore, name, func(region doctor.Rebinding) (bool, error) {
 		bound = region
 		if agreed {
-			return true, nil
+			return audited.begin(true, nil)
 		}
-		return confirm(ctx, a.stdin, a.stderr, rebindQuestion(region))
+		return audited.begin(confirm(ctx, a.stdin, a.stderr, rebindQuestion(region)))
 	})
-	if err != nil {
+	if err = audited.end(err); err != nil {
 		return err
 	}
 	made := change{fmt.Sprintf("binding region %q to another token", name), "to see how things stand: pkcs11kms doctor"}

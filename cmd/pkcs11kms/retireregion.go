@@ -20,16 +20,17 @@ func (a *app) retireRegion(ctx context.Context, name string, agreed bool) error 
 		return err
 	}
 	var retired doctor.RetiredRegion
+	audited := begun(ctx, cfg, "RetireRegion", map[string]any{"region": name})
 	err = doctor.RetireRegion(ctx, cfg.Config, cfg.OpenStore, name, func(region doctor.RetiredRegion) (bool, error) {
 		retired = region
 		if agreed {
-			return true, nil
+			return audited.begin(true, nil)
 		}
 		question := fmt.Sprintf("Its %s cannot be used without the token %q, serial %s. Set them aside, and %s with them?",
 			counted(region.Keys, "key"), region.Label, region.Serial, region.Name)
-		return confirm(ctx, a.stdin, a.stderr, question)
+		return audited.begin(confirm(ctx, a.stdin, a.stderr, question))
 	})
-	if err != nil {
+	if err = audited.end(err); err != nil {
 		return err
 	}
 	made := change{fmt.Sprintf("retiring region %q", name), "to see how things stand: pkcs11kms doctor"}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -57,6 +59,34 @@ var errAuditNotOpen = errors.New("the audit log of the state directory is not op
 
 func (notOpen) Intend(context.Context, audit.Event) error { return errAuditNotOpen }
 func (notOpen) Record(context.Context, audit.Event) error { return errAuditNotOpen }
+
+// Audited records an operator's change of the state directory that is made without a Bridge, in the name of the account's root: an intent
+// now, and by end what became of it, which end returns. in are its options, by their names. Without a record nothing may be changed.
+func (cfg Config) Audited(ctx context.Context, operation string, in map[string]any) (end func(error) error, err error) {
+	ready, err := cfg.WithDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.openAudit(&ready); err != nil {
+		return nil, err
+	}
+	closing := func(err error) error {
+		if log, ok := ready.Audit.(io.Closer); ok && ready.CloseAudit {
+			err = errors.Join(err, log.Close())
+		}
+		return err
+	}
+	e := audit.Event{Kind: audit.Intent, Service: "pkcs11kms", Operation: operation, Region: ready.DefaultRegion,
+		Account: ready.AccountID, Principal: "arn:" + ready.Partition + ":iam::" + ready.AccountID + ":root", PrincipalID: ready.AccountID,
+		RequestID: audit.NewID(), Input: in, Recorded: slices.Sorted(maps.Keys(in))}
+	if err := ready.Audit.Intend(ctx, e); err != nil {
+		return nil, closing(err)
+	}
+	return func(err error) error {
+		e.Kind, e.Intended, e.Err = audit.Call, true, err
+		return closing(errors.Join(err, ready.Audit.Record(ctx, e)))
+	}, nil
+}
 
 // openAudit opens the audit log, and hands it to whoever opens a Bridge with the result.
 func (cfg Config) openAudit(ready *pkcs11kms.Config) error {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
@@ -104,4 +105,37 @@ func TestAnAuditLogThatCannotBeOpened(t *testing.T) {
 	locks, err := os.ReadDir(filepath.Join(dir, "locks"))
 	require.NoError(t, err)
 	require.Empty(t, locks)
+}
+
+// Putting a backup in place is recorded, and is not done where it cannot be.
+func TestARestoreIsRecorded(t *testing.T) {
+	dir, _ := initDir(t)
+	b, err := Open(t.Context(), load(t, dir))
+	require.NoError(t, err)
+	backup := filepath.Join(t.TempDir(), "backup")
+	require.NoError(t, Backup(t.Context(), b, backup))
+	require.NoError(t, b.Close())
+	require.NoError(t, os.Remove(filepath.Join(dir, storeFile)))
+	require.NoError(t, os.Chmod(AuditDir(dir), 0o755))
+	_, err = Restore(t.Context(), dir, backup)
+	require.ErrorContains(t, err, "the audit log cannot be opened")
+	require.NoFileExists(t, filepath.Join(dir, storeFile))
+	require.NoError(t, os.Chmod(AuditDir(dir), 0o700))
+	before := len(recorded(t, dir))
+	_, err = Restore(t.Context(), dir, backup)
+	require.NoError(t, err)
+	_, err = Restore(t.Context(), dir, backup)
+	require.Error(t, err, "there is a store now")
+	lines := recorded(t, dir)[before:]
+	require.Len(t, lines, 4)
+	for i, kind := range []string{"Pkcs11KmsIntent", "AwsApiCall", "Pkcs11KmsIntent", "AwsApiCall"} {
+		require.Contains(t, lines[i], `"eventSource":"pkcs11kms","eventName":"RestoreStore"`)
+		require.Contains(t, lines[i], `"eventType":"`+kind+`"`)
+		require.Contains(t, lines[i], `"requestParameters":{"file":"`+backup+`"}`)
+		require.Contains(t, lines[i], `"arn":"arn:aws:iam::`+testAccount+`:root"`)
+		require.Equal(t, i == 3, strings.Contains(lines[i], `"errorCode":"InternalFailure"`))
+	}
+	open, err := audit.OpenIntents(AuditDir(dir), time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	require.Empty(t, open)
 }

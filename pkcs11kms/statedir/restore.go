@@ -35,8 +35,16 @@ func Restore(ctx context.Context, dir, backup string) (done []string, err error)
 	if _, err := readConfig(filepath.Join(dir, configFile)); err != nil {
 		return nil, err
 	}
-	restored, err := sqlite.Restore(ctx, backup, filepath.Join(dir, storeFile))
+	cfg, err := Load(dir)
 	if err != nil {
+		return nil, err
+	}
+	end, err := cfg.Audited(ctx, "RestoreStore", map[string]any{"file": backup})
+	if err != nil {
+		return nil, err
+	}
+	restored, err := sqlite.Restore(ctx, backup, filepath.Join(dir, storeFile))
+	if err = end(err); err != nil {
 		return nil, err
 	}
 	for _, ref := range restored.Dropped {
