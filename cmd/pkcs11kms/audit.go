@@ -21,7 +21,7 @@ func (a *app) auditCommand() *cobra.Command {
 			"CloudTrail's. These commands read it, beside servers that write to it.",
 		"pkcs11kms audit search --key-id alias/tokens --since 24h")
 	cmd.AddGroup(&cobra.Group{ID: groupAdmin, Title: "Operations:"})
-	cmd.AddCommand(a.auditVerifyCommand(), a.auditHeadCommand(), a.auditSearchCommand(), a.auditTailCommand())
+	cmd.AddCommand(a.auditVerifyCommand(), a.auditHeadCommand(), a.auditSearchCommand(), a.auditTailCommand(), a.auditStatsCommand())
 	return cmd
 }
 

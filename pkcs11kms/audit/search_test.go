@@ -138,3 +138,37 @@ func TestOpenIntents(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want[:1], open)
 }
+
+// Uses counts calls by who, what and which key, and nothing that is no call.
+func TestUses(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "audit")
+	begin := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	now := begin
+	clock := func() time.Time { return now }
+	first, second := mustOpen(t, dir, Options{Now: clock}), mustOpen(t, dir, Options{Now: clock})
+	const alice, root = "arn:aws:iam::111122223333:user/alice", "arn:aws:iam::111122223333:root"
+	record := func(l *Log, principal, operation string, err error, kind Kind) {
+		require.NoError(t, l.Record(t.Context(), Event{Kind: kind, Service: "kms", Operation: operation, Principal: principal,
+			Resource: keyARN, Err: err}))
+		now = now.Add(time.Minute)
+	}
+	record(first, alice, "Sign", nil, Call)
+	record(second, alice, "Sign", &smithy.GenericAPIError{Code: "DisabledException"}, Call)
+	record(first, alice, "Sign", nil, StreamEnd)
+	record(first, alice, "Sign", nil, Intent)
+	record(first, "", "DeleteKey", nil, ServiceEvent)
+	record(first, root, "Sign", nil, Call)
+	record(second, alice, "Verify", nil, Call)
+	at := func(minutes int) time.Time { return begin.Add(time.Duration(minutes) * time.Minute) }
+	want := []Use{
+		{alice, keyARN, "Sign", 2, 1, at(0), at(1)},
+		{root, keyARN, "Sign", 1, 0, at(5), at(5)},
+		{alice, keyARN, "Verify", 1, 0, at(6), at(6)},
+	}
+	uses, err := Uses(dir, time.Time{}, time.Time{})
+	require.NoError(t, err)
+	require.Equal(t, want, uses)
+	uses, err = Uses(dir, at(1), at(6))
+	require.NoError(t, err)
+	require.Equal(t, []Use{want[1], {alice, keyARN, "Sign", 1, 1, at(1), at(1)}}, uses)
+}

@@ -1,0 +1,66 @@
+package audit
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Use is how often somebody has done something with a key, or with what else a call was about.
+type Use struct {
+	Principal string    // ARN; empty for nobody
+	Resource  string    // ARN; empty where a call was about nothing that there is
+	EventName string    // such as GenerateMac
+	Calls     uint64    // with those that failed
+	Errors    uint64    // of them
+	First     time.Time // call
+	Last      time.Time
+}
+
+// Uses counts the calls of a directory's records, by who called what on which key, from a time on and before another; zero times bound
+// nothing. The most frequent come first. Intents, events of the service and ends of streams are no calls. It reads everything.
+func Uses(dir string, since, until time.Time) ([]Use, error) {
+	type key struct{ principal, resource, event string }
+	counts := map[key]*Use{}
+	err := Scan(dir, func(line []byte) error {
+		var s struct {
+			seen
+			EventType string
+		}
+		if json.Unmarshal(line, &s) != nil || s.EventType != Call.String() ||
+			!since.IsZero() && s.EventTime.Before(since) || !until.IsZero() && !s.EventTime.Before(until) {
+			return nil
+		}
+		k := key{principal: s.UserIdentity.ARN, event: s.EventName}
+		if len(s.Resources) > 0 {
+			k.resource = s.Resources[0].ARN
+		}
+		u := counts[k]
+		if u == nil {
+			u = &Use{Principal: k.principal, Resource: k.resource, EventName: k.event, First: s.EventTime, Last: s.EventTime}
+			counts[k] = u
+		}
+		u.Calls++
+		if s.ErrorCode != "" {
+			u.Errors++
+		}
+		if s.EventTime.Before(u.First) {
+			u.First = s.EventTime
+		}
+		if s.EventTime.After(u.Last) {
+			u.Last = s.EventTime
+		}
+		return nil
+	})
+	var uses []Use
+	for _, u := range counts {
+		uses = append(uses, *u)
+	}
+	slices.SortFunc(uses, func(x, y Use) int {
+		return cmp.Or(-cmp.Compare(x.Calls, y.Calls), strings.Compare(x.Principal, y.Principal), strings.Compare(x.Resource, y.Resource),
+			strings.Compare(x.EventName, y.EventName))
+	})
+	return uses, err
+}
