@@ -299,3 +299,20 @@ func TestOpenErrorIsReadable(t *testing.T) {
 	assert.NotErrorIs(t, err, cause)
 	assert.Nil(t, errors.Unwrap(err))
 }
+
+// An Open that fails gives its session back: while another Token keeps the module initialised, nothing else would end it.
+func TestOpenThatFailsLeavesNoSession(t *testing.T) {
+	cfg, _ := newConfig(t)
+	open(t, cfg)
+	for _, function := range []string{"C_GetSessionInfo", "C_GenerateRandom"} {
+		t.Run(function, func(t *testing.T) {
+			cfg := cfg
+			f := newFaulty(&cfg)
+			f.fail(function, 1, pkcs11.CKR_DEVICE_ERROR)
+			_, err := token.Open(t.Context(), cfg)
+			requireRV(t, err, function, pkcs11.CKR_DEVICE_ERROR)
+			require.Positive(t, f.count("C_OpenSession"))
+			require.Equal(t, f.count("C_OpenSession"), f.count("C_CloseSession"))
+		})
+	}
+}
