@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/miekg/pkcs11"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -73,6 +75,42 @@ func TestOneCallAtATime(t *testing.T) {
 			} else {
 				require.Equal(t, int64(1), most.Load())
 			}
+		})
+	}
+}
+
+// It is so with every function: none comes in while a call is inside.
+func TestEveryCallWaitsForTheOneInside(t *testing.T) {
+	for i := range reflect.TypeFor[token.Module]().NumMethod() {
+		name := reflect.TypeFor[token.Module]().Method(i).Name
+		t.Run(name, func(t *testing.T) {
+			through, leave := token.OneAtATime(nil)
+			call := reflect.ValueOf(through).MethodByName(name)
+			var arguments []reflect.Value
+			for i := range call.Type().NumIn() {
+				if !call.Type().IsVariadic() { // else it is C_Initialize, whose options may be left out
+					arguments = append(arguments, reflect.Zero(call.Type().In(i)))
+				}
+			}
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				defer func() { _ = recover() }() // there is no module behind
+				call.Call(arguments)
+			}()
+			came := func() bool {
+				select {
+				case <-ended:
+					return true
+				default:
+					return false
+				}
+			}
+			waits := func() bool { return inStack("token.serialized.alone") }
+			assert.Eventually(t, func() bool { return came() || waits() }, patience, tick)
+			assert.False(t, came(), "it did not wait")
+			leave()
+			<-ended
 		})
 	}
 }
