@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,14 +91,16 @@ type Log struct {
 	limit     int64            // of the file's length
 	failed    error            // since the last success
 	torn      bool             // what is beyond size must go before anything is written
+	since     time.Time        // when the write began that goes on; zero: none does
 	suspect   bool             // the file is not to be written to any more: a sync has failed, or it is not where it was
 	wanted    bool             // a rotation
 	retry     time.Time        // no rotation before
 	closed    bool
 	idle      *sync.Cond // of mu: nobody is leading
 
-	syncing sync.Mutex    // held while syncing; guards nothing
-	synced  atomic.Uint64 // the number of the last record that is on the disk
+	syncing   sync.Mutex    // held while syncing; guards nothing
+	synced    atomic.Uint64 // the number of the last record that is on the disk
+	syncBegan atomic.Int64  // when the sync began that goes on, in nanoseconds of Unix; 0: none does
 
 	lock   *os.File
 	full   atomic.Bool // the disk, so that nothing is done
@@ -141,6 +142,8 @@ func (l *Log) Health() error {
 		return ErrClosed
 	case l.failed != nil:
 		return l.failed
+	case l.hangs():
+		return errHangs
 	case l.full.Load():
 		return l.fullError()
 	}
@@ -202,126 +205,6 @@ func (l *Log) waits(e *Event) bool {
 	return l.o.Fsync == FsyncAlways || l.o.Fsync == FsyncGroup && changes
 }
 
-// batch is records that are written together. It belongs to its Log's mu until somebody writes it.
-type batch struct {
-	buf     []byte
-	last    link // place of the last record
-	records int
-	err     error         // what became of it; set before done is closed
-	done    chan struct{} // closed when it is written, or is not to be; nil while nobody waits
-	lead    chan struct{} // has one of those who wait write it
-}
-
-// finish tells those who wait what became of the batch.
-func (b *batch) finish(err error) {
-	b.err = err
-	if b.done != nil {
-		close(b.done)
-	}
-}
-
-// put gives a record its place, and returns when it is written, by this goroutine or another.
-func (l *Log) put(record []byte, e *Event) (seq uint64, err error) {
-	l.mu.Lock()
-	if err := l.admit(int64(len(record)+maxLink), e); err != nil {
-		l.mu.Unlock()
-		return 0, err
-	}
-	b := l.filling
-	start := len(b.buf)
-	l.place.seq++
-	b.buf = l.place.append(append(b.buf, record...))
-	l.place.prev = hashOf(b.buf[start:])
-	b.buf = append(b.buf, '\n')
-	b.last = l.place
-	b.records++
-	seq = l.place.seq
-	l.end += int64(len(b.buf) - start)
-	if !l.leading {
-		l.leading = true
-		l.gather()
-		err = l.write()
-		return seq, err
-	}
-	if b.done == nil {
-		b.done, b.lead = make(chan struct{}), make(chan struct{}, 1)
-	}
-	l.mu.Unlock()
-	select {
-	case <-b.done:
-		return seq, b.err
-	case <-b.lead:
-		l.mu.Lock()
-		return seq, l.write()
-	}
-}
-
-// gather lets others put their records into the batch, where there are such: calls that can run now do, up to their records. Whether it is
-// worth that is what the last batch tells, and a try now and then. mu is held, and given up for a moment.
-func (l *Log) gather() {
-	if l.turns++; !l.shared && l.turns%tryEvery != 0 {
-		return
-	}
-	l.mu.Unlock()
-	runtime.Gosched()
-	l.mu.Lock()
-}
-
-// tryEvery is how often gather tries where calls come one at a time.
-const tryEvery = 16
-
-// write writes the batch that is being filled, and gives the lead on. mu is held, and let go.
-func (l *Log) write() error {
-	defer l.mu.Unlock()
-	b := l.filling
-	l.filling = &batch{buf: l.spare()}
-	f := l.file
-	l.mu.Unlock()
-	_, err := f.Write(b.buf)
-	if err == nil {
-		l.counts.writes.Add(1)
-	}
-	l.mu.Lock()
-	if err != nil {
-		l.fail(err)
-	} else {
-		l.size += int64(len(b.buf))
-		l.written, l.failed = b.last, nil
-	}
-	l.shared = b.records > 1
-	if cap(b.buf) <= 1<<20 {
-		l.buffer.Put(&b.buf)
-	}
-	if l.due() || l.suspect && !l.torn {
-		_ = l.rotate() // logged, and tried again
-	}
-	b.finish(err)
-	if len(l.filling.buf) > 0 {
-		l.filling.lead <- struct{}{}
-	} else {
-		l.leading = false
-		l.idle.Broadcast()
-	}
-	return err
-}
-
-// spare returns a buffer for the next batch.
-func (l *Log) spare() []byte {
-	if buf, _ := l.buffer.Get().(*[]byte); buf != nil {
-		return (*buf)[:0]
-	}
-	return nil
-}
-
-// fail takes back what was put since the last successful write: those records are in no file, and their calls are refused. mu is held.
-func (l *Log) fail(err error) {
-	l.failed, l.torn = err, true
-	l.filling.finish(err)
-	l.filling = &batch{}
-	l.place, l.end = l.written, l.size
-	l.o.Logger.Error("the audit log cannot be written: calls are refused", "file", l.current.path, "error", err)
-}
-
 // sync waits until a record is on the disk.
 func (l *Log) sync(seq uint64) error {
 	l.syncing.Lock()
@@ -332,7 +215,9 @@ func (l *Log) sync(seq uint64) error {
 	l.mu.Lock()
 	f, upTo := l.file, l.written.seq
 	l.mu.Unlock()
+	l.syncBegan.Store(time.Now().UnixNano())
 	err := f.Sync()
+	l.syncBegan.Store(0)
 	if err != nil && l.synced.Load() >= seq { // it was closed meanwhile, by a rotation that has synced it
 		return nil
 	}

@@ -18,6 +18,9 @@ func (l *Log) admit(n int64, e *Event) error {
 	if l.closed {
 		return ErrClosed
 	}
+	if l.hangs() {
+		return errHangs
+	}
 	if len(l.kept) > 0 && e.Kind != Intent {
 		if kept, ok := l.kept[e.RequestID]; ok {
 			delete(l.kept, e.RequestID)
@@ -43,6 +46,20 @@ func (l *Log) admit(n int64, e *Event) error {
 	return nil
 }
 
+// hungAfter is how long a write or sync may take before the disk counts as one that does not answer.
+const hungAfter = 10 * time.Second
+
+var errHangs = fmt.Errorf("the disk of the audit log has not answered for %v", hungAfter)
+
+// hangs tells whether a write or sync does not come back. Who waits for it goes on to wait; who comes later is refused. mu is held.
+func (l *Log) hangs() bool {
+	if !l.since.IsZero() && time.Since(l.since) > hungAfter {
+		return true
+	}
+	began := l.syncBegan.Load()
+	return began != 0 && time.Since(time.Unix(0, began)) > hungAfter
+}
+
 // release gives back what is kept for the outcome of a request.
 func (l *Log) release(requestID string) {
 	l.mu.Lock()
@@ -60,15 +77,20 @@ func (l *Log) room(to int64) error {
 	if to <= l.allocated {
 		return nil
 	}
-	if err := l.allocate(to, min(to+chunk, l.limit)); err != nil || !l.cannot {
-		return err
+	most := min(to+chunk, l.limit)
+	if !l.cannot {
+		if err := l.allocate(to, most); err != nil || !l.cannot {
+			return err
+		}
 	}
 	_, free, err := freePercent(l.dir)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if free < to-l.size {
+	case free < to-l.size:
 		return &fullError{fmt.Sprintf("%d bytes are left", free), makeRoom}
+	case free >= most-l.size:
+		l.allocated = most // which somebody else may take meanwhile
 	}
 	return nil
 }
@@ -78,8 +100,9 @@ func (l *Log) allocate(least, most int64) error {
 	for _, to := range []int64{most, least} {
 		can, err := allocate(l.file, l.size, to)
 		if err == nil {
-			l.cannot = !can
-			l.allocated = to
+			if l.cannot = !can; can {
+				l.allocated = to
+			}
 			return nil
 		}
 		if to == least {
