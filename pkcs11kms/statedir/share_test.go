@@ -94,7 +94,9 @@ func TestServersShareAPort(t *testing.T) {
 			requireShares(t, true, dir, address)
 			requireShares(t, false, dir, host+":1")
 			ones, others := answering(first), answering(second)
+			dialed := 0
 			connect := func() {
+				dialed++
 				conn, err := net.Dial("tcp", first.Addr().String())
 				require.NoError(t, err)
 				_ = conn.Close()
@@ -103,6 +105,7 @@ func TestServersShareAPort(t *testing.T) {
 				require.True(t, time.Now().Before(deadline))
 				connect()
 			}
+			require.Eventually(t, func() bool { return ones()+others() == dialed }, time.Minute, time.Millisecond) // none is on its way
 			require.NoError(t, first.Close())
 			_ = first.Close() // as net/http does it
 			requireShares(t, true, dir, address)
