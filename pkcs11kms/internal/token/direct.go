@@ -90,6 +90,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -118,6 +119,14 @@ func (s *session) turn(m *pkcs11.Mechanism) *turns {
 		return nil
 	}
 	return s.token.loaded.turns
+}
+
+// mostYields bounds how often others run first while somebody has the turn, before the processor waits for it.
+const mostYields = 20
+
+// isTaken reports whether somebody has the turn, if there are turns. C reads and writes it by atomic operations as well.
+func isTaken(t *turns) bool {
+	return t != nil && atomic.LoadUintptr((*uintptr)(unsafe.Pointer(&t.of))) != 0
 }
 
 // mostSignature is more than any signature or MAC of this package has: RSA with 4,096 bits has 512 bytes.
@@ -153,8 +162,12 @@ func (s *session) signDirectly(functions unsafe.Pointer, m *pkcs11.Mechanism, ke
 	if len(data) == 0 {
 		input = &x.signature[0] // some modules take no null pointer
 	}
+	t := s.turn(m)
+	for i := 0; i < mostYields && isTaken(t); i++ {
+		runtime.Gosched() // to whoever can do something else meanwhile
+	}
 	rv := C.sign(functions, C.ulong(s.handle), C.ulong(m.Mechanism), unsafe.Pointer(parameter), C.ulong(len(m.Parameter)), C.ulong(key),
-		(*C.uchar)(input), C.ulong(len(data)), (*C.uchar)(&x.signature[0]), &x.length, &x.done, s.turn(m))
+		(*C.uchar)(input), C.ulong(len(data)), (*C.uchar)(&x.signature[0]), &x.length, &x.done, t)
 	switch {
 	case rv != 0 && x.done == 1:
 		return nil, &Error{Func: "C_SignInit", RV: uint(rv)}
