@@ -20,6 +20,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/test/faultp11"
 )
 
 var recordsFlag = flag.Bool("records", false, "of TestRecordsOfTheOperations: write testdata/records.txt anew")
@@ -37,16 +38,20 @@ const hidden = "never-to-be-seen-in-a-log"
 // recordRig calls operations with a log that remembers.
 type recordRig struct {
 	*Client
-	log *auditLog
+	log    *auditLog
+	module *faultp11.Module
 }
 
 func newRecordRig(t *testing.T) *recordRig {
 	log := &auditLog{}
-	cfg := newConfig(t)
+	cfg, tok := newConfigAndToken(t)
+	module := faultp11.New(t, tok.Module)
+	tok.Module = module.Path
+	cfg.Regions = map[string]Region{testRegion: {Token: tok.URI(tok.PINFile)}}
 	cfg.Audit, cfg.Quotas.NoRates, cfg.Now = log, false, newClock().Now
 	c := openClient(t, cfg)
 	return &recordRig{c.As(c.Caller().From(Connection{SourceIP: netip.MustParseAddr("192.0.2.7"), UserAgent: "tester/1",
-		RequestID: "the-request", AccessKeyID: "AKIATESTTESTTESTTEST"})), log}
+		RequestID: "the-request", AccessKeyID: "AKIATESTTESTTESTTEST"})), log, module}
 }
 
 // unlimited lets the account begin anew with its rates.
@@ -128,16 +133,21 @@ func (r *recordRig) ways(t *testing.T, op *ops.Operation) map[string]func() (*Cl
 			return r.Client, fill
 		},
 		"dry run": func() (*Client, func(reflect.Value)) {
-			fill := r.prepared(t, op.Name)
 			in := reflect.TypeOf((*Client)(nil))
 			method, _ := in.MethodByName(op.Name)
 			if _, ok := method.Type.In(2).Elem().FieldByName("DryRun"); !ok {
 				return nil, nil
 			}
+			fill := r.prepared(t, op.Name)
 			return r.Client, func(v reflect.Value) {
 				fill(v)
 				v.FieldByName("DryRun").Set(reflect.ValueOf(ptrTo(true)))
 			}
+		},
+		"token error": func() (*Client, func(reflect.Value)) {
+			fill := r.prepared(t, op.Name)
+			r.module.Do("on C_GenerateKey,C_GenerateKeyPair,C_GenerateRandom,C_SignInit fail CKR_ARGUMENTS_BAD")
+			return r.Client, fill
 		},
 	}
 }
@@ -170,10 +180,16 @@ var replaced = []struct {
 	{regexp.MustCompile(`"[A-Z][a-z]{2} \d+, \d{4}, \d+:\d\d:\d\d [AP]M"`), `"TIME"`},
 }
 
+// ofToken is what calls end with whose token fails.
+var ofToken = regexp.MustCompile(`"errorCode":"(DependencyTimeout|KeyUnavailable|KMSInternal)Exception"`)
+
 // recordsOf calls an operation, and returns the records of the call: the intent, if there is one, and the outcome.
 func (r *recordRig) recordsOf(t *testing.T, c *Client, op string, fill func(reflect.Value)) (lines []string) {
 	r.log.intents, r.log.records = nil, nil
 	err := invoke(t, t.Context(), c, op, fill)
+	for _, events := range []*[]audit.Event{&r.log.intents, &r.log.records} { // without those of tidying up after it
+		*events = slices.DeleteFunc(*events, func(e audit.Event) bool { return e.Service != kmsService })
+	}
 	require.Len(t, r.log.records, 1, op)
 	require.Equal(t, err, r.log.records[0].Err, op)
 	require.Equal(t, len(r.log.intents) > 0, r.log.records[0].Intended, op)
@@ -194,7 +210,7 @@ func TestRecordsOfTheOperations(t *testing.T) {
 	got := recordsHead
 	for _, name := range operations() {
 		op := ops.Find(kmsService, name)
-		for _, way := range []string{"allowed", "denied", "bad form", "throttled", "dry run"} {
+		for _, way := range []string{"allowed", "denied", "bad form", "throttled", "dry run", "token error"} {
 			r.unlimited()
 			c, fill := r.ways(t, op)[way]()
 			if c == nil {
@@ -204,6 +220,10 @@ func TestRecordsOfTheOperations(t *testing.T) {
 				r.unlimited()
 			}
 			lines := r.recordsOf(t, c, name, fill)
+			r.module.Do("clear")
+			if way == "token error" && !ofToken.MatchString(lines[len(lines)-1]) {
+				lines = nil // it does not use the token
+			}
 			for i, line := range lines {
 				kind := way
 				if i < len(lines)-1 {
