@@ -109,6 +109,9 @@ func BenchmarkMac(b *testing.B) {
 				if name == "deadline" && size.bytes == len(message32) {
 					rivals["no-deadline"] = withoutEnd
 				}
+				if goroutines == 1 { // it has one session
+					rivals["crossing"] = each(func() error { return r.loop.Once(message) })
+				}
 				b.Run(fmt.Sprintf("GenerateMac/%s/%d/%s", size.name, goroutines, name), func(b *testing.B) {
 					compare(b, goroutines, func() error {
 						_, err := r.client.GenerateMac(ctx,
