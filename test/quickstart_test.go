@@ -138,7 +138,7 @@ func TestMakeNotesTheVersion(t *testing.T) {
 
 	r, err = run(exec.Command(executable(t, realBinary), "version"))
 	require.NoError(t, err)
-	assert.Regexp(t, `^pkcs11kms `+testRelease+` \(go\S+ \w+/\w+\)\n$`, string(r.stdout))
+	assert.Regexp(t, `^pkcs11kms version `+testRelease+` \(go\S+ \w+/\w+\)\n$`, string(r.stdout))
 }
 
 // TestQuickstartServes runs the script to its end, which is a server, follows what that prints, and stops it as Ctrl-C does.

@@ -91,17 +91,16 @@ func (a *app) rootCommand() *cobra.Command {
 			"  pkcs11kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC\n" +
 			"  pkcs11kms list-keys --query 'Keys[].KeyId' --output text\n" +
 			"  pkcs11kms list-keys --endpoint-url http://127.0.0.1:4599",
-		Version:           version(), // for --version and -v
+		Version:           versionText(), // for --version and -v
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.begin(cmd) },
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.SetVersionTemplate(versionLine())
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetUsageTemplate(root.UsageTemplate() + "{{if not .HasParent}}\n" + environmentHelp() + "\n" + exitCodesHelp + "{{end}}")
+	root.SetUsageFunc(usageOf(root.UsageFunc()))
 	a.globalFlags(root)
 	root.AddGroup(helpGroups...)
 	root.SetHelpCommandGroupID(groupMore)
@@ -119,6 +118,18 @@ func (a *app) rootCommand() *cobra.Command {
 		a.getKeyRotationStatusCommand(), a.enableKeyRotationCommand(), a.disableKeyRotationCommand(), a.rotateKeyOnDemandCommand(),
 		a.listKeyRotationsCommand())
 	return root
+}
+
+// usageOf adds to cobra's usage text what the root's says beside. A template would do it too, but then the linker keeps every method of
+// every type, five megabytes of them, since templates call methods by name.
+func usageOf(usual func(*cobra.Command) error) func(*cobra.Command) error {
+	return func(cmd *cobra.Command) error {
+		err := usual(cmd)
+		if err == nil && !cmd.HasParent() {
+			_, err = fmt.Fprint(cmd.OutOrStderr(), "\n"+environmentHelp()+"\n"+exitCodesHelp)
+		}
+		return err
+	}
 }
 
 func (a *app) globalFlags(root *cobra.Command) {

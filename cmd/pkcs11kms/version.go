@@ -24,17 +24,18 @@ func (a *app) versionCommand() *cobra.Command {
 		Example: "  pkcs11kms version",
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			return a.write([]byte(versionLine()))
+			return a.write([]byte("pkcs11kms version " + versionText() + "\n"))
 		},
 	}
 }
 
-func versionLine() string {
+// versionText is what follows "pkcs11kms version" in the line that cobra prints for --version.
+func versionText() string {
 	mode := ""
 	if f := doctor.RunningFIPS140(); f.Mode != "off" {
 		mode = ", " + f.String()
 	}
-	return fmt.Sprintf("pkcs11kms %s (%s %s/%s%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH, mode)
+	return fmt.Sprintf("%s (%s %s/%s%s)", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH, mode)
 }
 
 // unknownVersion is that of a build of which nothing was noted, as one from an unpacked archive by plain "go build".
