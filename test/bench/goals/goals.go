@@ -39,7 +39,7 @@ var goals = []goal{
 	{5, "start with 1,000,000 keys on record", "ManyRecords/Start", "x/10-keys", 1.1, 0},
 	{5, "first use of each of 1,000 keys", "ColdStart", "x/search", .1, 0},
 
-	{6, "CreateKey", "CreateKey", "us-more/miekg+3fsync", 1000, 0},
+	{6, "CreateKey", "CreateKey", "us-more/miekg+search+3fsync", 1000, 0},
 	{6, "GenerateMac while RSA keys are made", "MacWhileMaking", "x/C_GenerateKeyPair", 1.1, 0},
 
 	{7, "quiet server, CPU", "Quiet", "%-cpu", .5, 0},
