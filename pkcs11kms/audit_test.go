@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 )
 
@@ -198,4 +199,42 @@ func TestTheJanitorIsRecorded(t *testing.T) {
 	require.Equal(t, []any{audit.ServiceEvent, "kms", "DeleteKey", testRegion, testAccount, *key.Arn, nil, true, log.intents[0].RequestID},
 		[]any{told.Kind, told.Service, told.Operation, told.Region, told.Account, told.Resource, told.Err, told.Intended, told.RequestID})
 	require.Equal(t, audit.Intent, log.intents[0].Kind)
+}
+
+// A removal that has failed is recorded as one, with what kept it; one that another process was faster with says so.
+func TestRemovalsThatFailAreRecorded(t *testing.T) {
+	log, clk := &auditLog{}, newClock()
+	cfg := newConfig(t)
+	cfg.Audit, cfg.Now = log, clk.Now
+	c, store, _ := withFaultsAnd(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	<-c.bridge.core.Keys.Settled()
+	_, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: key.KeyId, PendingWindowInDays: aws.Int32(7)})
+	require.NoError(t, err)
+	clk.Advance(8 * 24 * time.Hour)
+	removal := func(onDelete func(keystore.Change) error) audit.Event {
+		log.records = nil
+		store.hook(func(changes []keystore.Change) error {
+			for _, change := range changes {
+				if change.Op == keystore.Delete {
+					return onDelete(change)
+				}
+			}
+			return nil
+		}, nil)
+		_ = c.bridge.core.Keys.DestroyDue(t.Context()) // what comes of it is in the record
+		_, _ = c.bridge.core.Keys.Tidy(t.Context())
+		require.NotEmpty(t, log.records)
+		require.Equal(t, "DeleteKey", log.records[0].Operation)
+		return log.records[0]
+	}
+	told := removal(func(keystore.Change) error { return errDisk })
+	require.ErrorIs(t, told.Err, errDisk)
+	require.NotContains(t, told.Additional, "outcome")
+	told = removal(func(change keystore.Change) error {
+		_, err := store.Store.Commit(t.Context(), change)
+		return err
+	})
+	require.ErrorIs(t, told.Err, keystore.ErrConflict)
+	require.Equal(t, "another process was faster", told.Additional["outcome"])
 }

@@ -25,7 +25,10 @@ import (
 
 // withFaults is a client whose store can be made to fail.
 func withFaults(t *testing.T) (*Client, *faultyStore, testConfig) {
-	cfg := newConfig(t)
+	return withFaultsAnd(t, newConfig(t))
+}
+
+func withFaultsAnd(t *testing.T, cfg testConfig) (*Client, *faultyStore, testConfig) {
 	real, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, real.Close()) })
