@@ -139,13 +139,8 @@ func TestInterruptedLocalBench(t *testing.T) {
 
 // TestBenchOfATokenThatGoesWrong: MACs that are not equal are wrong answers, and the exit code says so.
 func TestBenchOfATokenThatGoesWrong(t *testing.T) {
-	module := requireSoftHSM(t)
 	p := newProgram(t)
-	faulty := faultp11.New(t, module)
-	path := filepath.Join(p.dir, "kms", "config.yaml")
-	config, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(path, bytes.ReplaceAll(config, []byte(module), []byte(faulty.Path)), 0o600))
+	faulty := p.throughFaults()
 	faulty.AtStart("on C_Sign flip longer=2999 skip=5 final")
 	cmd := p.command("pkcs11kms", "bench", "--message-bytes", "3000", "--concurrency", "8", "--duration", "10ms", "--warm-up", "1ms", "--json")
 	var stdout, stderr bytes.Buffer
@@ -229,4 +224,30 @@ func TestFailuresAreTold(t *testing.T) {
 	step.Errors[0].Kind = "ThrottlingException"
 	assert.Contains(t, hintOf(failureOf([]*loadtest.Step{step})), "quotas.rates")
 	assert.NoError(t, failureOf([]*loadtest.Step{{Operations: 7}}))
+}
+
+// throughFaults puts the module that injects faults in front of the token's.
+func (p *program) throughFaults() *faultp11.Module {
+	p.t.Helper()
+	module := requireSoftHSM(p.t)
+	faulty := faultp11.New(p.t, module)
+	path := filepath.Join(p.dir, "kms", "config.yaml")
+	config, err := os.ReadFile(path)
+	require.NoError(p.t, err)
+	require.NoError(p.t, os.WriteFile(path, bytes.ReplaceAll(config, []byte(module), []byte(faulty.Path)), 0o600))
+	return faulty
+}
+
+// A token that takes long, and many calls at once, is worth more of Go's processors than the machine has cores.
+func TestBenchOfASlowToken(t *testing.T) {
+	p := newProgram(t)
+	p.throughFaults().AtStart("on C_Sign delay 50ms")
+	for processors, advice := range map[string]bool{"1": true, "8": false} {
+		cmd := p.command("pkcs11kms", "bench", "--concurrency", "1,8", "--duration", "1s", "--warm-up", "0s")
+		cmd.Env = append(cmd.Env, "GOMAXPROCS="+processors)
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		require.Contains(t, string(out), "recommended: sessions: 8 in config.yaml; ")
+		require.Equal(t, advice, strings.Contains(string(out), "that GOMAXPROCS=4 in the environment may bring more"), "%s", out)
+	}
 }

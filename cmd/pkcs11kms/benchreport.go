@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -204,6 +205,10 @@ func writeHistogram(out *strings.Builder, s *loadtest.Step) {
 	must(w.Flush())
 }
 
+// callsPerProcessor is how many calls at once a token is worth that makes more of Go's processors worth it: a call that is with the token
+// keeps one for 20 us or more, until the scheduler takes it away, so that too few hold up those that are to begin.
+const callsPerProcessor = 4
+
 // recommendation says what the figures say about the number of sessions.
 func (b *bench) recommendation(r *benchReport) string {
 	best := r.Recommendation
@@ -225,6 +230,10 @@ func (b *bench) recommendation(r *benchReport) string {
 	}
 	if best.Rising {
 		text += "the rate still rose with the most callers that were measured: more may bring more\n"
+	}
+	if processors := runtime.GOMAXPROCS(0); r.Sessions != nil && best.Concurrency >= callsPerProcessor*processors {
+		text += fmt.Sprintf("so many calls are with the token at once that GOMAXPROCS=%d in the environment may bring more\n",
+			callsPerProcessor*processors)
 	}
 	return text
 }
