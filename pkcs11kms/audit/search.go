@@ -30,6 +30,8 @@ type found struct {
 	at   time.Time
 }
 
+func byTime(x, y found) int { return x.at.Compare(y.at) }
+
 // seen is what a search must know of a record.
 type seen struct {
 	EventTime    time.Time
@@ -46,7 +48,7 @@ type seen struct {
 func Search(dir string, q Query) (lines [][]byte, err error) {
 	var all []found
 	trim := func() {
-		slices.SortStableFunc(all, func(x, y found) int { return x.at.Compare(y.at) })
+		slices.SortStableFunc(all, byTime)
 		if q.Max > 0 && len(all) > q.Max {
 			all = slices.Clone(all[len(all)-q.Max:])
 		}
@@ -84,11 +86,15 @@ func (q Query) fits(line []byte) (at time.Time, ok bool) {
 	switch who := s.UserIdentity; {
 	case q.EventName != "" && s.EventName != q.EventName,
 		q.Principal != "" && !slices.Contains([]string{who.ARN, who.UserName, who.AccessKeyID}, q.Principal),
-		!q.errorFits(s.ErrorCode),
-		!q.Since.IsZero() && s.EventTime.Before(q.Since), !q.Until.IsZero() && !s.EventTime.Before(q.Until):
+		!q.errorFits(s.ErrorCode), !within(s.EventTime, q.Since, q.Until):
 		return at, false
 	}
 	return s.EventTime, q.KeyID == "" || s.names(bare(q.KeyID))
+}
+
+// within tells whether a time is not before since, and before until; zero times bound nothing.
+func within(at, since, until time.Time) bool {
+	return (since.IsZero() || !at.Before(since)) && (until.IsZero() || at.Before(until))
 }
 
 func (q Query) errorFits(code string) bool {
@@ -136,7 +142,7 @@ func Tail(ctx context.Context, dir string, newest int, follow bool, use func(lin
 	if err != nil {
 		return err
 	}
-	slices.SortStableFunc(first, func(x, y found) int { return x.at.Compare(y.at) })
+	slices.SortStableFunc(first, byTime)
 	for _, f := range first[max(0, len(first)-newest):] {
 		if err := use(f.line); err != nil {
 			return err

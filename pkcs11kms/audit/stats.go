@@ -29,8 +29,7 @@ func Uses(dir string, since, until time.Time) ([]Use, error) {
 			seen
 			EventType string
 		}
-		if json.Unmarshal(line, &s) != nil || s.EventType != Call.String() ||
-			!since.IsZero() && s.EventTime.Before(since) || !until.IsZero() && !s.EventTime.Before(until) {
+		if json.Unmarshal(line, &s) != nil || s.EventType != Call.String() || !within(s.EventTime, since, until) {
 			return nil
 		}
 		k := key{principal: s.UserIdentity.ARN, event: s.EventName}
