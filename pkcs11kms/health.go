@@ -29,8 +29,7 @@ const (
 
 // HealthReasons are all of them.
 var HealthReasons = []string{ReasonStoreFailed, ReasonStoreBusy, ReasonStoreFull, ReasonStoreReadOnly, ReasonTokenLost, ReasonTokenHangs,
-	ReasonTokenFailed, ReasonKeyMissing, ReasonAuditFailed,
-	ReasonAuditFull}
+	ReasonTokenFailed, ReasonKeyMissing, ReasonAuditFailed, ReasonAuditFull}
 
 // HealthProblem is one thing that keeps requests from being served.
 type HealthProblem struct {

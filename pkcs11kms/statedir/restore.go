@@ -29,12 +29,6 @@ func Restore(ctx context.Context, dir, backup string) (done []string, err error)
 			"make the directory with mode 0700, and put back what was backed up beside the store: config.yaml and,\n"+
 				"for a SoftHSM token, softhsm2.conf, pin and tokens", nil)
 	}
-	if err := checkStateDir(dir); err != nil {
-		return nil, err
-	}
-	if _, err := readConfig(filepath.Join(dir, configFile)); err != nil {
-		return nil, err
-	}
 	cfg, err := Load(dir)
 	if err != nil {
 		return nil, err
