@@ -28,21 +28,9 @@ func BenchmarkAuditedServer(b *testing.B) {
 	audited, discarding := startChild(b, "audited"), startChild(b, "api")
 	for _, connections := range []int{1, 64} {
 		b.Run(fmt.Sprintf("GenerateMac/32B/%d", connections), func(b *testing.B) {
-			const turns = 16
 			with := newLoad(b, audited, requests(b, audited.served), connections)
 			without := newLoad(b, discarding, requests(b, discarding.served), connections)
-			b.ResetTimer()
-			for turn := range turns {
-				n := b.N / turns
-				if turn < b.N%turns {
-					n++
-				}
-				with.turn(b, n)
-				b.StopTimer()
-				without.turn(b, n)
-				b.StartTimer()
-			}
-			b.StopTimer()
+			inTurns(b, 16, with, without)
 			n := float64(b.N)
 			b.ReportMetric(float64(with.cpu.Nanoseconds())/1e3/n, "cpu-us/req")
 			b.ReportMetric(float64(without.cpu.Nanoseconds())/1e3/n, "discard-cpu-us/req")

@@ -13,20 +13,8 @@ import (
 
 // BenchmarkTwoProcesses measures the rate of GenerateMac with 64 connections to two processes on one port, beside one process.
 func BenchmarkTwoProcesses(b *testing.B) {
-	const turns = 8
 	one, two := served64(b, 1), served64(b, 2)
-	b.ResetTimer()
-	for turn := range turns {
-		n := b.N / turns
-		if turn < b.N%turns {
-			n++
-		}
-		two.turn(b, n)
-		b.StopTimer()
-		one.turn(b, n)
-		b.StartTimer()
-	}
-	b.StopTimer()
+	inTurns(b, 8, two, one)
 	b.ReportMetric(float64(b.N)/two.wall.Seconds(), "req/s")
 	b.ReportMetric(100*float64(one.wall)/float64(two.wall), "%-of-one")
 	b.ReportMetric(two.percentile(99)/max(one.percentile(99), 1), "x-p99-of-one")
