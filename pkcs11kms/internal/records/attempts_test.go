@@ -142,6 +142,23 @@ func TestCommitEndsTheFailure(t *testing.T) {
 	})
 }
 
+// A Commit that waited in vain while another one of this process came through tells of load: no attempt is made.
+func TestOwnCommitsAreLoad(t *testing.T) {
+	inPlay(t, func(t *testing.T, c *records.Cache, store *played, _ *said) {
+		watchWrites(t, c)
+		store.onCommit(func(context.Context) error {
+			store.onCommit(succeed)
+			_, err := c.Commit(context.Background(), keystore.Counter{Name: "y"}.Put(0))
+			return errors.Join(keystore.ErrBusy, err)
+		})
+		fail(t, c, keystore.ErrBusy)
+		store.taken()
+		pass(time.Minute)
+		require.Empty(t, store.taken())
+		require.NoError(t, c.WriteFailure())
+	})
+}
+
 // An attempt has a second. One that is cut off since the process ends tells nothing of the store.
 func TestAttemptHasASecond(t *testing.T) {
 	inPlay(t, func(t *testing.T, c *records.Cache, store *played, log *said) {

@@ -201,6 +201,18 @@ func TestARecordIsReadInTheFormThatIsAskedFor(t *testing.T) {
 	require.Equal(t, []string{"b"}, store.taken())
 }
 
+// What a record could not be made into is not kept.
+func TestWhatCannotBeDecodedIsNotKept(t *testing.T) {
+	c, store, _ := cached(t)
+	set(t, store.Store, "a", 1)
+	confirm(t, c)
+	wrong := func(keystore.Record) (keystore.Counter, error) { return keystore.Counter{N: 7}, errDisk }
+	_, err := records.Fresh(t.Context(), c, ref("a"), wrong)
+	require.ErrorIs(t, err, errDisk)
+	require.Nil(t, c.Peek(ref("a")))
+	require.Equal(t, 1, read(t, c, "a"))
+}
+
 // Who reads a record while this process changes it may be too early to see the change, and who reads it afterwards sees it.
 func TestAReadDuringAnOwnCommitHidesNothing(t *testing.T) {
 	c, store, _ := cached(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -126,4 +127,10 @@ func TestUnchangedRecords(t *testing.T) {
 	require.NoError(t, store.Close())
 	_, err := records.Unchanged(t.Context(), store, ref("a"), version)
 	require.ErrorIs(t, err, keystore.ErrClosed)
+}
+
+// Times are kept as they are on the wire, so that a record and an answer say the same.
+func TestTimesOfRecords(t *testing.T) {
+	east := time.FixedZone("", 3600)
+	require.Equal(t, time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC), records.Time(time.Date(2026, 1, 2, 4, 4, 5, 678999999, east)))
 }
