@@ -20,7 +20,8 @@ import (
 // the number of the record in it, from 1 on, and the SHA-256 of the line before, without its line end; of the first line, zeros.
 //
 // The files of chain 7 are 000007-SEQ.jsonl, where SEQ is the number of the first record in it. All but the last are compressed
-// (.jsonl.gz). Whoever writes holds an flock on 000007.lock, which has the chain's id in it from when there is a file.
+// (.jsonl.gz), and the last is .jsonl.new for the moment until the disk has the one before. Whoever writes holds an flock on 000007.lock,
+// which has the chain's id in it from when there is a file.
 
 type hash = [sha256.Size]byte
 
@@ -86,20 +87,25 @@ func hexOf(h hash) string { return hex.EncodeToString(h[:]) }
 type file struct {
 	number int
 	first  uint64 // the number of the record that it begins with
-	path   string // without .gz
+	path   string // without .gz and .new
 	packed bool   // and there is no other
+	fresh  bool   // the disk may not have the file before
 }
 
 const (
 	plainSuffix  = ".jsonl"
 	packedSuffix = ".gz"
+	freshSuffix  = ".new"
 	lockSuffix   = ".lock"
 )
 
 // open returns the path that is there.
 func (f file) name() string {
-	if f.packed {
+	switch {
+	case f.packed:
 		return f.path + packedSuffix
+	case f.fresh:
+		return f.path + freshSuffix
 	}
 	return f.path
 }
@@ -114,7 +120,9 @@ func lockPath(dir string, number int) string {
 
 // parseName takes the name of a file of a chain apart. A file that is not of ours is none.
 func parseName(path string) (f file, ok bool) {
-	f.path, f.packed = strings.CutSuffix(path, packedSuffix)
+	if f.path, f.packed = strings.CutSuffix(path, packedSuffix); !f.packed {
+		f.path, f.fresh = strings.CutSuffix(path, freshSuffix)
+	}
 	name, ok := strings.CutSuffix(filepath.Base(f.path), plainSuffix)
 	number, first, ok2 := strings.Cut(name, "-")
 	if !ok || !ok2 {
@@ -151,7 +159,7 @@ func list(dir string) (listing, error) {
 		}
 		files := found.files[f.number]
 		if last := len(files) - 1; last >= 0 && files[last].first == f.first {
-			files[last].packed = false // of both, which a kill can leave, the one that is whole for certain
+			files[last].packed, files[last].fresh = false, false // of both, which a kill can leave, the one that is whole for certain
 			continue
 		}
 		found.files[f.number] = append(files, f)

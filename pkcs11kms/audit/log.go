@@ -93,12 +93,15 @@ type Log struct {
 	torn      bool             // what is beyond size must go before anything is written
 	since     time.Time        // when the write began that goes on; zero: none does
 	suspect   bool             // the file is not to be written to any more: a sync has failed, or it is not where it was
+	unsynced  error            // of the file: why a sync has failed
+	closing   []closedFile     // before the file, in their order
 	wanted    bool             // a rotation
 	retry     time.Time        // no rotation before
 	closed    bool
 	idle      *sync.Cond // of mu: nobody is leading
 
-	syncing   sync.Mutex    // held while syncing; guards nothing
+	syncing   sync.Mutex    // held while syncing; guards missing
+	missing   missing       // the last ones
 	synced    atomic.Uint64 // the number of the last record that is on the disk
 	syncBegan atomic.Int64  // when the sync began that goes on, in nanoseconds of Unix; 0: none does
 
@@ -107,6 +110,8 @@ type Log struct {
 	free   atomic.Uint64
 	counts counts
 	packer packer
+	shut   chan struct{}    // has one where there are files in closing
+	aside  []map[string]any // what was laid aside at the opening
 	stop   chan struct{}
 	tasks  sync.WaitGroup
 	buffer sync.Pool // *[]byte of records being made
@@ -205,42 +210,6 @@ func (l *Log) waits(e *Event) bool {
 	return l.o.Fsync == FsyncAlways || l.o.Fsync == FsyncGroup && changes
 }
 
-// sync waits until a record is on the disk.
-func (l *Log) sync(seq uint64) error {
-	l.syncing.Lock()
-	defer l.syncing.Unlock()
-	if l.synced.Load() >= seq {
-		return nil
-	}
-	l.mu.Lock()
-	f, upTo := l.file, l.written.seq
-	l.mu.Unlock()
-	l.syncBegan.Store(time.Now().UnixNano())
-	err := f.Sync()
-	l.syncBegan.Store(0)
-	if err != nil && l.synced.Load() >= seq { // it was closed meanwhile, by a rotation that has synced it
-		return nil
-	}
-	if err != nil {
-		l.mu.Lock()
-		l.failed, l.suspect = err, true
-		l.mu.Unlock()
-		l.o.Logger.Error("the audit log cannot be synced: calls are refused", "file", f.Name(), "error", err)
-		return err
-	}
-	l.counts.syncs.Add(1)
-	raise(&l.synced, upTo)
-	return nil
-}
-
-func raise(to *atomic.Uint64, n uint64) {
-	for old := to.Load(); old < n; old = to.Load() {
-		if to.CompareAndSwap(old, n) {
-			return
-		}
-	}
-}
-
 // Close writes what is to be written, and lets others continue the chain.
 func (l *Log) Close() error {
 	l.mu.Lock()
@@ -255,6 +224,7 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	close(l.stop)
 	l.tasks.Wait()
+	l.settled()
 	var err error
 	if l.o.Fsync != FsyncOff {
 		err = l.sync(l.lastWritten())

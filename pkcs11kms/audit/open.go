@@ -19,7 +19,7 @@ import (
 // one where all are in use: what runs one after the other shares a chain. A chain whose end is not what was written there is left alone,
 // and told to the Logger; what a killed process has written half is kept, and a record says so.
 func Open(dir string, o Options) (l *Log, err error) {
-	l = &Log{dir: dir, o: o.withDefaults(), filling: &batch{}, limit: fileLimit(), stop: make(chan struct{}),
+	l = &Log{dir: dir, o: o.withDefaults(), filling: &batch{}, limit: fileLimit(), stop: make(chan struct{}), shut: make(chan struct{}, 1),
 		kept: map[string]int64{}, packer: packer{some: make(chan struct{}, 1)}}
 	l.idle = sync.NewCond(&l.mu)
 	if err := makeDir(dir); err != nil {
@@ -36,10 +36,13 @@ func Open(dir string, o Options) (l *Log, err error) {
 	l.tasks.Go(l.run)
 	l.tasks.Go(func() { l.packer.run(l.stop, l.o.Logger) })
 	if torn != nil {
-		e := Event{Kind: ServiceEvent, Service: ownService, Operation: tornRecord, Additional: torn}
-		if err := l.take(&e); err != nil {
-			return nil, errors.Join(fmt.Errorf("opening the audit log: %w", err), l.Close())
-		}
+		err = l.tell(tornRecord, torn)
+	}
+	for _, aside := range l.aside {
+		err = errors.Join(err, l.tell(fileAside, aside))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the audit log: %w", err), l.Close())
 	}
 	return l, nil
 }
@@ -47,9 +50,15 @@ func Open(dir string, o Options) (l *Log, err error) {
 // The log's own events.
 const (
 	ownService   = "pkcs11kms"
-	tornRecord   = "AuditRecordTorn"   // a line was found that is half written; additionalEventData tells its bytes and their SHA-256
-	fileVanished = "AuditFileVanished" // the file that was written to is not where it was
+	tornRecord   = "AuditRecordTorn"    // a line was found that is half written; additionalEventData tells its bytes and their SHA-256
+	fileVanished = "AuditFileVanished"  // the file that was written to is not where it was
+	fileAside    = "AuditFileLaidAside" // a file was laid aside that does not follow what the disk has; its bytes and their SHA-256 are told
 )
+
+// tell records an event of the log's own.
+func (l *Log) tell(operation string, what map[string]any) error {
+	return l.take(&Event{Kind: ServiceEvent, Service: ownService, Operation: operation, Additional: what})
+}
 
 // makeDir makes the directory, and refuses one that others may use.
 func makeDir(dir string) error {
@@ -147,7 +156,7 @@ func newChainID() string {
 // files were removed.
 func (l *Log) begin(lock *os.File, number int, id string) error {
 	l.lock, l.place = lock, link{chain: id}
-	if err := l.create(number, 1); err != nil {
+	if err := l.create(file{number: number, first: 1}); err != nil {
 		return err
 	}
 	if err := lock.Truncate(0); err != nil {
@@ -163,13 +172,13 @@ func (l *Log) begin(lock *os.File, number int, id string) error {
 }
 
 // create makes the next file of a chain, and writes to it from now on.
-func (l *Log) create(number int, first uint64) error {
-	path := filePath(l.dir, number, first)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
+func (l *Log) create(next file) error {
+	next.path = filePath(l.dir, next.number, next.first)
+	f, err := os.OpenFile(next.name(), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	l.file, l.current, l.size, l.allocated, l.began = f, file{number: number, first: first, path: path}, 0, 0, l.o.Now()
+	l.file, l.current, l.size, l.allocated, l.began = f, next, 0, 0, l.o.Now()
 	return nil
 }
 
@@ -195,6 +204,9 @@ func (l *Log) resume(lock *os.File, number int, files []file) (torn map[string]a
 			return nil, fmt.Errorf("%w: all of its files have gone", errBroken)
 		}
 		return nil, l.begin(lock, number, newChainID())
+	}
+	if files, err = l.adopt(files); err != nil {
+		return nil, err
 	}
 	end, err := endOf(files)
 	if err != nil {

@@ -139,18 +139,19 @@ func (l *Log) due() bool {
 	}
 	now := l.o.Now()
 	old := l.size >= min(l.o.RotateBytes, l.limit/2) || now.Sub(l.began) >= l.o.RotateAge
-	return (old || l.wanted) && !now.Before(l.retry)
+	return (old || l.wanted) && !now.Before(l.retry) && len(l.closing) < maxClosing
 }
 
-// rotate goes on in a new file. While that fails, the old one is written to, unless it is not to be. mu is held, and nobody writes.
+// rotate goes on in a new file. While that fails, the old one is written to, unless it is not to be. What the disk takes time for is
+// left to settle. mu is held, and nobody writes.
 func (l *Log) rotate() error {
 	if l.suspect && l.size == 0 && l.there() {
-		l.suspect = false // there is nothing to be lost
+		l.suspect, l.unsynced = false, nil // there is nothing to be lost
 		return nil
 	}
-	old, f, size := l.current, l.file, l.size
-	err := l.next()
-	if err != nil {
+	old := closedFile{file: l.current, f: l.file, size: l.size, last: l.written.seq, err: l.unsynced}
+	next := file{number: l.current.number, first: l.written.seq + 1, fresh: l.o.Fsync != FsyncOff && !l.suspect}
+	if err := l.create(next); err != nil {
 		if now := l.o.Now(); !now.Before(l.retry) {
 			l.retry = now.Add(syncInterval)
 			l.o.Logger.Error("no new file can be made for the audit log", "file", old.path, "error", err)
@@ -160,33 +161,15 @@ func (l *Log) rotate() error {
 		}
 		return err
 	}
-	raise(&l.synced, l.written.seq)
-	l.wanted, l.suspect = false, false
+	l.closing = append(l.closing, old)
+	l.wanted, l.suspect, l.unsynced = false, false, nil
 	l.end = int64(len(l.filling.buf)) // of what is in no file yet
-	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
-		l.o.Logger.Warn("closing a file of the audit log", "file", old.path, "error", err)
-	}
 	if err := l.room(l.end + l.reserved); err != nil {
 		l.o.Logger.Warn("the new file of the audit log has less room than is promised", "error", err)
 	}
-	l.packer.later([]file{old})
-	return nil
-}
-
-// next syncs the file, and makes the next one.
-func (l *Log) next() error {
-	if l.o.Fsync != FsyncOff && !l.suspect {
-		if err := l.file.Sync(); err != nil {
-			return err
-		}
-	}
-	if err := l.create(l.current.number, l.written.seq+1); err != nil {
-		return err
-	}
-	if l.o.Fsync != FsyncOff {
-		if err := syncDir(l.dir); err != nil { // it is there all the same
-			l.o.Logger.Warn("syncing the directory of the audit log", "error", err)
-		}
+	select {
+	case l.shut <- struct{}{}:
+	default:
 	}
 	return nil
 }
@@ -209,11 +192,20 @@ func (l *Log) run() {
 		select {
 		case <-l.stop:
 			return
+		case <-l.shut:
+			l.settled()
 		case <-tick.C:
+			l.look()
+			l.tend()
 		}
-		l.look()
-		l.tend()
 	}
+}
+
+// settled has the disk take the closed files.
+func (l *Log) settled() {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.settle()
 }
 
 // look looks at the disk.
@@ -257,8 +249,7 @@ func (l *Log) tend() {
 	l.mu.Unlock()
 	if lost != "" {
 		l.o.Logger.Error("the file of the audit log is not where it was", "file", lost)
-		e := Event{Kind: ServiceEvent, Service: ownService, Operation: fileVanished, Additional: map[string]any{"file": lost}}
-		_ = l.take(&e) // logged, and told by Health
+		_ = l.tell(fileVanished, map[string]any{"file": lost}) // logged, and told by Health
 	}
 	if l.o.Fsync != FsyncOff && l.synced.Load() < written {
 		_ = l.sync(written) // as is this
@@ -268,7 +259,10 @@ func (l *Log) tend() {
 // there tells whether the path of the file still leads to it. mu is held.
 func (l *Log) there() bool {
 	open, err := l.file.Stat()
-	named, err2 := os.Stat(l.current.path)
+	named, err2 := os.Stat(l.current.name())
+	if errors.Is(err2, fs.ErrNotExist) && l.current.fresh { // it gets its name at this moment
+		named, err2 = os.Stat(l.current.path)
+	}
 	if errors.Is(err2, fs.ErrNotExist) {
 		return false
 	}

@@ -120,7 +120,8 @@ func Heads(dir string) (heads []Head, err error) {
 			return nil, err
 		}
 		if end.last != nil {
-			heads = append(heads, Head{Chain: end.place.chain, Seq: end.place.seq, Hash: hexOf(end.place.prev), File: filepath.Base(end.file)})
+			heads = append(heads, Head{Chain: end.place.chain, Seq: end.place.seq, Hash: hexOf(end.place.prev),
+				File: strings.TrimSuffix(filepath.Base(end.file), freshSuffix)})
 		}
 	}
 	return heads, nil
@@ -179,9 +180,13 @@ func (v *verifier) chain(files []file, whole bool) error {
 	return nil
 }
 
-// openFile opens a file for reading what was recorded in it. It may be compressed meanwhile.
+// openFile opens a file for reading what was recorded in it. It may get another name meanwhile, and be compressed.
 func openFile(f file) (io.ReadCloser, error) {
 	r, err := os.Open(f.name())
+	if errors.Is(err, fs.ErrNotExist) && f.fresh {
+		f.fresh = false
+		r, err = os.Open(f.name())
+	}
 	if errors.Is(err, fs.ErrNotExist) && !f.packed {
 		f.packed = true
 		r, err = os.Open(f.name())
