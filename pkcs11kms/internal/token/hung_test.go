@@ -136,6 +136,7 @@ func TestHungPlacesBoundThePool(t *testing.T) {
 	tok, f := openFaulty(t, sessions(2), timeout(50*time.Millisecond))
 	key := newKey(t, tok)
 	reached, free := f.hang("C_Sign")
+	defer free()
 	for range 2 {
 		err := <-sign(t.Context(), tok, key)
 		<-reached
@@ -149,7 +150,17 @@ func TestHungPlacesBoundThePool(t *testing.T) {
 	hangs := tok.State()
 	assert.True(t, hangs.Hangs)
 	assert.Equal(t, "C_Sign", hangs.Waiting)
+	select {
+	case <-refused.Done():
+		assert.Fail(t, "no call has come back")
+	default:
+	}
 	free()
+	select {
+	case <-refused.Done():
+	case <-time.After(patience):
+		assert.Fail(t, "nobody learns that the call has come back behind which this one was refused")
+	}
 	require.Eventually(t, func() bool { return tok.Stats().InUse == 0 }, patience, tick)
 	assert.Equal(t, token.State{Up: true}, tok.State())
 	_, err = tok.MAC(context.Background(), key, []byte("message"))

@@ -193,6 +193,9 @@ func TestSecondSoftHSMConfiguration(t *testing.T) {
 	t.Setenv("SOFTHSM2_CONF", second.File)
 	other.SoftHSMConf = ""
 	requireRefused(t, other, token.ConfigConflict, tok.PIN())
+	other.Wait = true
+	requireRefused(t, other, token.ConfigConflict, tok.PIN())
+	other.Wait = false
 
 	link := filepath.Join(t.TempDir(), "link")
 	require.NoError(t, os.Symlink(cfg.SoftHSMConf, link))

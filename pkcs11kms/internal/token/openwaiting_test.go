@@ -74,11 +74,12 @@ func TestOpenSaysWhatItWaitsFor(t *testing.T) {
 // What a person must mend is an error of Open, and leaves nothing behind.
 func TestOpenDoesNotWaitForWhatAPersonMustMend(t *testing.T) {
 	for reason, change := range map[token.Reason]func(*token.Config, *faultp11.Module){
-		token.BadURI:         func(c *token.Config, _ *faultp11.Module) { c.URI = "pkcs11:" },
-		token.ModuleMissing:  func(c *token.Config, _ *faultp11.Module) { c.URI = "pkcs11:?module-path=/none.so" },
-		token.SerialMismatch: func(c *token.Config, _ *faultp11.Module) { c.Serial = "another" },
-		token.PINRefused:     func(_ *token.Config, m *faultp11.Module) { m.AtStart("pin-prefix crypto:") },
-		token.PINLocked:      func(_ *token.Config, m *faultp11.Module) { m.AtStart("token flags=+CKF_USER_PIN_LOCKED") },
+		token.BadURI:           func(c *token.Config, _ *faultp11.Module) { c.URI = "pkcs11:" },
+		token.ModuleMissing:    func(c *token.Config, _ *faultp11.Module) { c.URI = "pkcs11:?module-path=/none.so" },
+		token.SerialMismatch:   func(c *token.Config, _ *faultp11.Module) { c.Serial = "another" },
+		token.PINRefused:       func(_ *token.Config, m *faultp11.Module) { m.AtStart("pin-prefix crypto:") },
+		token.PINLocked:        func(_ *token.Config, m *faultp11.Module) { m.AtStart("token flags=+CKF_USER_PIN_LOCKED") },
+		token.PINAttemptUnsafe: func(_ *token.Config, m *faultp11.Module) { m.AtStart("token flags=+CKF_USER_PIN_COUNT_LOW") },
 		token.PINSource: func(c *token.Config, _ *faultp11.Module) {
 			c.PIN = func(context.Context) (string, error) { return "", errors.New("none") }
 		},

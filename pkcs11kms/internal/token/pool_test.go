@@ -151,7 +151,10 @@ func TestTokenLimitBoundsThePool(t *testing.T) {
 		cfg, _ := newConfig(t)
 		f := newFaulty(&cfg)
 		f.limit = limit
-		assert.Equal(t, want, open(t, cfg).Stats().Size, "limit %d", limit)
+		tok := open(t, cfg)
+		assert.Equal(t, want, tok.Stats().Size, "limit %d", limit)
+		newKey(t, tok)
+		assert.Equal(t, want, tok.Stats().Size, "and it is no shortage that passes")
 	}
 }
 

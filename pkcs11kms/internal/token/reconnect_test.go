@@ -240,6 +240,7 @@ func TestAWorkingTokenIsAskedForAPause(t *testing.T) {
 	_, err = lost.MAC(t.Context(), key, []byte("message"))
 	require.ErrorIs(t, err, token.ErrGone)
 	require.ErrorContains(t, err, "other tokens of the module work")
+	require.ErrorContains(t, err, "C_OpenSession: CKR_DEVICE_ERROR", "which is why new sessions do not help")
 	for lost.State().Reinitialized == 0 {
 		_, err := working.MAC(t.Context(), theirs, []byte("message"))
 		require.NoError(t, err)

@@ -66,6 +66,15 @@ func TestAWishIsNotKeptForTheNextOutage(t *testing.T) {
 	require.Equal(t, logins, m.Counters()["C_Login"].Calls)
 	tok.Retry()
 	requireBack(t, tok, key, want)
+
+	logins = m.Counters()["C_Login"].Calls
+	m.Do("lose sessions")
+	require.Eventually(t, func() bool { return tok.Healthy(t.Context()) != nil }, patience, tick)
+	require.Eventually(t, func() bool {
+		refused, ok := errors.AsType[*token.OpenError](tok.State().Err)
+		return ok && refused.Reason == token.PINAttemptUnsafe
+	}, patience, tick, "nor is one by which the token has come back")
+	require.Equal(t, logins, m.Counters()["C_Login"].Calls)
 }
 
 // A person's wish is for one attempt: when that fails for another reason, the next one spends no attempt of the PIN by itself.
