@@ -188,7 +188,7 @@ func encode(v any) []byte {
 // encoding/json would let pass: names in another case or given twice, blanks, junk behind the value.
 func decode(r Record, v any) error {
 	if len(r.Seal) != 0 {
-		return errors.New("carries a seal, which this version cannot check")
+		return errors.New("carries a seal that nobody has checked")
 	}
 	dec := json.NewDecoder(bytes.NewReader(r.Value))
 	dec.DisallowUnknownFields()

@@ -17,6 +17,8 @@ const (
 
 	KindAccessKey Kind = "access-key" // what a caller signs with: Value is an AccessKey. Of no region and account
 	KindPrincipal Kind = "principal"  // a user or role: Value is a Principal. Of no region
+
+	KindSeals Kind = "seals" // that and how the records of the store are sealed: Value is a Seals. Of no region and account; there is one
 )
 
 // Ref names one record. Records of one Kind, Region and Account are ordered by ID, byte by byte.
@@ -35,7 +37,8 @@ type Record struct {
 	Version uint64
 	// Value is the canonical encoding made by Key.Put, Region.Put and so on.
 	Value []byte
-	// Seal is reserved for an authenticator of Value under a service key. Empty in this format.
+	// Seal proves who wrote Value at this place, see Seals. A store keeps it and does not look at it; the Decode functions take no record
+	// that still has one, so that nobody reads what nobody has checked. Empty in a store whose records are not sealed.
 	Seal []byte
 }
 
@@ -150,6 +153,10 @@ type Store interface {
 	// record that carries the index.
 	Lookup(ctx context.Context, index Index, value string, after Ref, limit int) ([]Record, error)
 
+	// All returns up to limit (1..MaxPage) records of every kind, ordered by Ref and after the given one (the zero Ref: from the start).
+	// Fewer than limit means that there are no more.
+	All(ctx context.Context, after Ref, limit int) ([]Record, error)
+
 	// Commit applies all changes or none, and returns the version that every Put of the batch now has. The
 	// conditions of all changes are examined in one serialisable step with the effects, and before the unique
 	// indexes: of ErrConflict and ErrExists the first wins. What CheckChanges refuses is an error. ErrBusy when others
@@ -197,4 +204,12 @@ type Backuper interface {
 	// DeadDrafts returns, by path, the files that backups and restores of the store have left half made because they were
 	// killed. The next Backup removes them.
 	DeadDrafts() ([]string, error)
+}
+
+// Sole is a Store that can tell whether anybody else has it open.
+type Sole interface {
+	Store
+
+	// Alone waits a while for others to end, and returns an error when one does not. Who opens the store later is not seen.
+	Alone(ctx context.Context) error
 }

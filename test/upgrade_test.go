@@ -188,7 +188,7 @@ func testOldState(t *testing.T, old oldState) {
 	assert.Zero(t, r.code, "%s%s", r.stdout, r.stderr)
 	copies := d.copies(t, old)
 	require.Len(t, copies, 1)
-	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 6; as it was before it is kept in %s\n", old.version,
+	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 7; as it was before it is kept in %s\n", old.version,
 		copies[0]))
 	assert.Equal(t, !old.bound, strings.Contains(string(r.stdout), "is known by its serial alone"), "%s", r.stdout)
 	assert.Equal(t, old.bound, d.boundTo(t).Binding != nil)
@@ -197,7 +197,7 @@ func testOldState(t *testing.T, old oldState) {
 	require.NotNil(t, bound.Binding)
 	r, err = run(d.command("doctor", "--migrate"))
 	require.NoError(t, err)
-	assert.Contains(t, string(r.stdout), "is of version 6 already")
+	assert.Contains(t, string(r.stdout), "is of version 7 already")
 	assert.Contains(t, string(r.stdout), "is the one that holds the region's keys")
 	assert.Equal(t, copies, d.copies(t, old))
 	assert.Equal(t, bound, d.boundTo(t))

@@ -244,6 +244,9 @@ func testVerifyAcceptsRecords(t *testing.T, open Opener) {
 	creating := sampleKey("creating")
 	creating.State, creating.Instance = keystore.Creating, s.Instance()
 	place := keystore.Region{Name: region, Serial: "1", Label: "l", Manufacturer: "m", Model: "n"}
+	sealed := sampleKey("sealed").Put(0)
+	sealed.Seal = []byte{1} // which it does not look at
+	mustCommit(t, s, keystore.Seals{Store: []byte{1}}.Put(0), sealed)
 	mustCommit(t, s, sampleKey("enabled").Put(0), creating.Put(0), place.Put(0), samplePrincipal(keystore.PrincipalUser, "A", "Alice").Put(0))
 	require.NoError(t, s.Verify(t.Context()))
 }
@@ -252,8 +255,6 @@ func testVerifyFindsForeignValue(t *testing.T, open Opener) {
 	good := sampleKey("good").Put(0)
 	unknownField := sampleKey("bad").Put(0)
 	unknownField.Value = append([]byte(`{"policy":"deny",`), unknownField.Value[1:]...)
-	sealed := sampleKey("bad").Put(0)
-	sealed.Seal = []byte{1}
 	noEntry := sampleKey("bad").Put(0)
 	noEntry.Index = nil
 	otherKind := sampleKey("bad").Put(0)
@@ -264,7 +265,7 @@ func testVerifyFindsForeignValue(t *testing.T, open Opener) {
 	s := open(t)
 	mustCommit(t, s, good)
 	for name, bad := range map[string]keystore.Change{
-		"unknown field": unknownField, "sealed": sealed, "index entry missing": noEntry, "unknown kind": otherKind,
+		"unknown field": unknownField, "index entry missing": noEntry, "unknown kind": otherKind,
 		"principal of another type": otherType,
 	} {
 		version := mustCommit(t, s, bad)

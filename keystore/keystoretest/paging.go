@@ -69,6 +69,43 @@ func testListPages(t *testing.T, open Opener) {
 	}
 }
 
+func testAllReadsEveryKind(t *testing.T, open Opener) {
+	s := open(t)
+	var want []keystore.Ref
+	for _, kind := range []keystore.Kind{keystore.KindAlias, keystore.KindKey, keystore.KindSeals} { // in order
+		for _, region := range []string{"", "us-east-1", "us-east-2"} {
+			for _, account := range []string{"", "111122223333"} {
+				for i := range 3 {
+					want = append(want, keystore.Ref{Kind: kind, Region: region, Account: account, ID: fmt.Sprintf("id-%d", i)})
+				}
+			}
+		}
+	}
+	for _, i := range []int{1, 0} { // not in order
+		for j := i; j < len(want); j += 2 {
+			mustCommit(t, s, keystore.Change{Op: keystore.Put, Ref: want[j], Value: []byte(want[j].ID), Seal: []byte{1}})
+		}
+	}
+	for _, limit := range []int{1, 2, 5, len(want) - 1, len(want), keystore.MaxPage} {
+		var got []keystore.Ref
+		var after keystore.Ref
+		for {
+			recs, err := s.All(t.Context(), after, limit)
+			require.NoError(t, err)
+			for _, rec := range recs {
+				got, after = append(got, rec.Ref), rec.Ref
+				one, err := s.Get(t.Context(), rec.Ref)
+				require.NoError(t, err)
+				require.Equal(t, one, rec)
+			}
+			if len(recs) < limit {
+				break
+			}
+		}
+		require.Equal(t, want, got, "limit %d", limit)
+	}
+}
+
 // testListPagesWhileOthersWrite has another instance add and remove records on both sides of the reader's place,
 // between any two of its pages.
 func testListPagesWhileOthersWrite(t *testing.T, open Opener) {
@@ -114,6 +151,8 @@ func testPageLimits(t *testing.T, open Opener) {
 		_, err := s.List(t.Context(), keystore.KindKey, region, account, "", limit)
 		assert.Error(t, err, "limit %d", limit)
 		_, err = s.Lookup(t.Context(), keystore.IndexCKAID, "", keystore.Ref{}, limit)
+		assert.Error(t, err, "limit %d", limit)
+		_, err = s.All(t.Context(), keystore.Ref{}, limit)
 		assert.Error(t, err, "limit %d", limit)
 	}
 	for _, limit := range []int{1, keystore.MaxPage} {

@@ -55,6 +55,7 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"ListIsOrderedAndApart", testListIsOrderedAndApart},
 		{"ListPages", testListPages},
 		{"ListPagesWhileOthersWrite", testListPagesWhileOthersWrite},
+		{"AllReadsEveryKind", testAllReadsEveryKind},
 		{"PageLimits", testPageLimits},
 
 		{"NoLostUpdate", testNoLostUpdate},

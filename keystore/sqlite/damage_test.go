@@ -112,8 +112,8 @@ func TestOpenRefusesAndTouchesNothing(t *testing.T) {
 		"foreign database":      {replace(foreign("DELETE", 0)), "not a key store"},
 		"of another program":    {replace(foreign("DELETE", 0x0f055112)), "application id 0xf055112"},
 		"foreign with WAL":      {replace(foreign("WAL", 0)), "not a key store"},
-		"newer version":         {newer(99), "version 99 is newer than version 6 of"},
-		"next version":          {newer(7), "version 7 is newer than version 6 of"},
+		"newer version":         {newer(99), "version 99 is newer than version 7 of"},
+		"next version":          {newer(8), "version 8 is newer than version 7 of"},
 		"directory":             {replace(func(t *testing.T, path string) { require.NoError(t, os.Mkdir(path, 0o700)) }), "is a directory"},
 		"pipe":                  {replace(func(t *testing.T, path string) { require.NoError(t, unix.Mkfifo(path, 0o600)) }), "not a key store"},
 		"readable for others":   {mode(0o604), "mode 0604 lets other users in"},
@@ -240,7 +240,6 @@ func TestVerifyFindsDamage(t *testing.T) {
 		"state from tomorrow": "UPDATE record SET value = CAST(replace(value, 'Enabled', 'Paused') AS BLOB) WHERE id = 'key-000003'",
 		"version from beyond": "UPDATE record SET version = 1000 WHERE id = 'key-000003'",
 		"unknown kind":        "INSERT INTO record VALUES ('alias', '', '', 'a', 1, x'7b7d', x'')",
-		"sealed":              "UPDATE record SET seal = x'01' WHERE id = 'key-000003'",
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filledPath(t)

@@ -14,7 +14,7 @@ import (
 // Some parameters stand in expressions that do nothing: SQLite notes when a plan took the value of a bare parameter
 // into account, and then plans the statement anew at every use, which takes longer than running it.
 type readStatements struct {
-	get, list, withValue, withIndex *sql.Stmt
+	get, list, all, withValue, withIndex *sql.Stmt
 }
 
 func (r *readStatements) queries() map[**sql.Stmt]string {
@@ -29,6 +29,8 @@ func (r *readStatements) queries() map[**sql.Stmt]string {
 		&r.get: columns + "record AS r WHERE kind = ? AND region = ? AND account = ? AND id = ?",
 		&r.list: columns + "record AS r WHERE kind = '' || ? AND region = '' || ? AND account = '' || ? AND id > ? " +
 			"ORDER BY id " + page,
+		&r.all: columns + "record AS r WHERE (kind, region, account, id) > (?, ?, ?, ?) " +
+			"ORDER BY kind, region, account, id " + page,
 		&r.withValue: columns + indexed + "AND e.value = '' || ? " + after + page,
 		&r.withIndex: columns + indexed + after + page,
 	}
@@ -80,6 +82,19 @@ func (s *Store) List(ctx context.Context, kind keystore.Kind, region, account, a
 	}
 	defer s.leave()
 	recs, err := collect(s.read.list.QueryContext(ctx, kind, region, account, after, limit))
+	return recs, fail(ctx, "read", s.path, err)
+}
+
+// All implements keystore.Store.
+func (s *Store) All(ctx context.Context, after keystore.Ref, limit int) ([]keystore.Record, error) {
+	if err := keystore.CheckPage(limit); err != nil {
+		return nil, err
+	}
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	recs, err := collect(s.read.all.QueryContext(ctx, after.Kind, after.Region, after.Account, after.ID, limit))
 	return recs, fail(ctx, "read", s.path, err)
 }
 

@@ -55,7 +55,7 @@ func upgrade(ctx context.Context, path string, o Options, keep bool) (done Migra
 	if err != nil || found == schemaVersion {
 		return done, err
 	}
-	if err := awaitAlone(ctx, s.locks); err != nil {
+	if _, err := awaitAlone(ctx, s.locks, ""); err != nil {
 		return done, err
 	}
 	return s.migrateAlone(ctx, conn, keep)
@@ -122,7 +122,7 @@ func (s *Store) migrateAlone(ctx context.Context, conn *sql.Conn, keep bool) (do
 	if err != nil || found >= schemaVersion {
 		return done, err // another process was faster
 	}
-	if running, err := alive(s.locks); err != nil || running { // somebody came meanwhile, or did not go
+	if running, err := alive(s.locks, ""); err != nil || running { // somebody came meanwhile, or did not go
 		return done, errors.Join(err, inUseError(s.path, found))
 	}
 	if keep {
@@ -156,21 +156,31 @@ func (s *Store) keepCopy(ctx context.Context, version int64) (path string, err e
 	return path, nil
 }
 
-// awaitAlone waits for a while until no instance is alive. Who opens the store after it is found by migrateAlone.
-func awaitAlone(ctx context.Context, locks string) error {
+// Alone implements keystore.Sole.
+func (s *Store) Alone(ctx context.Context) error {
+	alone, err := awaitAlone(ctx, s.locks, s.Instance())
+	if err == nil && !alone {
+		err = &Error{Op: "change all of", Path: s.path, Err: errors.New("another process has the store open"), hint: fmt.Sprintf(
+			"Stop that process first (fuser -v '%s' names it; a service: systemctl stop pkcs11kms). Nothing was changed.", s.path)}
+	}
+	return err
+}
+
+// awaitAlone waits for a while until no instance is alive but the one that asks. Who opens the store after it is found by migrateAlone.
+func awaitAlone(ctx context.Context, locks, but string) (alone bool, err error) {
 	limit, look := time.NewTimer(aloneLimit), time.NewTicker(lookPause)
 	defer limit.Stop()
 	defer look.Stop()
 	for {
-		if running, err := alive(locks); err != nil || !running {
-			return err
+		if running, err := alive(locks, but); err != nil || !running {
+			return err == nil, err
 		}
 		select {
 		case <-look.C:
 		case <-limit.C:
-			return nil
+			return false, nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 }
@@ -182,14 +192,14 @@ func inUseError(path string, found int64) error {
 			"version of the program. Nothing was changed.", path)}
 }
 
-// alive tells whether any instance is.
-func alive(locks string) (bool, error) {
+// alive tells whether any instance is, but for one.
+func alive(locks, but string) (bool, error) {
 	files, err := os.ReadDir(locks)
 	if err != nil {
 		return false, err
 	}
 	for _, file := range files {
-		if !strings.HasSuffix(file.Name(), ".lock") {
+		if !strings.HasSuffix(file.Name(), ".lock") || file.Name() == but+".lock" {
 			continue
 		}
 		f, err := lockFile(filepath.Join(locks, file.Name()))

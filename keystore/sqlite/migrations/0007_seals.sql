@@ -1,0 +1,2 @@
+-- No table has changed. Records can carry seals, and one record tells how they are made. A program that does not know of them could read no
+-- record that has one; the version keeps it from opening the store.
