@@ -44,6 +44,10 @@ func (a *app) doctorCommand() *cobra.Command {
 			"examination says that they were not tried, since the token makes no keys that end with their session\n" +
 			"(YubiHSM2): it makes a key of each in the token, uses it and destroys it again. --region names another token\n" +
 			"than the default one.\n\n" +
+			"--seal, in place of the examination and after asking, seals every record of the store by a key that is made in\n" +
+			"the token: from then on a record that was edited, moved or put back behind the program's back is refused. It\n" +
+			"lists first what it is going to vouch for. No other process may have the store open. --reseal does so for a\n" +
+			"store that is sealed: after a restore, or when the token of its seals is gone for good.\n\n" +
 			"With --migrate it first brings a store of an older version of the program to this one, which no other command\n" +
 			"but serve does: no process may have the store open, the older program cannot use it afterwards, and a\n" +
 			"verified copy is kept beside it.\n\n" +
@@ -67,8 +71,10 @@ func (a *app) doctorCommand() *cobra.Command {
 	retire := cmd.Flags().String("retire-region", "", "set the keys of this region aside, whose HSM is gone for good")
 	rebind := cmd.Flags().String("rebind", "", "say that the keys of this region are in the token that is there now")
 	probe := cmd.Flags().Bool("probe-token-objects", false, "try by keys that are made in the token what it lets nobody try otherwise")
+	seal := cmd.Flags().Bool("seal", false, "list all records, and seal them as they are")
+	reseal := cmd.Flags().Bool("reseal", false, "list all records, and seal them anew as they are")
 	agreed := cmd.Flags().Bool("yes", false,
-		"destroy the objects, retire or rebind the region, try token objects, or remove undecided keys, unasked")
+		"destroy the objects, retire or rebind the region, seal the records, try token objects, or remove undecided keys, unasked")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkDestroyFlags(cmd); err != nil {
 			return err
@@ -78,6 +84,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		}
 		if cmd.Flags().Changed("rebind") {
 			return a.rebind(cmd.Context(), *rebind, *agreed)
+		}
+		if *seal || *reseal {
+			return a.sealRecords(cmd.Context(), *reseal, *agreed)
 		}
 		if *probe {
 			return a.probeTokenObjects(cmd.Context(), *agreed)
@@ -109,7 +118,7 @@ func (a *app) doctorCommand() *cobra.Command {
 // checkDestroyFlags keeps what is done after asking apart from the examination.
 func checkDestroyFlags(cmd *cobra.Command) error {
 	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
-	changes := []string{"destroy-half-made", "destroy-object", "probe-token-objects", "rebind", "retire-region"}
+	changes := []string{"destroy-half-made", "destroy-object", "probe-token-objects", "rebind", "reseal", "retire-region", "seal"}
 	for _, change := range changes {
 		if !given(change) {
 			continue
@@ -125,8 +134,8 @@ func checkDestroyFlags(cmd *cobra.Command) error {
 		return usagef("--undecided goes with --repair only")
 	}
 	if given("yes") && !given("undecided") {
-		return usagef("--yes goes with --destroy-half-made, --destroy-object, --probe-token-objects, --rebind, --retire-region " +
-			"and --undecided only")
+		return usagef("--yes goes with --destroy-half-made, --destroy-object, --probe-token-objects, --rebind, --reseal, --retire-region, " +
+			"--seal and --undecided only")
 	}
 	return nil
 }

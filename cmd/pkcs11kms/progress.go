@@ -78,3 +78,27 @@ func (m meter) show(elapsed time.Duration, text string) {
 }
 
 func (m meter) close() { _ = m.bar.Clear() }
+
+// counterBar shows how many of something are done, on a terminal only.
+type counterBar struct{ shown *progressbar.ProgressBar }
+
+func (a *app) counter(what string) counterBar {
+	if !isTerminal(a.stderr) {
+		return counterBar{}
+	}
+	return counterBar{progressbar.NewOptions(-1, progressbar.OptionSetWriter(a.stderr), progressbar.OptionSetDescription(what),
+		progressbar.OptionShowCount(), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetSpinnerChangeInterval(0),
+		progressbar.OptionClearOnFinish())}
+}
+
+func (c counterBar) set(n int) {
+	if c.shown != nil {
+		_ = c.shown.Set(n) // a terminal that went away is no reason to fail
+	}
+}
+
+func (c counterBar) done() {
+	if c.shown != nil {
+		_ = c.shown.Finish()
+	}
+}

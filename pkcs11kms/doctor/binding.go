@@ -9,6 +9,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -107,7 +108,13 @@ func RebindRegion(ctx context.Context, cfg pkcs11kms.Config, open OpenStore, nam
 		return err
 	}
 	defer func() { err = errors.Join(err, cfg.Store.Close()) }()
-	err = keyring.Rebind(ctx, cfg.Keyring(), name, func(r keyring.Rebinding) (bool, error) {
+	with := cfg.Keyring()
+	closeToken, err := unlockFor(ctx, cfg, name, &with)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeToken()) }()
+	err = keyring.Rebind(ctx, with, name, func(r keyring.Rebinding) (bool, error) {
 		asked := Rebinding{Region: name, Was: r.Was.String(), Is: r.Is.String(), Keys: r.Keys, Present: r.Present}
 		if r.Refused != nil {
 			asked.Problem = r.Refused.Error()
@@ -128,4 +135,15 @@ func rebindRefusal(name string, err error) error {
 		return refused(fmt.Sprintf("region %s is left as it is", name), "look again: pkcs11kms doctor", err)
 	}
 	return err
+}
+
+// unlockFor unlocks a store whose records are sealed, unless it is the token of the region itself that does so: then Rebind does.
+func unlockFor(ctx context.Context, cfg pkcs11kms.Config, name string, with *keyring.Config) (closeToken func() error, err error) {
+	s, err := sealed.New(ctx, cfg.Store, sealed.Options{Now: cfg.Now})
+	closeToken = func() error { return nil }
+	if root, _ := s.Root(); err == nil && s.Locked() && root.Region != name {
+		s, closeToken, err = openSealed(ctx, cfg, cfg.Store)
+	}
+	with.Store, with.Sealed = s, s
+	return closeToken, err
 }

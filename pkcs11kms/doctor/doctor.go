@@ -16,7 +16,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -96,7 +96,8 @@ func (r *Report) OK() bool {
 // examination collects a Report. Without a store, since it could not be opened, the tokens are still looked at.
 type examination struct {
 	cfg    pkcs11kms.Config
-	store  keystore.Store
+	store  *sealed.Store
+	ready  *openedToken // of the region that was opened before its turn, since its token unlocks the store
 	report Report
 }
 
@@ -139,7 +140,11 @@ func Examine(ctx context.Context, cfg pkcs11kms.Config, name string, open OpenSt
 		d.fail("store", name, err)
 	} else {
 		defer func() { _ = store.Close() }() // what was written is durable already
-		d.store = store
+		if d.store, err = sealed.New(ctx, store, sealed.Options{}); err != nil {
+			d.fail("store", name, err)
+			d.store = sealed.Trusting(store)
+		}
+		d.unlock(ctx, name)
 		d.examineStore(ctx, name)
 	}
 	for _, name := range d.regions() {
@@ -155,11 +160,14 @@ func (d *examination) examineStore(ctx context.Context, name string) {
 		return
 	}
 	d.add("store", name, StatusOK, "every record and index entry is sound")
-	if err := records.TryWrite(ctx, d.store); err != nil {
+	switch err := d.tryWrite(ctx); {
+	case errors.Is(err, sealed.ErrLocked): // which was told
+	case err != nil:
 		d.fail("store", name, fmt.Errorf("nothing can be changed: %w", err))
-	} else {
+	default:
 		d.add("store", name, StatusOK, "takes changes")
 	}
+	d.examineSeals(ctx, name)
 	d.examineLeftovers(name)
 	d.examineHoldings(ctx)
 	d.examineConsistency(ctx)
@@ -170,7 +178,7 @@ func (d *examination) examineStore(ctx context.Context, name string) {
 func (d *examination) examineRegion(ctx context.Context, name string) {
 	region := RegionReport{Name: name, Keys: []KeyReport{}, Unknown: []ObjectReport{}}
 	defer func() { d.report.Regions = append(d.report.Regions, region) }()
-	t, bound, verdict := d.openToken(ctx, name)
+	t, bound, verdict := d.tokenOf(ctx, name)
 	if t == nil {
 		return
 	}

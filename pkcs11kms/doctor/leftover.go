@@ -8,7 +8,7 @@ import (
 
 // examineLeftovers names what backups and restores have left half made that were killed.
 func (d *examination) examineLeftovers(name string) {
-	store, ok := d.store.(keystore.Backuper)
+	store, ok := d.store.Below().(keystore.Backuper)
 	if !ok {
 		return
 	}

@@ -24,8 +24,8 @@ type RetiredRegion struct {
 // RetireRegion sets the keys of a region aside whose token is gone for good: the configuration need not name the region any more.
 // Their records stay, and nothing is destroyed: if the token turns up again, the region is put back into the configuration and works
 // as before. The region must be in the store and must not be in the configuration, else the error is a *RefusedError. No token is
-// touched. agree is asked before anything is changed; when it answers no, nothing is, and the error is a *RefusedError. The store is
-// the one that open opens, not cfg.Store.
+// touched but the one that unlocks a store whose records are sealed. agree is asked before anything is changed; when it answers no,
+// nothing is, and the error is a *RefusedError. The store is the one that open opens, not cfg.Store.
 func RetireRegion(ctx context.Context, cfg pkcs11kms.Config, open OpenStore, name string,
 	agree func(RetiredRegion) (bool, error)) (err error) {
 	cfg, err = cfg.WithDefaults()
@@ -36,11 +36,16 @@ func RetireRegion(ctx context.Context, cfg pkcs11kms.Config, open OpenStore, nam
 		return refused(fmt.Sprintf("region %s is in use: the configuration names its token", name),
 			"take it out of config.yaml first; at least one region must stay", nil)
 	}
-	store, err := open(ctx)
+	below, err := open(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() { err = errors.Join(err, below.Close()) }()
+	store, closeToken, err := openSealed(ctx, cfg, below)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeToken()) }()
 	region, bound, version, err := findRegion(ctx, store, name)
 	if err != nil {
 		return err

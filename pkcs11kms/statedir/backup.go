@@ -12,7 +12,7 @@ import (
 // another. It holds no keys: those are the token's, and must be backed up by its means. A store that is no keystore.Backuper is
 // refused with a *pkcs11kms.RefusedError.
 func Backup(ctx context.Context, b *pkcs11kms.Bridge, path string) error {
-	store, ok := b.Core().Store.(keystore.Backuper)
+	store, ok := b.Core().Store.Below().(keystore.Backuper)
 	if !ok {
 		return &pkcs11kms.RefusedError{Problem: "this store does not write backups", Advice: "back it up by the means of its own server"}
 	}

@@ -8,11 +8,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 )
 
 // Core is the inside of one open Bridge. It is good for as long as that, and safe for concurrent use; nothing of it is changed.
@@ -22,7 +22,7 @@ type Core struct {
 	CallTimeout time.Duration
 	Log         *slog.Logger
 
-	Store keystore.Store
+	Store *sealed.Store
 	Cache *records.Cache // of Store; Commits go through it
 	Keys  *keyring.Ring
 
@@ -38,13 +38,17 @@ type Core struct {
 // seen is refused with a *keyring.HiddenError. The store stays the caller's.
 func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, error) {
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
-	if err := keyring.CheckHoldings(ctx, cfg.Store, cfg.Account, cfg.Regions); err != nil {
+	if err := keyring.CheckHoldings(ctx, sealed.Trusting(cfg.Store), cfg.Account, cfg.Regions); err != nil {
 		return nil, err
 	}
-	c := &Core{Account: cfg.Account, Regions: cfg.Regions, CallTimeout: cfg.CallTimeout, Log: cfg.Log, Store: cfg.Store, now: cfg.Now}
+	c := &Core{Account: cfg.Account, Regions: cfg.Regions, CallTimeout: cfg.CallTimeout, Log: cfg.Log, now: cfg.Now}
+	var err error
+	if c.Store, err = sealed.New(ctx, cfg.Store, sealed.Options{Now: c.now, Refused: c.refused(log)}); err != nil {
+		return nil, err
+	}
+	cfg.Store, cfg.Sealed = c.Store, c.Store
 	c.Cache = records.New(c.Store, c.Log, c.now)
 	cfg.Removing = c.removals(cfg, log)
-	var err error
 	if c.Keys, err = keyring.Open(ctx, cfg, c.Cache); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -47,6 +48,10 @@ func Rebind(ctx context.Context, cfg Config, name string, agree func(Rebinding) 
 	region := &Region{Name: name, Token: t}
 	r.regions[name] = region
 	defer func() { err = errors.Join(err, r.Close()) }()
+	lost, err := r.unlockOrTrust(ctx, region)
+	if err != nil {
+		return err
+	}
 	at, err := r.bindingPlace(ctx, name)
 	if err != nil {
 		return err
@@ -66,11 +71,33 @@ func Rebind(ctx context.Context, cfg Config, name string, agree func(Rebinding) 
 	if !agreed {
 		return ErrNotAgreed
 	}
+	if err := lost(); err != nil {
+		return err
+	}
 	if proved { // under other names
 		_, err = r.cache.Commit(ctx, named(bound, about.Is).Put(version))
 		return meanwhile(err)
 	}
 	return r.rebind(ctx, region, bound, version, at)
+}
+
+// unlockOrTrust has the token of the region unlock the store, if it is the one to do so. One that has not the key of the seals cannot:
+// then the records are taken as they are and, once lost was called, nobody uses the store until all are sealed anew.
+func (r *Ring) unlockOrTrust(ctx context.Context, in *Region) (lost func() error, err error) {
+	lost = func() error { return nil }
+	if !r.locked() {
+		return lost, nil
+	}
+	err = Unlock(ctx, in.Token, r.cfg.Sealed)
+	if _, other := errors.AsType[*SealError](err); !other {
+		return lost, err
+	}
+	r.cfg.Sealed.Trust()
+	root, _ := r.cfg.Sealed.Root()
+	return func() error {
+		_, err := sealed.Begin(ctx, r.cfg.Sealed.Below(), root)
+		return err
+	}, nil
 }
 
 // bindingPlace is the place of a region's binding key: that of the one before, whatever has become of it.

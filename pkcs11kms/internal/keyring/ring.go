@@ -15,6 +15,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -29,8 +30,11 @@ type Config struct {
 	Token func(region string) token.Config
 
 	Store keystore.Store
-	Log   *slog.Logger
-	Now   func() time.Time
+	// Sealed is Store again, where its records may have seals: Open has it unlocked, and refuses one without seals where there are to be
+	// some. Nil: nobody asks.
+	Sealed *sealed.Store
+	Log    *slog.Logger
+	Now    func() time.Time
 
 	CallTimeout time.Duration // bounds the waiting for a service key, and what is done after the end of a context
 	MaxKeys     int           // of an account in a region
@@ -69,10 +73,18 @@ type Region struct {
 // Open opens the tokens and logs in. It fails as a whole. Whoever opens a Ring runs its janitor (Run), and closes it in the end.
 func Open(ctx context.Context, cfg Config, cache *records.Cache) (*Ring, error) {
 	r := newRing(cfg, cache)
-	for _, name := range cfg.Regions {
-		if cfg.Only != "" && name != cfg.Only {
-			continue
-		}
+	first, err := cfg.sealRegion()
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	names := slices.DeleteFunc(slices.Clone(cfg.Regions), func(name string) bool {
+		return cfg.Only != "" && name != cfg.Only || name == first
+	})
+	if first != "" { // nothing can be read without it
+		r.unlockBy(first)
+		names = slices.Insert(names, 0, first)
+	}
+	for _, name := range names {
 		if err := r.open(ctx, name); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the token of region %s: %w", name, err), r.Close())
 		}
@@ -99,12 +111,43 @@ func (r *Ring) open(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	region := &Region{Name: name, Token: t, met: t.State().Up}
+	region := &Region{Name: name, Token: t}
 	r.regions[name] = region
-	if !region.met {
+	if !t.State().Up {
 		return nil
 	}
+	if r.locked() {
+		switch err := r.cfg.Sealed.Open(ctx); {
+		case err == nil:
+			if bound, version, err = r.readAgain(ctx, region); err != nil {
+				return err
+			}
+		case r.cfg.waits(region):
+			return nil // nobody knows the region's record for what it is: see meetLate
+		default:
+			return err
+		}
+	}
+	if err := r.refuseUnsealed(ctx, region); err != nil {
+		return err
+	}
+	region.met = true
 	return r.meet(ctx, region, bound, version)
+}
+
+// locked tells whether the records of the store cannot be checked yet.
+func (r *Ring) locked() bool { return r.cfg.Sealed != nil && r.cfg.Sealed.Locked() }
+
+// waits tells whether a token that cannot be reached, such as the one that unlocks the store, is waited for.
+func (c Config) waits(in *Region) bool { return c.Token(in.Name).Wait }
+
+// readAgain reads the record of a region whose token was found by it before it could be checked, and asks the token once more.
+func (r *Ring) readAgain(ctx context.Context, in *Region) (bound keystore.Region, version uint64, err error) {
+	bound, version, err = readRegion(ctx, r.cfg.Store, in.Name)
+	if err == nil {
+		err = judge(bound, opened{ctx, in.Token}) // it can have been bound since
+	}
+	return bound, version, err
 }
 
 // meet keeps what is to be known of the token of a region, which has proved itself, and has it known again the next time.
@@ -129,11 +172,11 @@ func (r *Ring) meetLate(ctx context.Context) {
 		if !in.Token.State().Up {
 			continue
 		}
-		in.met = true
-		bound, version, err := readRegion(ctx, r.cfg.Store, in.Name)
-		if err == nil {
-			err = judge(bound, opened{ctx, in.Token}) // it can have been bound since
+		if r.locked() && r.cfg.Sealed.Open(ctx) != nil {
+			continue // what is wrong is told by the calls that need it
 		}
+		in.met = true
+		bound, version, err := r.readAgain(ctx, in)
 		if err == nil {
 			err = r.meet(ctx, in, bound, version)
 		}

@@ -97,7 +97,11 @@ func (r *Ring) secretsKey() serviceKey {
 // record of it. It tells why it did, and "" when it did not: then the secret of every access key is another than before. The object of
 // before, if there is one, is left alone.
 func (r *Ring) RenewSecretsKey(ctx context.Context, lost bool) (why string, err error) {
-	want := r.secretsKey()
+	return r.renewService(ctx, r.secretsKey(), lost)
+}
+
+// renewService is RenewSecretsKey for any service key that is made of the same.
+func (r *Ring) renewService(ctx context.Context, want serviceKey, lost bool) (why string, err error) {
 	k, err := r.findService(ctx, want)
 	if errors.Is(err, keystore.ErrNotFound) && lost {
 		_, err := r.service(ctx, want)

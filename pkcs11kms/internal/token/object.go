@@ -202,6 +202,19 @@ func (t *Token) handlesOf(ctx context.Context, class uint) ([]pkcs11.ObjectHandl
 	return handles, nil
 }
 
+// Labelled tells whether a key object in the token has the label.
+func (t *Token) Labelled(ctx context.Context, label string) (there bool, err error) {
+	err = t.do(ctx, &operation{name: "C_FindObjects", run: func(s *session, _ []byte) error {
+		found, err := s.search([]*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		}, 1)
+		there = len(found) > 0
+		return err
+	}})
+	return there, err
+}
+
 func (t *Token) describeAll(ctx context.Context, handles []pkcs11.ObjectHandle) ([]Object, error) {
 	var objects []Object
 	err := t.do(ctx, &operation{name: "C_GetAttributeValue", run: func(s *session, _ []byte) error {

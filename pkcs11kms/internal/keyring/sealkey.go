@@ -1,0 +1,154 @@
+package keyring
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
+)
+
+// SealKey is the service key that the key of the records' seals is derived by. It is made where and of what the service key of access keys
+// would be.
+const SealKey = ServicePrefix + "seal"
+
+// SealError says that the records of the store cannot be told from edited ones.
+type SealError struct {
+	Problem string
+	Advice  string // lines
+	cause   error
+}
+
+// Error says why.
+func (e *SealError) Error() string { return e.Problem }
+
+// Hint returns Advice.
+func (e *SealError) Hint() string { return e.Advice }
+
+// Unwrap returns the token's answer, or nil.
+func (e *SealError) Unwrap() error { return e.cause }
+
+// The commands that seal.
+const (
+	SealCommand   = "pkcs11kms doctor --seal"
+	ResealCommand = "pkcs11kms doctor --reseal"
+)
+
+const resealAdvice = "restore the store, or the token, from a backup in which they belong together; or see what the store holds,\n" +
+	"and have all of it sealed anew as it is: " + ResealCommand
+
+// Unlock has the token of a region unlock the store, whose seals name that region.
+func Unlock(ctx context.Context, t *token.Token, s *sealed.Store) error {
+	root, ok := s.Root()
+	if !ok {
+		return nil
+	}
+	key, err := deriveSealKey(opened{ctx, t}, root)
+	var broken *sealed.Error
+	switch {
+	case errors.Is(err, token.ErrKeyMissing):
+		return &SealError{cause: err, Advice: resealAdvice, Problem: fmt.Sprintf("the token of %s has no object of the service key of the "+
+			"store's seals, CKA_ID %s", root.Region, root.CKAID)}
+	case err != nil:
+		return err
+	}
+	err = s.Unlock(ctx, key)
+	switch {
+	case errors.As(err, &broken):
+		return &SealError{cause: err, Advice: resealAdvice,
+			Problem: fmt.Sprintf("the store is not sealed by the key that it names in the token of %s: %v", root.Region, err)}
+	case errors.Is(err, sealed.ErrUnfinished):
+		return &SealError{cause: err, Problem: err.Error(), Advice: "run it again: " + ResealCommand}
+	}
+	return err
+}
+
+// deriveSealKey makes the key of the seals.
+func deriveSealKey(p prover, root keystore.Seals) (key sealed.Key, err error) {
+	text := sealed.KeyText(root)
+	if spec := MACSpecOf(types.KeySpec(root.Spec)); spec != nil {
+		mac, err := p.MAC(spec.Hash, root.CKAID, text)
+		if err == nil && len(mac) != len(key) {
+			err = fmt.Errorf("a MAC of %d bytes for the key of the seals", len(mac))
+		}
+		copy(key[:], mac)
+		return key, err
+	}
+	spec := SignSpecOf(types.KeySpec(root.Spec), types.KeyUsageTypeSignVerify)
+	if spec == nil || !spec.Pair.Allows(secretsAlgorithm) {
+		return key, fmt.Errorf("the service key of the seals has the spec %q", root.Spec)
+	}
+	signature, err := p.Sign(spec.Pair, secretsAlgorithm, root.CKAID, text)
+	return sha256.Sum256(signature), err
+}
+
+// sealRegion is the region whose token unlocks the store; "" when nothing needs to be unlocked.
+func (c Config) sealRegion() (string, error) {
+	if c.Sealed == nil || !c.Sealed.Locked() {
+		return "", nil
+	}
+	root, _ := c.Sealed.Root()
+	if !slices.Contains(c.Regions, root.Region) {
+		return "", &SealError{Problem: fmt.Sprintf("the records of the store are sealed by a key in the token of %s, and the configuration "+
+			"does not name this region", root.Region),
+			Advice: "put the region back; in a state directory it stands in config.yaml. If its HSM is gone for good: " + ResealCommand}
+	}
+	return root.Region, nil
+}
+
+// unlockBy has the store unlocked by the token of a region, by whoever needs it first.
+func (r *Ring) unlockBy(region string) {
+	r.cfg.Sealed.UnlockBy(func(ctx context.Context) error {
+		in := r.regions[region]
+		if in == nil {
+			return fmt.Errorf("the token of %s is not open", region)
+		}
+		return Unlock(ctx, in.Token, r.cfg.Sealed)
+	})
+}
+
+// refuseUnsealed refuses a store without seals where the token has a key for them: who can write to the store must not be able to take
+// them away.
+func (r *Ring) refuseUnsealed(ctx context.Context, in *Region) error {
+	if r.cfg.Sealed == nil || r.cfg.Sealed.Trusted() {
+		return nil
+	}
+	if _, ok := r.cfg.Sealed.Root(); ok {
+		return nil
+	}
+	there, err := in.Token.Labelled(ctx, SealKey)
+	if err != nil || !there {
+		return err
+	}
+	return &SealError{Problem: fmt.Sprintf("the token of %s has a key for the seals of records, and the records of this store have none",
+		in.Name), Advice: "if the seals were taken away: restore the store from a backup\n" +
+		"if it never had any, as when another state directory uses the same token: see what it holds, and have it sealed: " + SealCommand}
+}
+
+// MakeSealKey makes the service key of the seals, unless there is one that can be used, and returns what tells of the seals of the next
+// epoch after before, with their key.
+func (r *Ring) MakeSealKey(ctx context.Context, before keystore.Seals) (root keystore.Seals, key sealed.Key, err error) {
+	want := r.secretsKey()
+	want.name = SealKey
+	if _, err := r.renewService(ctx, want, true); err != nil {
+		return root, key, err
+	}
+	k, err := r.service(ctx, want)
+	if err != nil {
+		return root, key, err
+	}
+	root = keystore.Seals{Store: before.Store, Epoch: before.Epoch + 1, Region: k.Record.Region, CKAID: k.Record.CKAID, Spec: k.Record.Spec}
+	if len(root.Store) == 0 {
+		root.Store = make(keystore.HexBytes, 16)
+		rand.Read(root.Store) // never fails, see crypto/rand
+	}
+	key, err = deriveSealKey(opened{ctx, r.regions[root.Region].Token}, root)
+	return root, key, err
+}

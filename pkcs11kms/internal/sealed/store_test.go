@@ -1,0 +1,293 @@
+package sealed_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
+)
+
+// What is written is read as it was written, by whoever has the key; nobody else can read it.
+func TestLifeOfSealedRecords(t *testing.T) {
+	s, below := newSealed(t)
+	for _, sample := range samples() {
+		change := sample.Put(0)
+		rec := mustGet(t, s, change.Ref)
+		require.Equal(t, change.Value, rec.Value)
+		require.Empty(t, rec.Seal)
+		_, err := keystore.EntriesOf(mustGet(t, below, change.Ref))
+		require.ErrorContains(t, err, "a seal that nobody has checked")
+
+		change.Expect = rec.Version
+		mustCommit(t, s, change)
+		require.Equal(t, change.Value, mustGet(t, open(t, below, sealed.Options{}), change.Ref).Value)
+		for _, entry := range change.Index {
+			recs, err := s.Lookup(t.Context(), entry.Index, entry.Value, keystore.Ref{}, 10)
+			require.NoError(t, err)
+			require.Len(t, recs, 1)
+			require.Empty(t, recs[0].Seal)
+		}
+	}
+	require.NoError(t, s.Verify(t.Context()))
+	require.NoError(t, s.Faults(t.Context(), func(e *sealed.Error) { t.Error(e) }))
+}
+
+func TestAStoreWithoutSealsIsAsItIs(t *testing.T) {
+	below := newBelow(t)
+	s := open(t, below, sealed.Options{})
+	_, there := s.Root()
+	require.False(t, there)
+	require.False(t, s.Locked())
+	alias := samples()[2].Put(0)
+	mustCommit(t, s, alias)
+	require.Empty(t, mustGet(t, below, alias.Ref).Seal)
+	require.Equal(t, alias.Value, mustGet(t, s, alias.Ref).Value)
+}
+
+// Until it is unlocked a store hands out where its regions' tokens are, and nothing else; it changes nothing.
+func TestLockedStore(t *testing.T) {
+	_, below := newSealed(t)
+	s, err := sealed.New(t.Context(), below, sealed.Options{})
+	require.NoError(t, err)
+	unavailable := errors.New("the token is not there")
+	var calls atomic.Int32
+	s.UnlockBy(func(context.Context) error {
+		calls.Add(1)
+		return unavailable
+	})
+	_, err = s.Get(t.Context(), keystore.RegionRef(region))
+	require.NoError(t, err)
+	require.Zero(t, calls.Load())
+	alias := samples()[2].Put(0)
+	_, got := s.Get(t.Context(), alias.Ref)
+	_, listed := s.List(t.Context(), alias.Ref.Kind, region, account, "", 1)
+	_, found := s.Lookup(t.Context(), alias.Index[0].Index, "", keystore.Ref{}, 1)
+	_, committed := s.Commit(t.Context(), samples()[2].(*keystore.Alias).Put(1))
+	for _, err := range []error{got, listed, found, committed} {
+		require.ErrorIs(t, err, sealed.ErrLocked)
+		require.ErrorIs(t, err, unavailable, "why, so that the caller can try again")
+	}
+	require.EqualValues(t, 4, calls.Load())
+	require.True(t, s.Locked())
+}
+
+// Calls that come at once have the store unlocked once, and one that has no more time does not wait for the others.
+func TestUnlockedOnce(t *testing.T) {
+	_, below := newSealed(t)
+	s, err := sealed.New(t.Context(), below, sealed.Options{})
+	require.NoError(t, err)
+	entered, goOn := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int32
+	s.UnlockBy(func(ctx context.Context) error {
+		if calls.Add(1) == 1 {
+			close(entered)
+		}
+		<-goOn
+		return s.Unlock(ctx, keyOf(newRoot()))
+	})
+	ref := samples()[2].Put(0).Ref
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			_, err := s.Get(context.Background(), ref)
+			assert.NoError(t, err)
+		})
+	}
+	<-entered
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.Get(over, ref)
+	require.ErrorIs(t, err, context.Canceled)
+	close(goOn)
+	group.Wait()
+	require.EqualValues(t, 1, calls.Load())
+}
+
+// lateReads answers a Get with what was there before, once.
+type lateReads struct {
+	keystore.Store
+	late atomic.Pointer[keystore.Record]
+}
+
+func (l *lateReads) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
+	if rec := l.late.Swap(nil); rec != nil {
+		return *rec, nil
+	}
+	return l.Store.Get(ctx, ref)
+}
+
+// A read that was overtaken by a write which others have seen since is none of an old record: it is read again.
+func TestAReadThatWasOvertaken(t *testing.T) {
+	_, below := newSealed(t)
+	late := &lateReads{Store: below}
+	s := open(t, late, sealed.Options{})
+	alias := keystore.Alias{Region: region, Account: account, Name: "alias/moved", Target: "old"}
+	version := mustCommit(t, s, alias.Put(0))
+	old := mustGet(t, below, alias.Ref())
+	alias.Target = "new"
+	version = mustCommit(t, s, alias.Put(version))
+	late.late.Store(&old)
+	require.Equal(t, alias.Put(0).Value, mustGet(t, s, alias.Ref()).Value)
+
+	mustCommit(t, s, keystore.Change{Op: keystore.Delete, Ref: alias.Ref(), Expect: version})
+	late.late.Store(&old)
+	require.Equal(t, old.Value, mustGet(t, s, alias.Ref()).Value, "it was there when it was read")
+}
+
+// Revisions go on where the clock was set back.
+func TestClockSetBack(t *testing.T) {
+	_, below := newSealed(t)
+	now := time.Now()
+	s := open(t, below, sealed.Options{Now: func() time.Time { return now }})
+	watching := open(t, below, sealed.Options{})
+	alias := keystore.Alias{Region: region, Account: account, Name: "alias/a"}
+	version := uint64(0)
+	for _, target := range []string{"one", "two", "three"} {
+		alias.Target = target
+		version = mustCommit(t, s, alias.Put(version))
+		require.Equal(t, alias.Put(0).Value, mustGet(t, watching, alias.Ref()).Value, target)
+		now = now.Add(-time.Hour)
+	}
+	again := open(t, below, sealed.Options{Now: func() time.Time { return now }})
+	alias.Target = "four"
+	rec := mustGet(t, again, alias.Ref())
+	mustCommit(t, again, alias.Put(rec.Version))
+	require.Equal(t, alias.Put(0).Value, mustGet(t, watching, alias.Ref()).Value)
+}
+
+// Who has opened the store before it was sealed, or sealed anew, writes nothing any more.
+func TestSealedMeanwhile(t *testing.T) {
+	below := newBelow(t)
+	before := open(t, below, sealed.Options{})
+	alias := samples()[2].Put(0)
+	version := mustCommit(t, before, alias)
+	seal(t, below, newRoot())
+	_, err := before.Commit(t.Context(), samples()[3].Put(0))
+	require.ErrorIs(t, err, sealed.ErrChanged)
+	_, err = before.Get(t.Context(), alias.Ref)
+	require.ErrorContains(t, err, "has a seal")
+
+	first := open(t, below, sealed.Options{})
+	rec := mustGet(t, first, alias.Ref)
+	require.NotEqual(t, version, rec.Version)
+	next := newRoot()
+	next.Epoch++
+	seal(t, below, next)
+	_, err = first.Get(t.Context(), alias.Ref)
+	require.ErrorContains(t, err, "another epoch")
+	_, err = first.Commit(t.Context(), samples()[3].Put(0))
+	require.ErrorIs(t, err, sealed.ErrChanged)
+	mustGet(t, open(t, below, sealed.Options{}), alias.Ref)
+}
+
+// Sealing that was cut off leaves a store that nobody unlocks, until somebody has sealed all of it.
+func TestSealingThatWasCutOff(t *testing.T) {
+	below := newBelow(t)
+	for _, sample := range samples() {
+		mustCommit(t, below, sample.Put(0))
+	}
+	_, err := sealed.Begin(t.Context(), below, newRoot())
+	require.NoError(t, err)
+	s := open(t, below, sealed.Options{})
+	_, err = s.Get(t.Context(), samples()[2].Put(0).Ref)
+	require.ErrorIs(t, err, sealed.ErrUnfinished)
+	seal(t, below, newRoot())
+	mustGet(t, open(t, below, sealed.Options{}), samples()[2].Put(0).Ref)
+}
+
+// Records that no program has written are not vouched for.
+func TestUnreadableRecordsAreNotSealed(t *testing.T) {
+	below := newBelow(t)
+	mustCommit(t, below, keystore.Change{Op: keystore.Put, Ref: samples()[2].Put(0).Ref, Value: []byte(`{"target":"x","more":1}`)})
+	version, err := sealed.Begin(t.Context(), below, newRoot())
+	require.NoError(t, err)
+	err = sealed.SealAll(t.Context(), below, newRoot(), version, keyOf(newRoot()), time.Now(), func(int) {})
+	require.ErrorContains(t, err, "does not seal")
+}
+
+// As many changes as a Commit takes are sealed like fewer.
+func TestMostChanges(t *testing.T) {
+	s, below := newSealed(t)
+	var changes []keystore.Change
+	for i := range keystore.MaxChanges {
+		changes = append(changes, keystore.Counter{Region: region, Account: account, Name: "c" + string(rune('0'+i)), N: i}.Put(0))
+	}
+	mustCommit(t, s, changes...)
+	other := open(t, below, sealed.Options{})
+	for _, c := range changes {
+		mustGet(t, other, c.Ref)
+	}
+}
+
+// A record that is refused is told once, whoever reads it how often.
+func TestRefusalsAreToldOnce(t *testing.T) {
+	_, below := newSealed(t)
+	alias := samples()[2].Put(0)
+	rec := mustGet(t, below, alias.Ref)
+	rec = replace(t, below, rec, keystore.Record{Ref: rec.Ref, Value: rec.Value}, alias.Index)
+	var told []string
+	s := open(t, below, sealed.Options{Refused: func(e *sealed.Error) { told = append(told, e.Error()) }})
+	for range 3 {
+		_, err := s.Get(t.Context(), alias.Ref)
+		require.Error(t, err)
+	}
+	require.Len(t, told, 1)
+	require.Contains(t, told[0], "alias/tokens has no seal")
+	replace(t, below, rec, keystore.Record{Ref: rec.Ref, Value: append([]byte(nil), rec.Value[:20]...)}, alias.Index)
+	_, err := s.Get(t.Context(), alias.Ref)
+	require.Error(t, err)
+	require.Len(t, told, 2, "another value")
+}
+
+// Writers and readers at once: nobody is refused anything.
+func TestSealsUnderLoad(t *testing.T) {
+	_, below := newSealed(t)
+	stores := []*sealed.Store{open(t, below, sealed.Options{}), open(t, below, sealed.Options{})}
+	counter := keystore.Counter{Region: region, Account: account, Name: "load"}
+	mustCommit(t, stores[0], counter.Put(0))
+	ref := counter.Put(0).Ref
+	var group sync.WaitGroup
+	for i := range 4 {
+		group.Go(func() {
+			s := stores[i%2]
+			for done := 0; done < 25; {
+				rec, err := s.Get(context.Background(), ref)
+				if !assert.NoError(t, err) {
+					return
+				}
+				c, err := keystore.DecodeCounter(rec)
+				if !assert.NoError(t, err) {
+					return
+				}
+				c.N++
+				switch _, err := s.Commit(context.Background(), c.Put(rec.Version)); {
+				case err == nil:
+					done++
+				case !errors.Is(err, keystore.ErrConflict):
+					assert.NoError(t, err)
+					return
+				}
+			}
+		})
+		group.Go(func() {
+			for range 200 {
+				_, err := stores[i%2].Get(context.Background(), ref)
+				assert.NoError(t, err)
+				_, err = stores[(i+1)%2].List(context.Background(), keystore.KindCounter, region, account, "", 10)
+				assert.NoError(t, err)
+			}
+		})
+	}
+	group.Wait()
+	got, err := keystore.DecodeCounter(mustGet(t, stores[0], ref))
+	require.NoError(t, err)
+	require.Equal(t, 100, got.N)
+}
