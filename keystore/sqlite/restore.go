@@ -24,8 +24,12 @@ import (
 // RestoreGrace is how long after a restore the earliest scheduled deletion takes place.
 const RestoreGrace = 7 * 24 * time.Hour
 
+//   - What is changed so has no seal, and records of before the backup may come with seals that are right. So where records are sealed,
+//     all must be sealed anew.
+
 // Restored says what Restore changed beside putting the backup in place.
 type Restored struct {
+	Reseal    bool           // the records are sealed, and nobody uses the store until somebody has sealed all of them anew
 	Dropped   []keystore.Ref // keys that were half made or half deleted; their objects, if any, are nobody's now
 	Postponed []keystore.Ref // keys whose deletion was scheduled, and was put off to RestoreGrace from now
 }
@@ -150,7 +154,11 @@ func settleDraft(ctx context.Context, draft, locks string) (done *Restored, err 
 
 func settle(ctx context.Context, s keystore.Store) (*Restored, error) {
 	done := &Restored{}
-	err := eachOf(ctx, s, keystore.IndexUnfinished, func(rec keystore.Record) error {
+	err := unfinishSeals(ctx, s, done)
+	if err != nil {
+		return nil, err
+	}
+	err = eachOf(ctx, s, keystore.IndexUnfinished, func(rec keystore.Record) error {
 		done.Dropped = append(done.Dropped, rec.Ref)
 		return drop(ctx, s, rec)
 	})
@@ -171,6 +179,24 @@ func settle(ctx context.Context, s keystore.Store) (*Restored, error) {
 	return done, err
 }
 
+func unfinishSeals(ctx context.Context, s keystore.Store, done *Restored) error {
+	rec, err := s.Get(ctx, keystore.SealsRef())
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	rec.Seal = nil
+	seals, err := keystore.DecodeSeals(rec)
+	if err != nil {
+		return err
+	}
+	done.Reseal, seals.Unfinished = true, true
+	_, err = s.Commit(ctx, seals.Put(rec.Version))
+	return err
+}
+
 func eachOf(ctx context.Context, s keystore.Store, index keystore.Index, visit func(keystore.Record) error) error {
 	var after keystore.Ref
 	for {
@@ -179,7 +205,7 @@ func eachOf(ctx context.Context, s keystore.Store, index keystore.Index, visit f
 			return err
 		}
 		for _, rec := range recs {
-			after = rec.Ref
+			after, rec.Seal = rec.Ref, nil
 			if err := visit(rec); err != nil {
 				return fmt.Errorf("key %s: %w", rec.Ref.ID, err)
 			}
@@ -196,6 +222,7 @@ func drop(ctx context.Context, s keystore.Store, rec keystore.Record) error {
 	counted, err := s.Get(ctx, keystore.CounterRef(rec.Ref.Region, rec.Ref.Account, keystore.CounterKeys))
 	switch {
 	case err == nil:
+		counted.Seal = nil
 		counter, err := keystore.DecodeCounter(counted)
 		if err != nil {
 			return err

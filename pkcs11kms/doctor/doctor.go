@@ -157,6 +157,7 @@ func Examine(ctx context.Context, cfg pkcs11kms.Config, name string, open OpenSt
 func (d *examination) examineStore(ctx context.Context, name string) {
 	if err := d.store.Verify(ctx); err != nil {
 		d.fail("store", name, err)
+		d.examineSeals(ctx, name) // of what can be read
 		return
 	}
 	d.add("store", name, StatusOK, "every record and index entry is sound")

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -43,7 +44,11 @@ func SealRecords(ctx context.Context, cfg pkcs11kms.Config, open OpenStore, how 
 	if err != nil {
 		return 0, err
 	}
-	agreed, err := vouch(ctx, store, how)
+	fault, err := sealFaults(ctx, cfg, store, before, how)
+	if err != nil {
+		return 0, err
+	}
+	agreed, err := vouch(ctx, store, fault, how)
 	if err != nil {
 		return 0, err
 	}
@@ -76,15 +81,44 @@ func mayBeSealed(ctx context.Context, cfg pkcs11kms.Config, store keystore.Store
 	return before, keyring.CheckHoldings(ctx, sealed.Trusting(store), cfg.AccountID, cfg.Keyring().Regions)
 }
 
-func vouch(ctx context.Context, store keystore.Store, how Sealing) (bool, error) {
+// sealFaults returns what tells why a record is not as it was written, as far as the seals of before can be checked; nil where there are
+// none.
+func sealFaults(ctx context.Context, cfg pkcs11kms.Config, store keystore.Store, before keystore.Seals, how Sealing) (
+	fault func(keystore.Record) error, err error) {
+	if len(before.Store) == 0 {
+		return nil, nil
+	}
+	key, err := keyOfSeals(ctx, cfg, sealed.Trusting(store), before)
+	if err != nil {
+		return nil, how.List(fmt.Sprintf("NONE OF THE SEALS CAN BE CHECKED: %v", err))
+	}
+	return func(rec keystore.Record) error { return sealed.Check(before, key, rec) }, nil
+}
+
+func keyOfSeals(ctx context.Context, cfg pkcs11kms.Config, store *sealed.Store, root keystore.Seals) (key sealed.Key, err error) {
+	if _, configured := cfg.Regions[root.Region]; !configured {
+		return key, fmt.Errorf("the configuration does not name the region %s, whose token has their service key", root.Region)
+	}
+	t, err := openFor(ctx, cfg, store, root.Region)
+	if err != nil {
+		return key, err
+	}
+	key, err = keyring.SealKeyIn(ctx, t, root)
+	return key, errors.Join(err, t.Close())
+}
+
+func vouch(ctx context.Context, store keystore.Store, fault func(keystore.Record) error, how Sealing) (bool, error) {
 	n := 0
 	err := sealed.Each(ctx, store, func(recs []keystore.Record) error {
 		for _, rec := range recs {
-			rec.Seal = nil
 			line, err := vouchLine(rec)
 			if err != nil {
-				return fmt.Errorf("the record %s %s/%s/%s cannot be read, and what cannot be read is not vouched for: %w", rec.Ref.Kind,
-					rec.Ref.Region, rec.Ref.Account, rec.Ref.ID, err)
+				return fmt.Errorf("the record %s cannot be read, and what cannot be read is not vouched for: %w", placeOf(rec.Ref), err)
+			}
+			if fault != nil && rec.Ref != keystore.SealsRef() {
+				if err := fault(rec); err != nil {
+					line = fmt.Sprintf("%s: IT %s", cmp.Or(line, placeOf(rec.Ref)), err)
+				}
 			}
 			if line == "" {
 				continue
@@ -102,8 +136,11 @@ func vouch(ctx context.Context, store keystore.Store, how Sealing) (bool, error)
 	return how.Agree(n)
 }
 
+func placeOf(r keystore.Ref) string { return fmt.Sprintf("%s %s/%s/%s", r.Kind, r.Region, r.Account, r.ID) }
+
 // vouchLine says what a record allows or denies, for people; counters and the like have none.
 func vouchLine(rec keystore.Record) (string, error) {
+	rec.Seal = nil
 	switch rec.Ref.Kind {
 	case keystore.KindKey:
 		key, err := keystore.DecodeKey(rec)

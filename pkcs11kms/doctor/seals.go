@@ -97,13 +97,7 @@ func openSealed(ctx context.Context, cfg pkcs11kms.Config, store keystore.Store)
 		return s, close, refused(fmt.Sprintf("the records of the store are sealed by a key in the token of %s, and the configuration does "+
 			"not name this region", root.Region), "put it back; or, if its HSM is gone for good: "+keyring.ResealCommand, nil)
 	}
-	bound, err := keyring.BoundTo(ctx, s, root.Region)
-	if err != nil {
-		return s, close, err
-	}
-	config := cfg.TokenConfig(root.Region)
-	config.Wait = false
-	t, err := keyring.OpenBound(ctx, s, bound, config)
+	t, err := openFor(ctx, cfg, s, root.Region)
 	if err != nil {
 		return s, close, fmt.Errorf("opening the token of region %s, which unlocks the store: %w", root.Region, err)
 	}
@@ -111,4 +105,15 @@ func openSealed(ctx context.Context, cfg pkcs11kms.Config, store keystore.Store)
 		return s, close, errors.Join(err, t.Close())
 	}
 	return s, t.Close, nil
+}
+
+// openFor opens the token of a region, without waiting for one that cannot be reached.
+func openFor(ctx context.Context, cfg pkcs11kms.Config, s *sealed.Store, region string) (*token.Token, error) {
+	bound, err := keyring.BoundTo(ctx, s, region)
+	if err != nil {
+		return nil, err
+	}
+	config := cfg.TokenConfig(region)
+	config.Wait = false
+	return keyring.OpenBound(ctx, s, bound, config)
 }

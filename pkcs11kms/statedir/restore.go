@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
 // Restore puts a backup in a state directory that has its config.yaml but no store. It never replaces one, nor
@@ -48,6 +49,10 @@ func Restore(ctx context.Context, dir, backup string) (done []string, err error)
 	for _, ref := range restored.Postponed {
 		done = append(done, fmt.Sprintf("put the deletion of the key %s off by %d days: it may have been cancelled since the backup",
 			ref.ID, int(sqlite.RestoreGrace/(24*time.Hour))))
+	}
+	if restored.Reseal {
+		done = append(done, "the records are sealed: before the store is used, see what it holds, and have all of it sealed anew:\n  "+
+			keyring.ResealCommand)
 	}
 	return done, nil
 }

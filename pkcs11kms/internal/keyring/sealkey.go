@@ -50,15 +50,11 @@ func Unlock(ctx context.Context, t *token.Token, s *sealed.Store) error {
 	if !ok {
 		return nil
 	}
-	key, err := deriveSealKey(opened{ctx, t}, root)
-	var broken *sealed.Error
-	switch {
-	case errors.Is(err, token.ErrKeyMissing):
-		return &SealError{cause: err, Advice: resealAdvice, Problem: fmt.Sprintf("the token of %s has no object of the service key of the "+
-			"store's seals, CKA_ID %s", root.Region, root.CKAID)}
-	case err != nil:
+	key, err := SealKeyIn(ctx, t, root)
+	if err != nil {
 		return err
 	}
+	var broken *sealed.Error
 	err = s.Unlock(ctx, key)
 	switch {
 	case errors.As(err, &broken):
@@ -68,6 +64,16 @@ func Unlock(ctx context.Context, t *token.Token, s *sealed.Store) error {
 		return &SealError{cause: err, Problem: err.Error(), Advice: "run it again: " + ResealCommand}
 	}
 	return err
+}
+
+// SealKeyIn makes the key of the seals that root tells of, by the token of its region.
+func SealKeyIn(ctx context.Context, t *token.Token, root keystore.Seals) (sealed.Key, error) {
+	key, err := deriveSealKey(opened{ctx, t}, root)
+	if errors.Is(err, token.ErrKeyMissing) {
+		err = &SealError{cause: err, Advice: resealAdvice, Problem: fmt.Sprintf("the token of %s has no object of the service key of the "+
+			"store's seals, CKA_ID %s", root.Region, root.CKAID)}
+	}
+	return key, err
 }
 
 // deriveSealKey makes the key of the seals.

@@ -95,6 +95,12 @@ func Each(ctx context.Context, below keystore.Store, visit func([]keystore.Recor
 	}
 }
 
+// Check returns why a record is refused under the seals of a root whose key is at hand; nil if it is right.
+func Check(root keystore.Seals, key Key, rec keystore.Record) error {
+	_, err := (&seals{of: root, key: key}).check(rec)
+	return err
+}
+
 // Faults visits each record of an unlocked store that is refused.
 func (s *Store) Faults(ctx context.Context, visit func(*Error)) error {
 	key := s.seals.Load()
