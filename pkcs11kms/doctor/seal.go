@@ -136,7 +136,9 @@ func vouch(ctx context.Context, store keystore.Store, fault func(keystore.Record
 	return how.Agree(n)
 }
 
-func placeOf(r keystore.Ref) string { return fmt.Sprintf("%s %s/%s/%s", r.Kind, r.Region, r.Account, r.ID) }
+func placeOf(r keystore.Ref) string {
+	return fmt.Sprintf("%s %s/%s/%s", r.Kind, r.Region, r.Account, r.ID)
+}
 
 // vouchLine says what a record allows or denies, for people; counters and the like have none.
 func vouchLine(rec keystore.Record) (string, error) {

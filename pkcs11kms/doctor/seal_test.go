@@ -136,7 +136,8 @@ func requireNamed(t *testing.T, cfg statedir.Config, record string) {
 func TestSealedStore(t *testing.T) {
 	f := newFilled(t)
 	listed := sealStore(t, f.cfg, false)
-	for _, want := range []string{f.keyID, f.other, "alias/tokens of key " + f.keyID, "user " + testAccount + "/alice", "role " + testAccount + "/signer",
+	for _, want := range []string{f.keyID, f.other, "alias/tokens of key " + f.keyID,
+		"user " + testAccount + "/alice", "role " + testAccount + "/signer",
 		"access key " + f.accessID + " of " + testAccount + "/" + f.user, "region " + testRegion, keyring.SecretsKey} {
 		require.Contains(t, strings.Join(listed, "\n"), want)
 	}
@@ -190,7 +191,7 @@ func TestEditsOfASealedStore(t *testing.T) {
 		"a disabled key is enabled": {keystore.KeyRef(testRegion, testAccount, f.keyID), replacing(`"Disabled"`, `"Enabled"`), mac},
 		"a policy allows more": {keystore.KeyRef(testRegion, testAccount, f.other),
 			replacing(`"}`, `","policy":"{\"Version\":\"2012-10-17\",\"Statement\":[{\"Effect\":\"Allow\",`+
-			`\"Principal\":\"*\",\"Action\":\"kms:*\",\"Resource\":\"*\"}]}"}`), asAlice},
+				`\"Principal\":\"*\",\"Action\":\"kms:*\",\"Resource\":\"*\"}]}"}`), asAlice},
 		"an alias names another key": {keystore.AliasRef(testRegion, testAccount, "alias/tokens"), replacing(f.keyID, f.other),
 			func(c *client) error {
 				_, err := generate(t.Context(), c, aws.String("alias/tokens"), []byte("m"))
@@ -199,7 +200,7 @@ func TestEditsOfASealedStore(t *testing.T) {
 		"a deny is deleted": {keystore.PrincipalRef(testAccount, f.user),
 			replacing(`,{\"Effect\":\"Deny\",\"Action\":\"kms:GenerateMac\",\"Resource\":\"*\"}`, ``), asAlice},
 		"an access key is another's": {keystore.AccessKeyRef(f.accessID), replacing(f.user, testAccount), asAlice},
-		"a seal is stripped": {keystore.PrincipalRef(testAccount, f.user), func(rec *keystore.Record) { rec.Seal = nil }, asAlice},
+		"a seal is stripped":         {keystore.PrincipalRef(testAccount, f.user), func(rec *keystore.Record) { rec.Seal = nil }, asAlice},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before keystore.Record
@@ -408,7 +409,8 @@ func TestOtherRegionsOfASealedStore(t *testing.T) {
 	require.NoError(t, useKey(t, cfg, keyID[testRegion]))
 
 	delete(cfg.Regions, otherRegion)
-	require.NoError(t, RetireRegion(t.Context(), cfg.Config, cfg.OpenStore, otherRegion, func(RetiredRegion) (bool, error) { return true, nil }))
+	yes := func(RetiredRegion) (bool, error) { return true, nil }
+	require.NoError(t, RetireRegion(t.Context(), cfg.Config, cfg.OpenStore, otherRegion, yes))
 	require.NoError(t, useKey(t, cfg, keyID[testRegion]))
 	require.True(t, examine(t.Context(), cfg).OK())
 
