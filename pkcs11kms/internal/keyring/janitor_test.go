@@ -144,6 +144,7 @@ func TestOnePassRemovesAKey(t *testing.T) {
 	due, err := r.Make(t.Context(), r.Region(bindingRegion), MACSpecOf(types.KeySpecHmac256),
 		r.Region(bindingRegion).NewRecord(cfg.Account, "due"), nil)
 	require.NoError(t, err)
+	require.Empty(t, due.Record.Instance, "nobody works on it any more")
 	due.Record.State, due.Record.DeletionDate = keystore.PendingDeletion, now
 	_, err = store.Commit(t.Context(), due.Record.Put(due.Version))
 	require.NoError(t, err)

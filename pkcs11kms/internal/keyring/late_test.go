@@ -69,6 +69,21 @@ func TestTokensThatComeLate(t *testing.T) {
 	require.Equal(t, 1, bindingKeys(t, r))
 }
 
+// While a token is away nothing is written down for it: who would make a key is told so, and leaves nothing to the janitor.
+func TestNothingIsBegunInATokenThatIsAway(t *testing.T) {
+	cfg, m := lateConfig(t)
+	m.Do("down")
+	r := open(t, cfg)
+	t.Cleanup(func() { assert.NoError(t, r.Close()) })
+	in := r.Region(bindingRegion)
+	_, err := r.Make(t.Context(), in, MACSpecOf("HMAC_256"), keystore.Key{Region: in.Name, Account: cfg.Account, ID: "key",
+		CKAID: keystore.HexBytes("0123456789abcdef")}, nil)
+	require.ErrorIs(t, err, token.ErrGone)
+	left, err := cfg.Store.Lookup(t.Context(), keystore.IndexUnfinished, "", keystore.Ref{}, 1)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
 // Who waits for a token does not wait for the right one while another is there: that ends the start, as without waiting.
 func TestNobodyWaitsBesideAnotherToken(t *testing.T) {
 	cfg, _ := lateConfig(t)

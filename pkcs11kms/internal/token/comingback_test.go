@@ -80,3 +80,26 @@ func TestSessionsThatCannotBeClosedAreBounded(t *testing.T) {
 	require.NoError(t, tok.Close())
 	require.Equal(t, closed+63+2, f.count("C_CloseSession"), "of those that could not be closed, the pool's and the one that stays open")
 }
+
+// What an attempt waits for is told when that takes long, and not before.
+func TestSlowStepsOfComingBackAreTold(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		tok, f := openFaulty(t)
+		reached, free := f.hang("C_GetSlotList")
+		f.on("C_GetSessionInfo", func() error { return pkcs11.Error(pkcs11.CKR_DEVICE_REMOVED) })
+		require.ErrorIs(t, tok.Healthy(context.Background()), token.ErrGone)
+		<-reached
+		<-time.After(900 * time.Millisecond)
+		require.NotContains(t, tok.State().Err.Error(), "waiting for")
+		require.Empty(t, tok.State().Waiting)
+		<-time.After(200 * time.Millisecond)
+		require.ErrorContains(t, tok.State().Err, "waiting for C_GetSlotList since ")
+		require.Equal(t, "C_GetSlotList", tok.State().Waiting)
+		require.True(t, tok.State().Hangs)
+		f.on("C_GetSessionInfo", nil)
+		free()
+		<-time.After(time.Second)
+		synctest.Wait()
+		require.True(t, tok.State().Up)
+	})
+}

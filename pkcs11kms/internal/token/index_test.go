@@ -171,6 +171,27 @@ func TestLookOfACallerInAHurry(t *testing.T) {
 	require.Zero(t, searchesFor(t, tok, f, keys[9:], macs[9:]...))
 }
 
+// An object that goes while all are looked at, or that has no CKA_ID, is passed over.
+func TestLookPassesOverWhatIsNotThere(t *testing.T) {
+	for _, rv := range []uint{pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID} {
+		inBubble(t, func(t *testing.T) {
+			tok, f := openFaulty(t)
+			keys, macs := manyKeys(t, tok, 20)
+			before, failed := f.count("C_FindObjectsInit"), 0
+			slowSearch(f)
+			f.on("C_GetAttributeValue", func() error {
+				if f.count("C_FindObjectsInit") == before+9 && failed == 0 {
+					failed++
+					return pkcs11.Error(rv)
+				}
+				return nil
+			})
+			require.LessOrEqual(t, searchesFor(t, tok, f, keys, macs...), 8+1+1, "the look, and one for what it has passed over")
+			require.Equal(t, 1, failed)
+		})
+	}
+}
+
 func TestLookThatFails(t *testing.T) {
 	for _, function := range []string{"C_FindObjectsInit", "C_GetAttributeValue"} {
 		t.Run(function, func(t *testing.T) {

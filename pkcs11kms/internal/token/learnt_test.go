@@ -8,6 +8,7 @@ import (
 	"github.com/miekg/pkcs11"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -39,4 +40,24 @@ func TestWhatIsRecalledStaysAsItWas(t *testing.T) {
 	require.NoError(t, err)
 	want.Made, want.Gaps = append(want.Made, token.Kind{Hash: token.SHA384}), want.Gaps[:1]
 	require.Equal(t, want, tok.Learnt())
+}
+
+// Where keys end with their session each opening tries the kinds of keys that can be tried, and a restart is what has the others tried
+// again: what was found missing is neither told to the next process nor believed of the one before.
+func TestGapsOfKindsAreNotRemembered(t *testing.T) {
+	missing := token.LearntGap{Kind: token.Kind{Spec: pubkey.P256}, What: "generation", Func: "C_GenerateKeyPair",
+		RV: pkcs11.CKR_MECHANISM_INVALID, At: time.Now()}
+	tok, f := openFaulty(t, func(cfg *token.Config) {
+		cfg.Recall = func(context.Context, token.Info) token.Learnt {
+			return token.Learnt{Since: time.Now(), Gaps: []token.LearntGap{missing}}
+		}
+	})
+	require.NoError(t, tok.PairGap(pubkey.P256))
+	f.on("C_GenerateKeyPair", func() error { return pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID) })
+	_, _, err := tok.GenerateKeyPair(t.Context(), pubkey.P256, randomBytes(t, 16), "label")
+	require.Error(t, err)
+	require.Error(t, tok.PairGap(pubkey.P256))
+	for _, gap := range tok.Learnt().Gaps {
+		require.NotEqual(t, missing.Kind, gap.Kind)
+	}
 }

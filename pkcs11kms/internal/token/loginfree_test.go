@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/miekg/pkcs11"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -39,6 +40,23 @@ func TestTokenThatNeedsNoLogin(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stayPublic is a module whose sessions stay public, whatever C_Login says.
+type stayPublic struct{ token.Module }
+
+func (m stayPublic) GetSessionInfo(s pkcs11.SessionHandle) (pkcs11.SessionInfo, error) {
+	info, err := m.Module.GetSessionInfo(s)
+	info.State = pkcs11.CKS_RW_PUBLIC_SESSION
+	return info, err
+}
+
+// A token that says that it needs a login is none that can be used without.
+func TestTokenThatNeedsALoginIsNotUsedByPublicSessions(t *testing.T) {
+	cfg, _ := newConfig(t)
+	cfg.SetWrap(func(m token.Module) token.Module { return stayPublic{m} })
+	_, err := token.Open(t.Context(), cfg)
+	requireRV(t, err, "C_GetSessionInfo", pkcs11.CKR_USER_NOT_LOGGED_IN)
 }
 
 // One that says so, and is logged in to all the same, may not lose its login: the keys could not be seen.

@@ -120,3 +120,12 @@ func TestSignaturesOfLongMessages(t *testing.T) {
 	_, err = tok.Sign(t.Context(), rsa, pubkey.PKCS1SHA384, make([]byte, 101))
 	require.ErrorIs(t, err, token.ErrMessageTooLong, "a token that hashes messages itself")
 }
+
+// Of a token that signs nothing just now nobody knows how long a message may be.
+func TestLongestMessageOfATokenInTrouble(t *testing.T) {
+	tok, f := openFaulty(t)
+	key := newKey(t, tok)
+	f.on("C_Sign", func() error { return pkcs11.Error(pkcs11.CKR_HOST_MEMORY) })
+	_, err := tok.LongestMessage(t.Context(), key, 4096)
+	requireRV(t, err, "C_Sign", pkcs11.CKR_HOST_MEMORY)
+}

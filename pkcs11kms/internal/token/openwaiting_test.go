@@ -155,6 +155,11 @@ func (l *linesOfLog) Write(line []byte) (int, error) {
 	return l.text.Write(line)
 }
 
+// atInfo is a log of what operators are shown.
+func (l *linesOfLog) atInfo() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+func contains(l *linesOfLog, text string) bool { return strings.Contains(l.String(), text) }
+
 func (l *linesOfLog) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,6 +180,16 @@ func TestLoginsThatFailAreFew(t *testing.T) {
 	require.LessOrEqual(t, m.Counters()["C_Login"].Calls-logins, most)
 	m.Do("clear")
 	require.Eventually(t, func() bool { return tok.Healthy(t.Context()) == nil }, patience, tick)
+}
+
+// A token whose user PIN was never set says so in its own words, at C_Login if not before.
+func TestLoginWithoutAUserPIN(t *testing.T) {
+	cfg, m := newConfigThrough(t)
+	m.AtStart("on C_Login fail CKR_USER_PIN_NOT_INITIALIZED")
+	_, err := token.Open(t.Context(), cfg)
+	refused, ok := errors.AsType[*token.OpenError](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, token.NotInitialized, refused.Reason)
 }
 
 // What can mean nothing but the PIN counts as its refusal.

@@ -70,7 +70,7 @@ func (o *outage) failed(err error) (news bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	news = o.last == nil || o.last.Error() != err.Error()
-	o.last, o.step = err, ""
+	o.last = err
 	select {
 	case o.tried <- err:
 	default:

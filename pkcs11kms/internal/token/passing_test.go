@@ -65,4 +65,11 @@ func TestPassingErrorOfATokenWithoutAnotherSession(t *testing.T) {
 	require.Equal(t, opened+1, f.count("C_OpenSession"))
 	require.Equal(t, closed, f.count("C_CloseSession"), "the session is still there")
 	require.NoError(t, tok.Healthy(t.Context()))
+
+	key := newKey(t, tok)
+	f.fail("C_SignInit", 1, pkcs11.CKR_DEVICE_ERROR)
+	f.fail("C_GenerateRandom", 1, pkcs11.CKR_DEVICE_ERROR)
+	f.fail("C_OpenSession", 1, pkcs11.CKR_SESSION_COUNT)
+	_, err := tok.MAC(t.Context(), key, []byte("message"))
+	require.NoError(t, err, "nor is it another answer for who has met an error")
 }

@@ -151,3 +151,17 @@ func TestFirstKeyOfATokenThatRefusesToBeToldUses(t *testing.T) {
 		}
 	}
 }
+
+// A hash function that was missing when the token was opened, and when a key was to be made, is tried again after a while.
+func TestGapFoundAtOpenAges(t *testing.T) {
+	cfg, _ := newConfig(t)
+	f := newFaulty(&cfg)
+	f.noMechanism = map[uint]bool{pkcs11.CKM_SHA224_HMAC: true}
+	tok := open(t, cfg)
+	require.Error(t, tok.HashGap(token.SHA224))
+	_, err := tok.GenerateHMACKey(t.Context(), token.SHA224, randomBytes(t, 16), "label")
+	require.Error(t, err)
+	require.Error(t, tok.HashGap(token.SHA224))
+	tok.AgeGaps(10 * time.Minute)
+	require.NoError(t, tok.HashGap(token.SHA224))
+}
