@@ -23,7 +23,8 @@ func lostBeside(t *testing.T, timeout time.Duration) (lost, working *token.Token
 	return open(t, lostCfg), open(t, workingCfg), m, lostLog, workingLog
 }
 
-// While other tokens work, attempts in vain to bring one back leave no sessions, and ask nobody for a pause before the call timeout is over.
+// While other tokens work, attempts in vain to bring one back leave no sessions, and ask nobody for a pause before the call timeout is
+// over.
 func TestAttemptsInVainBesideAWorkingToken(t *testing.T) {
 	lost, _, m, _, _ := lostBeside(t, time.Hour)
 	open, finalized := m.Open(), m.Counters()["C_Finalize"].Calls
