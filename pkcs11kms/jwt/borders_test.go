@@ -135,6 +135,10 @@ func TestKeysPutTogetherByHand(t *testing.T) {
 	v, err := jwt.NewVerifier(jwt.VerifierConfig{KeySet: &jwt.KeySet{Keys: []jwt.JWK{one.jwk, twin.jwk, odd.jwk, good.jwk}}})
 	require.NoError(t, err)
 	require.Len(t, v.Ignored(), 3)
+	for i, kid := range []string{"one", "one", "odd"} {
+		require.Equal(t, i+1, v.Ignored()[i].Position)
+		require.Equal(t, kid, v.Ignored()[i].Kid)
+	}
 	require.NoError(t, v.Verify(t.Context(), good.token(t, es256, gojwt.MapClaims{}), nil))
 	for _, p := range []pair{one, twin, odd} {
 		requireInvalid(t, v.Verify(t.Context(), p.token(t, es256, gojwt.MapClaims{}), nil), jwt.ErrUnknownKey)

@@ -224,6 +224,13 @@ func TestWhatIsNotToldIsNotHalfMade(t *testing.T) {
 			m.Do("clear")
 		}
 	}
+	for _, attribute := range []string{"CKA_ID", "CKA_EC_PARAMS"} { // it goes while it is looked at
+		m.Do("on C_GetAttributeValue fail CKR_OBJECT_HANDLE_INVALID attribute=" + attribute)
+		found, err := tok.HalfMade(t.Context())
+		assert.NoError(t, err, attribute)
+		assert.Empty(t, found.Objects, attribute)
+		m.Do("clear")
+	}
 	m.Do("on C_FindObjects fail CKR_HOST_MEMORY")
 	_, err := tok.HalfMade(t.Context())
 	require.Error(t, err)

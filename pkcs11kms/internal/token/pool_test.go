@@ -158,6 +158,22 @@ func TestTokenLimitBoundsThePool(t *testing.T) {
 	}
 }
 
+// fewWriters is a token that gives few of the sessions by which objects can be made.
+type fewWriters struct{ token.Module }
+
+func (m fewWriters) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
+	info, err := m.Module.GetTokenInfo(slot)
+	info.MaxRwSessionCount = 8
+	return info, err
+}
+
+// All sessions are such as objects can be made by, so the token's limit of those counts as well.
+func TestTokenLimitOfWritersBoundsThePool(t *testing.T) {
+	cfg, _ := newConfig(t)
+	cfg.SetWrap(func(m token.Module) token.Module { return fewWriters{m} })
+	require.Equal(t, 7, open(t, cfg).Stats().Size)
+}
+
 // TestSessionCountShrinksThePool plays a token that has three sessions to give in all.
 func TestSessionCountShrinksThePool(t *testing.T) {
 	tok, f := openFaulty(t, sessions(8))
