@@ -18,6 +18,8 @@ TEST_TOOLS = $(call missing,command -v pkcs11-tool,opensc) $(call missing,$(aws2
   $(call missing,ls $(MODULES)/libsoftokn3.so,libnss3) $(call missing,{ command -v certutil && command -v modutil; },libnss3-tools) \
   $(call missing,command -v swtpm,swtpm) $(call missing,{ command -v dbus-daemon && command -v dbus-send; },dbus) \
   $(call missing,command -v tpm2-abrmd,tpm2-abrmd) $(call missing,ls $(MODULES)/libtss2-tcti-tabrmd.so.0,libtss2-tcti-tabrmd0) \
+  $(call missing,command -v rsyslogd,rsyslog) $(call missing,ls $(MODULES)/rsyslog/lmnsd_gtls.so,rsyslog-gnutls) \
+  $(call missing,command -v promtool,prometheus) \
   $(call missing,command -v tpm2_ptool,libtpm2-pkcs11-tools) $(call missing,ls $(MODULES)/pkcs11/libtpm2_pkcs11.so,libtpm2-pkcs11-1)
 export CGO_ENABLED = 1
 

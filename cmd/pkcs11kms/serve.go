@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -43,10 +44,13 @@ type serving struct {
 	reuseGiven bool // --reuse-port was given, or --reuse-port=false
 
 	dir     string
-	audited string // the directory of the audit log; empty without one
-	log     *slog.Logger
-	logged  *logQueue               // takes the lines of log
-	stop    context.CancelCauseFunc // ends the run for a reason of its own
+	audited string // the directory of the audit log that is on this machine only; empty without one
+
+	announced io.Writer // takes the line ready where standard output is for records; nil otherwise
+
+	log    *slog.Logger
+	logged *logQueue               // takes the lines of log
+	stop   context.CancelCauseFunc // ends the run for a reason of its own
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -61,6 +65,8 @@ func (a *app) serveCommand() *cobra.Command {
 			"lost token try at once to come back, also when its PIN was refused and the PIN file has changed. TLS is\n" +
 			"required unless the address is one of this machine only. Flags win over the keys of the same names in\n" +
 			"config.yaml. A store of an older version is migrated first, as by doctor --migrate.\n\n" +
+			"With audit.syslog in config.yaml the records of the audit log go to a receiver of syslog, too, and with\n" +
+			"audit.stdout to standard output, which then has nothing else (docs/audit.md).\n\n" +
 			"With --reuse-port several servers of one state directory answer on one port, and the system shares new\n" +
 			"connections out among them. Each needs an --admin-listen of its own; metrics and the rates that requests are\n" +
 			"limited to are of each process. One that is stopped leaves the others serving.",
@@ -116,7 +122,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err := s.checkDevToken(cfg); err != nil {
 		return err
 	}
-	if err := s.checkAudit(cfg); err != nil {
+	if err := s.checkAudit(&cfg); err != nil {
 		return err
 	}
 	cfg.Logger = s.log
@@ -228,7 +234,8 @@ func (s *serving) announce(ctx context.Context, bridge *pkcs11kms.Bridge, region
 		s.log.Info("FIPS 140-3 mode", "mode", f.Mode, "module", f.Module)
 	}
 	if s.audited != "" {
-		s.log.Info("the audit log is on this machine only: keep its head elsewhere (pkcs11kms audit head)", "dir", s.audited)
+		s.log.Warn("the audit log is on this machine only: send it elsewhere (audit.syslog in config.yaml, or an agent that ships it), "+
+			"or keep its head elsewhere (pkcs11kms audit head)", "dir", s.audited)
 	}
 	s.log.Info("ready", "listen", url, "admin-listen", adminURL)
 	text += "\n"
@@ -240,6 +247,10 @@ func (s *serving) announce(ctx context.Context, bridge *pkcs11kms.Bridge, region
 		text += lines
 	}
 	s.tell(notifyReady)
+	if s.announced != nil {
+		_, err := io.WriteString(s.announced, text)
+		return err
+	}
 	return s.app.write([]byte(text))
 }
 

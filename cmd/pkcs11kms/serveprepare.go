@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -129,9 +131,16 @@ func (s *serving) checkAddress(flag, address string) error {
 const unixPrefix = "unix:"
 
 // checkAudit refuses to serve others without a record of it, or with one that a power cut may take back.
-func (s *serving) checkAudit(cfg statedir.Config) error {
-	if cfg.Audit != audit.Discard {
+func (s *serving) checkAudit(cfg *statedir.Config) error {
+	if cfg.Audit != audit.Discard && cfg.AuditOptions.Syslog == nil {
 		s.audited = cfg.AuditDir
+	}
+	if cfg.AuditStdout {
+		stdout, ok := s.app.stdout.(*os.File)
+		if !ok {
+			return errors.New("audit.stdout: standard output is no file")
+		}
+		cfg.AuditOptions.Stdout, s.announced = stdout, s.app.stderr
 	}
 	switch {
 	case s.dev:

@@ -84,6 +84,9 @@ func (l *Log) write() error {
 	_, err := f.Write(b.buf)
 	if err == nil {
 		l.counts.writes.Add(1)
+		for _, s := range l.sinks {
+			s.put(bundle{first: b.last.seq + 1 - uint64(b.records), records: b.records, lines: b.buf})
+		}
 	}
 	l.mu.Lock()
 	l.since = time.Time{}

@@ -37,6 +37,10 @@ type Options struct {
 	RotateAge   time.Duration // as is one that is so old; default DefaultRotateAge
 	Logger      *slog.Logger  // what an operator must know; default: nothing is logged
 	Now         func() time.Time
+
+	Stdout *os.File       // takes the records, too: standard output
+	Syslog *SyslogOptions // takes the records, too
+	queued int            // how many records may wait for a sink; 0: as many as is promised
 }
 
 func (o Options) withDefaults() Options {
@@ -112,6 +116,8 @@ type Log struct {
 	packer packer
 	shut   chan struct{}    // has one where there are files in closing
 	aside  []map[string]any // what was laid aside at the opening
+	sinks  []*shipper
+	ended  sync.Once // sinks
 	stop   chan struct{}
 	tasks  sync.WaitGroup
 	buffer sync.Pool // *[]byte of records being made
@@ -129,13 +135,18 @@ type counts struct{ records, writes, syncs, failures atomic.Uint64 }
 type Stats struct {
 	Records, Writes, Syncs, Failures uint64
 	FreePercent                      float64 // of the file system
+	Sinks                            []SinkStats
 	Healthy                          bool
 }
 
 // Stats returns them.
 func (l *Log) Stats() Stats {
-	return Stats{Records: l.counts.records.Load(), Writes: l.counts.writes.Load(), Syncs: l.counts.syncs.Load(),
+	s := Stats{Records: l.counts.records.Load(), Writes: l.counts.writes.Load(), Syncs: l.counts.syncs.Load(),
 		Failures: l.counts.failures.Load(), FreePercent: float64(l.free.Load()) / 100, Healthy: l.Health() == nil}
+	for _, sink := range l.sinks {
+		s.Sinks = append(s.Sinks, sink.stats())
+	}
+	return s
 }
 
 // Health returns why nothing can be recorded, or nil.
@@ -210,8 +221,10 @@ func (l *Log) waits(e *Event) bool {
 	return l.o.Fsync == FsyncAlways || l.o.Fsync == FsyncGroup && changes
 }
 
-// Close writes what is to be written, and lets others continue the chain.
+// Close writes what is to be written, and lets others continue the chain. Its sinks have three seconds for what waits for them; what they
+// have not taken then is told in the chain.
 func (l *Log) Close() error {
+	l.ended.Do(l.endSinks)
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()

@@ -25,14 +25,25 @@ func Open(dir string, o Options) (l *Log, err error) {
 	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)
 	}
+	sinks, err := l.o.sinks()
+	if err != nil {
+		return nil, err
+	}
 	torn, err := l.takeChain()
 	if err != nil {
+		for _, s := range sinks {
+			_, closing := s.close()
+			err = errors.Join(err, closing)
+		}
 		return nil, fmt.Errorf("opening the audit log: %w", err)
 	}
 	l.written, l.end = l.place, l.size
 	l.synced.Store(0) // what others have left unsynced counts as not synced
 	l.free.Store(100 * 100)
 	l.look()
+	for _, s := range sinks {
+		l.sinks = append(l.sinks, newShipper(s, l.o))
+	}
 	l.tasks.Go(l.run)
 	l.tasks.Go(func() { l.packer.run(l.stop, l.o.Logger) })
 	if torn != nil {
@@ -52,7 +63,7 @@ const (
 	ownService   = "pkcs11kms"
 	tornRecord   = "AuditRecordTorn"    // a line was found that is half written; additionalEventData tells its bytes and their SHA-256
 	fileVanished = "AuditFileVanished"  // the file that was written to is not where it was
-	fileAside    = "AuditFileLaidAside" // a file was laid aside that does not follow what the disk has; its bytes and their SHA-256 are told
+	fileAside    = "AuditFileLaidAside" // a file was laid aside that does not follow what the disk has; its bytes are told
 )
 
 // tell records an event of the log's own.

@@ -251,6 +251,7 @@ func (l *Log) tend() {
 		l.o.Logger.Error("the file of the audit log is not where it was", "file", lost)
 		_ = l.tell(fileVanished, map[string]any{"file": lost}) // logged, and told by Health
 	}
+	l.tellGaps(false)
 	if l.o.Fsync != FsyncOff && l.synced.Load() < written {
 		_ = l.sync(written) // as is this
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -40,7 +41,10 @@ func (l *auditLog) take() (lines []string) {
 
 // A server whose audit log has failed answers nobody, and says so.
 func TestReadyzWithoutAuditLog(t *testing.T) {
-	log, err := audit.Open(filepath.Join(t.TempDir(), "audit"), audit.Options{})
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer null.Close()
+	log, err := audit.Open(filepath.Join(t.TempDir(), "audit"), audit.Options{Stdout: null})
 	require.NoError(t, err)
 	f := newFixture(t, func(cfg *pkcs11kms.Config, _ *Options) { cfg.Audit = log })
 	r := f.run(t, Listen{})
@@ -49,6 +53,9 @@ func TestReadyzWithoutAuditLog(t *testing.T) {
 	series := scrape(t, f, r)
 	require.EqualValues(t, 3, series["pkcs11kms_audit_records_total"], "with the two of the making of the access key")
 	require.Positive(t, series["pkcs11kms_audit_disk_free_ratio"])
+	require.EqualValues(t, 3, series[`pkcs11kms_audit_sink_records_total{sink="stdout"}`]+series[`pkcs11kms_audit_sink_queued{sink="stdout"}`])
+	require.EqualValues(t, 1, series[`pkcs11kms_audit_sink_up{sink="stdout"}`])
+	require.Contains(t, series, `pkcs11kms_audit_sink_dropped_total{sink="stdout"}`)
 	require.Zero(t, series[`pkcs11kms_not_ready{subject="audit",reason="audit-failed"}`])
 
 	require.NoError(t, log.Close())

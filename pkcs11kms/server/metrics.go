@@ -102,9 +102,16 @@ var (
 	auditWritesDesc   = prometheus.NewDesc("pkcs11kms_audit_writes_total", "Writes of the audit log: records share them.", nil, nil)
 	auditSyncsDesc    = prometheus.NewDesc("pkcs11kms_audit_syncs_total", "Times that the audit log was brought to the disk.", nil, nil)
 	auditFreeDesc     = prometheus.NewDesc("pkcs11kms_audit_disk_free_ratio", "How much of the audit log's disk is left, 0 to 1.", nil, nil)
-	cachedDesc        = prometheus.NewDesc("pkcs11kms_cached_records", "Records of the store that are kept decoded, at most 65,536.", nil, nil)
-	displacedDesc     = prometheus.NewDesc("pkcs11kms_cached_records_displaced_total", "Records that made room for others.", nil, nil)
-	keysDesc          = prometheus.NewDesc("pkcs11kms_keys", "KMS keys in the store.", []string{"region"}, nil)
+	sinkRecordsDesc   = prometheus.NewDesc("pkcs11kms_audit_sink_records_total", "Records that a sink of the audit log was handed.",
+		[]string{"sink"}, nil)
+	sinkDroppedDesc = prometheus.NewDesc("pkcs11kms_audit_sink_dropped_total",
+		"Records that a sink of the audit log did not get, since it was too slow or away for too long.", []string{"sink"}, nil)
+	sinkQueuedDesc = prometheus.NewDesc("pkcs11kms_audit_sink_queued", "Records that wait for a sink of the audit log.", []string{"sink"}, nil)
+	sinkUpDesc     = prometheus.NewDesc("pkcs11kms_audit_sink_up", "1 while a sink of the audit log takes records, else 0.",
+		[]string{"sink"}, nil)
+	cachedDesc    = prometheus.NewDesc("pkcs11kms_cached_records", "Records of the store that are kept decoded, at most 65,536.", nil, nil)
+	displacedDesc = prometheus.NewDesc("pkcs11kms_cached_records_displaced_total", "Records that made room for others.", nil, nil)
+	keysDesc      = prometheus.NewDesc("pkcs11kms_keys", "KMS keys in the store.", []string{"region"}, nil)
 )
 
 func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
@@ -122,6 +129,10 @@ func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- auditWritesDesc
 	ch <- auditSyncsDesc
 	ch <- auditFreeDesc
+	ch <- sinkRecordsDesc
+	ch <- sinkDroppedDesc
+	ch <- sinkQueuedDesc
+	ch <- sinkUpDesc
 }
 
 // countTimeout bounds what a scrape may cost the store.
@@ -149,6 +160,12 @@ func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(auditWritesDesc, prometheus.CounterValue, float64(log.Writes))
 		ch <- prometheus.MustNewConstMetric(auditSyncsDesc, prometheus.CounterValue, float64(log.Syncs))
 		ch <- prometheus.MustNewConstMetric(auditFreeDesc, prometheus.GaugeValue, log.FreePercent/100)
+		for _, s := range log.Sinks {
+			ch <- prometheus.MustNewConstMetric(sinkRecordsDesc, prometheus.CounterValue, float64(s.Delivered), s.Name)
+			ch <- prometheus.MustNewConstMetric(sinkDroppedDesc, prometheus.CounterValue, float64(s.Dropped), s.Name)
+			ch <- prometheus.MustNewConstMetric(sinkQueuedDesc, prometheus.GaugeValue, float64(s.Queued), s.Name)
+			ch <- prometheus.MustNewConstMetric(sinkUpDesc, prometheus.GaugeValue, truth(s.Up), s.Name)
+		}
 	}
 	ch <- prometheus.MustNewConstMetric(cachedDesc, prometheus.GaugeValue, float64(stats.Cache.Records))
 	ch <- prometheus.MustNewConstMetric(displacedDesc, prometheus.CounterValue, float64(stats.Cache.Displaced))

@@ -28,13 +28,15 @@ type auditYAML struct {
 	Fsync       string        `yaml:"fsync,omitempty"` // group, always or off
 	RotateBytes *int64        `yaml:"rotate-bytes,omitempty"`
 	RotateAge   time.Duration `yaml:"rotate-age,omitempty"`
+	Stdout      bool          `yaml:"stdout,omitempty"` // of a server
+	Syslog      *syslogYAML   `yaml:"syslog,omitempty"`
 }
 
 // leastRotateBytes keeps a file from being closed for every few records.
 const leastRotateBytes = 1 << 20
 
 // options returns what the section says, and whether there is to be a log.
-func (s auditYAML) options() (o audit.Options, on bool, err error) {
+func (s auditYAML) options(dir string) (o audit.Options, on bool, err error) {
 	o = audit.Options{Fsync: audit.Fsync(s.Fsync), RotateAge: s.RotateAge}
 	switch {
 	case !slices.Contains([]string{"", "on", "off"}, s.File):
@@ -49,7 +51,11 @@ func (s auditYAML) options() (o audit.Options, on bool, err error) {
 	if s.RotateBytes != nil {
 		o.RotateBytes = *s.RotateBytes
 	}
-	return o, s.File != "off", nil
+	if on = s.File != "off"; !on && (s.Stdout || s.Syslog != nil) {
+		return o, false, errors.New("audit.stdout and audit.syslog get what is in the files, and audit.file is off")
+	}
+	o.Syslog, err = s.Syslog.options(dir)
+	return o, on, err
 }
 
 // notOpen is what Load has for the audit log that Open opens. A Bridge that is opened past Open refuses every call.
@@ -101,6 +107,9 @@ func (cfg Config) openAudit(ready *pkcs11kms.Config) error {
 		return setupError("the audit log cannot be written, and nothing is done without it",
 			"The file system is mounted read-only: see the system's log for why, and mount it again for writing\n"+
 				"where nothing needs to be recorded: audit.file: off in config.yaml", err)
+	case errors.Is(err, audit.ErrSink):
+		return setupError("the audit log cannot be opened, and nothing is done without it",
+			"see to audit.syslog in config.yaml, and to the files that it names: they are PEM, and their paths begin at the state directory", err)
 	case errors.Is(err, audit.ErrFull):
 		return setupError("the audit log cannot be written, and nothing is done without it", "make room on the disk of "+cfg.AuditDir, err)
 	case err != nil:

@@ -75,6 +75,36 @@ func TestAuditSettings(t *testing.T) {
 	cfg = with("file: on, fsync: always, rotate-bytes: 2097152, rotate-age: 1h")
 	require.Equal(t, audit.Options{Fsync: "always", RotateBytes: 2 << 20, RotateAge: 3600e9}, cfg.AuditOptions)
 	require.Equal(t, filepath.Join(dir, "audit"), cfg.AuditDir)
+	require.False(t, cfg.AuditStdout)
+
+	cfg = with("stdout: true, syslog: {address: 'logs.example:6514'}")
+	require.True(t, cfg.AuditStdout)
+	require.Equal(t, &audit.SyslogOptions{Address: "logs.example:6514", Facility: 13}, cfg.AuditOptions.Syslog)
+	cfg = with("syslog: {address: '[::1]:6514', ca: ca.crt, cert: tls/c.crt, key: /etc/c.key, server-name: logs.example, facility: 10}")
+	require.Equal(t, &audit.SyslogOptions{Address: "[::1]:6514", CA: filepath.Join(dir, "ca.crt"), Cert: filepath.Join(dir, "tls/c.crt"),
+		Key: "/etc/c.key", ServerName: "logs.example", Facility: 10}, cfg.AuditOptions.Syslog)
+	_, err = Open(t.Context(), cfg)
+	require.ErrorContains(t, err, "ca.crt")
+	var hinted interface{ Hint() string }
+	require.ErrorAs(t, err, &hinted)
+	require.Contains(t, hinted.Hint(), "audit.syslog in config.yaml")
+	for section, want := range map[string]string{
+		"syslog: {address: logs.example}":                      "not HOST:PORT",
+		"syslog: {address: 'logs.example:syslog-tls'}":         "not HOST:PORT",
+		"syslog: {address: ':6514'}":                           "not HOST:PORT",
+		"syslog: {address: 'tcp://127.0.0.1:514'}":             "not HOST:PORT",
+		"syslog: {address: 'logs.example:6514', tls: off}":     "field tls not found",
+		"syslog: {address: 'logs.example:6514', network: udp}": "field network not found",
+		"syslog: {address: 'logs.example:6514', cert: c.crt}":  "only one of cert and key",
+		"syslog: {address: 'logs.example:6514', facility: 0}":  "not one of 1 to 23",
+		"syslog: {address: 'logs.example:6514', facility: 24}": "not one of 1 to 23",
+		"file: off, syslog: {address: 'logs.example:6514'}":    "audit.file is off",
+		"file: off, stdout: true":                              "audit.file is off",
+	} {
+		require.NoError(t, os.WriteFile(config, []byte(string(text)+"audit: {"+section+"}\n"), 0o600))
+		_, err := Load(dir)
+		require.ErrorContains(t, err, want, section)
+	}
 }
 
 // A Bridge that is opened past Open has no audit log, and refuses.

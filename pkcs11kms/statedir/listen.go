@@ -38,14 +38,8 @@ func LoadListenConfig(dir string) (ListenConfig, error) {
 	if err := checkLogRequests(state.Log.Requests); err != nil {
 		return ListenConfig{}, invalidConfig(dir, fmt.Errorf("log.requests: %w", err))
 	}
-	listen := ListenConfig{API: state.Listen, Admin: state.AdminListen, TLSCert: state.TLS.Cert, TLSKey: state.TLS.Key,
-		LogRequests: state.Log.Requests, ReusePort: state.ReusePort}
-	for _, file := range []*string{&listen.TLSCert, &listen.TLSKey} {
-		if *file != "" && !filepath.IsAbs(*file) {
-			*file = filepath.Join(dir, *file)
-		}
-	}
-	return listen, nil
+	return ListenConfig{API: state.Listen, Admin: state.AdminListen, TLSCert: inDir(dir, state.TLS.Cert), TLSKey: inDir(dir, state.TLS.Key),
+		LogRequests: state.Log.Requests, ReusePort: state.ReusePort}, nil
 }
 
 // checkLogRequests refuses what is no value of log.requests. An empty text means the default.

@@ -37,6 +37,8 @@ type Config struct {
 	// audit.Discard. Whoever sets Audit has that one written to instead.
 	AuditDir     string
 	AuditOptions audit.Options
+	// AuditStdout says that the records are to go to standard output, too. That is a server's: it sets AuditOptions.Stdout.
+	AuditStdout bool
 }
 
 // Load reads a state directory that Init made: config.yaml and, for its own SoftHSM token, softhsm2.conf (written
@@ -55,7 +57,7 @@ func Load(dir string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	cfg := Config{StorePath: filepath.Join(dir, storeFile), AuditDir: AuditDir(dir), Config: pkcs11kms.Config{
+	cfg := Config{StorePath: filepath.Join(dir, storeFile), AuditDir: AuditDir(dir), AuditStdout: file.Audit.Stdout, Config: pkcs11kms.Config{
 		Audit:         notOpen{},
 		AccountID:     file.Account,
 		Partition:     file.Partition,
@@ -71,7 +73,7 @@ func Load(dir string) (Config, error) {
 		return Config{}, invalidConfig(dir, fmt.Errorf("session-copies: %w", err))
 	}
 	var on bool
-	if cfg.AuditOptions, on, err = file.Audit.options(); err != nil {
+	if cfg.AuditOptions, on, err = file.Audit.options(dir); err != nil {
 		return Config{}, invalidConfig(dir, err)
 	}
 	if !on {
