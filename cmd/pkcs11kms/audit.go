@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -184,8 +185,9 @@ func (a *app) auditSearchCommand() *cobra.Command {
 	cmd := verb(groupAdmin, "search [--event-name NAME] [--key-id KEY] [--principal PRINCIPAL] [--since TIME] [--until TIME] "+
 		"[--error-code CODE]", "Find records of the audit log",
 		"Prints the records that fit all of what is given, the oldest first; those before a change, which have the\n"+
-			"same requestID as the record of what became of it, among them (eventType Pkcs11KmsIntent). The whole log is\n"+
-			"read. TIME is 2026-01-02, 2026-01-02T15:04:05Z, or so long ago: 90m, 24h.",
+			"same requestID as the record of what became of it, among them (eventType Pkcs11KmsIntent). Closed files have an\n"+
+			"index beside them, so that little of them is read; one that is missing is made first. TIME is 2026-01-02,\n"+
+			"2026-01-02T15:04:05Z, or so long ago: 90m, 24h.",
 		"pkcs11kms audit search --event-name GenerateMac --key-id alias/tokens --since 24h",
 		"pkcs11kms audit search --principal alice --error-code AccessDenied --query 'Events[].[eventTime,eventName]' --output text")
 	cmd.Annotations = map[string]string{printsResponse: "", allRegions: ""}
@@ -199,7 +201,7 @@ func (a *app) auditSearchCommand() *cobra.Command {
 	flags.StringVar(&since, "since", "", "not before this time")
 	flags.StringVar(&until, "until", "", "before this time")
 	flags.IntVar(&q.Max, "max-items", 100, "the newest so many; 0: all")
-	cmd.RunE = func(*cobra.Command, []string) (err error) {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		now := time.Now()
 		if q.Since, err = parseMoment("since", since, now); err != nil {
 			return err
@@ -210,7 +212,7 @@ func (a *app) auditSearchCommand() *cobra.Command {
 		if q.Max < 0 {
 			return usagef("argument --max-items: %d is negative", q.Max)
 		}
-		return a.searchAudit(q)
+		return a.searchAudit(cmd.Context(), q)
 	}
 	return cmd
 }
@@ -231,12 +233,13 @@ func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 	return time.Time{}, usagef("argument --%s: %q is neither a time such as 2026-01-02T15:04:05Z nor a duration such as 24h", flag, text)
 }
 
-func (a *app) searchAudit(q audit.Query) error {
+func (a *app) searchAudit(ctx context.Context, q audit.Query) error {
 	dir, err := a.auditDirectory()
 	if err != nil {
 		return err
 	}
-	lines, err := audit.Search(dir, q)
+	q.Progress = a.indexing()
+	lines, err := audit.Search(ctx, dir, q)
 	if err != nil {
 		return err
 	}

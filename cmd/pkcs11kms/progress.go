@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -42,7 +43,7 @@ func (b bar) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func newBar(w io.Writer, name string, size int64) io.WriteCloser {
+func newBar(w io.Writer, name string, size int64) bar {
 	if name == standardInput {
 		name = "standard input"
 	} else {
@@ -56,6 +57,20 @@ func newBar(w io.Writer, name string, size int64) io.WriteCloser {
 		progressbar.OptionSetSpinnerChangeInterval(0), // drawn as data comes, without a goroutine of its own
 		progressbar.OptionClearOnFinish(),
 	)}
+}
+
+// indexing returns what is told of the indexes of the audit log that are made, or nil: a bar shows it on a terminal, where it takes long.
+func (a *app) indexing() func(read, of int64) {
+	if !isTerminal(a.stderr) {
+		return nil
+	}
+	shown := sync.OnceValue(func() bar { return newBar(a.stderr, "indexes of the audit log", -1) })
+	return func(read, of int64) {
+		if of >= longFile {
+			shown().ChangeMax64(of)
+			_ = shown().Set64(read) // a terminal that went away is no reason to fail
+		}
+	}
 }
 
 // meter shows how much of a time has passed, and what has come of it so far, on one line.

@@ -64,6 +64,19 @@ func TestProgressIsShownWhereItHelps(t *testing.T) {
 	}
 }
 
+// The making of indexes shows a bar on a terminal, where there is much to read.
+func TestProgressOfIndexes(t *testing.T) {
+	require.Nil(t, (&app{stderr: &bytes.Buffer{}}).indexing())
+	tty := terminal(t)
+	show := (&app{stderr: tty}).indexing()
+	show(1, longFile-1)
+	written, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCOUTQ)
+	require.NoError(t, err)
+	require.Zero(t, written)
+	show(longFile/2, longFile)
+	show(longFile, longFile)
+}
+
 func TestBarShowsNameAndShare(t *testing.T) {
 	var out bytes.Buffer
 	b := newBar(&out, "a\x1b[31mred", 200)

@@ -243,6 +243,9 @@ func (l *Log) resume(lock *os.File, number int, files []file) (torn map[string]a
 	l.lock, l.file, l.current, l.place, l.size = lock, f, newest, end.place, end.size
 	l.allocated, l.began = end.size, end.began
 	l.packer.later(files[:len(files)-1])
+	if err := sweepIndexes(l.dir, number); err != nil {
+		l.o.Logger.Warn("indexes of the audit log whose files have gone stay", "error", err)
+	}
 	return torn, nil
 }
 

@@ -1,7 +1,11 @@
 package audit
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 )
 
@@ -22,23 +26,50 @@ func Scan(dir string, use func(line []byte) error) error {
 	return nil
 }
 
+// scanFile calls use with the lines of a file that are records.
 func scanFile(f file, use func(line []byte) error) error {
+	return fileLines(f, func(line []byte) error {
+		if _, err := linkOf(line); err != nil {
+			return nil
+		}
+		return use(line)
+	})
+}
+
+// fileLines is eachLine for a file. One that was removed since the directory was read has none.
+func fileLines(f file, use func(line []byte) error) error {
 	r, err := openFile(f)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // removed since the directory was read
+		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	lines := newLineReader(r)
-	for line, whole := lines.next(); line != nil; line, whole = lines.next() {
-		if _, err := linkOf(line); err != nil || !whole {
-			continue
+	if err := eachLine(r, use); err != nil {
+		return fmt.Errorf("%q: %w", f.name(), err)
+	}
+	return nil
+}
+
+// eachLine calls use with the lines of a reader that have an end. A line is good until use returns.
+func eachLine(r io.Reader, use func(line []byte) error) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 64<<10), maxLine)
+	lines.Split(func(data []byte, atEOF bool) (int, []byte, error) {
+		end := bytes.IndexByte(data, '\n')
+		switch {
+		case end >= 0:
+			return end + 1, data[:end:end], nil
+		case atEOF:
+			return len(data), nil, nil
 		}
-		if err := use(line); err != nil {
+		return 0, nil, nil
+	})
+	for lines.Scan() {
+		if err := use(lines.Bytes()); err != nil {
 			return err
 		}
 	}
-	return lines.err
+	return lines.Err()
 }

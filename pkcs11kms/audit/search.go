@@ -2,12 +2,9 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -22,15 +19,22 @@ type Query struct {
 	Since     time.Time
 	Until     time.Time // before it
 	Max       int       // the newest so many; 0: all
+	// Progress is told how much there is to read of files without an index, in bytes, and how much of it was read; nil: nobody is.
+	Progress func(read, of int64)
 }
 
 // found is a record that a search has found.
 type found struct {
-	line []byte
-	at   time.Time
+	line  []byte
+	at    time.Time
+	chain int // its number
+	seq   uint64
 }
 
-func byTime(x, y found) int { return x.at.Compare(y.at) }
+// newestFirst is the order of records: those of one second by their chains and numbers.
+func newestFirst(x, y found) int {
+	return cmp.Or(y.at.Compare(x.at), cmp.Compare(y.chain, x.chain), cmp.Compare(y.seq, x.seq))
+}
 
 // seen is what a search must know of a record.
 type seen struct {
@@ -44,52 +48,95 @@ type seen struct {
 }
 
 // Search returns the lines of the records of a directory that a query asks for, all chains together, ordered by their time, the oldest
-// first. It reads everything.
-func Search(dir string, q Query) (lines [][]byte, err error) {
-	var all []found
-	trim := func() {
-		slices.SortStableFunc(all, byTime)
-		if q.Max > 0 && len(all) > q.Max {
-			all = slices.Clone(all[len(all)-q.Max:])
-		}
-	}
-	err = Scan(dir, func(line []byte) error {
-		if at, ok := q.fits(line); ok {
-			all = append(all, found{bytes.Clone(line), at})
-		}
-		if q.Max > 0 && len(all) >= 2*q.Max+1000 {
-			trim()
-		}
-		return nil
-	})
-	trim()
-	for _, f := range all {
+// first. What an index tells to be without such records is not read; an index that is missing is made.
+func Search(ctx context.Context, dir string, q Query) (lines [][]byte, err error) {
+	all, err := find(ctx, dir, q)
+	for _, f := range slices.Backward(all) {
 		lines = append(lines, f.line)
 	}
 	return lines, err
 }
 
-// fits tells whether a record is asked for, and its time. What cannot be in it by its bytes is not parsed.
-func (q Query) fits(line []byte) (at time.Time, ok bool) {
-	for _, text := range []string{q.EventName, bare(q.KeyID), q.Principal} {
-		if text != "" && !bytes.Contains(line, []byte(text)) {
-			return at, false
+// find returns what a query asks for, the newest first.
+func find(ctx context.Context, dir string, q Query) (all []found, err error) {
+	err = trying(func() (err error) {
+		all, err = findIn(ctx, dir, q)
+		return err
+	})
+	return all, err
+}
+
+func findIn(ctx context.Context, dir string, q Query) (all []found, err error) {
+	parts, err := partsOf(ctx, dir, q)
+	if err != nil {
+		return nil, err
+	}
+	keep := func() {
+		slices.SortFunc(all, newestFirst)
+		if q.Max > 0 && len(all) > q.Max {
+			all = slices.Clone(all[:q.Max])
 		}
 	}
-	if q.ErrorCode != "" && !bytes.Contains(line, []byte(`"errorCode"`)) {
-		return at, false
+	needles := q.needles()
+	r := partReader{ctx: ctx}
+	defer r.close()
+	for _, p := range parts {
+		if keep(); q.Max > 0 && len(all) == q.Max && p.newest < all[q.Max-1].at.Unix() {
+			break // and so is all that comes after it
+		}
+		err := r.read(p, func(line []byte) error {
+			if at, seq, ok := q.fits(line, needles); ok {
+				all = append(all, found{bytes.Clone(line), at, p.file.number, seq})
+			}
+			if q.Max > 0 && len(all) >= 2*q.Max+1000 {
+				keep()
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	keep()
+	return all, nil
+}
+
+// needles are texts that a record which is asked for has in it, as it is written.
+func (q Query) needles() (needles [][]byte) {
+	for _, text := range []string{q.EventName, bare(q.KeyID), q.Principal} {
+		if text != "" {
+			quoted := appendText(nil, text)
+			needles = append(needles, quoted[1:len(quoted)-1])
+		}
+	}
+	if q.ErrorCode != "" {
+		needles = append(needles, []byte(`"errorCode"`))
+	}
+	return needles
+}
+
+// fits tells whether a line is a record that is asked for, and its time and number. What cannot be by its bytes is not parsed.
+func (q Query) fits(line []byte, needles [][]byte) (at time.Time, seq uint64, ok bool) {
+	for _, needle := range needles {
+		if !bytes.Contains(line, needle) {
+			return at, 0, false
+		}
+	}
+	place, err := linkOf(line)
+	if err != nil {
+		return at, 0, false
 	}
 	var s seen
 	if json.Unmarshal(line, &s) != nil {
-		return at, false
+		return at, 0, false
 	}
 	switch who := s.UserIdentity; {
 	case q.EventName != "" && s.EventName != q.EventName,
 		q.Principal != "" && !slices.Contains([]string{who.ARN, who.UserName, who.AccessKeyID}, q.Principal),
 		!q.errorFits(s.ErrorCode), !within(s.EventTime, q.Since, q.Until):
-		return at, false
+		return at, 0, false
 	}
-	return s.EventTime, q.KeyID == "" || s.names(bare(q.KeyID))
+	return s.EventTime, place.seq, q.KeyID == "" || s.names(bare(q.KeyID))
 }
 
 // within tells whether a time is not before since, and before until; zero times bound nothing.
@@ -125,113 +172,4 @@ func (s *seen) names(id string) bool {
 		}
 	}
 	return slices.ContainsFunc(s.Resources, func(r struct{ ARN string }) bool { return bare(r.ARN) == id })
-}
-
-// Tail calls use with the newest so many records of a directory and, with follow, with each that is written from then on, until ctx ends,
-// which is no error. Of each chain it looks at the newest file, and those that come.
-func Tail(ctx context.Context, dir string, newest int, follow bool, use func(line []byte) error) error {
-	t := &tail{dir: dir, at: map[int]position{}}
-	var first []found
-	err := t.poll(func(line []byte) error {
-		at, ok := Query{}.fits(line)
-		if ok {
-			first = append(first, found{bytes.Clone(line), at})
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	slices.SortStableFunc(first, byTime)
-	for _, f := range first[max(0, len(first)-newest):] {
-		if err := use(f.line); err != nil {
-			return err
-		}
-	}
-	for tick := time.NewTicker(followInterval); follow; {
-		select {
-		case <-ctx.Done():
-			tick.Stop()
-			return nil
-		case <-tick.C:
-			if err := t.poll(use); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// followInterval is how often Tail looks.
-const followInterval = 200 * time.Millisecond
-
-// tail is how far a directory was read.
-type tail struct {
-	dir string
-	at  map[int]position // by chain
-}
-
-// position is a place in a file: the number of its first record, and bytes of what is in it.
-type position struct {
-	first uint64
-	bytes int64
-}
-
-// poll calls use with what was written since the last time.
-func (t *tail) poll(use func(line []byte) error) error {
-	now, err := list(t.dir)
-	if err != nil {
-		return err
-	}
-	for _, number := range sortedKeys(now.files) {
-		files := now.files[number]
-		at, known := t.at[number]
-		if !known {
-			at.first = files[len(files)-1].first
-		}
-		for _, f := range files {
-			switch {
-			case f.first < at.first:
-				continue
-			case f.first > at.first:
-				at = position{first: f.first}
-			}
-			if at.bytes, err = readFrom(f, at.bytes, use); err != nil {
-				return err
-			}
-		}
-		t.at[number] = at
-	}
-	return nil
-}
-
-// readFrom calls use with the lines of a file beyond a place, and returns the place after the last whole one.
-func readFrom(f file, from int64, use func(line []byte) error) (int64, error) {
-	r, err := openFile(f)
-	if errors.Is(err, fs.ErrNotExist) {
-		return from, nil
-	}
-	if err != nil {
-		return from, err
-	}
-	defer r.Close()
-	if seeker, ok := r.(*os.File); ok {
-		_, err = seeker.Seek(from, io.SeekStart)
-	} else {
-		_, err = io.CopyN(io.Discard, r, from)
-	}
-	if err != nil {
-		return from, err
-	}
-	lines := newLineReader(r)
-	for line, whole := lines.next(); whole; line, whole = lines.next() {
-		from += int64(len(line)) + 1
-		if _, err := linkOf(line); err != nil {
-			continue
-		}
-		if err := use(line); err != nil {
-			return from, err
-		}
-	}
-	return from, lines.err
 }

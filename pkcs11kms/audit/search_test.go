@@ -65,7 +65,7 @@ func TestSearch(t *testing.T) {
 			[]string{"by alias"}},
 		"both": {Query{Principal: "alice", KeyID: keyARN, Max: 1}, []string{"by alias"}},
 	} {
-		lines, err := Search(dir, c.q)
+		lines, err := Search(t.Context(), dir, c.q)
 		require.NoError(t, err)
 		require.Equal(t, c.want, idsOf(lines), name)
 	}
@@ -165,10 +165,10 @@ func TestUses(t *testing.T) {
 		{root, keyARN, "Sign", 1, 0, at(5), at(5)},
 		{alice, keyARN, "Verify", 1, 0, at(6), at(6)},
 	}
-	uses, err := Uses(dir, time.Time{}, time.Time{})
+	uses, err := Uses(t.Context(), dir, time.Time{}, time.Time{})
 	require.NoError(t, err)
 	require.Equal(t, want, uses)
-	uses, err = Uses(dir, at(1), at(6))
+	uses, err = Uses(t.Context(), dir, at(1), at(6))
 	require.NoError(t, err)
 	require.Equal(t, []Use{want[1], {alice, keyARN, "Sign", 1, 1, at(1), at(1)}}, uses)
 }

@@ -111,10 +111,7 @@ func firstTime(f file) (at time.Time, ok bool) {
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return at, false
 	}
-	_, rest, _ := bytes.Cut(begin[:n], []byte(`"eventTime":"`))
-	text, _, _ := bytes.Cut(rest, []byte{'"'})
-	at, err = time.Parse(time.RFC3339, string(text))
-	return at, err == nil
+	return timeOf(begin[:n])
 }
 
 // tells reports whether a line is the record that tells of a torn line.

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -211,7 +212,7 @@ func TestFilesByThemselves(t *testing.T) {
 	require.Len(t, alone.Notes, 1)
 	require.Contains(t, alone.Notes[0], "what was recorded before it is not looked at")
 	require.NotEmpty(t, verify(paths[2], paths[0]).Problems)
-	require.NoError(t, pack(paths[1]))
+	require.NoError(t, pack(file{path: paths[1]}, slog.New(slog.DiscardHandler)))
 	require.Empty(t, verify(paths[2], paths[1]+".gz").Problems)
 	text, err := os.ReadFile(paths[1] + ".gz")
 	require.NoError(t, err)

@@ -46,6 +46,14 @@ var goals = []goal{
 	{7, "quiet server, 100 keys", "Quiet", "MiB-more/C", 40, 0},
 	{7, "1,000 connections, 10,000 records", "Quiet", "MiB-more/C-busy", 200, 0},
 	{7, "one more key in use", "CachedKey", "B/key", 1536, 0},
+
+	{9, "a page of audit search by key", "AuditSearch/key", "ms/page", 1000, 0},
+	{9, "by a key that is used seldom", "AuditSearch/key-seldom", "ms/page", 1000, 0},
+	{9, "by principal", "AuditSearch/principal", "ms/page", 1000, 0},
+	{9, "by a principal that is seen seldom", "AuditSearch/principal-seldom", "ms/page", 1000, 0},
+	{9, "by key, before a time", "AuditSearch/key-by-time", "ms/page", 1000, 0},
+	{9, "beside zcat and grep", "AuditSearch/key-seldom", "x/grep", .1, 0},
+	{9, "indexes, of the closed files", "AuditSearch/key", "%-index", 10, 0},
 }
 
 // group is what one process measures: the benchmarks that match, on the token that a script of test/tokens makes, or on a SoftHSM token of
@@ -64,4 +72,5 @@ var groups = []group{
 	{`^BenchmarkColdStart$`, ""},
 	{`^BenchmarkQuiet$`, ""},
 	{`^BenchmarkCachedKey$`, ""},
+	{`^BenchmarkAuditSearch$`, ""},
 }
