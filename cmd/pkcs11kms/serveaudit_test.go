@@ -96,7 +96,7 @@ func startRsyslog(t *testing.T, p *program, port int) (stop func() (texts, heads
 global(workDirectory="`+p.dir+`" maxMessageSize="512k" defaultNetstreamDriver="gtls"
   defaultNetstreamDriverCAFile="`+file("log.crt")+`" defaultNetstreamDriverCertFile="`+file("log.crt")+`"
   defaultNetstreamDriverKeyFile="`+file("log.key")+`")
-module(load="imtcp" streamDriver.name="gtls" streamDriver.mode="1" streamDriver.authMode="x509/certvalid")
+module(load="imtcp" maxFrameSize="524288" streamDriver.name="gtls" streamDriver.mode="1" streamDriver.authMode="x509/certvalid")
 template(name="text" type="string" string="%msg%\n")
 template(name="head" type="string" string="%pri% %app-name% %procid% %msgid% %structured-data%\n")
 input(type="imtcp" address="127.0.0.1" port="`+strconv.Itoa(port)+`" ruleset="audit")
