@@ -59,6 +59,10 @@ const (
 	CounterRoles = "roles" // the roles of an account; of no region
 )
 
+// CounterSealed begins the names of counters that no quota bounds, of no region and account: up to which record a chain of the audit log,
+// whose id follows, was sealed when a seal of it was last kept here. They only rise.
+const CounterSealed = "audit-sealed/"
+
 // CounterRef names the record of a counter.
 func CounterRef(region, account, name string) Ref {
 	return Ref{Kind: KindCounter, Region: region, Account: account, ID: name}
