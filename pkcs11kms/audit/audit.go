@@ -19,9 +19,10 @@ const (
 	Intent                   // Pkcs11KmsIntent: a call that is about to change something. The record of its end has the same requestID
 	ServiceEvent             // AwsServiceEvent: something that the service did by itself
 	StreamEnd                // Pkcs11KmsStreamEnd: the end of a stream, whose beginning was a Call
+	Seal                     // Pkcs11KmsSeal: a signature over what was recorded before, see Sealer
 )
 
-var kinds = [...]string{"AwsApiCall", "Pkcs11KmsIntent", "AwsServiceEvent", "Pkcs11KmsStreamEnd"}
+var kinds = [...]string{"AwsApiCall", "Pkcs11KmsIntent", "AwsServiceEvent", "Pkcs11KmsStreamEnd", "Pkcs11KmsSeal"}
 
 // String returns the eventType.
 func (k Kind) String() string { return kinds[k] }

@@ -33,6 +33,9 @@ func (l *Log) put(record []byte, e *Event) (seq uint64, err error) {
 	b := l.filling
 	start := len(b.buf)
 	l.place.seq++
+	if l.fresh.IsZero() && e.Kind != Seal {
+		l.fresh = time.Now()
+	}
 	b.buf = l.place.append(append(b.buf, record...))
 	l.place.prev = hashOf(b.buf[start:])
 	b.buf = append(b.buf, '\n')

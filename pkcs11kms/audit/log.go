@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,10 @@ type Options struct {
 	Stdout *os.File       // takes the records, too: standard output
 	Syslog *SyslogOptions // takes the records, too
 	queued int            // how many records may wait for a sink; 0: as many as is promised
+
+	// Seals are made so often when there is something new, and when there is nothing: see Log.SealBy. The defaults are DefaultSealInterval
+	// and DefaultSealIdle.
+	SealInterval, SealIdle time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -52,6 +57,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RotateAge <= 0 {
 		o.RotateAge = DefaultRotateAge
+	}
+	if o.SealInterval <= 0 {
+		o.SealInterval = DefaultSealInterval
+	}
+	if o.SealIdle <= 0 {
+		o.SealIdle = DefaultSealIdle
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -102,6 +113,9 @@ type Log struct {
 	wanted    bool             // a rotation
 	retry     time.Time        // no rotation before
 	closed    bool
+	sealed    bool       // there is a Sealer
+	fresh     time.Time  // since when there is a record that no seal covers; zero: there is none
+	sealErr   error      // why the last seal could not be made
 	idle      *sync.Cond // of mu: nobody is leading
 
 	syncing   sync.Mutex    // held while syncing; guards missing
@@ -114,6 +128,7 @@ type Log struct {
 	free   atomic.Uint64
 	counts counts
 	packer packer
+	nudge  chan struct{}    // has one when a seal is to be made soon
 	shut   chan struct{}    // has one where there are files in closing
 	aside  []map[string]any // what was laid aside at the opening
 	sinks  []*shipper
@@ -129,7 +144,7 @@ var (
 )
 
 // counts are for Stats.
-type counts struct{ records, writes, syncs, failures atomic.Uint64 }
+type counts struct{ records, writes, syncs, failures, seals, sealFailures atomic.Uint64 }
 
 // Stats are what a Log has done since it was opened, and how it is.
 type Stats struct {
@@ -137,14 +152,22 @@ type Stats struct {
 	FreePercent                      float64 // of the file system
 	Sinks                            []SinkStats
 	Healthy                          bool
+	Seals, SealFailures              uint64
+	Unsealed                         time.Duration // since when there is a record that no seal covers; 0: there is none
 }
 
 // Stats returns them.
 func (l *Log) Stats() Stats {
 	s := Stats{Records: l.counts.records.Load(), Writes: l.counts.writes.Load(), Syncs: l.counts.syncs.Load(),
-		Failures: l.counts.failures.Load(), FreePercent: float64(l.free.Load()) / 100, Healthy: l.Health() == nil}
+		Failures: l.counts.failures.Load(), FreePercent: float64(l.free.Load()) / 100, Healthy: l.Health() == nil,
+		Seals: l.counts.seals.Load(), SealFailures: l.counts.sealFailures.Load()}
 	for _, sink := range l.sinks {
 		s.Sinks = append(s.Sinks, sink.stats())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sealed && !l.fresh.IsZero() {
+		s.Unsealed = time.Since(l.fresh)
 	}
 	return s
 }
@@ -166,8 +189,18 @@ func (l *Log) Health() error {
 	return nil
 }
 
-// Warning tells of little room, or is empty.
+// Warning tells of little room, and of seals that cannot be made; it is empty when there is nothing.
 func (l *Log) Warning() string {
+	var all []string
+	for _, text := range []string{l.spaceWarning(), l.sealWarning()} {
+		if text != "" {
+			all = append(all, text)
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+func (l *Log) spaceWarning() string {
 	free := float64(l.free.Load()) / 100
 	switch {
 	case free <= spaceVeryLow:
@@ -217,7 +250,7 @@ func (l *Log) take(e *Event) error {
 
 // waits tells whether a record must be on the disk before its call goes on.
 func (l *Log) waits(e *Event) bool {
-	changes := e.Kind == Intent || e.Intended
+	changes := e.Kind == Intent || e.Intended || e.Kind == Seal
 	return l.o.Fsync == FsyncAlways || l.o.Fsync == FsyncGroup && changes
 }
 

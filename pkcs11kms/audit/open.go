@@ -20,7 +20,8 @@ import (
 // and told to the Logger; what a killed process has written half is kept, and a record says so.
 func Open(dir string, o Options) (l *Log, err error) {
 	l = &Log{dir: dir, o: o.withDefaults(), filling: &batch{}, limit: fileLimit(), stop: make(chan struct{}), shut: make(chan struct{}, 1),
-		kept: map[string]int64{}, packer: packer{some: make(chan struct{}, 1)}}
+		nudge: make(chan struct{}, 1),
+		kept:  map[string]int64{}, packer: packer{some: make(chan struct{}, 1)}}
 	l.idle = sync.NewCond(&l.mu)
 	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)

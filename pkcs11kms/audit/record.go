@@ -88,7 +88,7 @@ func (e *Event) appendSource(b []byte) []byte {
 
 // appendIdentity appends userIdentity. Whoever acts by the access key of a role is a Role: there are no sessions.
 func (e *Event) appendIdentity(b []byte) []byte {
-	if e.Kind == ServiceEvent {
+	if e.Kind == ServiceEvent || e.Kind == Seal {
 		b = append(b, `{"type":"AWSService"`...)
 		if e.Account != "" {
 			b = appendMember(b, "accountId", e.Account)

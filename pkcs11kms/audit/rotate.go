@@ -167,6 +167,7 @@ func (l *Log) rotate() error {
 	if err := l.room(l.end + l.reserved); err != nil {
 		l.o.Logger.Warn("the new file of the audit log has less room than is promised", "error", err)
 	}
+	l.sealSoon()
 	select {
 	case l.shut <- struct{}{}:
 	default:
@@ -215,10 +216,10 @@ func (l *Log) look() {
 		l.o.Logger.Warn("the audit log cannot see how much of its disk is left", "error", err)
 		return
 	}
-	before := l.Warning()
+	before := l.spaceWarning()
 	l.free.Store(uint64(percent * 100))
 	was := l.full.Swap(percent <= spaceRefusing)
-	switch after := l.Warning(); {
+	switch after := l.spaceWarning(); {
 	case l.full.Load() && !was:
 		l.o.Logger.Error("the disk of the audit log is full: calls are refused", "free_percent", percent)
 	case was && !l.full.Load():

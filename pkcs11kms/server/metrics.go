@@ -109,6 +109,10 @@ var (
 	sinkQueuedDesc = prometheus.NewDesc("pkcs11kms_audit_sink_queued", "Records that wait for a sink of the audit log.", []string{"sink"}, nil)
 	sinkUpDesc     = prometheus.NewDesc("pkcs11kms_audit_sink_up", "1 while a sink of the audit log takes records, else 0.",
 		[]string{"sink"}, nil)
+	auditSealsDesc = prometheus.NewDesc("pkcs11kms_audit_seals_total", "Seals of the audit log that were made.", nil, nil)
+	unsealableDesc = prometheus.NewDesc("pkcs11kms_audit_seal_failures_total", "Seals of the audit log that could not be made.", nil, nil)
+	unsealedDesc   = prometheus.NewDesc("pkcs11kms_audit_unsealed_seconds",
+		"For how long there has been a record of this process that no seal covers; 0: there is none.", nil, nil)
 	cachedDesc    = prometheus.NewDesc("pkcs11kms_cached_records", "Records of the store that are kept decoded, at most 65,536.", nil, nil)
 	displacedDesc = prometheus.NewDesc("pkcs11kms_cached_records_displaced_total", "Records that made room for others.", nil, nil)
 	keysDesc      = prometheus.NewDesc("pkcs11kms_keys", "KMS keys in the store.", []string{"region"}, nil)
@@ -133,6 +137,9 @@ func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- sinkDroppedDesc
 	ch <- sinkQueuedDesc
 	ch <- sinkUpDesc
+	ch <- auditSealsDesc
+	ch <- unsealableDesc
+	ch <- unsealedDesc
 }
 
 // countTimeout bounds what a scrape may cost the store.
@@ -166,6 +173,9 @@ func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(sinkQueuedDesc, prometheus.GaugeValue, float64(s.Queued), s.Name)
 			ch <- prometheus.MustNewConstMetric(sinkUpDesc, prometheus.GaugeValue, truth(s.Up), s.Name)
 		}
+		ch <- prometheus.MustNewConstMetric(auditSealsDesc, prometheus.CounterValue, float64(log.Seals))
+		ch <- prometheus.MustNewConstMetric(unsealableDesc, prometheus.CounterValue, float64(log.SealFailures))
+		ch <- prometheus.MustNewConstMetric(unsealedDesc, prometheus.GaugeValue, log.Unsealed.Seconds())
 	}
 	ch <- prometheus.MustNewConstMetric(cachedDesc, prometheus.GaugeValue, float64(stats.Cache.Records))
 	ch <- prometheus.MustNewConstMetric(displacedDesc, prometheus.CounterValue, float64(stats.Cache.Displaced))
