@@ -16,7 +16,7 @@ import (
 func (d *stateDir) assertAudited(t *testing.T, acknowledged []string) (chains int) {
 	t.Helper()
 	dir := statedir.AuditDir(d.path)
-	v, err := audit.VerifyDir(dir, nil)
+	v, err := audit.VerifyDir(dir, audit.Known{})
 	require.NoError(t, err)
 	assert.Empty(t, v.Problems)
 	intents, made := map[string]bool{}, map[string]string{}

@@ -22,7 +22,8 @@ func (a *app) auditCommand() *cobra.Command {
 			"CloudTrail's. These commands read it, beside servers that write to it.",
 		"pkcs11kms audit search --key-id alias/tokens --since 24h")
 	cmd.AddGroup(&cobra.Group{ID: groupAdmin, Title: "Operations:"})
-	cmd.AddCommand(a.auditVerifyCommand(), a.auditHeadCommand(), a.auditSearchCommand(), a.auditTailCommand(), a.auditStatsCommand())
+	cmd.AddCommand(a.auditVerifyCommand(), a.auditHeadCommand(), a.auditPublicKeyCommand(),
+		a.auditSearchCommand(), a.auditTailCommand(), a.auditStatsCommand())
 	return cmd
 }
 
@@ -38,100 +39,6 @@ func (a *app) auditDirectory() (string, error) {
 			"it is made by the first command or server that opens the state directory, unless config.yaml has audit.file: off"}
 	}
 	return dir, nil
-}
-
-func (a *app) auditVerifyCommand() *cobra.Command {
-	cmd := verb(groupAdmin, "verify [FILE ...] [--head FILE]", "Find what was changed in the audit log, or taken out of it",
-		"Each record holds the hash of the one before. Finds records that were edited, removed, put in another order\n"+
-			"or brought in from elsewhere, and files that have gone, and names the record where it shows; the exit code\n"+
-			"is 1 then. That the end of a chain was cut off or changed shows only beside a head that was kept elsewhere:\n"+
-			"the output of \"audit head\", given by --head. Whoever may write to the directory can make a whole chain\n"+
-			"anew: nothing but a head shows that. FILEs are looked at by themselves, wherever they are; they keep their\n"+
-			"names.",
-		"pkcs11kms audit verify",
-		"pkcs11kms audit verify --head head.json",
-		"pkcs11kms audit verify copied/000001-*.jsonl*")
-	cmd.Annotations = map[string]string{allRegions: ""}
-	cmd.Args = cobra.ArbitraryArgs
-	head := cmd.Flags().String("head", "", "a file with what audit head has printed")
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		heads, err := readHeads(*head)
-		if err != nil {
-			return err
-		}
-		v, err := a.verifyAudit(args, heads)
-		if err != nil {
-			return err
-		}
-		return a.showVerification(v, len(heads) > 0)
-	}
-	return cmd
-}
-
-func (a *app) verifyAudit(files []string, heads []audit.Head) (*audit.Verification, error) {
-	if len(files) > 0 {
-		v, err := audit.VerifyFiles(files, heads)
-		if err != nil {
-			err = &environmentError{err, ""}
-		}
-		return v, err
-	}
-	dir, err := a.auditDirectory()
-	if err != nil {
-		return nil, err
-	}
-	return audit.VerifyDir(dir, heads)
-}
-
-// headsFile is what audit head prints.
-type headsFile struct {
-	Time  time.Time    `json:"time"`
-	Heads []audit.Head `json:"heads"`
-}
-
-func readHeads(path string) ([]audit.Head, error) {
-	if path == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(path)
-	var file headsFile
-	if err == nil {
-		err = json.Unmarshal(text, &file)
-	}
-	if err == nil && len(file.Heads) == 0 {
-		err = errors.New("it has no heads")
-	}
-	if err != nil {
-		return nil, &environmentError{fmt.Errorf("reading the heads in %q: %w", path, err), "give a file that audit head has printed"}
-	}
-	return file.Heads, nil
-}
-
-// showVerification prints what was found, and ends with the exit code 1 where that is a fault.
-func (a *app) showVerification(v *audit.Verification, compared bool) error {
-	for _, note := range v.Notes {
-		if err := a.printf("note: %s\n", note); err != nil {
-			return err
-		}
-	}
-	for _, problem := range v.Problems {
-		if err := a.printf("INVALID: %s\n", problem); err != nil {
-			return err
-		}
-	}
-	verdict, more := "valid", "; of the ends of the chains nothing can be said without --head"
-	if compared {
-		more = ""
-	}
-	if len(v.Problems) > 0 {
-		verdict, more = "INVALID", ""
-	}
-	err := a.printf("%s: %s, %s, %s%s\n", verdict, counted(len(v.Heads), "chain"), counted(v.Files, "file"),
-		counted(int(v.Records), "record"), more)
-	if err == nil && len(v.Problems) > 0 {
-		err = exitError(exitRefused)
-	}
-	return err
 }
 
 func (a *app) auditHeadCommand() *cobra.Command {

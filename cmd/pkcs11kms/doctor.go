@@ -174,7 +174,7 @@ func (a *app) examine(ctx context.Context, o examination) (*doctor.Report, error
 	}
 	report := doctor.Examine(ctx, cfg.Config, cfg.StorePath, cfg.OpenStore)
 	allowLowPIN(cfg, false)
-	report.Checks = append(append(changes, report.Checks...), auditChecks(cfg)...)
+	report.Checks = append(append(changes, report.Checks...), auditChecks(ctx, cfg)...)
 	switch {
 	case ctx.Err() == nil && o.crosscheck:
 		report.Checks = append(report.Checks, crosscheckAll(ctx, cfg, report)...)

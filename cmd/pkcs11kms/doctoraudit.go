@@ -47,8 +47,11 @@ func (c *auditedChange) end(err error) error {
 	return c.ended(err)
 }
 
+// longUnsealed is how old a record becomes before doctor tells that no seal covers it: a server seals within a minute.
+const longUnsealed = 24 * time.Hour
+
 // auditChecks are what doctor says of the audit log. Whether it was changed, audit verify tells, which reads all of it.
-func auditChecks(cfg statedir.Config) []doctor.Check {
+func auditChecks(ctx context.Context, cfg statedir.Config) []doctor.Check {
 	check := func(status, text, hint string) doctor.Check {
 		return doctor.Check{Area: "audit", Subject: cfg.AuditDir, Status: status, Text: text, Hint: hint}
 	}
@@ -72,6 +75,10 @@ func auditChecks(cfg statedir.Config) []doctor.Check {
 	}
 	checks := []doctor.Check{check(doctor.StatusOK, fmt.Sprintf("%s in %s; whether they are as they were written: pkcs11kms audit verify",
 		counted(int(records), "record"), counted(len(heads), "chain")), "")}
+	for _, u := range longUnsealedRecords(ctx, cfg) {
+		checks = append(checks, check(doctor.StatusWarning, fmt.Sprintf("chain %s is not sealed since %s, from record %d on", u.Chain,
+			u.Time.Format(time.RFC3339), u.Seq), "start a server, or see in its log why it cannot seal: it seals what commands have left, too"))
+	}
 	for i, o := range open {
 		if i == mostIntents {
 			checks = append(checks, check(doctor.StatusWarning, fmt.Sprintf("and %s more like it", counted(len(open)-i, "change")), ""))
@@ -86,4 +93,23 @@ func auditChecks(cfg statedir.Config) []doctor.Check {
 			"look whether it was done; nothing was answered, so a client that repeats does it again"))
 	}
 	return checks
+}
+
+// longUnsealedRecords are the first records of chains that no seal covers, though that was to be expected: where no server was ever there,
+// nothing is sealed. What cannot be read is told elsewhere.
+func longUnsealedRecords(ctx context.Context, cfg statedir.Config) (old []audit.Unsealed) {
+	seals, err := cfg.AuditSeals(ctx)
+	if err != nil || !seals.Key {
+		return nil
+	}
+	all, err := audit.FirstUnsealed(cfg.AuditDir, seals.Sealed)
+	if err != nil {
+		return nil
+	}
+	for _, u := range all {
+		if time.Since(u.Time) > longUnsealed {
+			old = append(old, u)
+		}
+	}
+	return old
 }

@@ -44,6 +44,7 @@ func TestExamplesWork(t *testing.T) {
 	p.must("create-alias", "--alias-name", "alias/signer", "--target-key-id", signing)
 	write("jwks.json", p.must("jwt", "jwks", "--key-id", signing))
 	write("claims.json", `{"sub":"alice"}`)
+	p.tryExample("serve", "pkcs11kms serve") // which seals the audit log
 	theirs := p.theirObjects("--label sessions", "--id 0a1b2c3d", "--destroy-object 0a1b2c3d")
 
 	for _, cmd := range verbs(t) {
@@ -103,7 +104,7 @@ func principalVerb(kind, line string) string {
 
 var (
 	beforeExample = map[string]string{
-		"audit verify":        "pkcs11kms audit head > head.json && cp -r kms/audit copied",
+		"audit verify":        "pkcs11kms audit head > head.json && pkcs11kms audit public-key > audit.pem && cp -r kms/audit copied",
 		"cancel-key-deletion": "pkcs11kms schedule-key-deletion --key-id $KEY",
 		"delete-alias":        makeAlias,
 		"policy simulate":     makeAlias,

@@ -37,7 +37,7 @@ func TestAFileThatVanishes(t *testing.T) {
 		return found
 	}, time.Minute, time.Millisecond)
 	require.NoError(t, l.Close())
-	v, err := VerifyDir(dir, nil)
+	v, err := VerifyDir(dir, Known{})
 	require.NoError(t, err)
 	require.Len(t, v.Problems, 1)
 	require.Contains(t, v.Problems[0].Text, "it begins with record 2 by its name, where 1 was to follow")

@@ -42,7 +42,7 @@ func mustVerify(t testing.TB, dir string) *Verification {
 	t.Helper()
 	heads, err := Heads(dir)
 	require.NoError(t, err)
-	v, err := VerifyDir(dir, heads)
+	v, err := VerifyDir(dir, Known{Heads: heads})
 	require.NoError(t, err)
 	require.Empty(t, v.Problems)
 	return v
@@ -173,7 +173,7 @@ func TestATornRecord(t *testing.T) {
 			_, err = f.Write(torn(line))
 			require.NoError(t, err)
 			require.NoError(t, f.Close())
-			v, err := VerifyDir(dir, nil)
+			v, err := VerifyDir(dir, Known{})
 			require.NoError(t, err)
 			require.Empty(t, v.Problems, name)
 			require.Len(t, v.Notes, 1)
@@ -210,7 +210,7 @@ func TestABrokenChainIsNotContinued(t *testing.T) {
 		require.NoError(t, l.Record(t.Context(), use(i)))
 		require.NoError(t, l.Close())
 	}
-	v, err := VerifyDir(dir, nil)
+	v, err := VerifyDir(dir, Known{})
 	require.NoError(t, err)
 	require.Len(t, v.Problems, 1)
 	require.EqualValues(t, 3, v.Problems[0].Seq)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Head is the place of a chain's last record at some time. Kept elsewhere, it shows later that nothing before it was cut off.
@@ -51,21 +52,29 @@ type Verification struct {
 	Notes   []string `json:"notes"` // what is no fault, and to be known
 	// Problems are in the order of chains and records. Where there is one, what comes after it is compared with what follows there.
 	Problems []Problem `json:"problems"`
+
+	Seals    int       `json:"seals"`    // valid ones; without Known.Check, all
+	LastSeal time.Time `json:"lastSeal"` // the time of the newest; zero: there is none
+	// Unsealed is what no valid seal covers, in the order of the chains; with Known.Check alone.
+	Unsealed []Unsealed `json:"unsealed"`
 }
 
 // VerifyDir reads all chains of a directory, whether somebody writes to them or not, and finds what was changed, taken out, put elsewhere
-// or cut off behind the log's back: each record holds the hash of the one before. Of the end of a chain nothing can be said but by a head
-// that was kept elsewhere: heads are such, and may be none.
-func VerifyDir(dir string, heads []Head) (*Verification, error) {
+// or cut off behind the log's back: each record holds the hash of the one before. That shows nothing of the end of a chain, and of one that
+// was made anew, with right hashes: those show by seals, and by what was kept elsewhere.
+func VerifyDir(dir string, known Known) (*Verification, error) {
 	found, err := list(dir)
 	if err != nil {
 		return nil, err
 	}
-	v := newVerifier(heads)
+	v := newVerifier(known, true)
+	for _, number := range found.numbers() {
+		v.readSeals(found.files[number])
+	}
 	for _, number := range found.numbers() {
 		files := found.files[number]
 		if len(files) > 0 {
-			if err := v.chain(files, true); err != nil {
+			if err := v.chain(files); err != nil {
 				return nil, err
 			}
 			continue
@@ -80,7 +89,7 @@ func VerifyDir(dir string, heads []Head) (*Verification, error) {
 
 // VerifyFiles reads some files of an audit log, which may lie anywhere under the names that they had in it. What comes before the first
 // file of a chain is not looked at.
-func VerifyFiles(paths []string, heads []Head) (*Verification, error) {
+func VerifyFiles(paths []string, known Known) (*Verification, error) {
 	chains := map[string][]file{} // by directory and number
 	var order []string
 	for _, path := range paths {
@@ -94,11 +103,14 @@ func VerifyFiles(paths []string, heads []Head) (*Verification, error) {
 		}
 		chains[key] = append(chains[key], f)
 	}
-	v := newVerifier(heads)
+	v := newVerifier(known, false)
+	for _, key := range order {
+		slices.SortStableFunc(chains[key], func(x, y file) int { return int(min(1, max(-1, int64(x.first)-int64(y.first)))) })
+		v.readSeals(chains[key])
+	}
 	for _, key := range order {
 		files := chains[key]
-		slices.SortStableFunc(files, func(x, y file) int { return int(min(1, max(-1, int64(x.first)-int64(y.first)))) })
-		if err := v.chain(files, false); err != nil {
+		if err := v.chain(files); err != nil {
 			return nil, err
 		}
 	}
@@ -129,25 +141,27 @@ func Heads(dir string) (heads []Head, err error) {
 
 // verifier reads chains one after the other.
 type verifier struct {
-	out  Verification
-	kept map[string]map[uint64]string // the hashes of heads, by chain and record
-	last map[string]uint64            // the last record of each chain that was read
+	out    Verification
+	known  Known
+	whole  bool                          // all files of a directory are read, and each chain begins with its first record
+	claims map[string]map[uint64][]claim // by chain and record
+	seals  sealsRead
+	last   map[string]uint64 // the last record of each chain that was read
 
 	// of the chain that is read
 	expect  link // the place that the next record must have; no chain: any
 	before  string
 	current string // the name of the file
+	path    string // without .gz
 	line    int
 	head    Head
 }
 
-func newVerifier(heads []Head) *verifier {
-	v := &verifier{kept: map[string]map[uint64]string{}, last: map[string]uint64{}}
-	for _, h := range heads {
-		if v.kept[h.Chain] == nil {
-			v.kept[h.Chain] = map[uint64]string{}
-		}
-		v.kept[h.Chain][h.Seq] = h.Hash
+func newVerifier(known Known, whole bool) *verifier {
+	v := &verifier{known: known, whole: whole, claims: map[string]map[uint64][]claim{}, last: map[string]uint64{},
+		seals: sealsRead{at: map[placeOf]*seal{}, upTo: map[string]uint64{}}}
+	for _, h := range known.Heads {
+		v.claim(h, claim{hash: h.Hash})
 	}
 	return v
 }
@@ -159,10 +173,10 @@ func (v *verifier) found(at link, format string, values ...any) {
 	v.problem(Problem{File: v.current, Line: v.line, Chain: at.chain, Seq: at.seq, Text: fmt.Sprintf(format, values...)})
 }
 
-// chain reads the files of one chain. With whole, it must begin with the first record.
-func (v *verifier) chain(files []file, whole bool) error {
+// chain reads the files of one chain.
+func (v *verifier) chain(files []file) error {
 	v.expect, v.before, v.head = link{seq: 1}, "", Head{}
-	if !whole {
+	if !v.whole {
 		v.expect.seq = files[0].first
 		if files[0].first > 1 {
 			v.out.Notes = append(v.out.Notes, fmt.Sprintf("%s: what was recorded before it is not looked at", filepath.Base(files[0].name())))
@@ -170,7 +184,7 @@ func (v *verifier) chain(files []file, whole bool) error {
 	}
 	for i, f := range files {
 		v.out.Files++
-		if err := v.file(f, i == 0 && !whole && f.first > 1, i == len(files)-1); err != nil {
+		if err := v.file(f, i == 0 && !v.whole && f.first > 1, i == len(files)-1); err != nil {
 			return err
 		}
 	}
@@ -210,7 +224,7 @@ func (v *verifier) file(f file, anyStart, last bool) error {
 	if err != nil && errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	v.current, v.line = filepath.Base(f.name()), 0
+	v.current, v.path, v.line = filepath.Base(f.name()), f.path, 0
 	if err != nil {
 		v.problem(Problem{File: v.current, Text: err.Error()})
 		return nil
@@ -266,9 +280,12 @@ func (v *verifier) record(line []byte, anyStart bool) (still bool) {
 		v.found(at, "the record before it, %d, is not the one that was written there, or its own hash of that was changed", at.seq-1)
 	}
 	sum := hashOf(line)
-	if want, ok := v.kept[at.chain][at.seq]; ok && !strings.EqualFold(want, hexOf(sum)) {
-		v.found(at, "it is not the record that the head names")
+	for _, c := range v.claims[at.chain][at.seq] {
+		if !strings.EqualFold(c.hash, hexOf(sum)) {
+			v.found(at, "it is not the record that %v names", c)
+		}
 	}
+	v.sealed(at, line)
 	v.expect = link{chain: at.chain, seq: at.seq + 1, prev: sum}
 	v.head = Head{Chain: at.chain, Seq: at.seq, Hash: hexOf(sum), File: v.current}
 	v.last[at.chain] = max(v.last[at.chain], at.seq)
@@ -277,18 +294,16 @@ func (v *verifier) record(line []byte, anyStart bool) (still bool) {
 
 // end compares the chains with the heads.
 func (v *verifier) end() *Verification {
-	for _, chain := range sortedKeys(v.kept) {
-		last, ok := v.last[chain]
-		for _, seq := range sortedKeys(v.kept[chain]) {
-			switch {
-			case !ok:
-				v.problem(Problem{Chain: chain, Seq: seq, File: "head", Text: "the chain has gone"})
-			case last < seq:
-				v.problem(Problem{Chain: chain, Seq: seq, File: "head",
-					Text: fmt.Sprintf("the chain ends with record %d: what came after it was cut off", last)})
-			}
+	for _, h := range v.known.Heads {
+		switch last, ok := v.last[h.Chain]; {
+		case !ok:
+			v.problem(Problem{Chain: h.Chain, Seq: h.Seq, File: "head", Text: "the chain has gone"})
+		case last < h.Seq:
+			v.problem(Problem{Chain: h.Chain, Seq: h.Seq, File: "head",
+				Text: fmt.Sprintf("the chain ends with record %d: what came after it was cut off", last)})
 		}
 	}
+	v.endSeals()
 	return &v.out
 }
 

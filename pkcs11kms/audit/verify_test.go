@@ -73,7 +73,7 @@ func (x *tampered) paths() []string { return sortedKeys(x.files) }
 
 func (x *tampered) verify(t *testing.T, heads []Head) []Problem {
 	t.Helper()
-	v, err := VerifyDir(x.dir, heads)
+	v, err := VerifyDir(x.dir, Known{Heads: heads})
 	require.NoError(t, err)
 	return v.Problems
 }
@@ -202,7 +202,7 @@ func TestFilesByThemselves(t *testing.T) {
 	x := newTampered(t)
 	paths := x.paths()
 	verify := func(paths ...string) *Verification {
-		v, err := VerifyFiles(paths, nil)
+		v, err := VerifyFiles(paths, Known{})
 		require.NoError(t, err)
 		return v
 	}
@@ -220,7 +220,7 @@ func TestFilesByThemselves(t *testing.T) {
 	problems := verify(paths[1] + ".gz").Problems
 	require.NotEmpty(t, problems)
 	require.Contains(t, problems[len(problems)-1].Text, "it cannot be read")
-	_, err = VerifyFiles([]string{"/tmp/x.txt"}, nil)
+	_, err = VerifyFiles([]string{"/tmp/x.txt"}, Known{})
 	require.ErrorContains(t, err, "is not named like a file of an audit log")
 }
 

@@ -33,11 +33,12 @@ func TestTheAuditLogGoesWithTheBridge(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
 		lines := recorded(t, dir)
-		require.Len(t, lines, i+1)
-		require.Contains(t, lines[i], `"eventName":"ListKeys"`)
-		require.Contains(t, lines[i], fmt.Sprintf(`"seq":%d,`, i+1))
+		require.Len(t, lines, 2*(i+1))
+		require.Contains(t, lines[2*i], `"eventName":"ListKeys"`)
+		require.Contains(t, lines[2*i], fmt.Sprintf(`"seq":%d,`, 2*i+1))
+		require.Contains(t, lines[2*i+1], `"eventType":"Pkcs11KmsSeal"`)
 	}
-	v, err := audit.VerifyDir(AuditDir(dir), nil)
+	v, err := audit.VerifyDir(AuditDir(dir), audit.Known{})
 	require.NoError(t, err)
 	require.Empty(t, v.Problems)
 	require.Len(t, v.Heads, 1)
@@ -168,4 +169,39 @@ func TestARestoreIsRecorded(t *testing.T) {
 	open, err := audit.OpenIntents(AuditDir(dir), time.Now().Add(time.Hour))
 	require.NoError(t, err)
 	require.Empty(t, open)
+}
+
+// A store that is restored without the audit log of before does not miss that log's chains; with it, what was sealed is known.
+func TestRestoreWithoutTheLogOfBefore(t *testing.T) {
+	dir, _ := initDir(t)
+	c := openClient(t, load(t, dir))
+	_, err := c.ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	b, err := Open(t.Context(), load(t, dir))
+	require.NoError(t, err)
+	backup := filepath.Join(t.TempDir(), "backup")
+	require.NoError(t, Backup(t.Context(), b, backup))
+	require.NoError(t, b.Close())
+	seals := func() AuditSeals {
+		s, err := load(t, dir).AuditSeals(t.Context())
+		require.NoError(t, err)
+		require.True(t, s.Key)
+		require.Contains(t, s.PublicKey, "BEGIN PUBLIC KEY")
+		return s
+	}
+	require.Len(t, seals().Sealed, 1)
+	restore := func() []string {
+		require.NoError(t, os.Remove(filepath.Join(dir, storeFile)))
+		done, err := Restore(t.Context(), dir, backup)
+		require.NoError(t, err)
+		return done
+	}
+	require.Empty(t, restore())
+	require.Len(t, seals().Sealed, 1)
+	require.NoError(t, os.RemoveAll(AuditDir(dir)))
+	done := restore()
+	require.Len(t, done, 1)
+	require.Contains(t, done[0], "left out that the chain ")
+	require.Empty(t, seals().Sealed)
 }

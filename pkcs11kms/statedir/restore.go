@@ -54,5 +54,5 @@ func Restore(ctx context.Context, dir, backup string) (done []string, err error)
 		done = append(done, "the records are sealed: before the store is used, see what it holds, and have all of it sealed anew:\n  "+
 			keyring.ResealCommand)
 	}
-	return done, nil
+	return append(done, cfg.forgetChains(ctx)...), nil
 }

@@ -31,11 +31,14 @@ type Core struct {
 	now   func() time.Time
 	stop  context.CancelFunc // ends the goroutines
 	tasks sync.WaitGroup     // counts them
+
+	lastSeal func(context.Context) // makes the last seal of the audit log
 }
 
 // Open opens the tokens, and starts the goroutines that keep what is cached honest (a poller that confirms it) and the keys whole
-// (the janitor), and that write when access keys were last used. A configuration by which keys, users or access keys would not be
-// seen is refused with a *keyring.HiddenError. The store stays the caller's.
+// (the janitor), that write when access keys were last used, and that seal the audit log, where that can be sealed and the process is no
+// short one. A configuration by which keys, users or access keys would not be seen is refused with a *keyring.HiddenError. The
+// store stays the caller's.
 func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, error) {
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
 	if err := keyring.CheckHoldings(ctx, sealed.Trusting(cfg.Store), cfg.Account, cfg.Regions); err != nil {
@@ -66,15 +69,23 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 	for _, task := range []func(context.Context){c.Cache.Poll, c.Cache.WatchWrites, c.Keys.Run, c.Identities.Run} {
 		c.tasks.Go(func() { task(running) })
 	}
+	c.lastSeal = func(context.Context) {}
+	if log, ok := log.(sealable); ok && !cfg.ShortLived {
+		c.lastSeal = log.SealBy(sealer{c})
+	}
 	return c, nil
 }
 
 // Now is the time as records hold it.
 func (c *Core) Now() time.Time { return records.Time(c.now()) }
 
-// Close ends the goroutines, and closes the tokens once calls that are under way have finished, within the call timeout.
+// Close ends the goroutines, seals the audit log, and closes the tokens once calls that are under way have finished, within the call
+// timeout.
 func (c *Core) Close() error {
 	c.stop()
 	c.tasks.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), c.CallTimeout)
+	defer cancel()
+	c.lastSeal(ctx)
 	return c.Keys.Close()
 }

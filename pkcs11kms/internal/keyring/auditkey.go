@@ -5,12 +5,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 )
 
 // AuditKey is the service key that seals the audit log. It is made in the token of the default region when the first seal is, and stays
@@ -87,9 +88,10 @@ func (k *Key) signAudit(ctx context.Context, text []byte) (s AuditSignature, err
 	return s, fmt.Errorf("the service key %s has the spec %s", k.Record.ID, k.Record.Spec)
 }
 
-// AuditPublicKey returns the record of the service key of the audit log, and its public key in PEM, "" of an HMAC key; keystore.ErrNotFound:
-// there is none. It asks no token.
-func AuditPublicKey(ctx context.Context, store records.Getter, regions []string) (record keystore.Key, text string, err error) {
+// AuditPublicKey returns the record of the service key of the audit log, and its public key in PEM, "" of an HMAC key;
+// keystore.ErrNotFound: there is none. It asks no token, so the seal of the record is not checked.
+func AuditPublicKey(ctx context.Context, below keystore.Store, regions []string) (record keystore.Key, text string, err error) {
+	store := sealed.Trusting(below)
 	for _, region := range regions {
 		rec, err := store.Get(ctx, keystore.KeyRef(region, "", AuditKey))
 		if errors.Is(err, keystore.ErrNotFound) {
@@ -107,4 +109,29 @@ func AuditPublicKey(ctx context.Context, store records.Getter, regions []string)
 		return record, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: record.PublicKey})), nil
 	}
 	return record, "", keystore.ErrNotFound
+}
+
+// SealedChains returns up to which record each chain of the audit log was sealed, as the store knows it. It asks no token either.
+func SealedChains(ctx context.Context, below keystore.Store) (map[string]uint64, error) {
+	store, chains := sealed.Trusting(below), map[string]uint64{}
+	for after := keystore.CounterSealed; ; {
+		recs, err := store.List(ctx, keystore.KindCounter, "", "", after, keystore.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, rec := range recs {
+			chain, ok := strings.CutPrefix(rec.Ref.ID, keystore.CounterSealed)
+			if !ok {
+				return chains, nil
+			}
+			counter, err := keystore.DecodeCounter(rec)
+			if err != nil {
+				return nil, err
+			}
+			chains[chain], after = uint64(counter.N), rec.Ref.ID
+		}
+		if len(recs) < keystore.MaxPage {
+			return chains, nil
+		}
+	}
 }

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
+)
+
+func (a *app) auditVerifyCommand() *cobra.Command {
+	cmd := verb(groupAdmin, "verify [FILE ...] [--public-key FILE] [--head FILE]",
+		"Find what was changed in the audit log, or taken out of it",
+		"Each record holds the hash of the one before, and seals in the log hold signatures over how far it went. Finds\n"+
+			"records that were edited, removed, put in another order or brought in from elsewhere, files that have gone,\n"+
+			"and what was made anew, with right hashes, by somebody who has not the use of the HSM's key; names the record\n"+
+			"where it shows, and tells what no seal covers. The exit code is 1 where something was found.\n\n"+
+			"In a state directory the seals are compared with what the store knows of them, and verified by the key that\n"+
+			"the store names, unless --public-key gives one: the output of \"audit public-key\", kept elsewhere. --head\n"+
+			"compares with the output of \"audit head\". FILEs are looked at by themselves, wherever they are; they keep\n"+
+			"their names, and need neither state directory nor token.",
+		"pkcs11kms audit verify",
+		"pkcs11kms audit verify --public-key audit.pem --head head.json",
+		"pkcs11kms audit verify --public-key audit.pem copied/000001-*.jsonl*")
+	cmd.Annotations = map[string]string{allRegions: ""}
+	cmd.Args = cobra.ArbitraryArgs
+	head := cmd.Flags().String("head", "", "a file with what audit head has printed")
+	key := cmd.Flags().String("public-key", "", "a file with what audit public-key has printed, or with several of that")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		known, err := readKnown(*head, *key)
+		if err != nil {
+			return err
+		}
+		if len(args) > 0 {
+			return a.verifyFiles(args, known)
+		}
+		return a.verifyDirectory(cmd.Context(), known)
+	}
+	return cmd
+}
+
+// readKnown reads what the log is to be compared with.
+func readKnown(head, key string) (known audit.Known, err error) {
+	if known.Heads, err = readHeads(head); err != nil || key == "" {
+		return known, err
+	}
+	text, err := os.ReadFile(key)
+	var keys audit.SealKeys
+	if err == nil {
+		keys, err = audit.ParseSealKeys(text)
+	}
+	if err != nil {
+		return known, &environmentError{fmt.Errorf("reading the public key in %q: %w", key, err), "give a file that audit public-key has printed"}
+	}
+	known.Check, known.MustBeSealed = keys.Check, true
+	return known, nil
+}
+
+func (a *app) verifyFiles(files []string, known audit.Known) error {
+	v, err := audit.VerifyFiles(files, known)
+	if err != nil {
+		return &environmentError{err, ""}
+	}
+	if known.Check == nil && v.Seals > 0 {
+		v.Notes = append(v.Notes, counted(v.Seals, "seal")+" not verified: give the key by --public-key")
+	}
+	return a.showVerification(v, known)
+}
+
+// verifyDirectory verifies the log of the state directory. What the store says is read before the log is: that only grows.
+func (a *app) verifyDirectory(ctx context.Context, known audit.Known) error {
+	dir, err := a.auditDirectory()
+	if err != nil {
+		return err
+	}
+	note, done, err := a.fromStore(ctx, &known)
+	if err != nil {
+		return err
+	}
+	v, err := audit.VerifyDir(dir, known)
+	if err := errors.Join(err, done()); err != nil {
+		return err
+	}
+	if note != "" {
+		v.Notes = append(v.Notes, note)
+	}
+	return a.showVerification(v, known)
+}
+
+// fromStore takes from the store what is known of seals. A store that cannot be read, which is told by the note, keeps nobody from looking
+// at the log. done is to be called in the end.
+func (a *app) fromStore(ctx context.Context, known *audit.Known) (note string, done func() error, err error) {
+	done = func() error { return nil }
+	cfg, err := a.config()
+	var seals statedir.AuditSeals
+	if err == nil {
+		seals, err = cfg.AuditSeals(ctx)
+	}
+	if err != nil {
+		return "the log is not compared with what the store knows of its seals: " + err.Error(), done, nil
+	}
+	known.Sealed = seals.Sealed
+	switch {
+	case known.Check != nil || !seals.Key:
+	case seals.PublicKey == "":
+		known.Check, done, err = cfg.AuditMACs(ctx)
+		note = "the seals are MACs, which were verified by the token: whoever may use it can make others"
+	default:
+		var keys audit.SealKeys
+		if keys, err = audit.ParseSealKeys([]byte(seals.PublicKey)); err == nil {
+			known.Check = keys.Check
+			note = "the seals were verified by the key that the store names; --public-key verifies them by one that was kept elsewhere"
+		}
+	}
+	return note, done, err
+}
+
+// headsFile is what audit head prints.
+type headsFile struct {
+	Time  time.Time    `json:"time"`
+	Heads []audit.Head `json:"heads"`
+}
+
+func readHeads(path string) ([]audit.Head, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	var file headsFile
+	if err == nil {
+		err = json.Unmarshal(text, &file)
+	}
+	if err == nil && len(file.Heads) == 0 {
+		err = errors.New("it has no heads")
+	}
+	if err != nil {
+		return nil, &environmentError{fmt.Errorf("reading the heads in %q: %w", path, err), "give a file that audit head has printed"}
+	}
+	return file.Heads, nil
+}
+
+// showVerification prints what was found, and ends with the exit code 1 where that is a fault.
+func (a *app) showVerification(v *audit.Verification, known audit.Known) error {
+	for _, note := range v.Notes {
+		if err := a.printf("note: %s\n", note); err != nil {
+			return err
+		}
+	}
+	for _, problem := range v.Problems {
+		if err := a.printf("INVALID: %s\n", problem); err != nil {
+			return err
+		}
+	}
+	if known.Check != nil {
+		if err := a.showSeals(v); err != nil {
+			return err
+		}
+	}
+	verdict, more := "valid", "; of the ends of the chains nothing can be said without --head"
+	if len(known.Heads) > 0 || known.Check != nil {
+		more = ""
+	}
+	if len(v.Problems) > 0 {
+		verdict, more = "INVALID", ""
+	}
+	err := a.printf("%s: %s, %s, %s%s\n", verdict, counted(len(v.Heads), "chain"), counted(v.Files, "file"),
+		counted(int(v.Records), "record"), more)
+	if err == nil && len(v.Problems) > 0 {
+		err = exitError(exitRefused)
+	}
+	return err
+}
+
+// showSeals prints what the seals cover.
+func (a *app) showSeals(v *audit.Verification) error {
+	text := "sealed: no"
+	if v.Seals > 0 {
+		text = fmt.Sprintf("sealed: %s, the newest of %s", counted(v.Seals, "valid seal"), v.LastSeal.Format(time.RFC3339))
+	}
+	if err := a.printf("%s\n", text); err != nil {
+		return err
+	}
+	for _, u := range v.Unsealed {
+		err := a.printf("unsealed: %s of chain %s since %s, from record %d on\n", counted(int(u.Records), "record"), u.Chain,
+			u.Time.Format(time.RFC3339), u.Seq)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) auditPublicKeyCommand() *cobra.Command {
+	cmd := verb(groupAdmin, "public-key", "Print the public key that verifies the seals of the audit log, in PEM",
+		"The private half is in the HSM. Keep what is printed where nobody who may write to this machine may write, and\n"+
+			"verify by it: \"audit verify --public-key FILE\", or openssl. The key is made when a server, or an application\n"+
+			"with the library, makes the first seal: within a minute of its start, or at its end.",
+		"pkcs11kms audit public-key > audit.pem")
+	cmd.Annotations = map[string]string{allRegions: ""}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := a.config()
+		if err != nil {
+			return err
+		}
+		seals, err := cfg.AuditSeals(cmd.Context())
+		switch {
+		case err != nil:
+			return err
+		case !seals.Key:
+			return &environmentError{errors.New("the audit log has not been sealed yet, and there is no key for that"),
+				"start a server: it makes the key with the first seal, within a minute or at its end"}
+		case seals.PublicKey == "":
+			return &environmentError{errors.New("the token makes no key pairs: the audit log is sealed by MACs, which have no public key"),
+				"verify where the token is: pkcs11kms audit verify"}
+		}
+		return a.printf("%s", seals.PublicKey)
+	}
+	return cmd
+}
