@@ -67,6 +67,7 @@ func TestServe(t *testing.T) {
 	}
 	assert.Equal(t, 1, strings.Count(d.log.String(), `"msg":"request"`), "one line for the one request to the API")
 	assert.Contains(t, d.log.String(), `"msg":"stopped"`)
+	assert.Equal(t, 1, strings.Count(d.log.String(), "the audit log is on this machine only"))
 }
 
 // TestRatesOfServers: a server holds the rates of the service, a development server has none. Of the operation asked here

@@ -151,7 +151,7 @@ func TestServeSendsRecordsToRsyslog(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(d.log.String(), "takes no records") }, patience, 10*time.Millisecond)
 	require.NotContains(t, d.log.String(), "on this machine only")
 	stop := startRsyslog(t, p, port)
-	p.must("update-key-description", "--key-id", p.key, "--description", "ein Schlüssel \"x]\" \\ <é> \U0001F511")
+	p.must("update-key-description", "--key-id", p.key, "--description", "ein Schlüssel \"x]\" \\ é \U0001F511"+strings.Repeat("<", 8000))
 	describeKeys(t, p, d, key, 50)
 	code, err := d.stop(syscall.SIGTERM)
 	require.NoError(t, err)

@@ -344,11 +344,13 @@ func (l *Log) tellGaps(end bool) {
 		if !ok {
 			continue
 		}
-		l.o.Logger.Error("a sink of the audit log was too slow for its records: they are in the files alone", "sink", s.sink.name(),
-			"records", g.records, "from", g.from, "to", g.to)
-		if err := l.tell(notDelivered, map[string]any{"sink": s.sink.name(), "records": g.records, "from": g.from, "to": g.to}); err != nil {
+		what := map[string]any{"sink": s.sink.name(), "records": g.records, "from": g.from, "to": g.to}
+		if err := l.tell(notDelivered, what); err != nil { // logged, and tried again
 			s.back(g)
+			continue
 		}
+		s.log.Error("a sink of the audit log did not get some records: they are in the files alone", "records", g.records,
+			"from", g.from, "to", g.to)
 	}
 }
 
