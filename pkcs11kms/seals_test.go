@@ -47,7 +47,7 @@ func TestWhatTheAuditLogIsSealedBy(t *testing.T) {
 			record, text, err := keyring.AuditPublicKey(t.Context(), c.bridge.core.Store, cfg.regionNames())
 			require.NoError(t, err)
 			require.Equal(t, string(spec), record.Spec)
-			check := func(text []byte, s audit.Signature) error { return c.bridge.core.CheckSealMAC(t.Context(), text, s) }
+			check := func(text []byte, s audit.Signature) error { return c.bridge.core.CheckSeal(t.Context(), text, s) }
 			if spec == types.KeySpecHmac256 {
 				require.Empty(t, text)
 			} else {

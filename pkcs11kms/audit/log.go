@@ -46,6 +46,10 @@ type Options struct {
 	// Seals are made so often when there is something new, and when there is nothing: see Log.SealBy. The defaults are DefaultSealInterval
 	// and DefaultSealIdle.
 	SealInterval, SealIdle time.Duration
+	// What has been in closed files for so long is removed by whoever seals the log, as are the oldest while all files have more bytes than
+	// that: see sealing.expire. Default: nothing is.
+	KeepAge   time.Duration
+	KeepBytes int64
 }
 
 func (o Options) withDefaults() Options {

@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -19,6 +16,7 @@ import (
 //	pkcs11kms audit seal 1
 //	the time, RFC 3339, UTC
 //	of each chain that it seals: the chain's id, the number of a record, the SHA-256 of that record's line in hexadecimal
+//	of each chain that has lost its beginning, since that has expired: "expired " and the same of the last record that has gone
 //
 // A seal names the chain that it stands in, if that had records, and those others that have changed since they were last sealed.
 
@@ -26,6 +24,8 @@ import (
 type Sealer interface {
 	// Sign signs a text by a key that whoever can write to the log's directory does not have.
 	Sign(ctx context.Context, text []byte) (Signature, error)
+	// Check tells whether a signature of a text is valid, which Sign may have made in another process.
+	Check(ctx context.Context, text []byte, s Signature) error
 	// Keep keeps somewhere else that chains are sealed up to these records: see Known.Sealed.
 	Keep(ctx context.Context, sealed []Head) error
 }
@@ -40,52 +40,60 @@ type Signature struct {
 const (
 	sealTitle = "pkcs11kms audit seal 1"
 	sealName  = "SealAuditLog"
+
+	expiredStart = "expired "
+	expiryName   = "ExpireAuditFiles" // in place of sealName, where the seal tells that files have expired
 )
 
-// sealText is the text over heads at a time.
-func sealText(heads []Head, at time.Time) []byte {
+// sealText is the text over heads, and what has gone, at a time.
+func sealText(heads, gone []Head, at time.Time) []byte {
 	b := []byte(sealTitle + "\n" + at.UTC().Format(time.RFC3339) + "\n")
 	for _, h := range heads {
-		b = fmt.Appendf(b, "%s %d %s\n", h.Chain, h.Seq, h.Hash)
+		b = h.append(b)
+	}
+	for _, h := range gone {
+		b = h.append(append(b, expiredStart...))
 	}
 	return b
 }
 
 // parseSealText reads a text in the one form that sealText gives it.
-func parseSealText(text string) (heads []Head, at time.Time, err error) {
+func parseSealText(text string) (heads, gone []Head, at time.Time, err error) {
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	if len(lines) < 3 || lines[0] != sealTitle {
-		return nil, at, errors.New("it is no text of a seal")
+		return nil, nil, at, errors.New("it is no text of a seal")
 	}
 	if at, err = time.Parse(time.RFC3339, lines[1]); err != nil {
-		return nil, at, err
+		return nil, nil, at, err
 	}
 	for _, line := range lines[2:] {
-		parts := strings.Split(line, " ")
-		if len(parts) != 3 || !isChainID(parts[0]) {
-			return nil, at, fmt.Errorf("%q names no record", line)
+		line, expired := strings.CutPrefix(line, expiredStart)
+		h, err := parseHead(line)
+		if err != nil {
+			return nil, nil, at, err
 		}
-		seq, err := strconv.ParseUint(parts[1], 10, 64)
-		if sum, err2 := hex.DecodeString(parts[2]); err != nil || err2 != nil || len(sum) != len(hash{}) {
-			return nil, at, fmt.Errorf("%q names no record", line)
+		if expired {
+			gone = append(gone, h)
+		} else {
+			heads = append(heads, h)
 		}
-		heads = append(heads, Head{Chain: parts[0], Seq: seq, Hash: parts[2]})
 	}
-	if text != string(sealText(heads, at)) {
-		return nil, at, errors.New("it is not written as seals are")
+	if text != string(sealText(heads, gone, at)) {
+		return nil, nil, at, errors.New("it is not written as seals are")
 	}
-	return heads, at, nil
+	return heads, gone, at, nil
 }
 
 // sealEvent is what the record of a seal is made of.
-func sealEvent(text []byte, s Signature) *Event {
-	return &Event{Kind: Seal, Service: ownService, Operation: sealName, ReadOnly: true, Additional: map[string]any{
+func sealEvent(name string, text []byte, s Signature) *Event {
+	return &Event{Kind: Seal, Service: ownService, Operation: name, ReadOnly: true, Additional: map[string]any{
 		"text": string(text), "signature": base64.StdEncoding.EncodeToString(s.Value), "algorithm": s.Algorithm, "key": s.Key}}
 }
 
 // seal is one that was read.
 type seal struct {
 	heads []Head
+	gone  []Head // what has expired
 	time  time.Time
 	text  []byte
 	by    Signature
@@ -113,7 +121,7 @@ func sealOf(line []byte) *seal {
 	}
 	data := record.AdditionalEventData
 	s := &seal{text: []byte(data.Text), by: Signature{Algorithm: data.Algorithm, Key: data.Key}}
-	if s.heads, s.time, s.err = parseSealText(data.Text); s.err != nil {
+	if s.heads, s.gone, s.time, s.err = parseSealText(data.Text); s.err != nil {
 		return s
 	}
 	s.by.Value, s.err = base64.StdEncoding.DecodeString(data.Signature)

@@ -29,6 +29,7 @@ type sealing struct {
 	looked  map[int]fileState // the newest file of each other chain as it was when the chain was last sealed
 	sealed  map[string]uint64 // up to where the other chains are sealed
 	pending map[string]Head   // what Keep is still to be told
+	expired time.Time         // when was looked for what has expired
 }
 
 // fileState tells whether a file was written to.
@@ -87,9 +88,11 @@ func (s *sealing) run(ctx context.Context) {
 
 // try seals what is new, and tells the log what became of it. With keep, Keep is told, which so happens at most once an interval.
 func (s *sealing) try(ctx context.Context, keep bool) {
-	err := s.seal(ctx)
+	err := s.seal(ctx, nil)
 	if err == nil && keep {
-		err = s.keep(ctx)
+		if err = s.keep(ctx); err == nil {
+			err = s.expire(ctx)
+		}
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return // the log ends, and tries once more
@@ -107,18 +110,18 @@ func (s *sealing) try(ctx context.Context, keep bool) {
 	s.l.sealErr = err
 }
 
-// seal makes a seal, if there is anything to be sealed.
-func (s *sealing) seal(ctx context.Context) error {
+// seal makes a seal, if there is anything to be sealed, or gone.
+func (s *sealing) seal(ctx context.Context, gone []Head) error {
 	others, states, err := s.others()
 	if err != nil {
 		return err
 	}
 	own, fresh := s.l.takeFresh()
 	isNew := !fresh.IsZero() || slices.ContainsFunc(others, func(o otherHead) bool { return o.fresh })
-	if !isNew && (time.Since(s.last) < s.l.o.SealIdle || own.Seq == 0) {
+	if !isNew && len(gone) == 0 && (time.Since(s.last) < s.l.o.SealIdle || own.Seq == 0) {
 		return nil
 	}
-	if err := s.write(ctx, own, others); err != nil {
+	if err := s.write(ctx, own, others, gone); err != nil {
 		s.l.giveFreshBack(fresh)
 		return err
 	}
@@ -133,7 +136,7 @@ func (s *sealing) seal(ctx context.Context) error {
 
 // write writes a seal of the log's own chain and others. All of what it names is on the disk before: a power cut must not make it look
 // as if records had been taken out.
-func (s *sealing) write(ctx context.Context, own Head, others []otherHead) error {
+func (s *sealing) write(ctx context.Context, own Head, others []otherHead, gone []Head) error {
 	var heads []Head
 	if own.Seq > 0 {
 		heads = append(heads, own)
@@ -144,12 +147,16 @@ func (s *sealing) write(ctx context.Context, own Head, others []otherHead) error
 	for _, o := range others {
 		heads = append(heads, o.Head)
 	}
-	text := sealText(heads, s.l.o.Now())
+	name := sealName
+	if len(gone) > 0 {
+		name = expiryName
+	}
+	text := sealText(heads, gone, s.l.o.Now())
 	signature, err := s.by.Sign(ctx, text)
 	if err != nil {
 		return err
 	}
-	if err := s.l.take(sealEvent(text, signature)); err != nil {
+	if err := s.l.take(sealEvent(name, text, signature)); err != nil {
 		return err
 	}
 	for _, h := range heads {

@@ -66,6 +66,10 @@ func (s *signer) Sign(ctx context.Context, text []byte) (Signature, error) {
 	return Signature{Algorithm: SealECDSA, Key: SealKeyID(s.der()), Value: value}, errors.Join(err, failed)
 }
 
+func (s *signer) Check(_ context.Context, text []byte, by Signature) error {
+	return SealKeys{SealKeyID(s.der()): s.key.Public()}.Check(text, by)
+}
+
 func (s *signer) Keep(_ context.Context, heads []Head) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -275,16 +279,17 @@ func TestSealKeys(t *testing.T) {
 // The text of a seal is read in one form alone.
 func TestSealText(t *testing.T) {
 	heads := []Head{{Chain: strings.Repeat("a", chainDigits), Seq: 7, Hash: strings.Repeat("0", 64)}}
-	text := string(sealText(heads, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
+	text := string(sealText(heads, nil, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
 	require.Equal(t, "pkcs11kms audit seal 1\n2026-01-02T03:04:05Z\naaaaaaaaaaaaaaaa 7 "+strings.Repeat("0", 64)+"\n", text)
-	read, at, err := parseSealText(text)
+	read, gone, at, err := parseSealText(text)
 	require.NoError(t, err)
 	require.Equal(t, heads, read)
+	require.Empty(t, gone)
 	require.Equal(t, 2026, at.Year())
 	for _, wrong := range []string{"", text[:len(text)-1], text + "\n", text + "x", strings.Replace(text, " 7 ", " 07 ", 1),
 		strings.Replace(text, "seal 1", "seal 2", 1), strings.Replace(text, "Z", "+00:00", 1), strings.Replace(text, " 7 ", " 7  ", 1),
 		strings.Replace(text, "aaaa 7", "aaaA 7", 1), "pkcs11kms audit seal 1\n2026-01-02T03:04:05Z\n"} {
-		_, _, err := parseSealText(wrong)
+		_, _, _, err := parseSealText(wrong)
 		require.Error(t, err, "%q", wrong)
 	}
 }

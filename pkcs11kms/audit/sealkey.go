@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 )
 
 // The algorithms of seals.
@@ -29,16 +30,22 @@ func ParseSealKeys(text []byte) (SealKeys, error) {
 		if block.Type != "PUBLIC KEY" {
 			return nil, fmt.Errorf("it has a %q, which is no public key", block.Type)
 		}
-		key, err := x509.ParsePKIXPublicKey(block.Bytes)
+		one, err := SealKeyOf(block.Bytes)
 		if err != nil {
 			return nil, err
 		}
-		keys[SealKeyID(block.Bytes)] = key
+		maps.Copy(keys, one)
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("it has no public key in PEM")
 	}
 	return keys, nil
+}
+
+// SealKeyOf reads one public key, a SubjectPublicKeyInfo.
+func SealKeyOf(der []byte) (SealKeys, error) {
+	key, err := x509.ParsePKIXPublicKey(der)
+	return SealKeys{SealKeyID(der): key}, err
 }
 
 // SealKeyID is Signature.Key of the pair that has a public key, a SubjectPublicKeyInfo.

@@ -196,11 +196,11 @@ func TestSealsOfOthersAreFound(t *testing.T) {
 			at, err := linkOf(bytes.TrimSpace(forged[0][i-1]))
 			require.NoError(t, err)
 			own := Head{Chain: at.chain, Seq: at.seq, Hash: hexOf(hashOf(bytes.TrimSpace(forged[0][i-1])))}
-			text := sealText([]Head{own}, forgedTime)
+			text := sealText([]Head{own}, nil, forgedTime)
 			signature, err := forger.Sign(t.Context(), text)
 			require.NoError(t, err)
 			signature.Key = SealKeyID(x.signer.der()) // as if it were
-			forged[0][i] = append(at.append(appendOpen(nil, sealEvent(text, signature), forgedTime)), '\n')
+			forged[0][i] = append(at.append(appendOpen(nil, sealEvent(sealName, text, signature), forgedTime)), '\n')
 			forged[0] = rebuilt(t, forged[0])
 		}
 	}

@@ -159,7 +159,7 @@ type verifier struct {
 
 func newVerifier(known Known, whole bool) *verifier {
 	v := &verifier{known: known, whole: whole, claims: map[string]map[uint64][]claim{}, last: map[string]uint64{},
-		seals: sealsRead{at: map[placeOf]*seal{}, upTo: map[string]uint64{}}}
+		seals: sealsRead{at: map[placeOf]*seal{}, upTo: map[string]uint64{}, gone: map[string]Head{}}}
 	for _, h := range known.Heads {
 		v.claim(h, claim{hash: h.Hash})
 	}
@@ -175,7 +175,7 @@ func (v *verifier) found(at link, format string, values ...any) {
 
 // chain reads the files of one chain.
 func (v *verifier) chain(files []file) error {
-	v.expect, v.before, v.head = link{seq: 1}, "", Head{}
+	v.expect, v.before, v.head = v.start(files), "", Head{}
 	if !v.whole {
 		v.expect.seq = files[0].first
 		if files[0].first > 1 {

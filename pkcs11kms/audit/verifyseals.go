@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -52,6 +53,7 @@ type sealsRead struct {
 	valid  int
 	newest time.Time
 	upTo   map[string]uint64 // the last record of each chain that a valid one names
+	gone   map[string]Head   // by chain, what has expired, as those tell
 }
 
 func (v *verifier) claim(h Head, c claim) {
@@ -105,10 +107,29 @@ func (v *verifier) readSeal(s *seal, line []byte) {
 	if s.time.After(v.seals.newest) {
 		v.seals.newest = s.time
 	}
+	addExpired(v.seals.gone, s.gone)
 	for _, h := range s.heads {
 		v.claim(h, claim{h.Hash, s})
 		v.seals.upTo[h.Chain] = max(v.seals.upTo[h.Chain], h.Seq)
 	}
+}
+
+// start is the place that the first record of a chain must have.
+func (v *verifier) start(files []file) link {
+	if files[0].first == 1 || !v.whole {
+		return link{seq: 1}
+	}
+	first, err := firstLink(files[0])
+	gone := v.seals.gone[first.chain]
+	if err != nil || files[0].first != gone.Seq+1 {
+		return link{seq: 1}
+	}
+	start := link{chain: first.chain, seq: files[0].first}
+	if _, err := hex.Decode(start.prev[:], []byte(gone.Hash)); err != nil {
+		return link{seq: 1}
+	}
+	v.out.Notes = append(v.out.Notes, fmt.Sprintf("the records 1 to %d of chain %s have expired, as a seal tells", gone.Seq, gone.Chain))
+	return start
 }
 
 // sealed compares a record with what seals say.

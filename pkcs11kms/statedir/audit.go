@@ -28,6 +28,8 @@ type auditYAML struct {
 	Fsync       string        `yaml:"fsync,omitempty"` // group, always or off
 	RotateBytes *int64        `yaml:"rotate-bytes,omitempty"`
 	RotateAge   time.Duration `yaml:"rotate-age,omitempty"`
+	KeepDays    *int          `yaml:"keep-days,omitempty"`
+	KeepBytes   *int64        `yaml:"keep-bytes,omitempty"`
 	Stdout      bool          `yaml:"stdout,omitempty"` // of a server
 	Syslog      *syslogYAML   `yaml:"syslog,omitempty"`
 }
@@ -51,12 +53,35 @@ func (s auditYAML) options(dir string) (o audit.Options, on bool, err error) {
 	if s.RotateBytes != nil {
 		o.RotateBytes = *s.RotateBytes
 	}
+	if err := s.keep(&o); err != nil {
+		return o, false, err
+	}
 	if on = s.File != "off"; !on && (s.Stdout || s.Syslog != nil) {
 		return o, false, errors.New("audit.stdout and audit.syslog get what is in the files, and audit.file is off")
 	}
 	o.Syslog, err = s.Syslog.options(dir)
 	return o, on, err
 }
+
+// keep takes what the section says of how long files are kept.
+func (s auditYAML) keep(o *audit.Options) error {
+	switch {
+	case s.KeepDays != nil && (*s.KeepDays < 1 || *s.KeepDays > mostKeepDays):
+		return fmt.Errorf("audit.keep-days is %d, not 1 to %d", *s.KeepDays, mostKeepDays)
+	case s.KeepBytes != nil && *s.KeepBytes < leastRotateBytes:
+		return fmt.Errorf("audit.keep-bytes is %d, less than %d", *s.KeepBytes, leastRotateBytes)
+	}
+	if s.KeepDays != nil {
+		o.KeepAge = time.Duration(*s.KeepDays) * 24 * time.Hour
+	}
+	if s.KeepBytes != nil {
+		o.KeepBytes = *s.KeepBytes
+	}
+	return nil
+}
+
+// mostKeepDays is a hundred years.
+const mostKeepDays = 36500
 
 // notOpen is what Load has for the audit log that Open opens. A Bridge that is opened past Open refuses every call.
 type notOpen struct{}

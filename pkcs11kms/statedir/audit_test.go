@@ -78,6 +78,9 @@ func TestAuditSettings(t *testing.T) {
 	require.Equal(t, filepath.Join(dir, "audit"), cfg.AuditDir)
 	require.False(t, cfg.AuditStdout)
 
+	cfg = with("keep-days: 400, keep-bytes: 1048576")
+	require.Equal(t, audit.Options{KeepAge: 400 * 24 * time.Hour, KeepBytes: 1 << 20}, cfg.AuditOptions)
+
 	cfg = with("stdout: true, syslog: {address: 'logs.example:6514'}")
 	require.True(t, cfg.AuditStdout)
 	require.Equal(t, &audit.SyslogOptions{Address: "logs.example:6514", Facility: 13}, cfg.AuditOptions.Syslog)
@@ -100,7 +103,10 @@ func TestAuditSettings(t *testing.T) {
 		"syslog: {address: 'logs.example:6514', facility: 0}":  "not one of 1 to 23",
 		"syslog: {address: 'logs.example:6514', facility: 24}": "not one of 1 to 23",
 		"file: off, syslog: {address: 'logs.example:6514'}":    "audit.file is off",
-		"file: off, stdout: true":                              "audit.file is off",
+		"keep-days: 0":            "audit.keep-days is 0",
+		"keep-days: 36501":        "audit.keep-days is 36501",
+		"keep-bytes: 1048575":     "audit.keep-bytes is 1048575",
+		"file: off, stdout: true": "audit.file is off",
 	} {
 		require.NoError(t, os.WriteFile(config, []byte(string(text)+"audit: {"+section+"}\n"), 0o600))
 		_, err := Load(dir)

@@ -85,5 +85,5 @@ func (cfg Config) AuditMACs(ctx context.Context) (check func(text []byte, s audi
 }
 
 func sealCheck(ctx context.Context, b *pkcs11kms.Bridge) func(text []byte, s audit.Signature) error {
-	return func(text []byte, s audit.Signature) error { return b.Core().CheckSealMAC(ctx, text, s) }
+	return func(text []byte, s audit.Signature) error { return b.Core().CheckSeal(ctx, text, s) }
 }

@@ -121,8 +121,8 @@ func readConfig(path string) (*configYAML, error) {
 		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
 			"sessions, session-copies, call-timeout, listen, reuse-port, admin-listen, tls.cert, tls.key, log.requests,\n"+
 			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates,\n"+
-			"audit.file, audit.fsync, audit.rotate-bytes, audit.rotate-age, audit.stdout, audit.syslog.address, audit.syslog.ca,\n"+
-			"audit.syslog.cert, audit.syslog.key, audit.syslog.server-name, audit.syslog.facility", err)
+			"audit.file, audit.fsync, audit.rotate-bytes, audit.rotate-age, audit.keep-days, audit.keep-bytes, audit.stdout,\n"+
+			"audit.syslog.address, audit.syslog.ca, audit.syslog.cert, audit.syslog.key, audit.syslog.server-name, audit.syslog.facility", err)
 	}
 	return &state, nil
 }

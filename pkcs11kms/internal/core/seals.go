@@ -25,6 +25,11 @@ func (s sealer) Sign(ctx context.Context, text []byte) (audit.Signature, error) 
 	return signatureOf(signed), err
 }
 
+// Check implements audit.Sealer.
+func (s sealer) Check(ctx context.Context, text []byte, signature audit.Signature) error {
+	return s.c.CheckSeal(ctx, text, signature)
+}
+
 // maxKept is how many counters one commit raises.
 const maxKept = keystore.MaxChanges / 2
 
@@ -69,15 +74,22 @@ func signatureOf(s keyring.AuditSignature) audit.Signature {
 	return audit.Signature{Algorithm: s.Algorithm, Key: key, Value: s.Value}
 }
 
-// CheckSealMAC tells whether a signature of a seal's text is a MAC by the service key, where that is an HMAC key: only the token can tell.
-// It is for audit.Known.
-func (c *Core) CheckSealMAC(ctx context.Context, text []byte, s audit.Signature) error {
+// CheckSeal tells whether a signature of a seal's text is the service key's, or a MAC where that is an HMAC key, of which only the token can
+// tell.
+func (c *Core) CheckSeal(ctx context.Context, text []byte, s audit.Signature) error {
 	made, err := c.Keys.SignAuditAgain(ctx, text)
 	if err != nil {
 		return err
 	}
 	want := signatureOf(made)
-	if want.Algorithm != audit.SealHMAC || want.Algorithm != s.Algorithm || want.Key != s.Key || !hmac.Equal(want.Value, s.Value) {
+	if made.Public != nil {
+		keys, err := audit.SealKeyOf(made.Public)
+		if err != nil {
+			return err
+		}
+		return keys.Check(text, s)
+	}
+	if want.Algorithm != s.Algorithm || want.Key != s.Key || !hmac.Equal(want.Value, s.Value) {
 		return audit.ErrWrongSignature
 	}
 	return nil
