@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// What is older than is to be kept, or more, is removed by whole closed files, the oldest of a chain first. Before that a seal tells of each
-// chain that has lost its beginning up to where that is, and names all chains, and the store knows of it: so verification tells what has
-// expired from what somebody has taken away. A record would not do, since whoever can write to the directory can make one up, in a chain
-// that nobody writes to, and have it sealed.
+// What is older than is to be kept, or more, is removed by whole closed files, the oldest of a chain first. Before that a seal tells of
+// each chain that has lost its beginning up to where that is, and names all chains, and the store knows of it: so verification tells what
+// has expired from what somebody has taken away. A record would not do, since whoever can write to the directory can make one up, in a
+// chain that nobody writes to, and have it sealed.
 
 // expireInterval is how often is looked for what has expired.
 const expireInterval = time.Hour
@@ -189,7 +189,8 @@ func firstLink(f file) (link, error) {
 	return linkOf(line)
 }
 
-// expiredBefore is what has expired, as the newest valid seals tell that tell of it. They are looked for where a chain has lost its beginning.
+// expiredBefore is what has expired, as the newest valid seals tell that tell of it. They are looked for where a chain has lost its
+// beginning.
 func (s *sealing) expiredBefore(ctx context.Context, found listing) (map[string]Head, error) {
 	gone := map[string]Head{}
 	lost := false

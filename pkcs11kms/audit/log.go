@@ -119,6 +119,7 @@ type Log struct {
 	closed    bool
 	sealed    bool       // there is a Sealer
 	fresh     time.Time  // since when there is a record that no seal covers; zero: there is none
+	taken     time.Time  // fresh, of what is being sealed
 	sealErr   error      // why the last seal could not be made
 	idle      *sync.Cond // of mu: nobody is leading
 
@@ -170,8 +171,8 @@ func (l *Log) Stats() Stats {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sealed && !l.fresh.IsZero() {
-		s.Unsealed = time.Since(l.fresh)
+	if since := l.unsealedSince(); l.sealed && !since.IsZero() {
+		s.Unsealed = time.Since(since)
 	}
 	return s
 }

@@ -119,12 +119,13 @@ func (s *sealing) seal(ctx context.Context, gone []Head) error {
 	own, fresh := s.l.takeFresh()
 	isNew := !fresh.IsZero() || slices.ContainsFunc(others, func(o otherHead) bool { return o.fresh })
 	if !isNew && len(gone) == 0 && (time.Since(s.last) < s.l.o.SealIdle || own.Seq == 0) {
-		return nil
+		return nil // fresh is zero
 	}
 	if err := s.write(ctx, own, others, gone); err != nil {
 		s.l.giveFreshBack(fresh)
 		return err
 	}
+	s.l.endFresh()
 	maps.Copy(s.looked, states)
 	for _, o := range others {
 		s.sealed[o.Chain] = o.Seq
@@ -239,13 +240,22 @@ func (l *Log) otherEnd(files []file) (head otherHead, err error) {
 func (l *Log) sealWarning() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	since := l.unsealedSince()
 	switch {
 	case l.sealErr == nil:
 		return ""
-	case l.fresh.IsZero():
+	case since.IsZero():
 		return "the audit log cannot be sealed"
 	}
-	return fmt.Sprintf("the audit log cannot be sealed: it is unsealed since %s", l.fresh.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("the audit log cannot be sealed: it is unsealed since %s", since.UTC().Format(time.RFC3339))
+}
+
+// unsealedSince is since when there is a record that no seal covers; zero: there is none. mu is held.
+func (l *Log) unsealedSince() time.Time {
+	if !l.taken.IsZero() {
+		return l.taken
+	}
+	return l.fresh
 }
 
 // syncLast brings to the disk what is written last in the files of a chain: the newest, and those before it that the disk may not have yet.
@@ -281,7 +291,7 @@ func (l *Log) takeFresh() (own Head, fresh time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	fresh = l.fresh
-	l.fresh = time.Time{}
+	l.fresh, l.taken = time.Time{}, fresh
 	if l.place.seq != l.written.seq { // which may be such
 		l.fresh = time.Now()
 	}
@@ -295,6 +305,14 @@ func (l *Log) giveFreshBack(fresh time.Time) {
 	if !fresh.IsZero() {
 		l.fresh = fresh
 	}
+	l.taken = time.Time{}
+}
+
+// endFresh says that what takeFresh has returned is sealed.
+func (l *Log) endFresh() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.taken = time.Time{}
 }
 
 // durable waits until a record is on the disk, where that is asked for.

@@ -74,8 +74,8 @@ func signatureOf(s keyring.AuditSignature) audit.Signature {
 	return audit.Signature{Algorithm: s.Algorithm, Key: key, Value: s.Value}
 }
 
-// CheckSeal tells whether a signature of a seal's text is the service key's, or a MAC where that is an HMAC key, of which only the token can
-// tell.
+// CheckSeal tells whether a signature of a seal's text is the service key's, or a MAC where that is an HMAC key, of which only the token
+// can tell.
 func (c *Core) CheckSeal(ctx context.Context, text []byte, s audit.Signature) error {
 	made, err := c.Keys.SignAuditAgain(ctx, text)
 	if err != nil {
