@@ -58,10 +58,12 @@ type Config struct {
 	// KeyUnavailableException until it can be. A wrong PIN, another token and a wrong configuration fail all the same. For servers, which
 	// may be started before their HSM. Default: Open fails.
 	WaitForTokens bool
-	// ShortLived is for programs that do one thing and end: they never destroy keys whose deletion date has come.
+	// ShortLived is for programs that do one thing and end: they never destroy keys whose deletion date has come, nor seal the
+	// audit log.
 	ShortLived bool
 
-	// Audit is told of every call. Required: audit.Open makes one that writes files, and audit.Discard keeps nothing.
+	// Audit is told of every call. Required: audit.Open makes one that writes files, which is sealed by a key in the token, and
+	// audit.Discard keeps nothing.
 	Audit audit.Writer
 	// CloseAudit hands Audit over, where it is an io.Closer: the Bridge closes it when it is closed itself, and Open when it fails.
 	CloseAudit bool

@@ -254,6 +254,25 @@ func TestUnsealedRecordsAreTold(t *testing.T) {
 	require.Empty(t, v.Unsealed, "without a key nothing is known")
 }
 
+// A log has one Sealer at a time: of two applications that share it the first one seals.
+func TestOneSealsAtATime(t *testing.T) {
+	l := mustOpen(t, filepath.Join(t.TempDir(), "audit"), Options{})
+	first, second := newSigner(t), newSigner(t)
+	require.NoError(t, l.Record(t.Context(), use(1)))
+	stop, stopSecond := l.SealBy(first), l.SealBy(second)
+	stopSecond(t.Context())
+	require.Zero(t, l.Stats().Seals)
+	stop(t.Context())
+	require.EqualValues(t, 1, l.Stats().Seals)
+	require.Len(t, first.kept, 1)
+	require.NoError(t, l.Record(t.Context(), use(2)))
+	l.SealBy(second)(t.Context())
+	require.Len(t, second.kept, 1, "now it is its turn")
+	require.NoError(t, l.Close())
+	l.SealBy(first)(t.Context())
+	require.EqualValues(t, 2, l.Stats().Seals)
+}
+
 // The keys of seals are public ones.
 func TestSealKeys(t *testing.T) {
 	s, other := newSigner(t), newSigner(t)

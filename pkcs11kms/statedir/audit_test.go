@@ -38,10 +38,18 @@ func TestTheAuditLogGoesWithTheBridge(t *testing.T) {
 		require.Contains(t, lines[2*i], fmt.Sprintf(`"seq":%d,`, 2*i+1))
 		require.Contains(t, lines[2*i+1], `"eventType":"Pkcs11KmsSeal"`)
 	}
-	v, err := audit.VerifyDir(AuditDir(dir), audit.Known{})
+	seals, err := load(t, dir).AuditSeals(t.Context())
 	require.NoError(t, err)
+	check, closeAll, err := load(t, dir).AuditMACs(t.Context())
+	require.NoError(t, err)
+	v, err := audit.VerifyDir(AuditDir(dir), audit.Known{Check: check, Sealed: seals.Sealed, MustBeSealed: true})
+	require.NoError(t, err)
+	require.NoError(t, closeAll())
 	require.Empty(t, v.Problems)
+	require.Empty(t, v.Unsealed)
+	require.Equal(t, 3, v.Seals)
 	require.Len(t, v.Heads, 1)
+	require.Len(t, recorded(t, dir), 6, "verification by the token is not recorded")
 
 	missing := load(t, dir)
 	missing.Regions[testRegion] = pkcs11kms.Region{Token: "pkcs11:token=none?module-path=/nonexistent.so"}

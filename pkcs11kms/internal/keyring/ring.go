@@ -38,7 +38,7 @@ type Config struct {
 
 	CallTimeout time.Duration // bounds the waiting for a service key, and what is done after the end of a context
 	MaxKeys     int           // of an account in a region
-	ShortLived  bool          // keys whose deletion date has come are left to others
+	ShortLived  bool          // keys whose deletion date has come, and seals of the audit log, are left to others
 
 	// Removing is told of a key before its object is destroyed, and ended is called with what came of it. An error keeps it from being
 	// destroyed, and one of ended is logged. Nil: nobody is told.
