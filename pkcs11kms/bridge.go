@@ -23,7 +23,8 @@ type Bridge struct {
 
 	defaultPolicy *policy.Document // the policy of keys that were created without one
 
-	throttle throttle
+	throttle  throttle
+	searching chan struct{} // has one while the audit log is searched for a caller
 
 	tokenErrors tokenErrorCounts
 
@@ -40,7 +41,7 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the configuration: %w", err), given.closeGiven())
 	}
-	b := &Bridge{cfg: cfg}
+	b := &Bridge{cfg: cfg, searching: make(chan struct{}, 1)}
 	b.closed = sync.OnceValue(b.closeAll)
 	if b.core, err = core.Open(ctx, cfg.Keyring(), cfg.Audit); err != nil {
 		if hidden, ok := errors.AsType[*keyring.HiddenError](err); ok {

@@ -47,10 +47,22 @@ func perform[In, Out any](
 	if in == nil {
 		in = new(In)
 	}
+	return guarded(ctx, c, op, in, func(c *Client, in *In) (request, error) {
+		if err := form.Check(in).Err(); err != nil {
+			return request{}, err
+		}
+		return ask(c, in)
+	}, run)
+}
+
+// guarded is perform without what only AWS KMS has: ask checks all of the form.
+func guarded[In, Out any](
+	ctx context.Context, c *Client, op *ops.Operation, in *In, ask func(*Client, *In) (request, error),
+	run func(context.Context, *call, *In, *key) (*Out, error),
+) (*Out, error) {
 	x := &call{Client: c, op: op, input: in}
-	if err = form.Check(in).Err(); err == nil {
-		x.req, err = ask(c, in)
-	}
+	var err error
+	x.req, err = ask(c, in)
 	var out *Out
 	err = guard.Perform(ctx, op, x, c.bridge.cfg.Audit, err, func(ctx context.Context, s subject) (err error) {
 		x.settle(s)

@@ -79,12 +79,17 @@ func (c *Client) with(optFns []func(*kms.Options)) (*Client, error) {
 	for _, fn := range optFns {
 		fn(&opts)
 	}
-	if opts.Region == c.region.Name {
+	return c.in(opts.Region)
+}
+
+// in returns the Client itself, or a handle on another region.
+func (c *Client) in(region string) (*Client, error) {
+	if region == c.region.Name {
 		return c, nil
 	}
-	other, err := c.bridge.Client(opts.Region)
+	other, err := c.bridge.Client(region)
 	if err != nil {
-		return nil, apierr.Validation(fmt.Sprintf("Region %s is not configured. Configured: %s.", opts.Region,
+		return nil, apierr.Validation(fmt.Sprintf("Region %s is not configured. Configured: %s.", region,
 			strings.Join(slices.Sorted(slices.Values(c.bridge.Regions())), ", ")))
 	}
 	return other.As(c.caller), nil

@@ -8,7 +8,7 @@ import (
 // Operation is what the table of operations says of one, in plain values: for documents, command lines and tests. Packages of
 // this directory read internal/ops.
 type Operation struct {
-	Service      string // kms, iam, or pkcs11kms for what AWS has no operation for
+	Service      string // kms, iam, cloudtrail, or pkcs11kms for what AWS has no operation for
 	Name         string // as in the API
 	Action       string // what policies call it by, such as kms:GenerateMac
 	TakesAlias   bool   // KeyId may be an alias name or alias ARN
@@ -19,7 +19,8 @@ type Operation struct {
 	Unsupported  bool   // answered by UnsupportedOperationException without a look at a key
 }
 
-// Operations returns the operations of all services, ordered by service and subject. The server answers those of AWS KMS.
+// Operations returns the operations of all services, ordered by service and subject. The server answers those of AWS KMS and AWS
+// CloudTrail.
 func Operations() (all []Operation) {
 	for op := range ops.All {
 		if op.Answer == ops.ActionOnly {

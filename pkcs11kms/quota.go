@@ -65,6 +65,9 @@ func (c *Client) throttle(op *ops.Operation, k *key) error {
 		limiter, _ = c.bridge.throttle.limiters.LoadOrStore(name, fresh)
 	}
 	if !limiter.(*rate.Limiter).AllowN(c.bridge.cfg.Now(), 1) {
+		if op.Service != kmsService {
+			return apierr.RateExceeded()
+		}
 		return apierr.Throttled()
 	}
 	return nil

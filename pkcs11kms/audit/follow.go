@@ -15,19 +15,20 @@ import (
 // which is no error. Of each chain it looks at the newest file, and those that come.
 func Tail(ctx context.Context, dir string, newest int, follow bool, use func(line []byte) error) error {
 	t := &tail{dir: dir, at: map[int]position{}}
-	var first []found
+	var first []Found
 	err := t.poll(func(line []byte) error {
-		if at, _, ok := (Query{}).fits(line, nil); ok {
-			first = append(first, found{line: bytes.Clone(line), at: at})
+		if f, ok := (Query{}).fits(line, 0, nil); ok {
+			f.Line = bytes.Clone(line)
+			first = append(first, f)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	slices.SortStableFunc(first, func(x, y found) int { return x.at.Compare(y.at) })
+	slices.SortStableFunc(first, func(x, y Found) int { return x.EventTime.Compare(y.EventTime) })
 	for _, f := range first[max(0, len(first)-newest):] {
-		if err := use(f.line); err != nil {
+		if err := use(f.Line); err != nil {
 			return err
 		}
 	}

@@ -103,6 +103,14 @@ var indexedQueries = map[string]Query{
 	"any error":  {ErrorCode: "any", Max: 30},
 	"times":      {Since: time.Date(2026, 1, 2, 3, 30, 0, 0, time.UTC), Until: time.Date(2026, 1, 2, 3, 40, 0, 0, time.UTC)},
 	"key, times": {KeyID: "key-20", Since: time.Date(2026, 1, 2, 3, 30, 0, 0, time.UTC)},
+	"event":      {EventSource: "kms.amazonaws.com", EventName: "CreateAlias", ReadOnly: "false", CallsOnly: true},
+	"username":   {Username: "u14", Account: "111122223333", Region: "eu-west-1"},
+	"root's":     {Username: "root"},
+	"own key":    {AccessKeyID: "AKIA15"},
+	"type":       {ResourceType: "AWS::KMS::Alias", Max: 40},
+	"resource":   {ResourceName: keysARN(9)},
+	"its id":     {ResourceName: "key-9", ResourceType: "AWS::KMS::Key"},
+	"page 2":     {KeyID: someKey, After: &Place{time.Date(2026, 1, 2, 3, 30, 0, 0, time.UTC), 1, 900}, Max: 7},
 	"several":    {KeyID: "key-0", EventName: "GenerateMac", ErrorCode: "AccessDenied"},
 }
 
@@ -111,7 +119,7 @@ func checkQueries(t testing.TB, dir, name string) {
 	t.Helper()
 	first, err := os.ReadFile(lockPath(dir, 1))
 	require.NoError(t, err)
-	all := map[string][]found{}
+	all := map[string][]Found{}
 	require.NoError(t, Scan(dir, func(line []byte) error {
 		number := 2
 		if bytes.Contains(line, bytes.TrimSpace(first)) {
@@ -119,21 +127,22 @@ func checkQueries(t testing.TB, dir, name string) {
 		}
 		line = bytes.Clone(line)
 		for what, q := range indexedQueries {
-			if at, seq, ok := q.fits(line, q.needles()); ok {
-				all[what] = append(all[what], found{line, at, number, seq})
+			if f, ok := q.fits(line, number, nil); ok {
+				f.Line = line
+				all[what] = append(all[what], f)
 			}
 		}
 		return nil
 	}))
 	for what, q := range indexedQueries {
 		want := all[what]
-		slices.SortFunc(want, newestFirst)
+		slices.SortFunc(want, func(x, y Found) int { return newestFirst(x.Place, y.Place) })
 		if q.Max > 0 && len(want) > q.Max {
 			want = want[:q.Max]
 		}
 		var lines [][]byte
 		for _, f := range slices.Backward(want) {
-			lines = append(lines, f.line)
+			lines = append(lines, f.Line)
 		}
 		got, err := Search(t.Context(), dir, q)
 		require.NoError(t, err, name)

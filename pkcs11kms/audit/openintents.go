@@ -51,8 +51,8 @@ func noteIntent(open map[string]OpenIntent, line []byte) error {
 		return nil
 	}
 	var s struct {
-		seen
-		EventType, RequestID string
+		Summary
+		RequestID string
 	}
 	if err := json.Unmarshal(line, &s); err != nil {
 		return err

@@ -95,7 +95,8 @@ func (q Query) partsIn(f file, x index) (parts []part) {
 		terms = append(terms, bloom.Locations(term, hashes))
 	}
 	for _, b := range x {
-		if !q.Since.IsZero() && b.newest < q.Since.Unix() || !q.Until.IsZero() && b.oldest > q.Until.Unix() {
+		if !q.Since.IsZero() && b.newest < q.Since.Unix() || !q.Until.IsZero() && b.oldest > q.Until.Unix() ||
+			q.After != nil && b.oldest > q.After.Time.Unix() {
 			continue
 		}
 		if !slices.ContainsFunc(terms, func(at []uint64) bool { return !b.filter.has(at) }) {
@@ -229,6 +230,9 @@ func (r *partReader) read(p part, use func(line []byte) error) error {
 			return err
 		}
 		return use(line)
+	}
+	if p.bytes == 0 && !p.file.packed {
+		return linesBackwards(p.file, patient)
 	}
 	if p.bytes == 0 {
 		return fileLines(p.file, patient)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 )
 
 // Scan calls use with the line of each record of a directory, chain by chain, from the oldest on. A line is good until use returns. What is
@@ -72,4 +73,50 @@ func eachLine(r io.Reader, use func(line []byte) error) error {
 		}
 	}
 	return lines.Err()
+}
+
+// pieceBytes is how much of a file is read backwards at a time.
+const pieceBytes = 1 << 20
+
+// linesBackwards is fileLines from the last line to the first, where the file is not compressed meanwhile: a search is through with the
+// newest ones, and looks at no more than the time of the others.
+func linesBackwards(f file, use func(line []byte) error) error {
+	r, err := os.Open(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fileLines(f, use)
+	}
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	info, err := r.Stat()
+	if err != nil {
+		return err
+	}
+	ended := false // a line end follows what is in rest
+	var rest []byte
+	for at := info.Size(); at > 0; {
+		n := min(at, pieceBytes)
+		at -= n
+		piece := make([]byte, n, n+int64(len(rest)))
+		if _, err := r.ReadAt(piece, at); err != nil {
+			return fmt.Errorf("%q: %w", f.path, err)
+		}
+		piece = append(piece, rest...)
+		for end := bytes.LastIndexByte(piece, '\n'); end >= 0; end = bytes.LastIndexByte(piece, '\n') {
+			if ended {
+				if err := use(piece[end+1:]); err != nil {
+					return err
+				}
+			}
+			piece, ended = piece[:end], true
+		}
+		if rest = piece; len(rest) > maxLine {
+			return fmt.Errorf("%q: %w", f.path, bufio.ErrTooLong)
+		}
+	}
+	if ended && len(rest) > 0 {
+		return use(rest)
+	}
+	return nil
 }

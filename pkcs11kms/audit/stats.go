@@ -60,10 +60,7 @@ func count(counts map[useKey]*Use, line []byte, since, until time.Time) error {
 	if _, err := linkOf(line); err != nil {
 		return nil
 	}
-	var s struct {
-		seen
-		EventType string
-	}
+	var s Summary
 	if json.Unmarshal(line, &s) != nil || s.EventType != Call.String() || !within(s.EventTime, since, until) {
 		return nil
 	}

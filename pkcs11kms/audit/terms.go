@@ -14,6 +14,8 @@ const (
 	principalTerm = 'p' // what the ARN of a principal ends with, the name of a user, or an access key id
 	errorTerm     = 'e' // without "Exception"; empty: there is an error
 	eventIDTerm   = 'i'
+	sourceTerm    = 's'
+	typeTerm      = 't' // of a resource
 )
 
 // termsOf calls use with the terms of a record. A term is good until use returns.
@@ -29,8 +31,16 @@ func termsOf(line []byte, use func(term []byte)) {
 			add(eventNameTerm, textOf(value))
 		case "eventID":
 			add(eventIDTerm, textOf(value))
+		case "eventSource":
+			add(sourceTerm, textOf(value))
+		case "type":
+			add(typeTerm, textOf(value))
 		case "keyId", "targetKeyId", "destinationKeyId", "aliasName", "ARN":
-			add(keyTerm, bare(textOf(value)))
+			text := textOf(value)
+			add(keyTerm, bare(text))
+			if name := lastOf(text); name != bare(text) { // of users and roles
+				add(keyTerm, name)
+			}
 		case "arn", "userName", "accessKeyId":
 			add(principalTerm, lastOf(textOf(value)))
 		case "errorCode":
@@ -43,14 +53,17 @@ func termsOf(line []byte, use func(term []byte)) {
 // terms are those that each record has which a query asks for.
 func (q Query) terms() (terms [][]byte) {
 	add := func(kind byte, text string) { terms = append(terms, append([]byte{kind}, text...)) }
-	if q.EventName != "" {
-		add(eventNameTerm, q.EventName)
-	}
-	if q.KeyID != "" {
-		add(keyTerm, bare(q.KeyID))
-	}
-	if q.Principal != "" {
-		add(principalTerm, lastOf(q.Principal))
+	for _, t := range []struct {
+		kind byte
+		text string
+	}{
+		{eventNameTerm, q.EventName}, {keyTerm, bare(q.KeyID)}, {principalTerm, lastOf(q.Principal)}, {eventIDTerm, q.EventID},
+		{sourceTerm, q.EventSource}, {principalTerm, q.Username}, {principalTerm, q.AccessKeyID}, {typeTerm, q.ResourceType},
+		{keyTerm, bare(q.ResourceName)},
+	} {
+		if t.text != "" {
+			add(t.kind, t.text)
+		}
 	}
 	switch q.ErrorCode {
 	case "":

@@ -68,7 +68,11 @@ func ours(action, service string) string {
 	if service != "" && service != keyManagement.signingName {
 		action += " of " + service
 	}
-	return "This endpoint answers AWS KMS only: " + action + " is not here."
+	only := "AWS KMS"
+	if service == cloudTrail.signingName {
+		only = "LookupEvents of AWS CloudTrail"
+	}
+	return "This endpoint answers " + only + " only: " + action + " is not here."
 }
 
 // nameOr repeats a text of a request when it is short and has nothing but the characters of names and paths.

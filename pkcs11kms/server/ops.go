@@ -120,7 +120,7 @@ func undo[In any](in *In, err error) error {
 func decode[In any](body []byte) (*In, error) {
 	in := new(In)
 	err := awsjson.Decode(body, in)
-	if empty, ok := errors.AsType[*awsjson.EmptyEnumError](err); ok {
+	if empty, ok := errors.AsType[*awsjson.EmptyEnumError](err); ok && form.Knows(in) {
 		if err := form.Check(in, empty.Members...).Err(); err != nil {
 			return in, err
 		}
@@ -131,8 +131,8 @@ func decode[In any](body []byte) (*In, error) {
 	return in, nil
 }
 
-// op fits a method of Client to the wire.
-func op[In, Out any](call func(*pkcs11kms.Client, context.Context, *In, ...func(*kms.Options)) (*Out, error)) handler {
+// op fits a method of Client to the wire. Options are those of the SDK's client of the service.
+func op[In, Out, Options any](call func(*pkcs11kms.Client, context.Context, *In, ...func(*Options)) (*Out, error)) handler {
 	silent := !hasMembers(reflect.TypeFor[Out]())
 	names := subjectOf(reflect.TypeFor[In]())
 	return func(ctx context.Context, c *pkcs11kms.Client, body []byte, about *subject) ([]byte, error) {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/awsjson"
 )
 
@@ -44,8 +45,12 @@ func json11(prefix string) *codec {
 // keyManagement is AWS KMS.
 var keyManagement = &service{signingName: "kms", codec: json11(targetPrefix), operations: operations}
 
-// services are all that the server answers. STS and IAM, which speak the query protocol, will stand beside AWS KMS.
-var services = []*service{keyManagement}
+// cloudTrail is the event history of AWS CloudTrail, which is the audit log.
+var cloudTrail = &service{signingName: "cloudtrail", codec: json11("com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101."),
+	operations: map[string]handler{"LookupEvents": op((*pkcs11kms.Client).LookupEvents)}}
+
+// services are all that the server answers. STS and IAM, which speak the query protocol, will stand beside them.
+var services = []*service{keyManagement, cloudTrail}
 
 // serviceOf returns the service and the operation that a request names, or errUnknownOperation.
 func serviceOf(r *http.Request) (*service, string, error) {

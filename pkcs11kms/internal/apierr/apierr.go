@@ -98,6 +98,11 @@ func Denial(user, action, resource, because string) string {
 	return fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s %s", cmp.Or(user, "anonymous"), action, resource, because)
 }
 
+// RateExceeded is Throttled of the other services.
+func RateExceeded() error {
+	return &smithy.GenericAPIError{Code: "ThrottlingException", Message: "Rate exceeded", Fault: smithy.FaultClient}
+}
+
 func Throttled() error {
 	return &smithy.GenericAPIError{
 		Code:    "ThrottlingException",

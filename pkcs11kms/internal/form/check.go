@@ -50,6 +50,12 @@ func planOf(t reflect.Type) plan {
 	return p
 }
 
+// Knows tells whether an input, a pointer to a struct of the SDK, is of the model: those of other services than AWS KMS are not.
+func Knows(in any) bool {
+	_, ok := Members(strings.TrimSuffix(reflect.TypeOf(in).Elem().Name(), "Input"))
+	return ok
+}
+
 func newPlan(t reflect.Type) plan {
 	members, ok := Members(strings.TrimSuffix(t.Name(), "Input"))
 	if !ok {

@@ -13,7 +13,7 @@ import (
 
 // Operation is a row of the table. Rows are made once and never changed.
 type Operation struct {
-	Service string // the service's prefix in policies, and the signing name of its requests: kms, iam; pkcs11kms for our own
+	Service string // the service's prefix in policies, and the signing name of its requests: kms, iam, cloudtrail; pkcs11kms for our own
 	Name    string // as in the API
 	Action  string // what policies call it by, without the service, where that is not Name
 
