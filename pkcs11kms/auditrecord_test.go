@@ -163,7 +163,7 @@ func breakForm(in reflect.Value) {
 			return
 		}
 	}
-	for _, name := range []string{"NumberOfBytes", "Limit"} {
+	for _, name := range []string{"NumberOfBytes", "Limit", "MaxResults"} {
 		if f := in.FieldByName(name); f.IsValid() {
 			f.Set(reflect.ValueOf(ptrTo(int32(-1))))
 			return
@@ -188,7 +188,7 @@ func (r *recordRig) recordsOf(t *testing.T, c *Client, op string, fill func(refl
 	r.log.intents, r.log.records = nil, nil
 	err := invoke(t, t.Context(), c, op, fill)
 	for _, events := range []*[]audit.Event{&r.log.intents, &r.log.records} { // without those of tidying up after it
-		*events = slices.DeleteFunc(*events, func(e audit.Event) bool { return e.Service != kmsService })
+		*events = slices.DeleteFunc(*events, func(e audit.Event) bool { return e.Service != rowOf(op).Service })
 	}
 	require.Len(t, r.log.records, 1, op)
 	require.Equal(t, err, r.log.records[0].Err, op)
@@ -209,7 +209,7 @@ func TestRecordsOfTheOperations(t *testing.T) {
 	r := newRecordRig(t)
 	got := recordsHead
 	for _, name := range operations() {
-		op := ops.Find(kmsService, name)
+		op := rowOf(name)
 		for _, way := range []string{"allowed", "denied", "bad form", "throttled", "dry run", "token error"} {
 			r.unlimited()
 			c, fill := r.ways(t, op)[way]()
@@ -249,7 +249,7 @@ func own(t *testing.T, op *ops.Operation, line string) string {
 	var record map[string]any
 	require.NoError(t, json.Unmarshal([]byte(line), &record), line)
 	for name, want := range map[string]any{
-		"eventVersion": "1.08", "eventTime": "1970-01-01T00:00:01Z", "eventSource": "kms.amazonaws.com", "eventName": op.Name,
+		"eventVersion": "1.08", "eventTime": "1970-01-01T00:00:01Z", "eventSource": op.Service + ".amazonaws.com", "eventName": op.Name,
 		"awsRegion": testRegion, "readOnly": op.Read, "managementEvent": true, "eventCategory": "Management",
 	} {
 		assert.Equal(t, want, record[name], "%s of %s", name, line)

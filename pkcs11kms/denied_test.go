@@ -1,14 +1,18 @@
 package pkcs11kms
 
 import (
+	"cmp"
 	"context"
 	"reflect"
 	"slices"
 	"testing"
 
+	cttypes "github.com/aws/aws-sdk-go-v2/service/cloudtrail/types"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // invoke calls an operation by its name with an input that fill has worked on.
@@ -36,6 +40,7 @@ func minimal(keyID string) func(reflect.Value) {
 		"Plaintext": []byte("p"), "PublicKey": []byte("p"), "ImportToken": []byte("t"), "EncryptedKeyMaterial": []byte("m"),
 		"SharedSecretCiphertextBlob": []byte("c"), "KeyPairSpec": types.DataKeyPairSpecRsa2048,
 		"KeyAgreementAlgorithm": types.KeyAgreementAlgorithmSpecEcdh, "EncapsulationAlgorithm": types.EncapsulationAlgorithmSpecMlKem,
+		"LookupAttributes":  []cttypes.LookupAttribute{{AttributeKey: cttypes.LookupAttributeKeyUsername, AttributeValue: ptr("alice")}},
 		"WrappingAlgorithm": types.AlgorithmSpecRsaesOaepSha256, "WrappingKeySpec": types.WrappingKeySpecRsa2048,
 	}
 	return func(in reflect.Value) {
@@ -59,7 +64,17 @@ func operations() (names []string) {
 	for i := range surface.NumMethod() {
 		names = append(names, surface.Method(i).Name)
 	}
+	for op := range ops.All {
+		if op.Service == ops.LookupEvents.Service {
+			names = append(names, op.Name)
+		}
+	}
 	return names
+}
+
+// rowOf is the row of one of them.
+func rowOf(name string) *ops.Operation {
+	return cmp.Or(ops.Find(kmsService, name), ops.Find(ops.LookupEvents.Service, name))
 }
 
 // fillAll is minimal, with what else PutKeyPolicy needs.
@@ -74,7 +89,8 @@ func fillAll(op, keyID string, c *Client) func(reflect.Value) {
 
 // namesKey tells whether an operation is decided on a key.
 func namesKey(op string) bool {
-	return !slices.Contains([]string{"CreateKey", "ListKeys", "ListAliases", "GenerateRandom", "DeleteAlias", "ListRetirableGrants"}, op)
+	return !slices.Contains([]string{"CreateKey", "ListKeys", "ListAliases", "GenerateRandom", "DeleteAlias", "ListRetirableGrants",
+		"LookupEvents"}, op)
 }
 
 func TestNobodyIsDeniedEverything(t *testing.T) {
@@ -98,7 +114,7 @@ func actionOf(op string) string {
 	if op == "ReEncrypt" {
 		return "kms:ReEncryptTo"
 	}
-	return "kms:" + op
+	return rowOf(op).Service + ":" + op
 }
 
 // Every operation is denied to a principal without the permission for it, and to nobody for want of another: a new operation

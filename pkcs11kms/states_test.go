@@ -92,7 +92,7 @@ func answerOf(t *testing.T, c *Client, op, keyID string) string {
 }
 
 var namesNoKey = map[string]bool{"CreateKey": true, "ListKeys": true, "GenerateRandom": true,
-	"DeleteAlias": true, "ListRetirableGrants": true}
+	"DeleteAlias": true, "ListRetirableGrants": true, "LookupEvents": true}
 
 // cell is a row of the state table: the answer in each state.
 type cell struct{ enabled, disabled, pending string }
