@@ -122,11 +122,13 @@ func attributeOf(attributes []types.LookupAttribute, q *audit.Query) error {
 }
 
 // lookupEvents searches. One search runs at a time, so that many callers take the time of one processor at most, and little memory.
-func (c *Client) lookupEvents(ctx context.Context, in *cloudtrail.LookupEventsInput, q audit.Query) (*cloudtrail.LookupEventsOutput, error) {
+func (c *Client) lookupEvents(
+	ctx context.Context, in *cloudtrail.LookupEventsInput, q audit.Query,
+) (*cloudtrail.LookupEventsOutput, error) {
 	searcher, ok := c.bridge.cfg.Audit.(audit.Searcher)
 	if !ok {
-		return nil, &types.UnsupportedOperationException{Message: aws.String("The audit log of this service cannot be searched: it is not kept " +
-			"in files.")}
+		return nil, &types.UnsupportedOperationException{
+			Message: aws.String("The audit log of this service cannot be searched: it is not kept in files.")}
 	}
 	out := &cloudtrail.LookupEventsOutput{Events: []types.Event{}}
 	if in.EventCategory == types.EventCategoryInsight {

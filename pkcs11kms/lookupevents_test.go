@@ -92,7 +92,8 @@ func TestLookupEvents(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, out.Events, "it is a call like others")
 	require.Equal(t, "cloudtrail.amazonaws.com", *out.Events[0].EventSource)
-	require.Contains(t, *out.Events[0].CloudTrailEvent, `"requestParameters":{"lookupAttributes":[{"attributeKey":"ResourceName","attributeValue":"`+*key.Arn+`"}]}`)
+	require.Contains(t, *out.Events[0].CloudTrailEvent,
+		`"requestParameters":{"lookupAttributes":[{"attributeKey":"ResourceName","attributeValue":"`+*key.Arn+`"}]}`)
 }
 
 // Pages follow each other without a gap, whatever is recorded meanwhile and wherever a file ends. A token is good for its parameters only.
@@ -236,7 +237,8 @@ func TestTimesOfLookupEvents(t *testing.T) {
 		return names
 	}
 	require.Equal(t, []string{"alias/second", "alias/first"}, names(&cloudtrail.LookupEventsInput{}))
-	require.Equal(t, []string{"alias/second", "alias/first"}, names(&cloudtrail.LookupEventsInput{StartTime: aws.Time(now.Add(-1e4 * time.Hour))}))
+	long := now.Add(-1e4 * time.Hour)
+	require.Equal(t, []string{"alias/second", "alias/first"}, names(&cloudtrail.LookupEventsInput{StartTime: &long}))
 	require.Equal(t, []string{"alias/second"}, names(&cloudtrail.LookupEventsInput{StartTime: &clock}))
 	require.Equal(t, []string{"alias/second", "alias/first"}, names(&cloudtrail.LookupEventsInput{EndTime: &clock}))
 	require.Equal(t, []string{"alias/first"}, names(&cloudtrail.LookupEventsInput{EndTime: aws.Time(clock.Add(-time.Second))}))

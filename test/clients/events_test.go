@@ -81,7 +81,8 @@ func TestLookupEvents(t *testing.T) {
 		return // each call of the aws CLI takes most of a second
 	}
 	aws := awsCLI.find(t)
-	for _, attribute := range []string{"ResourceName,AttributeValue=" + key, "Username,AttributeValue=alice", "EventName,AttributeValue=GenerateMac"} {
+	for _, attribute := range []string{"ResourceName,AttributeValue=" + key, "Username,AttributeValue=alice",
+		"EventName,AttributeValue=GenerateMac"} {
 		var page struct{ Events []event }
 		out := run(t, env, aws, "cloudtrail", "lookup-events", "--endpoint-url", srv.URL, "--output", "json", "--lookup-attributes",
 			"AttributeKey="+attribute, "--start-time", time.Now().Add(-time.Hour).UTC().Format(time.RFC3339), "--max-items", "100")
