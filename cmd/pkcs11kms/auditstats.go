@@ -12,7 +12,8 @@ import (
 func (a *app) auditStatsCommand() *cobra.Command {
 	cmd := verb(groupAdmin, "stats [--since TIME] [--until TIME]", "Count who uses which key how often",
 		"Counts the calls by caller, operation and key (or user or role), the most frequent first, with those that failed\n"+
-			"among them. All records of that time are read. TIME is 2026-01-02, 2026-01-02T15:04:05Z, or so long ago: 90m, 24h.",
+			"among them. All records of that time are read. TIME is 2026-01-02, 2026-01-02T15:04:05Z, or so long ago:\n"+
+			"90m, 24h.",
 		"pkcs11kms audit stats --since 24h",
 		"pkcs11kms audit stats --query 'Uses[?Errors>`0`].[Principal,EventName,Errors]' --output text")
 	cmd.Annotations = map[string]string{printsResponse: "", allRegions: ""}
