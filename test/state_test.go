@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -177,7 +178,7 @@ func (d *stateDir) boundTo(t *testing.T) keystore.Region {
 	return bound
 }
 
-// allRecords are the records of all accounts' keys, and the service keys, which are of none.
+// allRecords are the records of all accounts' keys, and the service keys, which are of none, but for the one that seals the audit log.
 func (d *stateDir) allRecords(t *testing.T) []keystore.Key {
 	t.Helper()
 	store, err := sqlite.Open(t.Context(), d.config(t).StorePath, sqlite.Options{})
@@ -185,7 +186,7 @@ func (d *stateDir) allRecords(t *testing.T) []keystore.Key {
 	defer func() { assert.NoError(t, store.Close()) }()
 	recs, err := store.Lookup(t.Context(), keystore.IndexCKAID, "", keystore.Ref{}, keystore.MaxPage)
 	require.NoError(t, err)
-	return decoded(t, recs)
+	return slices.DeleteFunc(decoded(t, recs), func(k keystore.Key) bool { return k.ID == sealsLabel && !k.State.Unfinished() })
 }
 
 func decoded(t *testing.T, recs []keystore.Record) []keystore.Key {
