@@ -61,7 +61,7 @@ func (cfg Config) Keyring() keyring.Config {
 		Account: cfg.AccountID, Partition: cfg.Partition,
 		Regions: cfg.regionNames(), Only: cfg.OnlyRegion, Token: cfg.TokenConfig,
 		Store: cfg.Store, Log: cfg.Logger, Now: cfg.Now,
-		CallTimeout: cfg.CallTimeout, MaxKeys: cfg.Quotas.Keys, ShortLived: cfg.ShortLived,
+		CallTimeout: cfg.CallTimeout, MaxKeys: cfg.Quotas.Keys, ShortLived: cfg.ShortLived, SealNew: cfg.SealRecords,
 	}
 }
 

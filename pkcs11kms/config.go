@@ -41,6 +41,9 @@ type Config struct {
 	Store keystore.Store
 	// CloseStore hands Store over: the Bridge closes it when it is closed itself, and Open when it fails.
 	CloseStore bool
+	// SealRecords has a store sealed when it is opened that holds no key, user or access key yet: see doctor.SealRecords, which seals others.
+	// One that is sealed stays so. Default: it stays as it is. Configurations of state directories (statedir.Load) have it set.
+	SealRecords bool
 
 	// MaxSessions bounds the sessions that are open with each token. Default DefaultMaxSessions, or what the token
 	// allows when that is less.

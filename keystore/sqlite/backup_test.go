@@ -35,7 +35,7 @@ func backedUp(t *testing.T, s *sqlite.Store) string {
 func restored(t *testing.T, backup string) (*sqlite.Store, *sqlite.Restored) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kms.db")
-	done, err := sqlite.Restore(t.Context(), backup, path)
+	done, err := sqlite.Restore(t.Context(), backup, path, nil)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"kms.db", "locks"}, names(t, filepath.Dir(path)))
 	return mustOpen(t, path), done
@@ -242,7 +242,7 @@ func childFullBackup(path string) error {
 // childFullRestore restores the backup beside which the store is to be.
 func childFullRestore(path string) error {
 	return underLimit(40_000, func() error {
-		_, err := sqlite.Restore(context.Background(), filepath.Join(filepath.Dir(path), "kms.bak"), path)
+		_, err := sqlite.Restore(context.Background(), filepath.Join(filepath.Dir(path), "kms.bak"), path, nil)
 		return err
 	})
 }
@@ -263,7 +263,7 @@ func TestFullDisk(t *testing.T) {
 	require.Len(t, lines, 1)
 	assert.Contains(t, lines[0], "restore store")
 	assert.Equal(t, []string{"kms.bak", "locks"}, names(t, dir))
-	_, err := sqlite.Restore(t.Context(), filepath.Join(dir, "kms.bak"), path)
+	_, err := sqlite.Restore(t.Context(), filepath.Join(dir, "kms.bak"), path, nil)
 	require.NoError(t, err)
 }
 
@@ -307,7 +307,7 @@ func TestBackupToARelativePath(t *testing.T) {
 	commit(t, s, key("there").Put(0))
 	t.Chdir(t.TempDir())
 	require.NoError(t, s.Backup(t.Context(), "kms.bak"))
-	_, err := sqlite.Restore(t.Context(), "kms.bak", "kms.db")
+	_, err := sqlite.Restore(t.Context(), "kms.bak", "kms.db", nil)
 	require.NoError(t, err)
 	again := mustOpen(t, "kms.db")
 	assert.Equal(t, keystore.Enabled, decoded(t, again, "there").State)

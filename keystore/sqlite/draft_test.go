@@ -22,7 +22,7 @@ func childBackup(s *sqlite.Store) error {
 }
 
 func childRestore(backup string) error {
-	_, err := sqlite.Restore(context.Background(), backup, os.Getenv(childVariableFile))
+	_, err := sqlite.Restore(context.Background(), backup, os.Getenv(childVariableFile), nil)
 	return err
 }
 
@@ -101,7 +101,7 @@ func TestKilledRestoresAreNamedAndRemoved(t *testing.T) {
 	dead, err := sqlite.DeadDrafts(path)
 	require.NoError(t, err)
 	require.Contains(t, dead, draft)
-	_, err = sqlite.Restore(t.Context(), backup, path)
+	_, err = sqlite.Restore(t.Context(), backup, path, nil)
 	require.NoError(t, err)
 	require.NoError(t, mustOpen(t, path).Backup(t.Context(), filepath.Join(t.TempDir(), "b.db")))
 	assert.Equal(t, []string{"kms.db", "kms.db-shm", "kms.db-wal", "locks"}, names(t, filepath.Dir(path)))

@@ -42,8 +42,9 @@ const (
 // Restore makes a store at path from a file that Store.Backup wrote. It verifies all of the backup, migrates it when it is
 // of an older version, drops keys that were half made or half deleted, and puts off scheduled deletions. What is at path
 // already, or the journal of a lost store, is an error and stays as it is; at no time is there a half-made file at path.
-// The backup is not changed.
-func Restore(ctx context.Context, backup, path string) (*Restored, error) {
+// The backup is not changed. look, if it is not nil, looks at what the backup holds before anything of it is changed; its error ends the
+// restore.
+func Restore(ctx context.Context, backup, path string, look func(context.Context, keystore.Store) error) (*Restored, error) {
 	if err := checkVacant(opRestore, path); err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func Restore(ctx context.Context, backup, path string) (*Restored, error) {
 	if err := copyBackup(ctx, backup, draft); err != nil {
 		return nil, fail(ctx, opRestore, path, err)
 	}
-	done, err := settleDraft(ctx, draft, locks)
+	done, err := settleDraft(ctx, draft, locks, look)
 	if isDamage(err) {
 		return nil, failRestore(ctx, backup, err)
 	}
@@ -137,7 +138,7 @@ func copyBackup(ctx context.Context, backup, draft string) (err error) {
 	return copyPages(ctx, conn, draft, nil)
 }
 
-func settleDraft(ctx context.Context, draft, locks string) (done *Restored, err error) {
+func settleDraft(ctx context.Context, draft, locks string, look func(context.Context, keystore.Store) error) (done *Restored, err error) {
 	if _, err := upgrade(ctx, draft, Options{LocksDir: locks}, false); err != nil {
 		return nil, err
 	}
@@ -148,6 +149,11 @@ func settleDraft(ctx context.Context, draft, locks string) (done *Restored, err 
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := s.Verify(ctx); err != nil {
 		return nil, err
+	}
+	if look != nil {
+		if err := look(ctx, s); err != nil {
+			return nil, err
+		}
 	}
 	return settle(ctx, s)
 }

@@ -91,7 +91,7 @@ func TestRestoreReplacesNothing(t *testing.T) {
 	for _, inTheWay := range []string{"kms.db", "kms.db-wal", "kms.db-journal", "kms.db-shm"} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, inTheWay), []byte("precious"), 0o600))
-		_, err := sqlite.Restore(t.Context(), backup, filepath.Join(dir, "kms.db"))
+		_, err := sqlite.Restore(t.Context(), backup, filepath.Join(dir, "kms.db"), nil)
 		requireHint(t, err, "restore store")
 		assert.Equal(t, []string{inTheWay}, names(t, dir))
 		content, err := os.ReadFile(filepath.Join(dir, inTheWay))
@@ -132,7 +132,7 @@ func TestRestoreRefusesBadBackups(t *testing.T) {
 			test.harm(t, backup)
 			before := snapshot(t, filepath.Dir(backup))
 			dir := t.TempDir()
-			_, err := sqlite.Restore(t.Context(), backup, filepath.Join(dir, "kms.db"))
+			_, err := sqlite.Restore(t.Context(), backup, filepath.Join(dir, "kms.db"), nil)
 			require.ErrorContains(t, err, test.want)
 			require.ErrorContains(t, err, backup)
 			if name != "missing" {
@@ -160,7 +160,7 @@ func TestRestoreFindsOverwrittenPages(t *testing.T) {
 			harmed[i] = 0xff
 		}
 		require.NoError(t, os.WriteFile(backup, harmed, 0o600))
-		_, err := sqlite.Restore(t.Context(), backup, filepath.Join(dir, "kms.db"))
+		_, err := sqlite.Restore(t.Context(), backup, filepath.Join(dir, "kms.db"), nil)
 		requireHint(t, err, backup)
 		require.Empty(t, names(t, dir), fmt.Sprint("page ", at/page))
 	}

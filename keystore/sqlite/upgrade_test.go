@@ -82,7 +82,7 @@ func TestACopyIsKept(t *testing.T) {
 	info, err := os.Stat(done.Copy)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode())
-	_, err = sqlite.Restore(t.Context(), done.Copy, filepath.Join(t.TempDir(), "kms.db"))
+	_, err = sqlite.Restore(t.Context(), done.Copy, filepath.Join(t.TempDir(), "kms.db"), nil)
 	require.NoError(t, err)
 }
 

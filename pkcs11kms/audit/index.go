@@ -51,7 +51,7 @@ func (f filter) has(places []uint64) bool {
 
 const (
 	indexSuffix = ".index"
-	indexMagic  = "pkcs11kms index2"
+	indexMagic  = "pkcs11kms-index2"
 	// minIndexed is the least size of a file that is worth an index.
 	minIndexed = 16 << 10
 	// bitsPerTerm and hashes make one part in two thousand read in vain.

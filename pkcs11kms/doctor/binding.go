@@ -77,7 +77,7 @@ func (d *examination) examineBinding(region *RegionReport, bound keystore.Region
 
 // heldOf tells how many of the keys are in the token.
 func heldOf(keys []KeyReport) string {
-	keys = slices.DeleteFunc(slices.Clone(keys), func(k KeyReport) bool { return k.KeyID == keyring.BindingKey })
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k KeyReport) bool { return k.KeyID == keyring.BindingKey || k.KeyID == keyring.SealKey })
 	missing := slices.DeleteFunc(slices.Clone(keys), func(k KeyReport) bool { return k.Object != nil })
 	return fmt.Sprintf("%d of the region's %d keys are in it", len(keys)-len(missing), len(keys))
 }
@@ -142,7 +142,7 @@ func unlockFor(ctx context.Context, cfg pkcs11kms.Config, name string, with *key
 	s, err := sealed.New(ctx, cfg.Store, sealed.Options{Now: cfg.Now})
 	closeToken = func() error { return nil }
 	if root, _ := s.Root(); err == nil && s.Locked() && root.Region != name {
-		s, closeToken, err = openSealed(ctx, cfg, cfg.Store)
+		s, closeToken, err = keyring.OpenSealed(ctx, cfg.Keyring(), cfg.Store)
 	}
 	with.Store, with.Sealed = s, s
 	return closeToken, err

@@ -73,7 +73,7 @@ func TestRestoreAfterTheTokenWentOn(t *testing.T) {
 	require.NoError(t, c.bridge.Close())
 	loseStore(t, cfg.StorePath)
 
-	restored, err := sqlite.Restore(t.Context(), backup, cfg.StorePath)
+	restored, err := sqlite.Restore(t.Context(), backup, cfg.StorePath, nil)
 	require.NoError(t, err)
 	require.Equal(t, []keystore.Ref{unfinished.Ref()}, restored.Dropped)
 	require.Equal(t, []keystore.Ref{keystore.KeyRef(testRegion, testAccount, *cancelled.KeyId)}, restored.Postponed)

@@ -41,7 +41,7 @@ func RetireRegion(ctx context.Context, cfg pkcs11kms.Config, open OpenStore, nam
 		return err
 	}
 	defer func() { err = errors.Join(err, below.Close()) }()
-	store, closeToken, err := openSealed(ctx, cfg, below)
+	store, closeToken, err := keyring.OpenSealed(ctx, cfg.Keyring(), below)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 )
 
@@ -40,13 +39,14 @@ func SealRecords(ctx context.Context, cfg pkcs11kms.Config, open OpenStore, how 
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	before, err := mayBeSealed(ctx, cfg, store, how.Again)
-	if err != nil {
+	if err := mayBeSealed(ctx, cfg, store, how.Again); err != nil {
 		return 0, err
 	}
-	fault, err := sealFaults(ctx, cfg, store, before, how)
-	if err != nil {
-		return 0, err
+	fault, unknown := keyring.SealFaults(ctx, cfg.Keyring(), store)
+	if unknown != nil {
+		if err := how.List(fmt.Sprintf("NONE OF THE SEALS CAN BE CHECKED: %v", unknown)); err != nil {
+			return 0, err
+		}
 	}
 	agreed, err := vouch(ctx, store, fault, how)
 	if err != nil {
@@ -55,56 +55,30 @@ func SealRecords(ctx context.Context, cfg pkcs11kms.Config, open OpenStore, how 
 	if !agreed {
 		return 0, refused("the records are left as they are", "to seal them, answer y", nil)
 	}
-	return sealAll(ctx, cfg, store, before, how)
+	return keyring.SealStore(ctx, cfg.Keyring(), store, how.Progress)
 }
 
-// mayBeSealed refuses what is not to be sealed, and returns what the store tells of its seals so far.
-func mayBeSealed(ctx context.Context, cfg pkcs11kms.Config, store keystore.Store, again bool) (before keystore.Seals, err error) {
+// mayBeSealed refuses what is not to be sealed.
+func mayBeSealed(ctx context.Context, cfg pkcs11kms.Config, store keystore.Store, again bool) error {
 	s, err := sealed.New(ctx, store, sealed.Options{})
 	if err != nil {
-		return before, err
+		return err
 	}
 	before, there := s.Root()
 	switch {
 	case there && !again && !before.Unfinished:
-		return before, refused("the records are sealed already", "see whether they are as they were written: pkcs11kms doctor", nil)
+		return refused("the records are sealed already", "see whether they are as they were written: pkcs11kms doctor", nil)
 	case !there && again:
-		return before, refused("the records have no seals", "seal them: "+keyring.SealCommand, nil)
+		return refused("the records have no seals", "seal them: "+keyring.SealCommand, nil)
 	}
 	sole, ok := store.(keystore.Sole)
 	if !ok {
-		return before, refused("this store cannot tell whether others have it open", "stop all that use it", nil)
+		return refused("this store cannot tell whether others have it open", "stop all that use it", nil)
 	}
 	if err := sole.Alone(ctx); err != nil {
-		return before, err
+		return err
 	}
-	return before, keyring.CheckHoldings(ctx, sealed.Trusting(store), cfg.AccountID, cfg.Keyring().Regions)
-}
-
-// sealFaults returns what tells why a record is not as it was written, as far as the seals of before can be checked; nil where there are
-// none.
-func sealFaults(ctx context.Context, cfg pkcs11kms.Config, store keystore.Store, before keystore.Seals, how Sealing) (
-	fault func(keystore.Record) error, err error) {
-	if len(before.Store) == 0 {
-		return nil, nil
-	}
-	key, err := keyOfSeals(ctx, cfg, sealed.Trusting(store), before)
-	if err != nil {
-		return nil, how.List(fmt.Sprintf("NONE OF THE SEALS CAN BE CHECKED: %v", err))
-	}
-	return func(rec keystore.Record) error { return sealed.Check(before, key, rec) }, nil
-}
-
-func keyOfSeals(ctx context.Context, cfg pkcs11kms.Config, store *sealed.Store, root keystore.Seals) (key sealed.Key, err error) {
-	if _, configured := cfg.Regions[root.Region]; !configured {
-		return key, fmt.Errorf("the configuration does not name the region %s, whose token has their service key", root.Region)
-	}
-	t, err := openFor(ctx, cfg, store, root.Region)
-	if err != nil {
-		return key, err
-	}
-	key, err = keyring.SealKeyIn(ctx, t, root)
-	return key, errors.Join(err, t.Close())
+	return keyring.CheckHoldings(ctx, sealed.Trusting(store), cfg.AccountID, cfg.Keyring().Regions)
 }
 
 func vouch(ctx context.Context, store keystore.Store, fault func(keystore.Record) error, how Sealing) (bool, error) {
@@ -115,9 +89,9 @@ func vouch(ctx context.Context, store keystore.Store, fault func(keystore.Record
 			if err != nil {
 				return fmt.Errorf("the record %s cannot be read, and what cannot be read is not vouched for: %w", placeOf(rec.Ref), err)
 			}
-			if fault != nil && rec.Ref != keystore.SealsRef() {
+			if fault != nil {
 				if err := fault(rec); err != nil {
-					line = fmt.Sprintf("%s: IT %s", cmp.Or(line, placeOf(rec.Ref)), err)
+					line = fmt.Sprintf("%s: IT %v", cmp.Or(line, placeOf(rec.Ref)), errors.Unwrap(err))
 				}
 			}
 			if line == "" {
@@ -177,29 +151,4 @@ func shortHash(text string) string {
 		return "none"
 	}
 	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text)))[:23]
-}
-
-func sealAll(ctx context.Context, cfg pkcs11kms.Config, store keystore.Store, before keystore.Seals, how Sealing) (_ uint32, err error) {
-	if len(before.Store) > 0 { // until the end nobody takes the records for sealed ones
-		if _, err := sealed.Begin(ctx, store, before); err != nil {
-			return 0, err
-		}
-	}
-	trusting := sealed.Trusting(store)
-	cfg.Store = trusting
-	with := cfg.Keyring()
-	ring, err := keyring.Open(ctx, with, records.New(trusting, with.Log, with.Now))
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, ring.Close()) }()
-	root, key, err := ring.MakeSealKey(ctx, before)
-	if err != nil {
-		return 0, err
-	}
-	version, err := sealed.Begin(ctx, store, root)
-	if err != nil {
-		return 0, err
-	}
-	return root.Epoch, sealed.SealAll(ctx, store, root, version, key, with.Now(), how.Progress)
 }

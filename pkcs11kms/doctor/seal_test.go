@@ -364,7 +364,7 @@ func TestRestoreOfASealedStore(t *testing.T) {
 	require.NoError(t, statedir.Backup(t.Context(), c.bridge, backup))
 	require.NoError(t, c.bridge.Close())
 	loseStore(t, f.cfg.StorePath)
-	restored, err := sqlite.Restore(t.Context(), backup, f.cfg.StorePath)
+	restored, err := sqlite.Restore(t.Context(), backup, f.cfg.StorePath, nil)
 	require.NoError(t, err)
 	require.True(t, restored.Reseal)
 	require.Len(t, restored.Postponed, 1)

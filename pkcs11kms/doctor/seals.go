@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
@@ -83,37 +82,4 @@ func (d *examination) examineSeals(ctx context.Context, name string) {
 		d.add("store", name, StatusOK, fmt.Sprintf("every record is as it was written: its seals, of the epoch %d, are right", root.Epoch))
 	}
 	d.store.Trust()
-}
-
-// openSealed opens the token that unlocks a store whose records are sealed, where there is one: a change by an operator is sealed like
-// every other. close closes it.
-func openSealed(ctx context.Context, cfg pkcs11kms.Config, store keystore.Store) (s *sealed.Store, close func() error, err error) {
-	close = func() error { return nil }
-	if s, err = sealed.New(ctx, store, sealed.Options{Now: cfg.Now}); err != nil || !s.Locked() {
-		return s, close, err
-	}
-	root, _ := s.Root()
-	if _, configured := cfg.Regions[root.Region]; !configured {
-		return s, close, refused(fmt.Sprintf("the records of the store are sealed by a key in the token of %s, and the configuration does "+
-			"not name this region", root.Region), "put it back; or, if its HSM is gone for good: "+keyring.ResealCommand, nil)
-	}
-	t, err := openFor(ctx, cfg, s, root.Region)
-	if err != nil {
-		return s, close, fmt.Errorf("opening the token of region %s, which unlocks the store: %w", root.Region, err)
-	}
-	if err := keyring.Unlock(ctx, t, s); err != nil {
-		return s, close, errors.Join(err, t.Close())
-	}
-	return s, t.Close, nil
-}
-
-// openFor opens the token of a region, without waiting for one that cannot be reached.
-func openFor(ctx context.Context, cfg pkcs11kms.Config, s *sealed.Store, region string) (*token.Token, error) {
-	bound, err := keyring.BoundTo(ctx, s, region)
-	if err != nil {
-		return nil, err
-	}
-	config := cfg.TokenConfig(region)
-	config.Wait = false
-	return keyring.OpenBound(ctx, s, bound, config)
 }

@@ -211,11 +211,11 @@ func TestRestoreWithoutTheLogOfBefore(t *testing.T) {
 		require.NoError(t, err)
 		return done
 	}
-	require.Empty(t, restore())
+	require.Len(t, restore(), 1, "that all is sealed anew")
 	require.Len(t, seals().Sealed, 1)
 	require.NoError(t, os.RemoveAll(AuditDir(dir)))
 	done := restore()
-	require.Len(t, done, 1)
-	require.Contains(t, done[0], "left out that the chain ")
+	require.Len(t, done, 2)
+	require.Contains(t, strings.Join(done, "\n"), "left out that the chain ")
 	require.Empty(t, seals().Sealed)
 }

@@ -72,6 +72,11 @@ func Load(dir string) (Config, error) {
 	if cfg.NoSessionCopies, err = NoSessionCopies(file.SessionCopies); err != nil {
 		return Config{}, invalidConfig(dir, fmt.Errorf("session-copies: %w", err))
 	}
+	leave, err := isOff(file.SealRecords)
+	if err != nil {
+		return Config{}, invalidConfig(dir, fmt.Errorf("seal-records: %w", err))
+	}
+	cfg.SealRecords = !leave
 	var on bool
 	if cfg.AuditOptions, on, err = file.Audit.options(dir); err != nil {
 		return Config{}, invalidConfig(dir, err)
@@ -97,7 +102,9 @@ func Load(dir string) (Config, error) {
 }
 
 // NoSessionCopies reads the setting session-copies: auto, which is also what an empty text means, or off.
-func NoSessionCopies(text string) (bool, error) {
+func NoSessionCopies(text string) (bool, error) { return isOff(text) }
+
+func isOff(text string) (bool, error) {
 	switch text {
 	case "", "auto":
 		return false, nil

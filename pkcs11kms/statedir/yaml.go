@@ -24,6 +24,7 @@ type configYAML struct {
 	Regions       map[string]regionYAML `yaml:"regions"`
 	Sessions      int                   `yaml:"sessions,omitempty"`
 	SessionCopies string                `yaml:"session-copies,omitempty"` // auto or off
+	SealRecords   string                `yaml:"seal-records,omitempty"`   // auto or off
 	CallTimeout   time.Duration         `yaml:"call-timeout,omitempty"`
 	Listen        string                `yaml:"listen,omitempty"`
 	ReusePort     bool                  `yaml:"reuse-port,omitempty"`
@@ -119,7 +120,7 @@ func readConfig(path string) (*configYAML, error) {
 	if err != nil {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
 		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
-			"sessions, session-copies, call-timeout, listen, reuse-port, admin-listen, tls.cert, tls.key, log.requests,\n"+
+			"sessions, session-copies, seal-records, call-timeout, listen, reuse-port, admin-listen, tls.cert, tls.key, log.requests,\n"+
 			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates,\n"+
 			"audit.file, audit.fsync, audit.rotate-bytes, audit.rotate-age, audit.keep-days, audit.keep-bytes, audit.stdout,\n"+
 			"audit.syslog.address, audit.syslog.ca, audit.syslog.cert, audit.syslog.key, audit.syslog.server-name, audit.syslog.facility", err)

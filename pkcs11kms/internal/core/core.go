@@ -44,6 +44,9 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 	if err := keyring.CheckHoldings(ctx, sealed.Trusting(cfg.Store), cfg.Account, cfg.Regions); err != nil {
 		return nil, err
 	}
+	if err := keyring.FinishSealing(ctx, cfg, cfg.Store); err != nil {
+		return nil, err
+	}
 	c := &Core{Account: cfg.Account, Regions: cfg.Regions, CallTimeout: cfg.CallTimeout, Log: cfg.Log, now: cfg.Now}
 	var err error
 	if c.Store, err = sealed.New(ctx, cfg.Store, sealed.Options{Now: c.now, Refused: c.refused(log)}); err != nil {

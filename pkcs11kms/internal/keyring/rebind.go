@@ -17,7 +17,7 @@ type Rebinding struct {
 	Region  string
 	Was, Is token.Names
 	Refused error // why the token is not used as it is; nil if it would be
-	Keys    int   // records of the region, without its binding key
+	Keys    int   // records of the region, without its binding key and that of the seals
 	Present int   // those of them whose object is in the token
 }
 
@@ -95,7 +95,7 @@ func (r *Ring) unlockOrTrust(ctx context.Context, in *Region) (lost func() error
 	r.cfg.Sealed.Trust()
 	root, _ := r.cfg.Sealed.Root()
 	return func() error {
-		_, err := sealed.Begin(ctx, r.cfg.Sealed.Below(), root)
+		_, err := sealed.Begin(ctx, r.cfg.Sealed.Below(), root, r.cfg.Sealed.Version())
 		return err
 	}, nil
 }
@@ -133,7 +133,7 @@ func (r *Ring) present(ctx context.Context, in *Region) (keys, present int, err 
 	}
 	err = records.EachIndexed(ctx, r.cfg.Store, keystore.IndexCKAID, func(rec keystore.Record) error {
 		record, err := keystore.DecodeKey(rec)
-		if err != nil || record.Region != in.Name || record.ID == BindingKey {
+		if err != nil || record.Region != in.Name || bound(record.ID) {
 			return err
 		}
 		keys++
@@ -144,6 +144,9 @@ func (r *Ring) present(ctx context.Context, in *Region) (keys, present int, err 
 	})
 	return keys, present, err
 }
+
+// bound tells whether a key is there for its token's sake alone: when the token is lost, nobody misses the key.
+func bound(id string) bool { return id == BindingKey || id == SealKey }
 
 // rebind makes the new binding key in the place of the old one, and binds the region by it. Until then the region stays bound as it was.
 func (r *Ring) rebind(ctx context.Context, in *Region, bound keystore.Region, version uint64, at place) error {

@@ -32,9 +32,10 @@ type Config struct {
 	Store keystore.Store
 	// Sealed is Store again, where its records may have seals: Open has it unlocked, and refuses one without seals where there are to be
 	// some. Nil: nobody asks.
-	Sealed *sealed.Store
-	Log    *slog.Logger
-	Now    func() time.Time
+	Sealed  *sealed.Store
+	SealNew bool // a store that holds nothing yet is sealed
+	Log     *slog.Logger
+	Now     func() time.Time
 
 	CallTimeout time.Duration // bounds the waiting for a service key, and what is done after the end of a context
 	MaxKeys     int           // of an account in a region
@@ -80,14 +81,19 @@ func Open(ctx context.Context, cfg Config, cache *records.Cache) (*Ring, error) 
 	names := slices.DeleteFunc(slices.Clone(cfg.Regions), func(name string) bool {
 		return cfg.Only != "" && name != cfg.Only || name == first
 	})
+	if cfg.Sealed != nil {
+		cfg.Sealed.UnlockBy(r.unlock)
+	}
 	if first != "" { // nothing can be read without it
-		r.unlockBy(first)
 		names = slices.Insert(names, 0, first)
 	}
 	for _, name := range names {
 		if err := r.open(ctx, name); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the token of region %s: %w", name, err), r.Close())
 		}
+	}
+	if err := r.sealNew(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("sealing the new store: %w", err), r.Close())
 	}
 	return r, nil
 }

@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -109,15 +108,14 @@ func (c Config) sealRegion() (string, error) {
 	return root.Region, nil
 }
 
-// unlockBy has the store unlocked by the token of a region, by whoever needs it first.
-func (r *Ring) unlockBy(region string) {
-	r.cfg.Sealed.UnlockBy(func(ctx context.Context) error {
-		in := r.regions[region]
-		if in == nil {
-			return fmt.Errorf("the token of %s is not open", region)
-		}
-		return Unlock(ctx, in.Token, r.cfg.Sealed)
-	})
+// unlock has the store unlocked by the token that its seals name.
+func (r *Ring) unlock(ctx context.Context) error {
+	root, _ := r.cfg.Sealed.Root()
+	in := r.regions[root.Region]
+	if in == nil {
+		return fmt.Errorf("the token of %s is not open", root.Region)
+	}
+	return Unlock(ctx, in.Token, r.cfg.Sealed)
 }
 
 // refuseUnsealed refuses a store without seals where the token has a key for them: who can write to the store must not be able to take
@@ -133,28 +131,13 @@ func (r *Ring) refuseUnsealed(ctx context.Context, in *Region) error {
 	if err != nil || !there {
 		return err
 	}
+	if sealedNow, err := r.cfg.Sealed.LookAgain(ctx); err != nil || sealedNow { // by another process, just now
+		return err
+	}
+	if empty, err := hasNothing(ctx, r.cfg.Sealed.Below()); err != nil || empty {
+		return err
+	}
 	return &SealError{Problem: fmt.Sprintf("the token of %s has a key for the seals of records, and the records of this store have none",
 		in.Name), Advice: "if the seals were taken away: restore the store from a backup\n" +
 		"if it never had any, as when another state directory uses the same token: see what it holds, and have it sealed: " + SealCommand}
-}
-
-// MakeSealKey makes the service key of the seals, unless there is one that can be used, and returns what tells of the seals of the next
-// epoch after before, with their key.
-func (r *Ring) MakeSealKey(ctx context.Context, before keystore.Seals) (root keystore.Seals, key sealed.Key, err error) {
-	want := r.secretsKey()
-	want.name = SealKey
-	if _, err := r.renewService(ctx, want, true); err != nil {
-		return root, key, err
-	}
-	k, err := r.service(ctx, want)
-	if err != nil {
-		return root, key, err
-	}
-	root = keystore.Seals{Store: before.Store, Epoch: before.Epoch + 1, Region: k.Record.Region, CKAID: k.Record.CKAID, Spec: k.Record.Spec}
-	if len(root.Store) == 0 {
-		root.Store = make(keystore.HexBytes, 16)
-		rand.Read(root.Store) // never fails, see crypto/rand
-	}
-	key, err = deriveSealKey(opened{ctx, r.regions[root.Region].Token}, root)
-	return root, key, err
 }

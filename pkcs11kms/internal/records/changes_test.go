@@ -64,7 +64,7 @@ func TestARestoredStoreDropsEverything(t *testing.T) {
 	set(t, before, "a", 77)
 	confirm(t, c)
 	require.Equal(t, 77, read(t, c, "a"))
-	_, err := sqlite.Restore(t.Context(), backup, copied)
+	_, err := sqlite.Restore(t.Context(), backup, copied, nil)
 	require.NoError(t, err)
 	restored := openStore(t, copied)
 	set(t, restored, "b", 78)

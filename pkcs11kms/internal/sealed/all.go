@@ -10,14 +10,11 @@ import (
 )
 
 // Begin says that all records are going to be sealed by the seals of root: until SealAll has done it, the store is not unlocked by
-// anybody. The store below must be nobody else's meanwhile. It returns what is to be given to SealAll.
-func Begin(ctx context.Context, below keystore.Store, root keystore.Seals) (version uint64, err error) {
-	_, version, err = rootOf(ctx, below)
-	if err != nil {
-		return 0, err
-	}
+// anybody. expect is the version of what the store tells of its seals, see Version. It returns the one to be given to SealAll.
+// keystore.ErrConflict: somebody else has begun.
+func Begin(ctx context.Context, below keystore.Store, root keystore.Seals, expect uint64) (version uint64, err error) {
 	root.Unfinished = true
-	return below.Commit(ctx, root.Put(version))
+	return below.Commit(ctx, root.Put(expect))
 }
 
 // SealAll seals every record as it is, and says that the store is sealed. The key is what the service key that root names makes of KeyText.
@@ -95,15 +92,17 @@ func Each(ctx context.Context, below keystore.Store, visit func([]keystore.Recor
 	}
 }
 
-// Check returns why a record is refused under the seals of a root whose key is at hand; nil if it is right.
+// Check returns an *Error where a record is refused under the seals of a root whose key is at hand.
 func Check(root keystore.Seals, key Key, rec keystore.Record) error {
-	_, err := (&seals{of: root, key: key}).check(rec)
-	return err
+	if _, err := (&seals{of: root, key: key}).check(rec); err != nil {
+		return &Error{Ref: rec.Ref, why: err}
+	}
+	return nil
 }
 
 // Faults visits each record of an unlocked store that is refused.
 func (s *Store) Faults(ctx context.Context, visit func(*Error)) error {
-	key := s.seals.Load()
+	key := s.state.Load().seals
 	if key == nil {
 		return ErrLocked
 	}

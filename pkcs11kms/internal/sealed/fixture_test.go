@@ -43,7 +43,7 @@ func openBelow(t *testing.T, path string) *sqlite.Store {
 // seal seals all records of a store.
 func seal(t *testing.T, below keystore.Store, root keystore.Seals) {
 	t.Helper()
-	version, err := sealed.Begin(t.Context(), below, root)
+	version, err := sealed.Begin(t.Context(), below, root, open(t, below, sealed.Options{}).Version())
 	require.NoError(t, err)
 	require.NoError(t, sealed.SealAll(t.Context(), below, root, version, keyOf(root), time.Now(), func(int) {}))
 }

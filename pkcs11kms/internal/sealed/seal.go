@@ -26,16 +26,26 @@ func KeyText(s keystore.Seals) []byte {
 	return binary.BigEndian.AppendUint32(text, s.Epoch)
 }
 
+// errRecord is what the reasons have in common why a record is refused.
+var errRecord = errors.New("is not what was written there")
+
 // Why a record is refused.
 var (
-	errUnsealed = errors.New("has no seal")
-	errSealed   = errors.New("has a seal, and the store tells of none")
-	errForm     = errors.New("has a seal of an unknown form")
-	errEpoch    = errors.New("has a seal of another epoch")
-	errMAC      = errors.New("has a seal that does not belong to it: somebody has edited, moved or copied it")
-	errOlder    = errors.New("was put back to what it was before")
-	errEntry    = errors.New("was found by an index entry that it does not have")
+	errUnsealed = reason("has no seal")
+	errSealed   = reason("has a seal, and the store tells of none")
+	errForm     = reason("has a seal of an unknown form")
+	errEpoch    = reason("has a seal of another epoch")
+	errMAC      = reason("has a seal that does not belong to it: somebody has edited, moved or copied it")
+	errOlder    = reason("was put back to what it was before")
+	errEntry    = reason("was found by an index entry that it does not have")
 )
+
+type reasonError string
+
+func reason(text string) error { return reasonError(text) }
+
+func (r reasonError) Error() string        { return string(r) }
+func (r reasonError) Is(target error) bool { return target == errRecord || target == error(r) }
 
 // seals makes and checks the seals of one epoch of one store. It is never changed.
 type seals struct {

@@ -163,29 +163,71 @@ func TestClockSetBack(t *testing.T) {
 	require.Equal(t, alias.Put(0).Value, mustGet(t, watching, alias.Ref()).Value)
 }
 
-// Who has opened the store before it was sealed, or sealed anew, writes nothing any more.
+// Who has opened the store before it was sealed, or sealed anew, finds out and goes on with the new seals.
 func TestSealedMeanwhile(t *testing.T) {
 	below := newBelow(t)
-	before := open(t, below, sealed.Options{})
+	writing, reading := open(t, below, sealed.Options{}), open(t, below, sealed.Options{})
+	for _, s := range []*sealed.Store{writing, reading} {
+		s.UnlockBy(func(ctx context.Context) error {
+			root, _ := s.Root()
+			return s.Unlock(ctx, keyOf(root))
+		})
+	}
 	alias := samples()[2].Put(0)
-	version := mustCommit(t, before, alias)
-	seal(t, below, newRoot())
-	_, err := before.Commit(t.Context(), samples()[3].Put(0))
-	require.ErrorIs(t, err, sealed.ErrChanged)
-	_, err = before.Get(t.Context(), alias.Ref)
-	require.ErrorContains(t, err, "has a seal")
+	mustCommit(t, writing, alias)
+	mustGet(t, reading, alias.Ref)
+	for epoch := range uint32(3) {
+		next := newRoot()
+		next.Epoch += epoch
+		seal(t, below, next)
+		counter := keystore.Counter{Region: region, Account: account, Name: "epoch" + string(rune('0'+epoch))}
+		mustCommit(t, writing, counter.Put(0))
+		require.Equal(t, alias.Value, mustGet(t, reading, alias.Ref).Value)
+		for _, s := range []*sealed.Store{writing, reading} {
+			root, _ := s.Root()
+			require.Equal(t, next, root)
+			mustGet(t, s, counter.Put(0).Ref)
+		}
+	}
+}
 
-	first := open(t, below, sealed.Options{})
-	rec := mustGet(t, first, alias.Ref)
-	require.NotEqual(t, version, rec.Version)
+// An epoch of before is none that counts, whatever the store says: not even when all of the store was put back.
+func TestEpochsOnlyGrow(t *testing.T) {
+	_, below := newSealed(t)
 	next := newRoot()
-	next.Epoch++
+	next.Epoch = 2
 	seal(t, below, next)
-	_, err = first.Get(t.Context(), alias.Ref)
-	require.ErrorContains(t, err, "another epoch")
-	_, err = first.Commit(t.Context(), samples()[3].Put(0))
+	s := open(t, below, sealed.Options{})
+	alias := samples()[2].Put(0)
+	mustGet(t, s, alias.Ref)
+	seal(t, below, newRoot())
+	_, err := s.Get(t.Context(), alias.Ref)
+	require.True(t, refusedOf(err, alias.Ref), "%v", err)
+	_, err = s.Commit(t.Context(), keystore.Counter{Region: region, Account: account, Name: "c"}.Put(0))
 	require.ErrorIs(t, err, sealed.ErrChanged)
-	mustGet(t, open(t, below, sealed.Options{}), alias.Ref)
+}
+
+// While somebody seals a store that others have open, these wait, as long as they have time.
+func TestOthersWaitForWhoIsSealing(t *testing.T) {
+	below := newBelow(t)
+	s := open(t, below, sealed.Options{})
+	s.UnlockBy(func(ctx context.Context) error { return s.Unlock(ctx, keyOf(newRoot())) })
+	alias := samples()[2].Put(0)
+	mustCommit(t, s, alias)
+	version, err := sealed.Begin(t.Context(), below, newRoot(), 0)
+	require.NoError(t, err)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.Commit(over, samples()[3].Put(0))
+	require.Error(t, err)
+	committed := make(chan error)
+	go func() {
+		_, err := s.Commit(context.Background(), samples()[3].Put(0))
+		committed <- err
+	}()
+	require.NoError(t, sealed.SealAll(t.Context(), below, newRoot(), version, keyOf(newRoot()), time.Now(), func(int) {}))
+	require.NoError(t, <-committed)
+	mustGet(t, open(t, below, sealed.Options{}), samples()[3].Put(0).Ref)
 }
 
 // Sealing that was cut off leaves a store that nobody unlocks, until somebody has sealed all of it.
@@ -194,7 +236,7 @@ func TestSealingThatWasCutOff(t *testing.T) {
 	for _, sample := range samples() {
 		mustCommit(t, below, sample.Put(0))
 	}
-	_, err := sealed.Begin(t.Context(), below, newRoot())
+	_, err := sealed.Begin(t.Context(), below, newRoot(), 0)
 	require.NoError(t, err)
 	s := open(t, below, sealed.Options{})
 	_, err = s.Get(t.Context(), samples()[2].Put(0).Ref)
@@ -207,7 +249,7 @@ func TestSealingThatWasCutOff(t *testing.T) {
 func TestUnreadableRecordsAreNotSealed(t *testing.T) {
 	below := newBelow(t)
 	mustCommit(t, below, keystore.Change{Op: keystore.Put, Ref: samples()[2].Put(0).Ref, Value: []byte(`{"target":"x","more":1}`)})
-	version, err := sealed.Begin(t.Context(), below, newRoot())
+	version, err := sealed.Begin(t.Context(), below, newRoot(), 0)
 	require.NoError(t, err)
 	err = sealed.SealAll(t.Context(), below, newRoot(), version, keyOf(newRoot()), time.Now(), func(int) {})
 	require.ErrorContains(t, err, "does not seal")

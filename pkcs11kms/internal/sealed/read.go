@@ -1,0 +1,162 @@
+package sealed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// check returns a record without its seal, if that is right.
+func (s *Store) check(ctx context.Context, rec keystore.Record) (keystore.Record, error) {
+	if s.trusted.Load() {
+		rec.Seal = nil
+		return rec, nil
+	}
+	right, err := s.checkNow(ctx, rec)
+	if errors.Is(err, errSealed) || errors.Is(err, errEpoch) { // is there something new about the seals?
+		if changed, lookErr := s.LookAgain(ctx); lookErr == nil && changed {
+			if rec, err = s.Store.Get(ctx, rec.Ref); err != nil {
+				return keystore.Record{}, err
+			}
+			right, err = s.checkNow(ctx, rec)
+		}
+	}
+	switch {
+	case errors.Is(err, errRecord):
+		return keystore.Record{}, s.refuse(rec, err)
+	case err != nil:
+		return keystore.Record{}, err
+	}
+	right.Seal = nil
+	return right, nil
+}
+
+// checkNow checks a record by what is known of the seals.
+func (s *Store) checkNow(ctx context.Context, rec keystore.Record) (keystore.Record, error) {
+	if s.state.Load().version == 0 {
+		if len(rec.Seal) > 0 {
+			return rec, errSealed
+		}
+		return rec, nil
+	}
+	if rec.Ref.Kind != keystore.KindRegion {
+		if err := s.Open(ctx); err != nil {
+			return rec, err
+		}
+	}
+	key := s.state.Load().seals
+	if key == nil { // a region's, see Store
+		return rec, nil
+	}
+	err := s.checkBy(key, rec)
+	if errors.Is(err, errOlder) || errors.Is(err, errUnsealed) {
+		return s.checkAgain(ctx, key, rec, err)
+	}
+	return rec, err
+}
+
+func (s *Store) checkBy(key *seals, rec keystore.Record) error {
+	revision, err := key.check(rec)
+	if err == nil && !s.see(rec.Ref, revision) {
+		err = errOlder
+	}
+	return err
+}
+
+// checkAgain looks whether a record is really of before: somebody may have written it, or sealed it, and others have read that, since this
+// call read it.
+func (s *Store) checkAgain(ctx context.Context, key *seals, rec keystore.Record, why error) (keystore.Record, error) {
+	now, err := s.Store.Get(ctx, rec.Ref)
+	switch {
+	case errors.Is(err, keystore.ErrNotFound) && errors.Is(why, errOlder):
+		return rec, nil // it was deleted meanwhile
+	case errors.Is(err, keystore.ErrNotFound):
+		return rec, why
+	case err != nil:
+		return rec, err
+	}
+	return now, s.checkBy(key, now)
+}
+
+// see remembers the revision of a record; false when a later one was seen.
+func (s *Store) see(ref keystore.Ref, revision uint64) bool {
+	place := maphash.Comparable(s.seed, ref)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last, ok := s.seen.Get(place); ok && last > revision {
+		return false
+	}
+	s.seen.Add(place, revision)
+	return true
+}
+
+func (s *Store) refuse(rec keystore.Record, why error) error {
+	refused := &Error{Ref: rec.Ref, why: why}
+	what := maphash.Comparable(s.seed, [3]string{fmt.Sprint(rec.Ref), string(rec.Value), why.Error()})
+	s.mu.Lock()
+	_, known := s.told.Get(what)
+	s.told.Add(what, struct{}{})
+	s.mu.Unlock()
+	if !known && s.o.Refused != nil {
+		s.o.Refused(refused)
+	}
+	return refused
+}
+
+func (s *Store) checkAll(ctx context.Context, recs []keystore.Record, err error) ([]keystore.Record, error) {
+	if err != nil {
+		return nil, err
+	}
+	for i := range recs {
+		if recs[i], err = s.check(ctx, recs[i]); err != nil {
+			return nil, err
+		}
+	}
+	return recs, nil
+}
+
+// Get implements keystore.Store. The error is an *Error where the record is not what was written there.
+func (s *Store) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
+	rec, err := s.Store.Get(ctx, ref)
+	if err != nil {
+		return keystore.Record{}, err
+	}
+	return s.check(ctx, rec)
+}
+
+// List implements keystore.Store. One record that is refused refuses the page: what is missing must not pass for what there is not.
+func (s *Store) List(ctx context.Context, kind keystore.Kind, region, account, after string, limit int) ([]keystore.Record, error) {
+	recs, err := s.Store.List(ctx, kind, region, account, after, limit)
+	return s.checkAll(ctx, recs, err)
+}
+
+// All implements keystore.Store, as List.
+func (s *Store) All(ctx context.Context, after keystore.Ref, limit int) ([]keystore.Record, error) {
+	recs, err := s.Store.All(ctx, after, limit)
+	return s.checkAll(ctx, recs, err)
+}
+
+// Lookup implements keystore.Store, as List. A seal does not cover index entries, which follow from the value: what an entry found must
+// have it.
+func (s *Store) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
+	found, err := s.Store.Lookup(ctx, index, value, after, limit)
+	recs, err := s.checkAll(ctx, slices.Clone(found), err)
+	if err != nil || s.state.Load().seals == nil {
+		return recs, err
+	}
+	for _, rec := range found { // as it was when the entry was: check may have read it again
+		rec.Seal = nil
+		entries, err := keystore.EntriesOf(rec)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Index == index && (value == "" || e.Value == value) }) {
+			return nil, s.refuse(rec, errEntry)
+		}
+	}
+	return recs, nil
+}

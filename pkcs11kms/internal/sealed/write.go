@@ -1,0 +1,94 @@
+package sealed
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/maphash"
+	"time"
+
+	"github.com/pkcs11kms/bridge/keystore"
+)
+
+// Commit implements keystore.Store: what is put gets a seal. ErrChanged when the seals are others than this process can know.
+func (s *Store) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
+	if s.trusted.Load() {
+		return s.Store.Commit(ctx, changes...)
+	}
+	version, by, err := s.commit(ctx, changes)
+	if !errors.Is(err, keystore.ErrConflict) || by == s.rootVersion(ctx) {
+		return version, err
+	}
+	if changed, lookErr := s.LookAgain(ctx); lookErr != nil || !changed {
+		return 0, errors.Join(ErrChanged, lookErr)
+	}
+	version, _, err = s.commit(ctx, changes)
+	return version, err
+}
+
+// rootVersion is the version of the record of seals now; where it cannot be read, that which is known.
+func (s *Store) rootVersion(ctx context.Context) uint64 {
+	_, version, err := rootOf(ctx, s.Store)
+	if err != nil {
+		return s.state.Load().version
+	}
+	return version
+}
+
+// commit commits under the condition that the seals are what they were, where there is room for one more: nobody writes by a key that has
+// gone. by is the version of their record.
+func (s *Store) commit(ctx context.Context, changes []keystore.Change) (version, by uint64, err error) {
+	if err := s.Open(ctx); err != nil {
+		return 0, 0, err
+	}
+	now := s.state.Load()
+	sealing := s.seal(now.seals, changes)
+	if len(sealing) < keystore.MaxChanges {
+		sealing = append(sealing, keystore.Change{Op: keystore.Check, Ref: keystore.SealsRef(), Expect: now.version})
+	}
+	if version, err = s.Store.Commit(ctx, sealing...); err == nil {
+		s.written(sealing)
+	}
+	return version, now.version, err
+}
+
+// seal returns the changes with their seals.
+func (s *Store) seal(key *seals, changes []keystore.Change) []keystore.Change {
+	sealing := make([]keystore.Change, len(changes), len(changes)+1)
+	copy(sealing, changes)
+	if key != nil {
+		for i := range sealing {
+			if c := &sealing[i]; c.Op == keystore.Put {
+				c.Seal = key.make(c.Ref, c.Value, s.nextRevision(c.Ref))
+			}
+		}
+	}
+	return sealing
+}
+
+// revisionAtTime is the revision of what is written at a time: its microseconds since 1970.
+func revisionAtTime(t time.Time) uint64 { return uint64(t.UnixMicro()) }
+
+// nextRevision is greater than every one of the record before, also where it was deleted meanwhile: that of the time, unless the clock was
+// set back.
+func (s *Store) nextRevision(ref keystore.Ref) uint64 {
+	now := revisionAtTime(s.o.Now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last, ok := s.seen.Get(maphash.Comparable(s.seed, ref)); ok && last >= now {
+		return last + 1
+	}
+	return now
+}
+
+// written remembers what a Commit has written, and that what it has deleted is not to come back.
+func (s *Store) written(changes []keystore.Change) {
+	for _, c := range changes {
+		switch {
+		case len(c.Seal) == sealLen:
+			s.see(c.Ref, binary.BigEndian.Uint64(c.Seal[revisionAt:]))
+		case c.Op == keystore.Delete:
+			s.see(c.Ref, s.nextRevision(c.Ref))
+		}
+	}
+}
