@@ -23,8 +23,9 @@ func (a *app) auditVerifyCommand() *cobra.Command {
 			"where it shows, and tells what no seal covers. The exit code is 1 where something was found.\n\n"+
 			"In a state directory the seals are compared with what the store knows of them, and verified by the key that\n"+
 			"the store names, unless --public-key gives one: the output of \"audit public-key\", kept elsewhere. --head\n"+
-			"compares with the output of \"audit head\". FILEs are looked at by themselves, wherever they are; they keep\n"+
-			"their names, and need neither state directory nor token.",
+			"compares with the output of \"audit head\". --store compares the records of keys, aliases, users, roles and access\n"+
+			"keys with what the log says was written last, which asks the token for the key of their seals. FILEs are looked\n"+
+			"at by themselves, wherever they are; they keep their names, and need neither state directory nor token.",
 		"pkcs11kms audit verify",
 		"pkcs11kms audit verify --public-key audit.pem --head head.json",
 		"pkcs11kms audit verify --public-key audit.pem copied/000001-*.jsonl*")
@@ -32,7 +33,11 @@ func (a *app) auditVerifyCommand() *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
 	head := cmd.Flags().String("head", "", "a file with what audit head has printed")
 	key := cmd.Flags().String("public-key", "", "a file with what audit public-key has printed, or with several of that")
+	store := cmd.Flags().Bool("store", false, "compare the store with the log, too")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *store && len(args) > 0 {
+			return usagef("--store goes with the audit log of a state directory, and not with files")
+		}
 		known, err := readKnown(*head, *key)
 		if err != nil {
 			return err
@@ -40,7 +45,7 @@ func (a *app) auditVerifyCommand() *cobra.Command {
 		if len(args) > 0 {
 			return a.verifyFiles(args, known)
 		}
-		return a.verifyDirectory(cmd.Context(), known)
+		return a.verifyDirectory(cmd.Context(), known, *store)
 	}
 	return cmd
 }
@@ -74,7 +79,7 @@ func (a *app) verifyFiles(files []string, known audit.Known) error {
 }
 
 // verifyDirectory verifies the log of the state directory. What the store says is read before the log is: that only grows.
-func (a *app) verifyDirectory(ctx context.Context, known audit.Known) error {
+func (a *app) verifyDirectory(ctx context.Context, known audit.Known, store bool) error {
 	dir, err := a.auditDirectory()
 	if err != nil {
 		return err
@@ -90,7 +95,32 @@ func (a *app) verifyDirectory(ctx context.Context, known audit.Known) error {
 	if note != "" {
 		v.Notes = append(v.Notes, note)
 	}
+	if store {
+		if err := a.compareStore(ctx, dir, v); err != nil {
+			return err
+		}
+	}
 	return a.showVerification(v, known)
+}
+
+// compareStore adds what the store says otherwise than the log.
+func (a *app) compareStore(ctx context.Context, dir string, v *audit.Verification) error {
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	problems, compared, err := audit.CompareStore(dir, func() (map[string]audit.Stored, error) { return cfg.StoredRecords(ctx) })
+	if errors.Is(err, statedir.ErrNoSeals) {
+		return &environmentError{err, "seal them first: pkcs11kms doctor --seal"}
+	}
+	if err != nil {
+		return err
+	}
+	for _, problem := range problems {
+		v.Problems = append(v.Problems, audit.Problem{File: cfg.StorePath, Text: problem})
+	}
+	v.Notes = append(v.Notes, fmt.Sprintf("the store was compared with what the log says of %s", counted(compared, "record")))
+	return nil
 }
 
 // fromStore takes from the store what is known of seals. A store that cannot be read, which is told by the note, keeps nobody from looking

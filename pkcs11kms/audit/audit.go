@@ -52,8 +52,9 @@ type Event struct {
 	// Output is what responseElements shows of the answer, in the same way by Responded; nil for nothing, as of all calls that only read.
 	Output    any
 	Responded []string
-	// Additional is what additionalEventData shows beside that.
+	// Additional is what additionalEventData shows beside that, and Wrote what was written to a store whose records are sealed.
 	Additional map[string]any
+	Wrote      []Wrote
 
 	// Intended tells that Intend was called for this call and allowed it: whatever it was to change may be changed.
 	Intended bool

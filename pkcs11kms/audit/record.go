@@ -17,9 +17,9 @@ const (
 
 // maxRecord bounds the bytes of a record: an escape is at most six times as long as what it stands for. maxOutcome bounds those of the
 // record of a call whose intent has n bytes.
-const maxRecord = 2*maxField + 32<<10
+const maxRecord = 2*maxField + 32<<10 + maxWroteBytes
 
-func maxOutcome(n int) int { return n + maxField + 12<<10 }
+func maxOutcome(n int) int { return n + maxField + 12<<10 + maxWroteBytes }
 
 // internalService is what CloudTrail writes where a service asks itself.
 const internalService = "AWS Internal"
@@ -50,10 +50,7 @@ func appendOpen(b []byte, e *Event, at time.Time) []byte {
 	} else {
 		b = append(b, "null"...)
 	}
-	if len(e.Additional) > 0 {
-		b = append(b, `,"additionalEventData":`...)
-		b = appendAny(b, e.Additional)
-	}
+	b = e.appendAdditional(b)
 	b = e.appendIDs(b)
 	if e.ReadOnly {
 		b = append(b, `,"readOnly":true`...)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
 // auditDir is the directory of the audit log in a state directory.
@@ -143,4 +144,30 @@ func (cfg Config) openAudit(ready *pkcs11kms.Config) error {
 	}
 	ready.Audit, ready.CloseAudit = log, true
 	return nil
+}
+
+// ErrNoSeals says that the records of a store are not sealed, so that it cannot be compared with the audit log.
+var ErrNoSeals = errors.New("the records of the store have no seals")
+
+// StoredRecords returns the records of the store that the audit log is told of, for audit.CompareStore; it opens the token that unlocks the
+// store. Records whose seals are not right are left out: doctor names them. ErrNoSeals where there are none.
+func (cfg Config) StoredRecords(ctx context.Context) (stored map[string]audit.Stored, err error) {
+	with, err := cfg.WithDefaults()
+	if err != nil {
+		return nil, err
+	}
+	below, err := cfg.OpenStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, below.Close()) }()
+	store, closeToken, err := keyring.OpenSealed(ctx, with.Keyring(), below)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeToken()) }()
+	if _, there := store.Root(); !there {
+		return nil, ErrNoSeals
+	}
+	return store.Stored(ctx)
 }

@@ -34,7 +34,7 @@ func (c *Core) removals(cfg keyring.Config, log audit.Writer) func(context.Conte
 			if errors.Is(err, keystore.ErrConflict) {
 				e.Additional["outcome"] = "another process was faster"
 			}
-			e.Kind, e.Intended, e.Err = audit.ServiceEvent, true, err
+			e.Kind, e.Intended, e.Err, e.Wrote = audit.ServiceEvent, true, err, audit.WritesOf(ctx)
 			e.Output, e.Responded = map[string]any{"keyId": arn}, []string{"keyId"}
 			return log.Record(ctx, e)
 		}, nil

@@ -51,13 +51,16 @@ func Perform[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit
 	run func(context.Context, S) error) error {
 	var s S
 	var intended bool
+	if op.Writes {
+		ctx = audit.CollectWrites(ctx)
+	}
 	err := form
 	if err == nil {
 		s, intended, err = attempt(ctx, op, c, log, run)
 	}
 	err = c.Answer(ctx, s, err)
 	e := c.Event(s)
-	e.Intended, e.Err = intended, err
+	e.Intended, e.Err, e.Wrote = intended, err, audit.WritesOf(ctx)
 	if failure := log.Record(ctx, e); failure != nil {
 		return c.Answer(ctx, s, failure)
 	}

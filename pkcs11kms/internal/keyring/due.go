@@ -61,6 +61,7 @@ func (r *Ring) destroyKey(ctx context.Context, record keystore.Key, version uint
 		return nil // another process has its token
 	}
 	defer r.inProgress.add(record.Ref())()
+	ctx = r.noting(ctx)
 	value := keystore.TargetValue(record.Region, record.Account, record.ID)
 	aliases, err := r.cfg.Store.Lookup(ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, keystore.MaxChanges-1)
 	if err != nil {

@@ -161,7 +161,7 @@ func (r *Ring) Finish(ctx context.Context, record keystore.Key, version uint64) 
 // finish is Finish. With mustFind a record is kept whose object was not found.
 func (r *Ring) finish(ctx context.Context, record keystore.Key, version uint64, mustFind bool) (removed bool, err error) {
 	defer r.inProgress.add(record.Ref())()
-	err = r.remove(ctx, record, version, mustFind)
+	err = r.remove(r.noting(ctx), record, version, mustFind)
 	if err != nil {
 		return false, ignoreConflict(err)
 	}
@@ -193,6 +193,13 @@ func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64, 
 		r.cfg.Log.Error("the audit log did not take what became of a key that was to be removed", "key", record.ID, "error", failure)
 	}
 	return err
+}
+
+func (r *Ring) noting(ctx context.Context) context.Context {
+	if r.cfg.Noting == nil {
+		return ctx
+	}
+	return r.cfg.Noting(ctx)
 }
 
 func (r *Ring) removeTold(ctx context.Context, record keystore.Key, version uint64, mustFind bool) error {

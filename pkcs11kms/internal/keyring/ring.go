@@ -44,6 +44,8 @@ type Config struct {
 	// Removing is told of a key before its object is destroyed, and ended is called with what came of it. An error keeps it from being
 	// destroyed, and one of ended is logged. Nil: nobody is told.
 	Removing func(ctx context.Context, key keystore.Key) (ended func(error) error, err error)
+	// Noting makes the context of such a removal, from its first change of the store on, so that ended knows of them. Nil: nobody asks.
+	Noting func(context.Context) context.Context
 }
 
 // Ring holds the tokens of the regions and the keys in them. It never changes a record or object but through its own methods, so

@@ -2,12 +2,14 @@ package sealed
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"hash/maphash"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 )
 
 // Commit implements keystore.Store: what is put gets a seal. ErrChanged when the seals are others than this process can know.
@@ -47,7 +49,7 @@ func (s *Store) commit(ctx context.Context, changes []keystore.Change) (version,
 		sealing = append(sealing, keystore.Change{Op: keystore.Check, Ref: keystore.SealsRef(), Expect: now.version})
 	}
 	if version, err = s.Store.Commit(ctx, sealing...); err == nil {
-		s.written(sealing)
+		s.written(ctx, sealing)
 	}
 	return version, now.version, err
 }
@@ -81,14 +83,44 @@ func (s *Store) nextRevision(ref keystore.Ref) uint64 {
 	return now
 }
 
-// written remembers what a Commit has written, and that what it has deleted is not to come back.
-func (s *Store) written(changes []keystore.Change) {
+// written remembers what a Commit has written, and that what it has deleted is not to come back; and tells who collects that for the audit
+// log.
+func (s *Store) written(ctx context.Context, changes []keystore.Change) {
 	for _, c := range changes {
 		switch {
 		case len(c.Seal) == sealLen:
-			s.see(c.Ref, binary.BigEndian.Uint64(c.Seal[revisionAt:]))
+			revision := binary.BigEndian.Uint64(c.Seal[revisionAt:])
+			s.see(c.Ref, revision)
+			note(ctx, c.Ref, audit.Wrote{Revision: revision, SHA256: sha256.Sum256(c.Value)})
 		case c.Op == keystore.Delete:
-			s.see(c.Ref, s.nextRevision(c.Ref))
+			revision := s.nextRevision(c.Ref)
+			s.see(c.Ref, revision)
+			note(ctx, c.Ref, audit.Wrote{Revision: revision, Deleted: true})
 		}
 	}
+}
+
+// note leaves out what follows from other records or is no business of an auditor's: counters, what is known of tokens, service keys.
+func note(ctx context.Context, ref keystore.Ref, w audit.Wrote) {
+	if !Told(ref) {
+		return
+	}
+	w.Record = Name(ref)
+	audit.NoteWrite(ctx, w)
+}
+
+// Told tells whether the audit log is told what is written to a record.
+func Told(ref keystore.Ref) bool {
+	switch ref.Kind {
+	case keystore.KindKey:
+		return ref.Account != ""
+	case keystore.KindAlias, keystore.KindAccessKey, keystore.KindPrincipal:
+		return true
+	}
+	return false
+}
+
+// Name is the name of a record in the audit log.
+func Name(ref keystore.Ref) string {
+	return string(ref.Kind) + "/" + ref.Region + "/" + ref.Account + "/" + ref.ID
 }
