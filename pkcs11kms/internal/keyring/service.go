@@ -37,12 +37,11 @@ func (r *Ring) service(ctx context.Context, want serviceKey) (*Key, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		k, err := r.findService(ctx, want)
-		if !errors.Is(err, keystore.ErrNotFound) {
-			return k, err
-		}
-		k, err = r.makeService(ctx, want)
+		k, err := r.tryService(ctx, want)
 		if !errors.Is(err, keystore.ErrConflict) {
+			if err != nil && ctx.Err() != nil {
+				err = fmt.Errorf("waiting for the service key %s: %w", want.name, err)
+			}
 			return k, err
 		}
 		_, _ = r.Tidy(ctx) // logs what fails
@@ -52,6 +51,15 @@ func (r *Ring) service(ctx context.Context, want serviceKey) (*Key, error) {
 			return nil, fmt.Errorf("waiting for the service key %s: %w", want.name, ctx.Err())
 		}
 	}
+}
+
+// tryService returns the service key, or makes it; keystore.ErrConflict when somebody else is at it.
+func (r *Ring) tryService(ctx context.Context, want serviceKey) (*Key, error) {
+	k, err := r.findService(ctx, want)
+	if errors.Is(err, keystore.ErrNotFound) {
+		k, err = r.makeService(ctx, want)
+	}
+	return k, err
 }
 
 // findService returns the service key, in whatever region it is, or keystore.ErrNotFound.

@@ -202,6 +202,8 @@ func TestMovedRecordsAreRefused(t *testing.T) {
 	foreign := mustGet(t, elsewhere, alias.Ref)
 	replace(t, below, rec, foreign, alias.Index)
 	requireRefused(t, below, rec.Ref, edited)
+	require.NoError(t, sealed.Check(other, keyOf(other), foreign))
+	require.ErrorContains(t, sealed.Check(newRoot(), keyOf(other), foreign), edited, "of another store with the same key")
 }
 
 func TestSwappedRecordsAreRefused(t *testing.T) {

@@ -2,6 +2,8 @@ package sealed_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 )
 
@@ -140,6 +143,52 @@ func TestAReadThatWasOvertaken(t *testing.T) {
 	mustCommit(t, s, keystore.Change{Op: keystore.Delete, Ref: alias.Ref(), Expect: version})
 	late.late.Store(&old)
 	require.Equal(t, old.Value, mustGet(t, s, alias.Ref()).Value, "it was there when it was read")
+
+	unsealed := old
+	unsealed.Seal = nil
+	late.late.Store(&unsealed)
+	_, err := s.Get(t.Context(), alias.Ref())
+	require.True(t, refusedOf(err, alias.Ref()), "what had no seal then either")
+}
+
+// What is written to a sealed store is told to who collects it, with the revision and hash of the value; of others nothing is known.
+func TestWritesAreNoted(t *testing.T) {
+	s, below := newSealed(t)
+	plain := open(t, newBelow(t), sealed.Options{})
+	alias := keystore.Alias{Region: region, Account: account, Name: "alias/a", Target: "t"}
+	for _, store := range []*sealed.Store{plain, s} {
+		ctx := audit.CollectWrites(t.Context())
+		counter := keystore.Counter{Region: region, Account: account, Name: "c"}
+		version, err := store.Commit(ctx, alias.Put(0), counter.Put(0))
+		require.NoError(t, err)
+		written, sealOf := audit.WritesOf(ctx), []byte(nil)
+		if store == s {
+			sealOf = mustGet(t, below, alias.Ref()).Seal
+		}
+		_, err = store.Commit(ctx, keystore.Change{Op: keystore.Delete, Ref: alias.Ref(), Expect: version})
+		require.NoError(t, err)
+		deleted := audit.WritesOf(ctx)
+		if store == plain {
+			require.Empty(t, written)
+			require.Empty(t, deleted)
+			continue
+		}
+		require.Len(t, written, 1, "counters are nobody's business")
+		require.Equal(t, "alias/"+region+"/"+account+"/alias/a", written[0].Record)
+		require.Equal(t, sha256.Sum256(alias.Put(0).Value), written[0].SHA256)
+		require.Equal(t, binary.BigEndian.Uint64(sealOf[5:]), written[0].Revision, "as the seal has it")
+		require.Len(t, deleted, 1)
+		require.True(t, deleted[0].Deleted)
+		require.Greater(t, deleted[0].Revision, written[0].Revision)
+	}
+	mustCommit(t, s, alias.Put(0))
+	stored, err := open(t, below, sealed.Options{}).Stored(t.Context())
+	require.ErrorIs(t, err, sealed.ErrLocked)
+	require.Nil(t, stored)
+	stored, err = s.Stored(t.Context())
+	require.NoError(t, err)
+	require.Len(t, stored, 5, "a key, two aliases, an access key and a principal")
+	require.Equal(t, sha256.Sum256(alias.Put(0).Value), stored["alias/"+region+"/"+account+"/alias/a"].SHA256)
 }
 
 // Revisions go on where the clock was set back.

@@ -48,7 +48,7 @@ func (s *Store) commit(ctx context.Context, changes []keystore.Change) (version,
 	if len(sealing) < keystore.MaxChanges {
 		sealing = append(sealing, keystore.Change{Op: keystore.Check, Ref: keystore.SealsRef(), Expect: now.version})
 	}
-	if version, err = s.Store.Commit(ctx, sealing...); err == nil {
+	if version, err = s.Store.Commit(ctx, sealing...); err == nil && now.seals != nil {
 		s.written(ctx, sealing)
 	}
 	return version, now.version, err

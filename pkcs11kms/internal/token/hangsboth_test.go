@@ -3,6 +3,7 @@ package token_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,9 +87,11 @@ func TestTheOldestThatHangsIsNamed(t *testing.T) {
 					"C_Sign":           func() error { return <-sign(ctx, tok, key) },
 				}
 				var since time.Time
+				comeBack := map[string]func(){}
 				for i, function := range order {
 					_, free := f.hang(function)
-					defer free()
+					comeBack[function] = sync.OnceFunc(free)
+					defer comeBack[function]()
 					_, hung := errors.AsType[*token.HungError](calls[function]())
 					require.True(t, hung, function)
 					if i == 0 {
@@ -98,6 +101,13 @@ func TestTheOldestThatHangsIsNamed(t *testing.T) {
 				}
 				require.Equal(t, order[0], tok.State().Waiting)
 				require.Equal(t, since, tok.State().WaitingSince)
+
+				comeBack["C_GetSessionInfo"]()
+				time.Sleep(time.Second)
+				require.Equal(t, "C_Sign", tok.State().Waiting, "the check has come back")
+				comeBack["C_Sign"]()
+				time.Sleep(time.Second)
+				require.Empty(t, tok.State().Waiting)
 			})
 		})
 	}
