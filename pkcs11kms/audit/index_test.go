@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,10 +54,12 @@ func someEvent(n int) Event {
 func newIndexed(t testing.TB, records int, event func(n int) Event) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "audit")
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var second atomic.Int64 // of the fifty minutes that all takes
+	began, step := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), max(1, int64(12_000/records))
+	now := func() time.Time { return began.Add(time.Duration(second.Load()) * time.Second) }
 	logs := make([]*Log, 2)
 	for i := range logs {
-		l, err := Open(dir, Options{Fsync: FsyncOff, Now: func() time.Time { return now }})
+		l, err := Open(dir, Options{Fsync: FsyncOff, Now: now})
 		require.NoError(t, err)
 		logs[i] = l
 	}
@@ -64,7 +67,7 @@ func newIndexed(t testing.TB, records int, event func(n int) Event) (dir string)
 		l := logs[n/500%2]
 		require.NoError(t, l.Record(t.Context(), event(n)))
 		if n%4 == 0 {
-			now = now.Add(time.Second)
+			second.Add(step)
 		}
 		if n%(records/6) == records/6-1 {
 			l.Rotate()
@@ -156,9 +159,12 @@ func expected(t testing.TB, dir string) map[string][]string {
 }
 
 // checkQueries holds that searches find what is expected.
-func checkQueries(t testing.TB, dir string, want map[string][]string, name string) {
+func checkQueries(t testing.TB, dir string, want map[string][]string, name string, only ...string) {
 	t.Helper()
 	for what, q := range indexedQueries {
+		if len(only) > 0 && !slices.Contains(only, what) {
+			continue
+		}
 		got, err := Search(t.Context(), dir, q)
 		require.NoError(t, err, name)
 		require.Equal(t, want[what], idsOf(got), "%s: %s", name, what)
@@ -168,7 +174,7 @@ func checkQueries(t testing.TB, dir string, want map[string][]string, name strin
 
 // A search finds the same whatever has become of the indexes, and leaves good ones behind. The files are what they are without indexes.
 func TestSearchWithIndexes(t *testing.T) {
-	dir := newIndexed(t, 12_000, someEvent)
+	dir := newIndexed(t, 6_000, someEvent)
 	all := paths(t, dir, indexSuffix)
 	require.Len(t, all, len(paths(t, dir, packedSuffix)))
 	want := expected(t, dir)
@@ -210,7 +216,7 @@ func TestSearchWithIndexes(t *testing.T) {
 			}
 			require.NoError(t, os.WriteFile(path, text, 0o600))
 		}
-		checkQueries(t, dir, want, name)
+		checkQueries(t, dir, want, name, "newest key", "user", "key, times") // the first makes the indexes anew
 		for path, was := range good {
 			text, err := os.ReadFile(path)
 			require.NoError(t, err, name)

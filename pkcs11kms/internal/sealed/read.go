@@ -68,8 +68,9 @@ func (s *Store) checkBy(key *seals, rec keystore.Record) error {
 }
 
 // checkAgain looks whether a record is really of before: somebody may have written it, or sealed it, and others have read that, since this
-// call read it.
+// call read it. What was seen before it is read again is there now, or later.
 func (s *Store) checkAgain(ctx context.Context, key *seals, rec keystore.Record, why error) (keystore.Record, error) {
+	seen := s.lastSeen(rec.Ref)
 	now, err := s.Store.Get(ctx, rec.Ref)
 	switch {
 	case errors.Is(err, keystore.ErrNotFound) && errors.Is(why, errOlder):
@@ -79,7 +80,22 @@ func (s *Store) checkAgain(ctx context.Context, key *seals, rec keystore.Record,
 	case err != nil:
 		return rec, err
 	}
-	return now, s.checkBy(key, now)
+	revision, err := key.check(now)
+	if err == nil && revision < seen {
+		err = errOlder
+	}
+	if err == nil {
+		s.see(now.Ref, revision)
+	}
+	return now, err
+}
+
+// lastSeen is the revision of a record that was seen last; 0 if it is not known.
+func (s *Store) lastSeen(ref keystore.Ref) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, _ := s.seen.Get(maphash.Comparable(s.seed, ref))
+	return last
 }
 
 // see remembers the revision of a record; false when a later one was seen.

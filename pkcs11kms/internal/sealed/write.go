@@ -3,7 +3,6 @@ package sealed
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"hash/maphash"
 	"time"
@@ -44,28 +43,32 @@ func (s *Store) commit(ctx context.Context, changes []keystore.Change) (version,
 		return 0, 0, err
 	}
 	now := s.state.Load()
-	sealing := s.seal(now.seals, changes)
+	sealing, revisions := s.seal(now.seals, changes)
 	if len(sealing) < keystore.MaxChanges {
 		sealing = append(sealing, keystore.Change{Op: keystore.Check, Ref: keystore.SealsRef(), Expect: now.version})
 	}
 	if version, err = s.Store.Commit(ctx, sealing...); err == nil && now.seals != nil {
-		s.written(ctx, sealing)
+		s.written(ctx, changes, revisions)
 	}
 	return version, now.version, err
 }
 
-// seal returns the changes with their seals.
-func (s *Store) seal(key *seals, changes []keystore.Change) []keystore.Change {
-	sealing := make([]keystore.Change, len(changes), len(changes)+1)
+// seal returns the changes with their seals, and the revisions; what is deleted has one, too, of before it is. Without a key there are
+// none.
+func (s *Store) seal(key *seals, changes []keystore.Change) (sealing []keystore.Change, revisions []uint64) {
+	sealing = make([]keystore.Change, len(changes), len(changes)+1)
 	copy(sealing, changes)
-	if key != nil {
-		for i := range sealing {
-			if c := &sealing[i]; c.Op == keystore.Put {
-				c.Seal = key.make(c.Ref, c.Value, s.nextRevision(c.Ref))
-			}
+	if key == nil {
+		return sealing, nil
+	}
+	for i := range sealing {
+		c := &sealing[i]
+		revisions = append(revisions, s.nextRevision(c.Ref))
+		if c.Op == keystore.Put {
+			c.Seal = key.make(c.Ref, c.Value, revisions[i])
 		}
 	}
-	return sealing
+	return sealing, revisions
 }
 
 // revisionAtTime is the revision of what is written at a time: its microseconds since 1970.
@@ -85,18 +88,17 @@ func (s *Store) nextRevision(ref keystore.Ref) uint64 {
 
 // written remembers what a Commit has written, and that what it has deleted is not to come back; and tells who collects that for the audit
 // log.
-func (s *Store) written(ctx context.Context, changes []keystore.Change) {
-	for _, c := range changes {
-		switch {
-		case len(c.Seal) == sealLen:
-			revision := binary.BigEndian.Uint64(c.Seal[revisionAt:])
-			s.see(c.Ref, revision)
-			note(ctx, c.Ref, audit.Wrote{Revision: revision, SHA256: sha256.Sum256(c.Value)})
-		case c.Op == keystore.Delete:
-			revision := s.nextRevision(c.Ref)
-			s.see(c.Ref, revision)
-			note(ctx, c.Ref, audit.Wrote{Revision: revision, Deleted: true})
+func (s *Store) written(ctx context.Context, changes []keystore.Change, revisions []uint64) {
+	for i, c := range changes {
+		if c.Op == keystore.Check {
+			continue
 		}
+		s.see(c.Ref, revisions[i])
+		w := audit.Wrote{Revision: revisions[i], Deleted: c.Op == keystore.Delete}
+		if !w.Deleted {
+			w.SHA256 = sha256.Sum256(c.Value)
+		}
+		note(ctx, c.Ref, w)
 	}
 }
 
