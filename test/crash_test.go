@@ -145,7 +145,7 @@ func TestManyJanitorsAtOnce(t *testing.T) {
 // TestJanitorKnowsTheLivingFromTheDead: this process holds the store open as an instance that works on one key that it is
 // making and one that it is deleting. Nobody touches them until it has ended.
 func TestJanitorKnowsTheLivingFromTheDead(t *testing.T) {
-	d := newStateDir(t)
+	d := newUnsealed(t)
 	cfg := d.config(t)
 	store, err := sqlite.Open(t.Context(), cfg.StorePath, sqlite.Options{})
 	require.NoError(t, err)

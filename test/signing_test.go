@@ -187,7 +187,7 @@ func TestPKCS11ToolSeesThePairs(t *testing.T) {
 // TestDoctorSeesAnEditedPublicKey: whoever writes another public key into the store, to have signatures of his own verify,
 // is found out, also when he has taken the token's public key away.
 func TestDoctorSeesAnEditedPublicKey(t *testing.T) {
-	d := newStateDir(t)
+	d := newUnsealed(t)
 	c, err := statedir.New(t.Context(), d.config(t))
 	require.NoError(t, err)
 	signers := newSigners(t, d, c, types.KeySpecEccNistEdwards25519, types.KeySpecEccNistEdwards25519)
@@ -205,6 +205,7 @@ func TestDoctorSeesAnEditedPublicKey(t *testing.T) {
 	for _, s := range signers {
 		rec, err := store.Get(t.Context(), keystore.KeyRef(d.config(t).DefaultRegion, *s.AWSAccountId, *s.KeyId))
 		require.NoError(t, err)
+		rec.Seal = nil
 		record, err := keystore.DecodeKey(rec)
 		require.NoError(t, err)
 		records, versions = append(records, record), append(versions, rec.Version)

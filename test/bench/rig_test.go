@@ -97,6 +97,7 @@ var message32 = make([]byte, 32)
 func (r *rig) ckaIDOf(b *testing.B, keyID string) []byte {
 	rec, err := r.store.Get(context.Background(), keystore.KeyRef(region, pkcs11kms.DefaultAccountID, keyID))
 	require.NoError(b, err)
+	rec.Seal = nil
 	record, err := keystore.DecodeKey(rec)
 	require.NoError(b, err)
 	return record.CKAID

@@ -78,6 +78,7 @@ func read(ctx context.Context, store keystore.Store, region, account string) (c 
 		return c, err
 	}
 	for _, rec := range keys {
+		rec.Seal = nil
 		if c.keys[rec.Ref.ID], err = keystore.DecodeKey(rec); err != nil {
 			return c, err
 		}
@@ -87,6 +88,7 @@ func read(ctx context.Context, store keystore.Store, region, account string) (c 
 		return c, err
 	}
 	for _, rec := range aliases {
+		rec.Seal = nil
 		if c.aliases[rec.Ref.ID], err = keystore.DecodeAlias(rec); err != nil {
 			return c, err
 		}
@@ -95,6 +97,7 @@ func read(ctx context.Context, store keystore.Store, region, account string) (c 
 	if err != nil {
 		return c, err
 	}
+	rec.Seal = nil
 	counter, err := keystore.DecodeCounter(rec)
 	c.counted = counter.N
 	return c, err

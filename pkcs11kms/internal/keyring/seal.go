@@ -91,8 +91,8 @@ func (r *Ring) sealNew(ctx context.Context) error {
 		r.cfg.Log.Warn("the token can make no key for the seals of records: who can write to the store can edit them", "error", err)
 		return nil
 	}
-	if errors.Is(err, keystore.ErrConflict) {
-		err = nil // another process is at it
+	if errors.Is(err, keystore.ErrConflict) || errors.Is(err, keystore.ErrReadOnly) {
+		err = nil // another process is at it; or nothing can be written that would need a seal
 	}
 	if err == nil {
 		_, err = r.cfg.Sealed.LookAgain(ctx)
