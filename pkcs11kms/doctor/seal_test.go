@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
@@ -352,70 +350,4 @@ func TestResealTellsWhatWasEdited(t *testing.T) {
 	c := openClient(t, f.cfg)
 	_, err := generate(t.Context(), c, aws.String("alias/tokens"), []byte("m"))
 	require.NoError(t, err)
-}
-
-// A backup of a sealed store is restored like another one, and used once all of it is sealed anew.
-func TestRestoreOfASealedStore(t *testing.T) {
-	f := newFilled(t)
-	sealStore(t, f.cfg, false)
-	c := openClient(t, f.cfg)
-	schedule(t, c, &f.other, 7)
-	backup := filepath.Join(t.TempDir(), "backup")
-	require.NoError(t, statedir.Backup(t.Context(), c.bridge, backup))
-	require.NoError(t, c.bridge.Close())
-	loseStore(t, f.cfg.StorePath)
-	restored, err := sqlite.Restore(t.Context(), backup, f.cfg.StorePath, nil)
-	require.NoError(t, err)
-	require.True(t, restored.Reseal)
-	require.Len(t, restored.Postponed, 1)
-	var refused *keyring.SealError
-	require.ErrorAs(t, useKey(t, f.cfg, f.keyID), &refused)
-	var changed []string
-	for _, line := range sealStore(t, f.cfg, true) {
-		if strings.Contains(line, ": IT ") {
-			changed = append(changed, line)
-		}
-	}
-	require.Len(t, changed, 1, "what the restore has changed")
-	require.Contains(t, changed[0], f.other)
-	require.NoError(t, useKey(t, f.cfg, f.keyID))
-	require.True(t, examine(t.Context(), f.cfg).OK())
-}
-
-// The token that has the key is replaced: binding the region to another one leaves a store that is used once it was sealed anew.
-func TestRebindingTheRegionOfTheSealKey(t *testing.T) {
-	f := newFilled(t)
-	sealStore(t, f.cfg, false)
-	other := softhsm.NewToken(t)
-	f.cfg.Regions[testRegion] = pkcs11kms.Region{Token: other.URI(other.PINFile)}
-	require.ErrorIs(t, useKey(t, f.cfg, f.keyID), token.ErrAnotherToken)
-	var asked Rebinding
-	require.NoError(t, RebindRegion(t.Context(), f.cfg.Config, f.cfg.OpenStore, testRegion, agreeing(&asked, true)))
-	var refused *keyring.SealError
-	require.ErrorAs(t, useKey(t, f.cfg, f.keyID), &refused)
-	sealStore(t, f.cfg, true)
-	c := openClient(t, f.cfg)
-	mustCreate(t, c, types.KeySpecHmac256)
-}
-
-// Another region's token may be replaced, or gone, without a word about the seals.
-func TestOtherRegionsOfASealedStore(t *testing.T) {
-	cfg, keyID := twoRegions(t)
-	sealStore(t, cfg, false)
-	other := softhsm.NewToken(t)
-	cfg.Regions[otherRegion] = pkcs11kms.Region{Token: other.URI(other.PINFile)}
-	var asked Rebinding
-	require.NoError(t, RebindRegion(t.Context(), cfg.Config, cfg.OpenStore, otherRegion, agreeing(&asked, true)))
-	require.NoError(t, useKey(t, cfg, keyID[testRegion]))
-
-	delete(cfg.Regions, otherRegion)
-	yes := func(RetiredRegion) (bool, error) { return true, nil }
-	require.NoError(t, RetireRegion(t.Context(), cfg.Config, cfg.OpenStore, otherRegion, yes))
-	require.NoError(t, useKey(t, cfg, keyID[testRegion]))
-	require.True(t, examine(t.Context(), cfg).OK())
-
-	cfg.DefaultRegion = otherRegion
-	cfg.Regions = map[string]pkcs11kms.Region{otherRegion: {Token: other.URI(other.PINFile)}}
-	var hidden *pkcs11kms.SetupError
-	require.ErrorAs(t, useKey(t, cfg, keyID[otherRegion]), &hidden, "the region of the seals is not configured")
 }
