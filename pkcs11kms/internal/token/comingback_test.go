@@ -81,6 +81,29 @@ func TestSessionsThatCannotBeClosedAreBounded(t *testing.T) {
 	require.Equal(t, closed+63+2, f.count("C_CloseSession"), "of those that could not be closed, the pool's and the one that stays open")
 }
 
+// A session of which the module says that there is none is closed: its handle is not tried again, since another application of the process
+// may get it.
+func TestSessionsThatTheModuleHasClosedAreForgotten(t *testing.T) {
+	for _, rv := range []uint{pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED} {
+		cfg, _ := newConfig(t)
+		f := newFaulty(&cfg)
+		tok, err := token.Open(t.Context(), cfg)
+		require.NoError(t, err)
+		key := newKey(t, tok)
+		f.on("C_CloseSession", func() error { return pkcs11.Error(rv) })
+		for range 10 {
+			f.fail("C_SignInit", 1, pkcs11.CKR_SESSION_HANDLE_INVALID)
+			_, err := tok.MAC(context.Background(), key, []byte("message"))
+			require.NoError(t, err)
+		}
+		require.Eventually(t, func() bool { return tok.Stats().Open == 1 }, patience, tick)
+		f.on("C_CloseSession", nil)
+		closed := f.count("C_CloseSession")
+		require.NoError(t, tok.Close())
+		require.Equal(t, closed+2, f.count("C_CloseSession"), "the pool's and the one that stays open")
+	}
+}
+
 // What an attempt waits for is told when that takes long, and not before.
 func TestSlowStepsOfComingBackAreTold(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
