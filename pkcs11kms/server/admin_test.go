@@ -189,7 +189,11 @@ func TestMetrics(t *testing.T) {
 		require.Equal(t, want, series[name], name)
 	}
 	require.Positive(t, series[`pkcs11kms_sessions{region="us-west-2",state="open"}`])
-	require.Positive(t, series[`pkcs11kms_cached_records`])
+	require.Contains(t, series, `pkcs11kms_cached_records`)
+	for series[`pkcs11kms_cached_records`] == 0 { // a look at the store may just have dropped what this test has changed
+		f.send(t, f.request(t, r.url, "ListKeys", "{}"))
+		series = scrape(t, f, r)
+	}
 	for _, name := range []string{"go_goroutines", "go_threads", "process_open_fds"} {
 		require.Positive(t, series[name], name)
 	}
