@@ -4,13 +4,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 	"github.com/pkcs11kms/bridge/softhsm"
@@ -80,4 +83,31 @@ func TestOtherRegionsOfASealedStore(t *testing.T) {
 	cfg.Regions = map[string]pkcs11kms.Region{otherRegion: {Token: other.URI(other.PINFile)}}
 	var hidden *pkcs11kms.SetupError
 	require.ErrorAs(t, useKey(t, cfg, keyID[otherRegion]), &hidden, "the region of the seals is not configured")
+}
+
+// Who can write to the store and use a key of his own cannot have the seals made by that: by its MAC of what the seal key is made of.
+func TestSealsByAKeyOfSomebodysOwn(t *testing.T) {
+	f := newFilled(t)
+	sealStore(t, f.cfg, false)
+	c := openClient(t, f.cfg)
+	rec, err := c.inside.Store.Get(t.Context(), keystore.KeyRef(testRegion, testAccount, f.other))
+	require.NoError(t, err)
+	own, err := keystore.DecodeKey(rec)
+	require.NoError(t, err)
+	root, _ := c.inside.Store.Root()
+	root.CKAID = own.CKAID
+	mac, err := generate(t.Context(), c, &f.other, sealed.KeyText(root))
+	require.NoError(t, err)
+	require.NoError(t, c.bridge.Close())
+	inStore(t, f.cfg, func(store keystore.Store) {
+		s, err := sealed.New(t.Context(), store, sealed.Options{})
+		require.NoError(t, err)
+		version, err := sealed.Begin(t.Context(), store, root, s.Version())
+		require.NoError(t, err)
+		require.NoError(t, sealed.SealAll(t.Context(), store, root, version, sealed.Key(mac), time.Now(), func(int) {}))
+	})
+	var refused *keyring.SealError
+	require.ErrorAs(t, useKey(t, f.cfg, f.keyID), &refused)
+	require.ErrorContains(t, refused, "is not the service key for them")
+	require.False(t, examine(t.Context(), f.cfg).OK())
 }

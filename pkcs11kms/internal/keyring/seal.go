@@ -68,7 +68,7 @@ func (r *Ring) makeSealKey(ctx context.Context, before keystore.Seals) (root key
 		root.Store = make(keystore.HexBytes, 16)
 		rand.Read(root.Store) // never fails, see crypto/rand
 	}
-	key, err = deriveSealKey(opened{ctx, r.regions[root.Region].Token}, root)
+	key, err = SealKeyIn(ctx, r.regions[root.Region].Token, root)
 	return root, key, err
 }
 

@@ -65,14 +65,25 @@ func Unlock(ctx context.Context, t *token.Token, s *sealed.Store) error {
 	return err
 }
 
-// SealKeyIn makes the key of the seals that root tells of, by the token of its region.
+// SealKeyIn makes the key of the seals that root tells of, by the token of its region. What root says is not proved before: the object that it
+// names must have the label of the service key, so that nobody has a key of his own named there, and its MAC of the text made for him.
 func SealKeyIn(ctx context.Context, t *token.Token, root keystore.Seals) (sealed.Key, error) {
-	key, err := deriveSealKey(opened{ctx, t}, root)
-	if errors.Is(err, token.ErrKeyMissing) {
-		err = &SealError{cause: err, Advice: resealAdvice, Problem: fmt.Sprintf("the token of %s has no object of the service key of the "+
-			"store's seals, CKA_ID %s", root.Region, root.CKAID)}
+	describe := t.Describe
+	if MACSpecOf(types.KeySpec(root.Spec)) == nil {
+		describe = t.DescribePair
 	}
-	return key, err
+	object, err := describe(ctx, root.CKAID)
+	switch {
+	case errors.Is(err, token.ErrKeyMissing):
+		return sealed.Key{}, &SealError{cause: err, Advice: resealAdvice, Problem: fmt.Sprintf("the token of %s has no object of the "+
+			"service key of the store's seals, CKA_ID %s", root.Region, root.CKAID)}
+	case err != nil:
+		return sealed.Key{}, err
+	case object.Label != SealKey:
+		return sealed.Key{}, &SealError{Advice: resealAdvice, Problem: fmt.Sprintf("the object with the CKA_ID %s in the token of %s, which "+
+			"the store names for its seals, is not the service key for them: its label is %q", root.CKAID, root.Region, object.Label)}
+	}
+	return deriveSealKey(opened{ctx, t}, root)
 }
 
 // deriveSealKey makes the key of the seals.
