@@ -204,6 +204,31 @@ func TestTheJanitorIsRecorded(t *testing.T) {
 	require.Equal(t, audit.Intent, log.intents[0].Kind)
 }
 
+// What a removal deletes from a sealed store stands in its record: the key, and the aliases that went before it.
+func TestRemovalsTellWhatTheyDelete(t *testing.T) {
+	log, clk := &auditLog{}, newClock()
+	cfg := newConfig(t)
+	cfg.Audit, cfg.Now, cfg.SealRecords = log, clk.Now, true
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	createAlias(t, c, "alias/gone", key.KeyId)
+	<-c.bridge.core.Keys.Settled()
+	_, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: key.KeyId, PendingWindowInDays: aws.Int32(7)})
+	require.NoError(t, err)
+	clk.Advance(8 * 24 * time.Hour)
+	log.records = nil
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
+	require.Len(t, log.records, 1)
+	deleted := map[string]bool{}
+	for _, w := range log.records[0].Wrote {
+		deleted[w.Record] = w.Deleted
+	}
+	require.Equal(t, map[string]bool{
+		"key/" + testRegion + "/" + testAccount + "/" + *key.KeyId: true,
+		"alias/" + testRegion + "/" + testAccount + "/alias/gone":  true,
+	}, deleted)
+}
+
 // A removal that has failed is recorded as one, with what kept it; one that another process was faster with says so.
 func TestRemovalsThatFailAreRecorded(t *testing.T) {
 	log, clk := &auditLog{}, newClock()
