@@ -49,6 +49,7 @@ check:
 	$(GO) vet $(PKGS)
 	$(GO) vet -tags crashtest ./pkcs11kms/internal/crash/ ./pkcs11kms/internal/keyring/ ./pkcs11kms/statedir/
 	$(GO) tool staticcheck $(PKGS)
+	$(GO) test -timeout 5m -run 'TestArrows|TestForeign|TestHTTPServersHave|TestOneFile|TestDiagram|TestLines' ./test
 	$(GO) mod verify
 
 tools:

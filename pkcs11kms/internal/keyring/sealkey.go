@@ -65,8 +65,9 @@ func Unlock(ctx context.Context, t *token.Token, s *sealed.Store) error {
 	return err
 }
 
-// SealKeyIn makes the key of the seals that root tells of, by the token of its region. What root says is not proved before: the object that it
-// names must have the label of the service key, so that nobody has a key of his own named there, and its MAC of the text made for him.
+// SealKeyIn makes the key of the seals that root tells of, by the token of its region. What root says is not proved before: the
+// object that it names must have the label of the service key, so that nobody has a key of his own named there, and its MAC of
+// the text made for him.
 func SealKeyIn(ctx context.Context, t *token.Token, root keystore.Seals) (sealed.Key, error) {
 	describe := t.Describe
 	if MACSpecOf(types.KeySpec(root.Spec)) == nil {
