@@ -22,7 +22,8 @@ type AccessKey struct {
 	Account string          `json:"account"` // 12 digits
 	Owner   string          `json:"owner"`   // unique id of the principal; for the account's root the account
 	Status  AccessKeyStatus `json:"status"`
-	Created time.Time       `json:"created"` // UTC, whole seconds
+	Created time.Time       `json:"created"`         // UTC, whole seconds
+	Epoch   uint32          `json:"epoch,omitempty"` // of the service key that makes its secret; 0: the first one
 }
 
 // AccessKeyRef names the record of an access key.

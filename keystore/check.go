@@ -62,6 +62,8 @@ func EntriesOf(r Record) ([]Entry, error) {
 	case KindCounter:
 		_, err := DecodeCounter(r)
 		return nil, err
+	case KindKeyUse:
+		return entriesOf(DecodeKeyUse, r)
 	case KindSeals:
 		_, err := DecodeSeals(r)
 		return nil, err

@@ -15,6 +15,17 @@ type Seals struct {
 
 	// Unfinished: whoever was sealing all records has not come to the end. Nobody uses the store until somebody has.
 	Unfinished bool `json:"unfinished,omitempty"`
+
+	// Previous: all records are being sealed anew while others use the store, and seals of this epoch still count. Nil: no others do.
+	Previous *SealKeyRef `json:"previous,omitempty"`
+}
+
+// SealKeyRef names the key of an epoch's seals.
+type SealKeyRef struct {
+	Epoch  uint32   `json:"epoch"`
+	Region string   `json:"region"`
+	CKAID  HexBytes `json:"cka_id"`
+	Spec   string   `json:"spec"` // types.KeySpec
 }
 
 // SealsRef names the one record of its kind.

@@ -18,6 +18,8 @@ const (
 	KindAccessKey Kind = "access-key" // what a caller signs with: Value is an AccessKey. Of no region and account
 	KindPrincipal Kind = "principal"  // a user or role: Value is a Principal. Of no region
 
+	KindKeyUse Kind = "key-use" // the last use of a key's material: Value is a KeyUse. Its Ref is the key's but for the kind
+
 	KindSeals Kind = "seals" // that and how the records of the store are sealed: Value is a Seals. Of no region and account; there is one
 )
 

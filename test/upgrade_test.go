@@ -31,6 +31,7 @@ import (
 type oldState struct {
 	version         int
 	bound           bool // its token has a binding key
+	sealed          bool // its records have seals
 	macKey, signKey string
 	pending, half   string
 	mac, signature  string // of oldMessage
@@ -56,6 +57,14 @@ var oldStates = []oldState{
 		pending: "781557cd-206c-4028-b455-06cb6ab00f54", half: "bf1e5d99-9aec-4f9a-847f-9a33628641cd",
 		mac: "cFfP8i5ikIafmCEy4sBGFfwBPid7MFooYiQsEIZiBKM=", accessKey: "AKIAA4BBP6R5PEJ25YN4",
 		signature: "MEQCIFTvGs7ic2SOuh39/LGwjJ+IdBqCAqNuPuZe3u4pUMsfAiAvPL2+VU/BpVQrHGVGTFRO77V8LfF2k6m5IXiulMpJvg=="},
+	{version: 6, bound: true, macKey: "69f0677f-19a7-486e-83a2-e2f80948a5d2", signKey: "84981e56-0d13-46d3-90f6-d71a40bf59d6",
+		pending: "9e370ded-598f-4bec-a1e1-95db7bdc4a4e", half: "ed8e3784-5526-4be3-ab37-dab7d70d07ca",
+		mac: "jFQCqkdo5KRS8SrOmvKCys0jpkKNJBmQksrBSofYE3k=", accessKey: "AKIAFTEP2VJ6MSIPN6OY",
+		signature: "MEQCIGP82o/XHHPABebJWZD8lEl11mtE7z90snCEY3GAfptHAiBofG3juQVY3FmK6Fs7CaPeYpb9rDTZFezJ4pGu15AU2A=="},
+	{version: 7, bound: true, sealed: true, macKey: "4cba2c61-9f95-4a1c-b02c-98c21f9484d0", signKey: "4d676128-b53f-47f2-a3aa-a9f05b9f1c7b",
+		pending: "98ea1ca0-f07d-4d73-9093-754155314ce5", half: "92970517-c8fe-4025-8179-05a8d5a9c23f",
+		mac: "lQKUECb1VxaQQKpxhPz3vSD9N0N4Qnk1PYcs5nmEJ+U=", accessKey: "AKIA6TGFOHIO6CKTHRQR",
+		signature: "MEUCIEVw87+HlSvdEML+RbExiTQhSM0MhS3og3vRe/w/60SVAiEAxnHoIbDiUNusdG9IudDiph90FwmcRU+yhH7UKsaTF+4="},
 }
 
 // unpack makes its state directory.
@@ -148,6 +157,7 @@ func (d *stateDir) requireOldState(t *testing.T, old oldState) {
 	require.NoError(t, store.Verify(t.Context()))
 	rec, err := store.Get(t.Context(), keystore.KeyRef("us-west-2", "111122223333", old.half))
 	require.NoError(t, err, "nobody can prove in a copy that the one who made it is dead")
+	assert.Equal(t, old.sealed, len(rec.Seal) > 0)
 	rec.Seal = nil
 	half, err := keystore.DecodeKey(rec)
 	require.NoError(t, err)
@@ -189,7 +199,7 @@ func testOldState(t *testing.T, old oldState) {
 	assert.Zero(t, r.code, "%s%s", r.stdout, r.stderr)
 	copies := d.copies(t, old)
 	require.Len(t, copies, 1)
-	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 7; as it was before it is kept in %s\n", old.version,
+	assert.Contains(t, string(r.stdout), fmt.Sprintf("brought from version %d to 8; as it was before it is kept in %s\n", old.version,
 		copies[0]))
 	assert.Equal(t, !old.bound, strings.Contains(string(r.stdout), "is known by its serial alone"), "%s", r.stdout)
 	assert.Equal(t, old.bound, d.boundTo(t).Binding != nil)
@@ -198,7 +208,7 @@ func testOldState(t *testing.T, old oldState) {
 	require.NotNil(t, bound.Binding)
 	r, err = run(d.command("doctor", "--migrate"))
 	require.NoError(t, err)
-	assert.Contains(t, string(r.stdout), "is of version 7 already")
+	assert.Contains(t, string(r.stdout), "is of version 8 already")
 	assert.Contains(t, string(r.stdout), "is the one that holds the region's keys")
 	assert.Equal(t, copies, d.copies(t, old))
 	assert.Equal(t, bound, d.boundTo(t))

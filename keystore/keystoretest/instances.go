@@ -246,7 +246,8 @@ func testVerifyAcceptsRecords(t *testing.T, open Opener) {
 	place := keystore.Region{Name: region, Serial: "1", Label: "l", Manufacturer: "m", Model: "n"}
 	sealed := sampleKey("sealed").Put(0)
 	sealed.Seal = []byte{1} // which it does not look at
-	mustCommit(t, s, keystore.Seals{Store: []byte{1}}.Put(0), sealed)
+	use := keystore.KeyUse{Region: region, Account: account, KeyID: "enabled", Operation: "GenerateMac", At: time.Unix(1e9, 0).UTC()}
+	mustCommit(t, s, keystore.Seals{Store: []byte{1}}.Put(0), sealed, use.Put(0))
 	mustCommit(t, s, sampleKey("enabled").Put(0), creating.Put(0), place.Put(0), samplePrincipal(keystore.PrincipalUser, "A", "Alice").Put(0))
 	require.NoError(t, s.Verify(t.Context()))
 }

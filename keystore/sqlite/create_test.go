@@ -61,7 +61,7 @@ func TestCreateMakesAPrivateCompleteFile(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "SQLite format 3\x00", string(header[:16]))
 	assert.Equal(t, []byte{2, 2}, header[18:20], "write-ahead log")
-	assert.Equal(t, uint32(7), binary.BigEndian.Uint32(header[60:]), "user_version")
+	assert.Equal(t, uint32(8), binary.BigEndian.Uint32(header[60:]), "user_version")
 	assert.Equal(t, "pkKS", string(header[68:72]), "application_id is frozen")
 }
 

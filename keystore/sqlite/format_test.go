@@ -21,7 +21,7 @@ func recordFormats() string {
 	for kind, record := range map[keystore.Kind]any{
 		keystore.KindKey: keystore.Key{}, keystore.KindRegion: keystore.Region{}, keystore.KindAlias: keystore.Alias{},
 		keystore.KindCounter: keystore.Counter{}, keystore.KindAccessKey: keystore.AccessKey{}, keystore.KindPrincipal: keystore.Principal{},
-		keystore.KindSeals: keystore.Seals{},
+		keystore.KindSeals: keystore.Seals{}, keystore.KindKeyUse: keystore.KeyUse{},
 	} {
 		writeFields(&b, string(kind), reflect.TypeOf(record))
 	}

@@ -116,7 +116,7 @@ func TestRestoreRefusesBadBackups(t *testing.T) {
 		}, "file is damaged"},
 		"text":      {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte("text"), 0o600)) }, "not a key store"},
 		"missing":   {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) }, "no such file"},
-		"newer":     {newer(8), "version 8 is newer than version 7 of"},
+		"newer":     {newer(9), "version 9 is newer than version 8 of"},
 		"of others": {mode(0o644), "mode 0644 lets other users in"},
 		"a store in use": {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path+"-wal", []byte("x"), 0o600)) },
 			"it is a store and no backup"},

@@ -183,14 +183,14 @@ func TestMigratedByNewerProgramWhileOpen(t *testing.T) {
 			_, err := s.ChangedSince(t.Context(), "")
 			require.NoError(t, err)
 			db := raw(t, path)
-			mustExec(t, db, "PRAGMA user_version = 8")
-			requireHint(t, use(s), "version 8 is newer")
+			mustExec(t, db, "PRAGMA user_version = 9")
+			requireHint(t, use(s), "version 9 is newer")
 			_, err = s.Get(t.Context(), key("x").Ref())
-			require.ErrorContains(t, err, "version 8 is newer", "and from then on nothing is read either")
+			require.ErrorContains(t, err, "version 9 is newer", "and from then on nothing is read either")
 			requireRows(t, db, 0)
 			// The version in the journal counts when the store is opened, too.
 			_, err = sqlite.Open(t.Context(), path, sqlite.Options{})
-			requireHint(t, err, "version 8 is newer")
+			requireHint(t, err, "version 9 is newer")
 		})
 	}
 }

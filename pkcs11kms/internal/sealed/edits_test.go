@@ -268,8 +268,10 @@ func TestIndexEntriesThatARecordDoesNotHave(t *testing.T) {
 
 // Whatever the store says of its seals, the key must prove.
 func TestTheRecordOfSealsIsSealedItself(t *testing.T) {
-	_, below := newSealed(t)
-	root := newRoot()
+	below, root := newBelow(t), newRoot()
+	root.Previous = &keystore.SealKeyRef{Epoch: 1, Region: region, CKAID: []byte{2}, Spec: "HMAC_512"}
+	seal(t, below, root)
+	key := keyOf(root)
 	original := root.Put(0)
 	rec := mustGet(t, below, keystore.SealsRef())
 	eachEdit(reflect.ValueOf(&root).Elem(), "", func(e edit) {
@@ -277,7 +279,7 @@ func TestTheRecordOfSealsIsSealedItself(t *testing.T) {
 		rec = replace(t, below, rec, keystore.Record{Ref: rec.Ref, Value: root.Put(0).Value, Seal: rec.Seal}, nil)
 		s, err := sealed.New(t.Context(), below, sealed.Options{})
 		require.NoError(t, err)
-		require.Error(t, s.Unlock(t.Context(), keyOf(newRoot())), e.name)
+		require.Error(t, s.Unlock(t.Context(), key), e.name)
 		require.Error(t, s.Unlock(t.Context(), keyOf(root)), e.name)
 		require.True(t, s.Locked(), e.name)
 		rec = replace(t, below, rec, keystore.Record{Ref: rec.Ref, Value: original.Value, Seal: rec.Seal}, nil)

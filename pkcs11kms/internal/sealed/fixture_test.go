@@ -101,9 +101,11 @@ func samples() []record {
 			Created: at, Updated: at},
 		&keystore.Counter{Region: region, Account: account, Name: keystore.CounterKeys, N: 3},
 		&keystore.AccessKey{ID: "AKIAABCDEFGHIJKLMNOP", Account: account, Owner: "AIDAABCDEFGHIJKLMNOPQ", Status: keystore.AccessKeyInactive,
-			Created: at},
+			Created: at, Epoch: 2},
 		&keystore.Principal{Account: account, ID: "AROAABCDEFGHIJKLMNOPQ", Type: keystore.PrincipalRole, Name: "Signer", Path: "/", Created: at,
 			Description: "signs", Trust: "{}", AccessKeys: 1, Tags: []keystore.Tag{{Key: "a", Value: "b"}},
 			Policies: []keystore.InlinePolicy{{Name: "allow", Document: "{}"}, {Name: "deny", Document: "{ }"}}},
+		&keystore.KeyUse{Region: region, Account: account, KeyID: "1234abcd-12ab-34cd-56ef-1234567890ab", Operation: "GenerateMac", At: at,
+			Event: "e", Request: "r"},
 	}
 }
