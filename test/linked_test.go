@@ -2,9 +2,13 @@ package test
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -16,4 +20,21 @@ func TestTheCommandExecutesNoTemplate(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, bytes.Contains(symbols, []byte(" main.main\n")), "the symbols are there")
 	require.False(t, bytes.Contains(symbols, []byte(" text/template.(*state).evalField\n")))
+}
+
+// What packages make before main begins, every command pays for in time, and a server in memory for good. One expression that counted
+// characters up to 256 once took ten megabytes and as many milliseconds.
+func TestPackagesMakeLittleBeforeMain(t *testing.T) {
+	cmd := exec.Command(executable(t, realBinary), "version")
+	cmd.Env = append(os.Environ(), "GODEBUG=inittrace=1")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	seen := 0
+	for _, m := range regexp.MustCompile(`(?m)^init (\S+) .* (\d+) bytes, \d+ allocs$`).FindAllStringSubmatch(string(out), -1) {
+		bytes, err := strconv.Atoi(m[2])
+		require.NoError(t, err)
+		seen++
+		assert.Less(t, bytes, 1<<20, m[1])
+	}
+	require.NotZero(t, seen, "the trace is there: %s", out)
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -165,4 +166,41 @@ func FuzzParse(f *testing.F) {
 			Evaluate(r, Policies{Identity: []Named{{"x", d}}})
 		}
 	})
+}
+
+// How long the parts of names may be that a document has: AWS's limits, in characters.
+func TestLengthsOfNames(t *testing.T) {
+	const most = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"AWS": "%s"}, "Action": "kms:*", "Resource": "*",
+		"Condition": {"StringEquals": {"%s": "${%s}"}}}}`
+	const arn, key = "arn:aws:iam::111122223333:role/r", "aws:username"
+	name, path := strings.Repeat("n", 64), strings.Repeat("p", 510)
+	tag := "aws:PrincipalTag/" + strings.Repeat("ü", 256)
+	for _, c := range []struct {
+		principal, key, variable string
+		refused                  bool
+	}{
+		{"arn:aws:iam::111122223333:user/" + name, tag, tag, false},
+		{"arn:aws:iam::111122223333:role/" + path + "/" + name, key, "aws:username , 'nobody'", false},
+		{"arn:aws:sts::111122223333:assumed-role/" + name + "/" + name, key, key, false},
+		{"arn:aws:sts::111122223333:federated-user/" + name, key, key, false},
+		{"arn:aws:iam::111122223333:role/" + name + "n", key, key, true},
+		{"arn:aws:iam::111122223333:role/" + path + "p/" + name, key, key, true},
+		{"arn:aws:iam::111122223333:role/p//" + name, key, key, false},
+		{"arn:aws:iam::111122223333:role//" + name, key, key, true},
+		{"arn:aws:iam::111122223333:role/", key, key, true},
+		{"arn:aws:sts::111122223333:assumed-role/" + name + "n/" + name, key, key, true},
+		{"arn:aws:sts::111122223333:assumed-role/" + name + "/" + name + "n", key, key, true},
+		{"arn:aws:sts::111122223333:federated-user/" + name + "n", key, key, true},
+		{arn, tag + "ü", key, true},
+		{arn, key, tag + "ü", true},
+		{arn, "aws:PrincipalTag/", key, true},
+		{arn, strings.Repeat("a", 65) + ":b", key, true},
+	} {
+		_, err := ParseKeyPolicy(fmt.Sprintf(most, c.principal, c.key, c.variable))
+		if c.refused {
+			assert.Error(t, err, "%v", c)
+		} else {
+			assert.NoError(t, err, "%v", c)
+		}
+	}
 }

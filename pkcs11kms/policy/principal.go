@@ -113,16 +113,29 @@ func invalidPrincipal(value string) string {
 const maxPrincipalBytes = 160
 
 // The forms of a principal. Groups, organizations and wildcards inside an ARN are none. A unique id is what the text of
-// a saved policy shows for an identity that is gone.
+// a saved policy shows for an identity that is gone. How long the parts of an ARN may be is counted, see isARNPrincipal: expressions that
+// count so far are large, and every process pays for them.
 var (
 	accountPrincipal = regexp.MustCompile(`^(?:arn:aws(?:-[a-z]+)*:iam::)?([0-9]{12})(:root)?$`)
 	idPrincipal      = regexp.MustCompile(`^(AIDA|AROA)[0-9A-Z]{12,124}$`)
-	arnPrincipal     = regexp.MustCompile(`^arn:aws(-[a-z]+)*:(iam::[0-9]{12}:(user|role)/([!-)+->@-~]{1,510}/)?` + principalName +
-		`|sts::[0-9]{12}:(assumed-role/` + principalName + `/` + principalName + `|federated-user/` + principalName + `))$`)
+	arnPrincipal     = regexp.MustCompile(`^arn:aws(?:-[a-z]+)*:(?:iam::[0-9]{12}:(?:user|role)/(?:([!-)+->@-~]+)/)?` + principalName +
+		`|sts::[0-9]{12}:(?:assumed-role/` + principalName + `/` + principalName + `|federated-user/` + principalName + `))$`)
 	servicePrincipal = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?$`)
 )
 
-const principalName = `[\w+=,.@-]{1,64}`
+const principalName = `([\w+=,.@-]+)`
+
+// The most characters of a path without the first and last slash, and of a name.
+const maxPrincipalPath, maxPrincipalName = 510, 64
+
+// isARNPrincipal reports whether a text has the form of the ARN of a user, a role or a session.
+func isARNPrincipal(text string) bool {
+	m := arnPrincipal.FindStringSubmatch(text)
+	if m == nil || len(m[1]) > maxPrincipalPath {
+		return false
+	}
+	return !slices.ContainsFunc(m[2:], func(name string) bool { return len(name) > maxPrincipalName })
+}
 
 func (p *principals) add(value string) bool {
 	if value == "*" {
@@ -136,7 +149,7 @@ func (p *principals) add(value string) bool {
 	switch {
 	case idPrincipal.MatchString(value):
 		p.ids = append(p.ids, value)
-	case arnPrincipal.MatchString(value):
+	case isARNPrincipal(value):
 		p.arns = append(p.arns, value)
 	default:
 		return false

@@ -102,14 +102,14 @@ func (c *compiler) template(n *node, path, text string, wild bool) (template, er
 			continue
 		}
 		m := variablePattern.FindStringSubmatch(name)
-		if m == nil {
+		if m == nil || utf8.RuneCountInString(m[2]) > maxKeyName {
 			return template{}, c.errorf(n, path, "%s is no policy variable", excerpt("${"+name+"}"))
 		}
 		key := strings.ToLower(strings.TrimSpace(m[1]))
 		if err := c.identityKey(n, path, key); err != nil {
 			return template{}, err
 		}
-		parts = append(parts, part{text: literal}, part{key: key, text: m[2], fallback: strings.Contains(name, "'")})
+		parts = append(parts, part{text: literal}, part{key: key, text: m[3], fallback: strings.Contains(name, "'")})
 		literal = ""
 	}
 	if parts == nil {
