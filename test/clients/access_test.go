@@ -27,7 +27,7 @@ func roleWith(t *testing.T, srv *kmstest.Server, name, action, key string) targe
 
 // TestProducerAndConsumer: one access key makes MACs, another verifies them, and neither can do anything else.
 func TestProducerAndConsumer(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	key, other := newKey(t, inProcess(t, srv), "HMAC_256"), newKey(t, inProcess(t, srv), "HMAC_256")
 	producer := roleWith(t, srv, "JwtProducer", "kms:GenerateMac", key)
 	consumer := roleWith(t, srv, "JwtConsumer", "kms:VerifyMac", key)

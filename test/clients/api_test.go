@@ -53,7 +53,7 @@ func tampered(tag string) string {
 // TestMACs: each client gets the MACs that the library makes, byte by byte, and finds them valid. So what one client
 // made is valid for every other.
 func TestMACs(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	specs := map[types.KeySpec]string{"HMAC_256": "HMAC_SHA_256", "HMAC_384": "HMAC_SHA_384"}
 	keys, macs := map[types.KeySpec]string{}, map[types.KeySpec]string{}
 	for spec, algorithm := range specs {
@@ -78,7 +78,7 @@ func TestMACs(t *testing.T) {
 
 // TestKeys: the life of a key that the client itself makes.
 func TestKeys(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to := targetOf(srv)
 	onEachClient(t, func(t *testing.T, c client) {
 		created := metadata(t, c.must(t, to, "CreateKey",
@@ -111,7 +111,7 @@ func metadata(t *testing.T, output members) members {
 
 // TestRefusals: each client raises what its documentation says.
 func TestRefusals(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	key := newKey(t, inProcess(t, srv), "HMAC_256")
 	mac := macOf(t, srv, key, "HMAC_SHA_256")
 	with := func(changes members) members {
@@ -187,7 +187,7 @@ func pagedLists(t *testing.T, library *pkcs11kms.Client, entries int) []pagedLis
 // TestLists: each client's own way to read a list of several pages, one after the other so that the pages can be counted.
 func TestLists(t *testing.T) {
 	const entries, pageSize, pages = 7, 3, 3
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	lists := pagedLists(t, inProcess(t, srv), entries)
 	for _, way := range clients {
 		t.Run(way.name, func(t *testing.T) {

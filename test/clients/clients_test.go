@@ -100,6 +100,10 @@ func (c client) do(t *testing.T, to target, operation string, input members) ans
 	t.Helper()
 	got, err := c.call(command{Target: to, Operation: operation, Input: input})
 	require.NoError(t, err, operation)
+	if noted, ok := secretsOf.Load(to.Endpoint); ok {
+		noted.(*unwritten).note(operation, input)
+		noted.(*unwritten).note(operation, got.Output)
+	}
 	return got
 }
 

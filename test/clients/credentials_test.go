@@ -21,7 +21,7 @@ import (
 
 // TestCredentials: what each client reports when the server does not take its signature.
 func TestCredentials(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	inactive, err := asRoot(srv.Bridge()).CreateAccessKey(t.Context(), iam.PrincipalName{})
 	require.NoError(t, err)
 	require.NoError(t, asRoot(srv.Bridge()).UpdateAccessKey(t.Context(), iam.PrincipalName{}, inactive.ID, keystore.AccessKeyInactive))
@@ -73,7 +73,7 @@ func skewed(t *testing.T, srv *kmstest.Server, by time.Duration) (to target, req
 
 // TestClockSkew: clients that follow the server's clock are refused once and sign again; the others report it.
 func TestClockSkew(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	cases := []struct {
 		name string
 		by   time.Duration
@@ -101,7 +101,7 @@ func TestClockSkew(t *testing.T) {
 
 // TestEndpointVariable: newer SDKs need no code that knows of this server.
 func TestEndpointVariable(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	for _, variable := range append(environment(t), srv.Env()...) {
 		name, value, _ := strings.Cut(variable, "=")
 		t.Setenv(name, value)

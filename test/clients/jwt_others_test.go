@@ -82,7 +82,7 @@ var signingSpecs = map[string]types.KeySpec{
 
 // TestJWTsForOthers: they verify what keys in the token signed, by the JWK Set, and nothing near it.
 func TestJWTsForOthers(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	client := srv.Client()
 	keys := map[types.KeySpec]string{}
 	var ids []string
@@ -141,7 +141,7 @@ func TestMACsOfOthers(t *testing.T) {
 		secrets[alg] = make([]byte, length)
 		_, _ = rand.Read(secrets[alg]) // never fails
 	}
-	srv := kmstest.NewServer(t, kmstest.Configure(func(cfg *pkcs11kms.Config) {
+	srv := newServer(t, kmstest.Configure(func(cfg *pkcs11kms.Config) {
 		putSecrets(t, cfg.Regions[pkcs11kms.DefaultRegion].Token, secrets)
 	}))
 	for alg, spec := range map[string]types.KeySpec{"HS256": "HMAC_256", "HS384": "HMAC_384", "HS512": "HMAC_512"} {

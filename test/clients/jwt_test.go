@@ -15,14 +15,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/jwt"
-	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
 var jwtOutput = regexp.MustCompile(`^token: (\S+)\nverified: alice\ntampered token refused\n$`)
 
 // TestJWT runs the example, and checks its token apart from it.
 func TestJWT(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	var stdout, stderr bytes.Buffer
 	cmd := process(t, environment(t, srv.Env()...), boto3.find(t), "jwt_hs256.py")
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -60,7 +59,7 @@ func fromBase64URL(t *testing.T, text string) []byte {
 
 // TestJWTRotation: the RS256 example signs by an alias that the aws CLI moves to another key.
 func TestJWTRotation(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	env := environment(t, append(srv.Env(), "PYTHONDONTWRITEBYTECODE=1")...)
 	cli := func(args ...string) string {
 		args = append([]string{"kms", "--endpoint-url", srv.URL, "--output", "text"}, args...)
@@ -126,7 +125,7 @@ func TestJWTPermissions(t *testing.T) {
 		return names
 	}
 	for kind, spec := range map[string]types.KeySpec{"HMAC key": "HMAC_256", "key pair": "ECC_NIST_P256"} {
-		srv := kmstest.NewServer(t)
+		srv := newServer(t)
 		usage := types.KeyUsageTypeSignVerify
 		if kind == "HMAC key" {
 			usage = types.KeyUsageTypeGenerateVerifyMac

@@ -7,8 +7,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
-
-	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
 // call is an operation and how it ends.
@@ -38,7 +36,7 @@ func (c client) expect(t *testing.T, to target, calls ...call) {
 
 // TestRotationByAlias: callers by the alias use the new key at once, and what the old one made is verified by its id.
 func TestRotationByAlias(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to := targetOf(srv)
 	onEachClient(t, func(t *testing.T, c client) {
 		before, after := newKey(t, inProcess(t, srv), "HMAC_256"), newKey(t, inProcess(t, srv), "HMAC_256")
@@ -73,7 +71,7 @@ func TestRotationByAlias(t *testing.T) {
 
 // TestTagsAndDescription: what is written is read again, text beyond ASCII too.
 func TestTagsAndDescription(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to := targetOf(srv)
 	onEachClient(t, func(t *testing.T, c client) {
 		key := newKey(t, inProcess(t, srv), "HMAC_256")
@@ -97,7 +95,7 @@ func TestTagsAndDescription(t *testing.T) {
 
 // TestDeletion schedules the deletion of a key and takes it back.
 func TestDeletion(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to := targetOf(srv)
 	onEachClient(t, func(t *testing.T, c client) {
 		key := newKey(t, inProcess(t, srv), "HMAC_256")
@@ -129,7 +127,7 @@ func TestDeletion(t *testing.T) {
 
 // TestKeyPolicies: the default policy is read, and may be put back. Older clients ask for the name of the policy.
 func TestKeyPolicies(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to := targetOf(srv)
 	key := newKey(t, inProcess(t, srv), "HMAC_256")
 	// Nobody changes it: every client puts back what is there.
@@ -154,7 +152,7 @@ func TestKeyPolicies(t *testing.T) {
 
 // TestRandom: as many bytes as were asked for, and others each time.
 func TestRandom(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to := targetOf(srv)
 	onEachClient(t, func(t *testing.T, c client) {
 		seen := map[string]bool{}

@@ -5,14 +5,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
 // TestOtherServices: whoever sends another service's requests to the server, as AWS_ENDPOINT_URL does with all of them, reads
 // why that cannot work, in each protocol of AWS.
 func TestOtherServices(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to := targetOf(srv)
 	const only = "This endpoint answers AWS KMS only: "
 	for arguments, want := range map[string]struct{ code, operation, message string }{

@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
-	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
 // withoutVerb are the operations that the product's own command has no verb for, and why: they refuse whatever they are
@@ -162,7 +161,7 @@ func operationsNotDone(key string) (calls []call) {
 // TestEveryOperation: every client makes every operation that its model of the API has, and is answered as every other
 // is. What its model lacks is printed.
 func TestEveryOperation(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to := targetOf(srv)
 	onEachClient(t, func(t *testing.T, c client) {
 		model := c.model(t, to)

@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
-	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
 // opensslVerifies is the judge of signatures: it knows nothing but the public key, as DER in base64.
@@ -67,7 +66,7 @@ func newSigningKey(t *testing.T, library *pkcs11kms.Client, spec string) (arn st
 // TestSignatures: what each client has signed is valid for openssl, which has the public key from the same client, and for
 // the client itself. The first is RS256 as a JSON Web Token has it.
 func TestSignatures(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to, library := targetOf(srv), inProcess(t, srv)
 	cases := []struct{ spec, algorithm, key string }{
 		{"RSA_2048", "RSASSA_PKCS1_V1_5_SHA_256", newSigningKey(t, library, "RSA_2048")},
@@ -102,7 +101,7 @@ func TestSignatures(t *testing.T) {
 
 // TestSigningKeys: a pair that the client itself makes, and what it is not for.
 func TestSigningKeys(t *testing.T) {
-	srv := kmstest.NewServer(t)
+	srv := newServer(t)
 	to := targetOf(srv)
 	mac := newKey(t, inProcess(t, srv), "HMAC_256")
 	onEachClient(t, func(t *testing.T, c client) {
