@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -102,6 +104,7 @@ func (u *unwritten) requireUnwritten(t *testing.T, dir string) {
 
 // formsOf are the texts that a log could have in a secret's place.
 func formsOf(secret []byte) map[string][]byte {
+	numbers := strings.Trim(fmt.Sprint(secret), "[]")
 	unpadded := base64.RawStdEncoding.EncodeToString(secret)
 	return map[string][]byte{
 		"as it is":                  secret,
@@ -109,5 +112,7 @@ func formsOf(secret []byte) map[string][]byte {
 		"in base64 for URLs":        []byte(base64.RawURLEncoding.EncodeToString(secret)[:len(unpadded)-1]),
 		"in hexadecimal":            []byte(hex.EncodeToString(secret)),
 		"in upper-case hexadecimal": bytes.ToUpper([]byte(hex.EncodeToString(secret))),
+		"as numbers":                []byte(numbers),
+		"as numbers of JSON":        []byte(strings.ReplaceAll(numbers, " ", ",")),
 	}
 }
