@@ -63,6 +63,9 @@ const (
 // whose id follows, was sealed when a seal of it was last kept here. They only rise.
 const CounterSealed = "audit-sealed/"
 
+// CounterHandover is the name of another such: the number of the newest key of the audit log's seals that the log tells of.
+const CounterHandover = "audit-handover"
+
 // CounterRef names the record of a counter.
 func CounterRef(region, account, name string) Ref {
 	return Ref{Kind: KindCounter, Region: region, Account: account, ID: name}

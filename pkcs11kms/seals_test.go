@@ -44,9 +44,13 @@ func TestWhatTheAuditLogIsSealedBy(t *testing.T) {
 			c, log, dir := openSealed(t, cfg)
 			list(t, c)
 			require.Eventually(t, func() bool { return log.Stats().Seals > 0 }, time.Minute, time.Millisecond)
-			record, text, err := keyring.AuditPublicKey(t.Context(), c.bridge.core.Store, cfg.regionNames())
+			made, err := c.bridge.core.Keys.Epochs(t.Context(), keyring.AuditKey)
 			require.NoError(t, err)
-			require.Equal(t, string(spec), record.Spec)
+			require.Len(t, made, 1)
+			require.Equal(t, string(spec), made[0].Record.Spec)
+			keys, err := keyring.AuditPublicKeys(t.Context(), c.bridge.core.Store, cfg.regionNames())
+			require.NoError(t, err)
+			text := keys[1]
 			check := func(text []byte, s audit.Signature) error { return c.bridge.core.CheckSeal(t.Context(), text, s) }
 			if spec == types.KeySpecHmac256 {
 				require.Empty(t, text)
@@ -82,9 +86,9 @@ func TestTheSealsOfProcesses(t *testing.T) {
 	second, log, other := openSealed(t, cfg)
 	list(t, second)
 	require.Eventually(t, func() bool { return log.Stats().Seals > 0 }, time.Minute, time.Millisecond)
-	_, text, err := keyring.AuditPublicKey(t.Context(), second.bridge.core.Store, cfg.regionNames())
+	public, err := keyring.AuditPublicKeys(t.Context(), second.bridge.core.Store, cfg.regionNames())
 	require.NoError(t, err)
-	keys, err := audit.ParseSealKeys([]byte(text))
+	keys, err := audit.ParseSealKeys([]byte(public[1]))
 	require.NoError(t, err)
 	for _, dir := range []string{dir, other} {
 		v, err := audit.VerifyDir(dir, audit.Known{Check: keys.Check, MustBeSealed: true})

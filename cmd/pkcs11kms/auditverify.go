@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -138,12 +141,12 @@ func (a *app) fromStore(ctx context.Context, known *audit.Known) (note string, d
 	known.Sealed = seals.Sealed
 	switch {
 	case known.Check != nil || !seals.Key:
-	case seals.PublicKey == "":
+	case slices.Contains(slices.Collect(maps.Values(seals.Keys)), ""):
 		known.Check, done, err = cfg.AuditMACs(ctx)
 		note = "the seals are MACs, which were verified by the token: whoever may use it can make others"
 	default:
 		var keys audit.SealKeys
-		if keys, err = audit.ParseSealKeys([]byte(seals.PublicKey)); err == nil {
+		if keys, err = audit.ParseSealKeys([]byte(strings.Join(slices.Collect(maps.Values(seals.Keys)), ""))); err == nil {
 			known.Check = keys.Check
 			note = "the seals were verified by the key that the store names; --public-key verifies them by one that was kept elsewhere"
 		}
@@ -224,32 +227,4 @@ func (a *app) showSeals(v *audit.Verification) error {
 		}
 	}
 	return nil
-}
-
-func (a *app) auditPublicKeyCommand() *cobra.Command {
-	cmd := verb(groupAdmin, "public-key", "Print the public key that verifies the seals of the audit log, in PEM",
-		"The private half is in the HSM. Keep what is printed where nobody who may write to this machine may write, and\n"+
-			"verify by it: \"audit verify --public-key FILE\", or openssl. The key is made when a server, or an application\n"+
-			"with the library, makes the first seal: within a minute of its start, or at its end.",
-		"pkcs11kms audit public-key > audit.pem")
-	cmd.Annotations = map[string]string{allRegions: ""}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := a.config()
-		if err != nil {
-			return err
-		}
-		seals, err := cfg.AuditSeals(cmd.Context())
-		switch {
-		case err != nil:
-			return err
-		case !seals.Key:
-			return &environmentError{errors.New("the audit log has not been sealed yet, and there is no key for that"),
-				"start a server: it makes the key with the first seal, within a minute or at its end"}
-		case seals.PublicKey == "":
-			return &environmentError{errors.New("the token makes no key pairs: the audit log is sealed by MACs, which have no public key"),
-				"verify where the token is: pkcs11kms audit verify"}
-		}
-		return a.printf("%s", seals.PublicKey)
-	}
-	return cmd
 }

@@ -106,7 +106,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetHelpCommandGroupID(groupMore)
 	root.SetCompletionCommandGroupID(groupMore)
 	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a), a.benchCommand(), a.backupCommand(), a.restoreCommand(),
-		a.serveCommand(), a.auditCommand(), a.iamCommand(), a.versionCommand(),
+		a.serveCommand(), a.auditCommand(), a.iamCommand(), a.serviceKeyCommand(), a.versionCommand(),
 		a.createKeyCommand(), a.adoptKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(),
 		a.updateKeyDescriptionCommand(), a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(),
 		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.generateRandomCommand(),

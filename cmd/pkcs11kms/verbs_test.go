@@ -12,8 +12,8 @@ import (
 )
 
 // ownVerbs are those that the aws CLI does not have.
-var ownVerbs = []string{"init", "doctor", "crosscheck-child", "bench", "backup", "restore", "serve", "audit", "iam", "version",
-	"adopt-key", "mac", "jwt", "policy"}
+var ownVerbs = []string{"init", "doctor", "crosscheck-child", "bench", "backup", "restore", "serve", "audit", "iam", "service-key",
+	"version", "adopt-key", "mac", "jwt", "policy"}
 
 // verbless are operations that are answered and have no verb: they could only be refused here, or concern grants, of which there are
 // none.

@@ -33,13 +33,8 @@ func (s *sealing) expire(ctx context.Context) error {
 	if err != nil || len(p.remove) == 0 {
 		return err
 	}
-	clear(s.looked) // so that all chains are named by the seal that stays
-	clear(s.sealed)
-	if err := s.seal(ctx, p.gone); err != nil {
+	if err := s.seal(ctx, addition{gone: p.gone}); err != nil { // which names all chains, and stays
 		return err
-	}
-	if len(s.sealed) >= maxSealed {
-		return fmt.Errorf("there are %d chains and more: no seal names all of them", maxSealed)
 	}
 	if err := s.keep(ctx); err != nil {
 		return err
@@ -74,7 +69,7 @@ func (s *sealing) planExpiry(ctx context.Context) (p expiry, err error) {
 	if err != nil {
 		return p, err
 	}
-	before, err := s.expiredBefore(ctx, found)
+	before, err := s.expiredBefore(ctx, found, s.by.Check)
 	if err != nil {
 		return p, err
 	}
@@ -189,9 +184,11 @@ func firstLink(f file) (link, error) {
 	return linkOf(line)
 }
 
-// expiredBefore is what has expired, as the newest valid seals tell that tell of it. They are looked for where a chain has lost its
-// beginning.
-func (s *sealing) expiredBefore(ctx context.Context, found listing) (map[string]Head, error) {
+// expiredBefore is what has expired, as the newest valid seals tell that tell of it: by the key that check knows, which has signed what was
+// told before it with the key of before. They are looked for where a chain has lost its beginning.
+func (s *sealing) expiredBefore(
+	ctx context.Context, found listing, check func(context.Context, []byte, Signature) error,
+) (map[string]Head, error) {
 	gone := map[string]Head{}
 	lost := false
 	for _, files := range found.files {
@@ -200,13 +197,26 @@ func (s *sealing) expiredBefore(ctx context.Context, found listing) (map[string]
 	if !lost {
 		return gone, nil
 	}
-	lines, err := Search(ctx, s.l.dir, Query{EventName: expiryName, Max: maxExpiries})
-	for _, line := range lines {
-		if seal := sealOf(line); seal != nil && seal.err == nil && s.by.Check(ctx, seal.text, seal.by) == nil {
-			addExpired(gone, seal.gone)
+	for _, name := range []string{expiryName, handoverName} {
+		lines, err := Search(ctx, s.l.dir, Query{EventName: name, Max: maxExpiries})
+		if err != nil {
+			return gone, err
+		}
+		for _, line := range lines {
+			seal := sealOf(line)
+			if seal == nil || seal.err != nil {
+				continue
+			}
+			by := seal.by
+			if seal.next != nil {
+				by = seal.co
+			}
+			if check(ctx, seal.text, by) == nil {
+				addExpired(gone, seal.gone)
+			}
 		}
 	}
-	return gone, err
+	return gone, nil
 }
 
 // maxExpiries is how many of the newest seals that tell of expiries are looked at: one tells of all, unless several processes made them.

@@ -140,7 +140,7 @@ func TestAnExpiryIsForged(t *testing.T) {
 	next, err := firstLink(found.files[1][1])
 	require.NoError(t, err)
 	gone := []Head{{Chain: next.chain, Seq: next.seq - 1, Hash: hexOf(next.prev)}}
-	text := sealText(nil, gone, x.at)
+	text := statement{gone: gone, time: x.at}.text()
 	signature, err := newSigner(t).Sign(t.Context(), text)
 	require.NoError(t, err)
 	signature.Key = SealKeyID(x.signer.der())

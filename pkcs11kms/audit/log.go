@@ -123,6 +123,8 @@ type Log struct {
 	sealErr   error      // why the last seal could not be made
 	idle      *sync.Cond // of mu: nobody is leading
 
+	sealTurn sync.Mutex // held while a seal is made: none is written after a handover whose signature was made before it
+
 	syncing   sync.Mutex    // held while syncing; guards missing
 	missing   missing       // the last ones
 	synced    atomic.Uint64 // the number of the last record that is on the disk

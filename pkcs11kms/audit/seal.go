@@ -17,6 +17,7 @@ import (
 //	the time, RFC 3339, UTC
 //	of each chain that it seals: the chain's id, the number of a record, the SHA-256 of that record's line in hexadecimal
 //	of each chain that has lost its beginning, since that has expired: "expired " and the same of the last record that has gone
+//	where the key of the seals is followed by another one: see succession
 //
 // A seal names the chain that it stands in, if that had records, and those others that have changed since they were last sealed.
 
@@ -28,6 +29,8 @@ type Sealer interface {
 	Check(ctx context.Context, text []byte, s Signature) error
 	// Keep keeps somewhere else that chains are sealed up to these records: see Known.Sealed.
 	Keep(ctx context.Context, sealed []Head) error
+	// Handover returns what is to be told before Sign signs by a key that has followed another one; nil: nothing.
+	Handover(ctx context.Context) (*Handover, error)
 }
 
 // Signature is that of a seal's text.
@@ -45,43 +48,62 @@ const (
 	expiryName   = "ExpireAuditFiles" // in place of sealName, where the seal tells that files have expired
 )
 
-// sealText is the text over heads, and what has gone, at a time.
-func sealText(heads, gone []Head, at time.Time) []byte {
-	b := []byte(sealTitle + "\n" + at.UTC().Format(time.RFC3339) + "\n")
-	for _, h := range heads {
+// statement is what the text of a seal says.
+type statement struct {
+	heads []Head
+	gone  []Head      // what has expired
+	next  *succession // nil: the key of the seals stays
+	time  time.Time
+}
+
+// text is the one form that it is written in.
+func (s statement) text() []byte {
+	b := []byte(sealTitle + "\n" + s.time.UTC().Format(time.RFC3339) + "\n")
+	for _, h := range s.heads {
 		b = h.append(b)
 	}
-	for _, h := range gone {
+	for _, h := range s.gone {
 		b = h.append(append(b, expiredStart...))
+	}
+	if s.next != nil {
+		b = s.next.append(b)
 	}
 	return b
 }
 
-// parseSealText reads a text in the one form that sealText gives it.
-func parseSealText(text string) (heads, gone []Head, at time.Time, err error) {
+// parseStatement reads a text in that form.
+func parseStatement(text string) (s statement, err error) {
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	if len(lines) < 3 || lines[0] != sealTitle {
-		return nil, nil, at, errors.New("it is no text of a seal")
+		return s, errors.New("it is no text of a seal")
 	}
-	if at, err = time.Parse(time.RFC3339, lines[1]); err != nil {
-		return nil, nil, at, err
+	if s.time, err = time.Parse(time.RFC3339, lines[1]); err != nil {
+		return s, err
 	}
 	for _, line := range lines[2:] {
-		line, expired := strings.CutPrefix(line, expiredStart)
-		h, err := parseHead(line)
-		if err != nil {
-			return nil, nil, at, err
-		}
-		if expired {
-			gone = append(gone, h)
-		} else {
-			heads = append(heads, h)
+		if err := s.parseLine(line); err != nil {
+			return s, err
 		}
 	}
-	if text != string(sealText(heads, gone, at)) {
-		return nil, nil, at, errors.New("it is not written as seals are")
+	if text != string(s.text()) {
+		return s, errors.New("it is not written as seals are")
 	}
-	return heads, gone, at, nil
+	return s, nil
+}
+
+func (s *statement) parseLine(line string) (err error) {
+	if strings.HasPrefix(line, handoverStart) {
+		s.next, err = parseSuccession(line)
+		return err
+	}
+	line, expired := strings.CutPrefix(line, expiredStart)
+	h, err := parseHead(line)
+	if expired {
+		s.gone = append(s.gone, h)
+	} else {
+		s.heads = append(s.heads, h)
+	}
+	return err
 }
 
 // sealEvent is what the record of a seal is made of.
@@ -92,14 +114,17 @@ func sealEvent(name string, text []byte, s Signature) *Event {
 
 // seal is one that was read.
 type seal struct {
-	heads []Head
-	gone  []Head // what has expired
-	time  time.Time
-	text  []byte
-	by    Signature
-	file  string // its place
-	line  int
-	err   error // why it is none
+	statement
+	text []byte
+	by   Signature
+	co   Signature // where next follows: by that key
+	at   link      // its place in its chain
+	file string    // and in the files
+	line int
+	err  error  // why it is none
+	idle string // why it does not count although nothing is wrong with it; empty: it counts
+
+	accepted bool // see verifier.takeUp
 }
 
 // mayBeSeal tells by its bytes that a line may be a seal.
@@ -114,16 +139,20 @@ func sealOf(line []byte) *seal {
 	}
 	var record struct {
 		EventType, EventSource string
-		AdditionalEventData    struct{ Text, Signature, Algorithm, Key string }
+		AdditionalEventData    struct{ Text, Signature, Algorithm, Key, NextSignature, NextAlgorithm string }
 	}
 	if json.Unmarshal(line, &record) != nil || record.EventType != Seal.String() || record.EventSource != ownService {
 		return nil
 	}
 	data := record.AdditionalEventData
 	s := &seal{text: []byte(data.Text), by: Signature{Algorithm: data.Algorithm, Key: data.Key}}
-	if s.heads, s.gone, s.time, s.err = parseSealText(data.Text); s.err != nil {
+	if s.statement, s.err = parseStatement(data.Text); s.err != nil {
 		return s
 	}
-	s.by.Value, s.err = base64.StdEncoding.DecodeString(data.Signature)
+	if s.by.Value, s.err = base64.StdEncoding.DecodeString(data.Signature); s.err != nil || s.next == nil {
+		return s
+	}
+	s.co = Signature{Algorithm: data.NextAlgorithm, Key: s.next.to}
+	s.co.Value, s.err = base64.StdEncoding.DecodeString(data.NextSignature)
 	return s
 }

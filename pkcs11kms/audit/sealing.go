@@ -88,7 +88,10 @@ func (s *sealing) run(ctx context.Context) {
 
 // try seals what is new, and tells the log what became of it. With keep, Keep is told, which so happens at most once an interval.
 func (s *sealing) try(ctx context.Context, keep bool) {
-	err := s.seal(ctx, nil)
+	err := s.handOver(ctx)
+	if err == nil {
+		err = s.seal(ctx, addition{})
+	}
 	if err == nil && keep {
 		if err = s.keep(ctx); err == nil {
 			err = s.expire(ctx)
@@ -110,18 +113,35 @@ func (s *sealing) try(ctx context.Context, keep bool) {
 	s.l.sealErr = err
 }
 
-// seal makes a seal, if there is anything to be sealed, or gone.
-func (s *sealing) seal(ctx context.Context, gone []Head) error {
-	others, states, err := s.others()
-	if err != nil {
+// addition is what a seal says beside how far chains went. Where it says anything it names all chains.
+type addition struct {
+	gone []Head    // what has expired
+	over *Handover // nil: the key of the seals stays
+}
+
+func (a addition) none() bool { return len(a.gone) == 0 && a.over == nil }
+
+// seal makes a seal, if there is anything to be sealed, or told.
+func (s *sealing) seal(ctx context.Context, more addition) error {
+	s.l.sealTurn.Lock()
+	defer s.l.sealTurn.Unlock()
+	if !more.none() {
+		clear(s.looked)
+		clear(s.sealed)
+	}
+	others, states, err := s.others(more.over != nil)
+	switch {
+	case err != nil:
 		return err
+	case !more.none() && len(others) >= maxSealed:
+		return fmt.Errorf("there are %d chains and more: no seal names all of them", maxSealed)
 	}
 	own, fresh := s.l.takeFresh()
 	isNew := !fresh.IsZero() || slices.ContainsFunc(others, func(o otherHead) bool { return o.fresh })
-	if !isNew && len(gone) == 0 && (time.Since(s.last) < s.l.o.SealIdle || own.Seq == 0) {
+	if !isNew && more.none() && (time.Since(s.last) < s.l.o.SealIdle || own.Seq == 0) {
 		return nil // fresh is zero
 	}
-	if err := s.write(ctx, own, others, gone); err != nil {
+	if err := s.write(ctx, own, others, more); err != nil {
 		s.l.giveFreshBack(fresh)
 		return err
 	}
@@ -137,33 +157,41 @@ func (s *sealing) seal(ctx context.Context, gone []Head) error {
 
 // write writes a seal of the log's own chain and others. All of what it names is on the disk before: a power cut must not make it look
 // as if records had been taken out.
-func (s *sealing) write(ctx context.Context, own Head, others []otherHead, gone []Head) error {
-	var heads []Head
+func (s *sealing) write(ctx context.Context, own Head, others []otherHead, more addition) error {
+	said := statement{gone: more.gone, time: s.l.o.Now()}
 	if own.Seq > 0 {
-		heads = append(heads, own)
+		said.heads = append(said.heads, own)
 		if err := s.l.durable(own.Seq); err != nil {
 			return err
 		}
 	}
 	for _, o := range others {
-		heads = append(heads, o.Head)
+		said.heads = append(said.heads, o.Head)
 	}
-	name := sealName
-	if len(gone) > 0 {
-		name = expiryName
-	}
-	text := sealText(heads, gone, s.l.o.Now())
-	signature, err := s.by.Sign(ctx, text)
+	e, err := s.event(ctx, said, more)
 	if err != nil {
 		return err
 	}
-	if err := s.l.take(sealEvent(name, text, signature)); err != nil {
+	if err := s.l.take(e); err != nil {
 		return err
 	}
-	for _, h := range heads {
+	for _, h := range said.heads {
 		s.pending[h.Chain] = h
 	}
 	return nil
+}
+
+// event is the event of a seal, which it signs.
+func (s *sealing) event(ctx context.Context, said statement, more addition) (*Event, error) {
+	if more.over != nil {
+		return more.over.event(ctx, said)
+	}
+	name := sealName
+	if len(more.gone) > 0 {
+		name = expiryName
+	}
+	signature, err := s.by.Sign(ctx, said.text())
+	return sealEvent(name, said.text(), signature), err
 }
 
 // keep has kept elsewhere what was sealed.
@@ -184,9 +212,9 @@ type otherHead struct {
 	fresh bool // its last record is no seal: whoever writes to it has not sealed it
 }
 
-// others returns the ends of the other chains that were written to since they were sealed here. A chain that cannot be read is left out:
-// its own process, or verification, tells that.
-func (s *sealing) others() (heads []otherHead, states map[int]fileState, err error) {
+// others returns the ends of the other chains that were written to since they were sealed here. A chain that cannot be read is left out,
+// unless it must not be: its own process, or verification, tells that.
+func (s *sealing) others(all bool) (heads []otherHead, states map[int]fileState, err error) {
 	found, err := list(s.l.dir)
 	if err != nil {
 		return nil, nil, err
@@ -200,6 +228,9 @@ func (s *sealing) others() (heads []otherHead, states map[int]fileState, err err
 		}
 		newest := files[len(files)-1]
 		info, err := os.Stat(newest.name())
+		if err != nil && all {
+			return nil, nil, fmt.Errorf("chain %d: %w", number, err)
+		}
 		if err != nil {
 			continue
 		}
@@ -209,8 +240,8 @@ func (s *sealing) others() (heads []otherHead, states map[int]fileState, err err
 		}
 		head, err := s.l.otherEnd(files)
 		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errBroken) {
-				return nil, nil, err
+			if all || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errBroken) {
+				return nil, nil, fmt.Errorf("chain %d: %w", number, err)
 			}
 			continue
 		}

@@ -26,6 +26,7 @@ type signer struct {
 	mu     sync.Mutex // guards what follows
 	failed error      // what Sign answers with
 	slow   chan struct{}
+	over   *Handover // what Handover answers with
 	kept   map[string]uint64
 	keeps  int
 }
@@ -68,6 +69,12 @@ func (s *signer) Sign(ctx context.Context, text []byte) (Signature, error) {
 
 func (s *signer) Check(_ context.Context, text []byte, by Signature) error {
 	return SealKeys{SealKeyID(s.der()): s.key.Public()}.Check(text, by)
+}
+
+func (s *signer) Handover(context.Context) (*Handover, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over, nil
 }
 
 func (s *signer) Keep(_ context.Context, heads []Head) error {
@@ -285,7 +292,7 @@ func TestSealKeys(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, keys.Check(text, signature))
 	require.ErrorIs(t, keys.Check([]byte("Text"), signature), ErrWrongSignature)
-	require.ErrorIs(t, other.keys(t).Check(text, signature), errNoSuchKey)
+	require.ErrorIs(t, other.keys(t).Check(text, signature), ErrNoSuchKey)
 	signature.Algorithm = SealRSA
 	require.ErrorIs(t, keys.Check(text, signature), ErrWrongSignature)
 	for _, wrong := range []string{"", "x", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
@@ -298,17 +305,18 @@ func TestSealKeys(t *testing.T) {
 // The text of a seal is read in one form alone.
 func TestSealText(t *testing.T) {
 	heads := []Head{{Chain: strings.Repeat("a", chainDigits), Seq: 7, Hash: strings.Repeat("0", 64)}}
-	text := string(sealText(heads, nil, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
+	text := string(statement{heads: heads, time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}.text())
 	require.Equal(t, "pkcs11kms audit seal 1\n2026-01-02T03:04:05Z\naaaaaaaaaaaaaaaa 7 "+strings.Repeat("0", 64)+"\n", text)
-	read, gone, at, err := parseSealText(text)
+	read, err := parseStatement(text)
 	require.NoError(t, err)
-	require.Equal(t, heads, read)
-	require.Empty(t, gone)
-	require.Equal(t, 2026, at.Year())
+	require.Equal(t, heads, read.heads)
+	require.Empty(t, read.gone)
+	require.Nil(t, read.next)
+	require.Equal(t, 2026, read.time.Year())
 	for _, wrong := range []string{"", text[:len(text)-1], text + "\n", text + "x", strings.Replace(text, " 7 ", " 07 ", 1),
 		strings.Replace(text, "seal 1", "seal 2", 1), strings.Replace(text, "Z", "+00:00", 1), strings.Replace(text, " 7 ", " 7  ", 1),
 		strings.Replace(text, "aaaa 7", "aaaA 7", 1), "pkcs11kms audit seal 1\n2026-01-02T03:04:05Z\n"} {
-		_, _, _, err := parseSealText(wrong)
+		_, err := parseStatement(wrong)
 		require.Error(t, err, "%q", wrong)
 	}
 }

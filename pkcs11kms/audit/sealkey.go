@@ -54,7 +54,7 @@ func SealKeyID(der []byte) string { return hexOf(sha256.Sum256(der)) }
 // Errors of Check.
 var (
 	ErrWrongSignature = errors.New("its signature is wrong")
-	errNoSuchKey      = errors.New("it is by a key that was not given")
+	ErrNoSuchKey      = errors.New("it is by a key that was not given")
 )
 
 // Check tells whether a signature of a seal's text is one of these keys'. It is for Known.Check.
@@ -62,7 +62,7 @@ func (k SealKeys) Check(text []byte, s Signature) error {
 	sum := sha256.Sum256(text)
 	switch key := k[s.Key].(type) {
 	case nil:
-		return fmt.Errorf("%w: %s by %s", errNoSuchKey, s.Algorithm, visibleKeyID(s.Key))
+		return fmt.Errorf("%w: %s by %s", ErrNoSuchKey, s.Algorithm, visibleKeyID(s.Key))
 	case *ecdsa.PublicKey:
 		if s.Algorithm == SealECDSA && ecdsa.VerifyASN1(key, sum[:], s.Value) {
 			return nil

@@ -196,7 +196,7 @@ func TestSealsOfOthersAreFound(t *testing.T) {
 			at, err := linkOf(bytes.TrimSpace(forged[0][i-1]))
 			require.NoError(t, err)
 			own := Head{Chain: at.chain, Seq: at.seq, Hash: hexOf(hashOf(bytes.TrimSpace(forged[0][i-1])))}
-			text := sealText([]Head{own}, nil, forgedTime)
+			text := statement{heads: []Head{own}, time: forgedTime}.text()
 			signature, err := forger.Sign(t.Context(), text)
 			require.NoError(t, err)
 			signature.Key = SealKeyID(x.signer.der()) // as if it were

@@ -71,6 +71,7 @@ func VerifyDir(dir string, known Known) (*Verification, error) {
 	for _, number := range found.numbers() {
 		v.readSeals(found.files[number])
 	}
+	v.countSeals()
 	for _, number := range found.numbers() {
 		files := found.files[number]
 		if len(files) > 0 {
@@ -108,6 +109,7 @@ func VerifyFiles(paths []string, known Known) (*Verification, error) {
 		slices.SortStableFunc(chains[key], func(x, y file) int { return int(min(1, max(-1, int64(x.first)-int64(y.first)))) })
 		v.readSeals(chains[key])
 	}
+	v.countSeals()
 	for _, key := range order {
 		files := chains[key]
 		if err := v.chain(files); err != nil {
@@ -146,7 +148,9 @@ type verifier struct {
 	whole  bool                          // all files of a directory are read, and each chain begins with its first record
 	claims map[string]map[uint64][]claim // by chain and record
 	seals  sealsRead
-	last   map[string]uint64 // the last record of each chain that was read
+
+	followed followed
+	last     map[string]uint64 // the last record of each chain that was read
 
 	// of the chain that is read
 	expect  link // the place that the next record must have; no chain: any

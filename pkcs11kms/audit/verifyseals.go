@@ -50,6 +50,7 @@ type placeOf struct {
 // sealsRead are the seals of the files that are verified, which are looked for first: a seal names records of any file.
 type sealsRead struct {
 	at     map[placeOf]*seal
+	all    []*seal // those that are written as seals are, chain by chain in their order
 	valid  int
 	newest time.Time
 	upTo   map[string]uint64 // the last record of each chain that a valid one names
@@ -86,23 +87,51 @@ func (v *verifier) readSeals(files []file) {
 	}
 }
 
-// readSeal notes what a seal says. One that says nothing good of its own chain is none.
+// readSeal takes up a seal. One that says nothing good of its own chain is none.
 func (v *verifier) readSeal(s *seal, line []byte) {
 	at, err := linkOf(line)
 	if err != nil {
 		return
 	}
+	s.at = at
 	after := func(h Head) bool { return h.Chain == at.chain && h.Seq >= at.seq }
 	switch {
 	case s.err != nil:
 	case slices.ContainsFunc(s.heads, after):
 		s.err = errors.New("it names itself, or what comes after it")
-	case v.known.Check != nil:
-		s.err = v.known.Check(s.text, s.by)
+	default:
+		v.seals.all = append(v.seals.all, s)
 	}
-	if s.err != nil {
-		return
+}
+
+// countSeals tells which seals are valid, once all were read, and notes what they say.
+func (v *verifier) countSeals() {
+	if v.known.Check != nil {
+		v.follow()
 	}
+	later, idle := map[string]map[string]bool{}, map[string]int{}
+	for _, s := range v.seals.all {
+		chain := s.at.chain
+		if later[chain] == nil {
+			later[chain] = map[string]bool{}
+		}
+		if v.known.Check != nil {
+			v.judge(s, later[chain])
+		}
+		switch {
+		case s.err != nil:
+		case s.idle != "":
+			idle[fmt.Sprintf("chain %s: %s, and do not count: %%d", chain, s.idle)]++
+		default:
+			v.countSeal(s)
+		}
+	}
+	for _, note := range sortedKeys(idle) {
+		v.out.Notes = append(v.out.Notes, fmt.Sprintf(note, idle[note]))
+	}
+}
+
+func (v *verifier) countSeal(s *seal) {
 	v.seals.valid++
 	if s.time.After(v.seals.newest) {
 		v.seals.newest = s.time
@@ -196,13 +225,12 @@ func (v *verifier) endSeal(chain string, seq uint64, c claim) {
 func (v *verifier) endStore(chain string, seq uint64) {
 	last, ok := v.last[chain]
 	p := Problem{File: "store", Chain: chain, Seq: seq}
-	valid := func(c claim) bool { return c.by != nil }
 	switch {
 	case !ok:
 		p.Text = "the store knows a seal of it, and the chain has gone"
 	case last < seq:
 		p.Text = fmt.Sprintf("the store knows a seal of it, and the chain ends with record %d: what came after that was cut off", last)
-	case !slices.ContainsFunc(v.claims[chain][seq], valid):
+	case v.seals.upTo[chain] < seq:
 		p.Text = "the store knows a seal of it, and there is no valid one: the chain, or the one with the seal, was made anew"
 	default:
 		return

@@ -201,7 +201,7 @@ func TestRestoreWithoutTheLogOfBefore(t *testing.T) {
 		s, err := load(t, dir).AuditSeals(t.Context())
 		require.NoError(t, err)
 		require.True(t, s.Key)
-		require.Contains(t, s.PublicKey, "BEGIN PUBLIC KEY")
+		require.Contains(t, s.PublicKey(), "BEGIN PUBLIC KEY")
 		return s
 	}
 	require.Len(t, seals().Sealed, 1)

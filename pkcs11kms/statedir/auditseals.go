@@ -16,9 +16,10 @@ import (
 
 // AuditSeals is what the store of a state directory knows of the seals of the audit log.
 type AuditSeals struct {
-	Key       bool              // there is a key that makes them
-	PublicKey string            // of it, in PEM; empty of an HMAC key
-	Sealed    map[string]uint64 // by chain, up to which record it was sealed when that was kept last
+	Key    bool              // there is a key that makes them
+	Newest uint32            // the number of the key that makes them now; earlier ones have made those of before
+	Keys   map[uint32]string // the public keys by the numbers of the keys, in PEM; empty of an HMAC key
+	Sealed map[string]uint64 // by chain, up to which record it was sealed when that was kept last
 }
 
 // AuditSeals reads it. No token is asked.
@@ -31,13 +32,15 @@ func (cfg Config) AuditSeals(ctx context.Context) (s AuditSeals, err error) {
 	if s.Sealed, err = keyring.SealedChains(ctx, store); err != nil {
 		return s, err
 	}
-	_, s.PublicKey, err = keyring.AuditPublicKey(ctx, store, slices.Sorted(maps.Keys(cfg.Regions)))
-	if errors.Is(err, keystore.ErrNotFound) {
-		return s, nil
+	s.Keys, err = keyring.AuditPublicKeys(ctx, store, slices.Sorted(maps.Keys(cfg.Regions)))
+	for epoch := range s.Keys {
+		s.Key, s.Newest = true, max(s.Newest, epoch)
 	}
-	s.Key = err == nil
 	return s, err
 }
+
+// PublicKey is that of the key that makes seals now, in PEM; empty of an HMAC key.
+func (s AuditSeals) PublicKey() string { return s.Keys[s.Newest] }
 
 // forgetChains takes from a store that was restored what it knows of chains that are not in the audit log here: it was another machine's,
 // and nobody would miss them but in vain. It tells which. A store that cannot be opened yet, since it is of an older version, is left as it

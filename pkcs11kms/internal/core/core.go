@@ -32,6 +32,7 @@ type Core struct {
 	stop  context.CancelFunc // ends the goroutines
 	tasks sync.WaitGroup     // counts them
 
+	audit    audit.Writer
 	lastSeal func(context.Context) // makes the last seal of the audit log
 }
 
@@ -47,7 +48,8 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 	if err := keyring.FinishSealing(ctx, cfg, cfg.Store); err != nil {
 		return nil, err
 	}
-	c := &Core{Account: cfg.Account, Regions: cfg.Regions, CallTimeout: cfg.CallTimeout, Log: cfg.Log, now: cfg.Now}
+	c := &Core{Account: cfg.Account, Regions: cfg.Regions, CallTimeout: cfg.CallTimeout, Log: cfg.Log, now: cfg.Now,
+		audit: log}
 	var err error
 	if c.Store, err = sealed.New(ctx, cfg.Store, sealed.Options{Now: c.now, Refused: c.refused(log)}); err != nil {
 		return nil, err

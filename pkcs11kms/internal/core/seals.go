@@ -14,6 +14,7 @@ import (
 // sealable is an audit writer that can be sealed: an *audit.Log.
 type sealable interface {
 	SealBy(audit.Sealer) (stop func(context.Context))
+	HandOver(context.Context, audit.Sealer) error
 }
 
 // sealer seals the audit log by the service key for that, and keeps in the store how far it is.
@@ -25,9 +26,13 @@ func (s sealer) Sign(ctx context.Context, text []byte) (audit.Signature, error) 
 	return signatureOf(signed), err
 }
 
-// Check implements audit.Sealer.
+// Check implements audit.Sealer, by the present key.
 func (s sealer) Check(ctx context.Context, text []byte, signature audit.Signature) error {
-	return s.c.CheckSeal(ctx, text, signature)
+	keys, err := s.c.Keys.Epochs(ctx, keyring.AuditKey)
+	if err != nil {
+		return err
+	}
+	return s.c.checkSeal(ctx, keys[max(0, len(keys)-1):], text, signature)
 }
 
 // maxKept is how many counters one commit raises.
@@ -65,31 +70,45 @@ func (s sealer) raise(ctx context.Context, sealed []audit.Head) error {
 	return err
 }
 
-// signatureOf names the key that has signed: a pair by its public key, an HMAC key, of which only the token knows more, by its CKA_ID.
-func signatureOf(s keyring.AuditSignature) audit.Signature {
-	key := s.CKAID.String()
-	if s.Public != nil {
-		key = audit.SealKeyID(s.Public)
+// sealKeyID names a key: a pair by its public key, an HMAC key, of which only the token knows more, by its CKA_ID.
+func sealKeyID(public, ckaID keystore.HexBytes) string {
+	if public != nil {
+		return audit.SealKeyID(public)
 	}
-	return audit.Signature{Algorithm: s.Algorithm, Key: key, Value: s.Value}
+	return ckaID.String()
 }
 
-// CheckSeal tells whether a signature of a seal's text is the service key's, or a MAC where that is an HMAC key, of which only the token
-// can tell.
+func signatureOf(s keyring.AuditSignature) audit.Signature {
+	return audit.Signature{Algorithm: s.Algorithm, Key: sealKeyID(s.Public, s.CKAID), Value: s.Value}
+}
+
+// CheckSeal tells whether a signature of a seal's text is by one of the service keys of the audit log, or a MAC where that is an HMAC key,
+// of which only the token can tell.
 func (c *Core) CheckSeal(ctx context.Context, text []byte, s audit.Signature) error {
-	made, err := c.Keys.SignAuditAgain(ctx, text)
+	keys, err := c.Keys.Epochs(ctx, keyring.AuditKey)
 	if err != nil {
 		return err
 	}
-	want := signatureOf(made)
-	if made.Public != nil {
-		keys, err := audit.SealKeyOf(made.Public)
+	return c.checkSeal(ctx, keys, text, s)
+}
+
+func (c *Core) checkSeal(ctx context.Context, keys []keyring.EpochRecord, text []byte, s audit.Signature) error {
+	i := slices.IndexFunc(keys, func(k keyring.EpochRecord) bool { return sealKeyID(k.Record.PublicKey, k.Record.CKAID) == s.Key })
+	if i < 0 {
+		return audit.ErrNoSuchKey
+	}
+	if public := keys[i].Record.PublicKey; public != nil {
+		keys, err := audit.SealKeyOf(public)
 		if err != nil {
 			return err
 		}
 		return keys.Check(text, s)
 	}
-	if want.Algorithm != s.Algorithm || want.Key != s.Key || !hmac.Equal(want.Value, s.Value) {
+	made, err := c.Keys.SignAuditBy(ctx, keys[i], text)
+	if err != nil {
+		return err
+	}
+	if want := signatureOf(made); want.Algorithm != s.Algorithm || !hmac.Equal(want.Value, s.Value) {
 		return audit.ErrWrongSignature
 	}
 	return nil

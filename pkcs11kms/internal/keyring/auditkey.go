@@ -3,14 +3,15 @@ package keyring
 import (
 	"context"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 )
 
@@ -49,22 +50,60 @@ type AuditSignature struct {
 	Value     []byte
 }
 
-// SignAudit signs a text by the service key of the audit log, which is made when it is not there.
+// SignAudit signs a text by the present service key of the audit log, which is made when it is not there.
 func (r *Ring) SignAudit(ctx context.Context, text []byte) (AuditSignature, error) {
-	k, err := r.service(ctx, r.auditKey())
+	for {
+		k, epoch, err := r.newestOrFirst(ctx, r.auditKey())
+		if err != nil {
+			return AuditSignature{}, err
+		}
+		signature, err := k.signAudit(ctx, text)
+		if err != nil {
+			return AuditSignature{}, err
+		}
+		// One that was followed meanwhile has signed for nothing.
+		if _, now, err := r.newest(ctx, AuditKey); err != nil || now == epoch {
+			return signature, err
+		}
+	}
+}
+
+// SignAuditBy is SignAudit by a key that there is.
+func (r *Ring) SignAuditBy(ctx context.Context, by EpochRecord, text []byte) (AuditSignature, error) {
+	k, err := r.keyOf(by)
 	if err != nil {
 		return AuditSignature{}, err
 	}
 	return k.signAudit(ctx, text)
 }
 
-// SignAuditAgain is SignAudit by the key that there is; keystore.ErrNotFound: there is none.
-func (r *Ring) SignAuditAgain(ctx context.Context, text []byte) (AuditSignature, error) {
-	k, err := r.findService(ctx, r.auditKey())
-	if err != nil {
-		return AuditSignature{}, err
-	}
-	return k.signAudit(ctx, text)
+// NextAuditKey makes the service key of the audit log that follows all that there are. From then on SignAudit signs by it.
+func (r *Ring) NextAuditKey(ctx context.Context, epoch uint32) error {
+	want := r.auditKey()
+	want.name = EpochName(AuditKey, epoch)
+	_, err := r.service(ctx, want)
+	crash.At("next-key-made")
+	return err
+}
+
+// AuditTold is the number of the newest key that the audit log tells of; 0 where no key was followed yet.
+func (r *Ring) AuditTold(ctx context.Context) (epoch uint32, err error) {
+	counter, _, err := records.ReadCounter(ctx, r.cfg.Store, "", "", keystore.CounterHandover)
+	return uint32(counter.N), err
+}
+
+// TellAudit keeps that the audit log tells of a key.
+func (r *Ring) TellAudit(ctx context.Context, epoch uint32) error {
+	crash.At("audit-handed-over")
+	return records.RetryConflicts(ctx, func() error {
+		counter, version, err := records.ReadCounter(ctx, r.cfg.Store, "", "", keystore.CounterHandover)
+		if err != nil || counter.N >= int(epoch) {
+			return err
+		}
+		counter.N = int(epoch)
+		_, err = r.cache.Commit(ctx, counter.Put(version))
+		return err
+	})
 }
 
 func (k *Key) signAudit(ctx context.Context, text []byte) (s AuditSignature, err error) {
@@ -88,27 +127,18 @@ func (k *Key) signAudit(ctx context.Context, text []byte) (s AuditSignature, err
 	return s, fmt.Errorf("the service key %s has the spec %s", k.Record.ID, k.Record.Spec)
 }
 
-// AuditPublicKey returns the record of the service key of the audit log, and its public key in PEM, "" of an HMAC key;
-// keystore.ErrNotFound: there is none. It asks no token, so the seal of the record is not checked.
-func AuditPublicKey(ctx context.Context, below keystore.Store, regions []string) (record keystore.Key, text string, err error) {
-	store := sealed.Trusting(below)
-	for _, region := range regions {
-		rec, err := store.Get(ctx, keystore.KeyRef(region, "", AuditKey))
-		if errors.Is(err, keystore.ErrNotFound) {
-			continue
+// AuditPublicKeys returns the public keys of the service keys of the audit log in PEM, by their epochs; "" of an HMAC key. It asks no
+// token, so the seals of their records are not checked.
+func AuditPublicKeys(ctx context.Context, below keystore.Store, regions []string) (map[uint32]string, error) {
+	all, err := EpochRecords(ctx, sealed.Trusting(below), regions, AuditKey)
+	keys := map[uint32]string{}
+	for _, e := range all {
+		keys[e.Epoch] = ""
+		if len(e.Record.PublicKey) > 0 {
+			keys[e.Epoch] = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: e.Record.PublicKey}))
 		}
-		if err != nil {
-			return record, "", err
-		}
-		if record, err = keystore.DecodeKey(rec); err != nil || record.State.Unfinished() {
-			return record, "", errors.Join(err, keystore.ErrNotFound)
-		}
-		if len(record.PublicKey) == 0 {
-			return record, "", nil
-		}
-		return record, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: record.PublicKey})), nil
 	}
-	return record, "", keystore.ErrNotFound
+	return keys, err
 }
 
 // SealedChains returns up to which record each chain of the audit log was sealed, as the store knows it. It asks no token either.

@@ -13,4 +13,7 @@ var (
 		Record: []string{"region", "ckaId"}})
 	ProbeTokenObjects = add(Operation{Service: bridge, Name: "ProbeTokenObjects", Subject: Account, IdentityOnly: true, Writes: true,
 		Record: []string{"region", "keySpec"}})
+	ListServiceKeys  = add(Operation{Service: bridge, Name: "ListServiceKeys", Subject: Account, IdentityOnly: true, Read: true})
+	RotateServiceKey = add(Operation{Service: bridge, Name: "RotateServiceKey", Subject: Account, IdentityOnly: true, Writes: true,
+		Record: []string{"purpose"}})
 )

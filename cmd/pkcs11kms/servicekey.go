@@ -1,0 +1,81 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
+)
+
+func (a *app) serviceKeyCommand() *cobra.Command {
+	cmd := operations("service-key", groupAdmin, "The keys that this program has for itself in the token, and their rotation",
+		"Such a key signs the seals of the audit log (audit). It can be followed by another one while servers run; what\n"+
+			"the one before has made stays good.",
+		"pkcs11kms service-key list")
+	cmd.AddGroup(&cobra.Group{ID: groupAdmin, Title: "Operations:"})
+	cmd.AddCommand(a.listServiceKeysCommand(), a.rotateServiceKeyCommand())
+	return cmd
+}
+
+func (a *app) listServiceKeysCommand() *cobra.Command {
+	cmd := verb(groupAdmin, "list", "List the service keys, the oldest of a purpose first",
+		"Of those of one purpose, Present tells which makes what is new.",
+		"pkcs11kms service-key list --output table")
+	cmd.Annotations = map[string]string{printsResponse: "", allRegions: ""}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.withRoot(cmd.Context(), func(client *pkcs11kms.Client) error {
+			keys, err := doctor.ServiceKeys(cmd.Context(), client)
+			if err != nil {
+				return err
+			}
+			text, err := json.Marshal(map[string]any{"ServiceKeys": append([]doctor.ServiceKey{}, keys...)})
+			if err != nil {
+				return err
+			}
+			return a.printJSON("ServiceKeys", text)
+		})
+	}
+	return cmd
+}
+
+// servicePurpose is the argument of the verbs that have a purpose.
+func servicePurpose(cmd *cobra.Command) {
+	cmd.ValidArgs = doctor.ServicePurposes()
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return usagef("the following arguments are required: PURPOSE, one of %s", strings.Join(doctor.ServicePurposes(), ", "))
+		case len(args) > 1:
+			return usagef("unknown options: %s", strings.Join(args[1:], ", "))
+		case doctor.CheckServicePurpose(args[0]) != nil:
+			return usagef("argument PURPOSE: %q is not one of %s", args[0], strings.Join(doctor.ServicePurposes(), ", "))
+		}
+		return nil
+	}
+}
+
+func (a *app) rotateServiceKeyCommand() *cobra.Command {
+	cmd := verb(groupAdmin, "rotate PURPOSE", "Have a service key followed by a new one",
+		"Makes another key in the token, which every process uses from then on, without a restart; servers go on\n"+
+			"meanwhile. What was interrupted is finished by running it again.\n\n"+
+			"audit: the log tells of the new key, signed by the old one: \"audit verify\" by the public key of the first\n"+
+			"follows that. Keep the new one elsewhere, too: \"audit public-key\".",
+		"pkcs11kms service-key rotate audit")
+	cmd.Annotations = map[string]string{allRegions: ""}
+	servicePurpose(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.withRoot(cmd.Context(), func(client *pkcs11kms.Client) error {
+			epoch, err := doctor.RotateServiceKey(cmd.Context(), client, args[0])
+			if err != nil {
+				return err
+			}
+			made := change{fmt.Sprintf("rotating the service key for %s", args[0]), "to see which there are: pkcs11kms service-key list"}
+			return made.shown(a.printf("rotated the service key for %s: number %d\n", args[0], epoch))
+		})
+	}
+	return cmd
+}
