@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
@@ -31,34 +33,49 @@ func (d *examination) examineIdentities(ctx context.Context) {
 	}
 }
 
-// examineSecrets looks whether there is a record of the service key that made the secrets of the access keys there are. Its object is
+// examineSecrets looks whether there are records of the service keys that made the secrets of the access keys there are. Their objects are
 // examined with the other keys'.
 func (d *examination) examineSecrets(ctx context.Context) {
-	for _, region := range d.regions() {
-		_, err := d.store.Get(ctx, keystore.KeyRef(region, "", keyring.SecretsKey))
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, keystore.ErrNotFound) {
-			d.fail("store", region, err)
-			return
+	made, err := accessKeysByEpoch(ctx, d.store)
+	if err != nil {
+		d.fail("store", "access keys", err)
+		return
+	}
+	for _, epoch := range slices.Sorted(maps.Keys(made)) {
+		there, err := d.hasServiceKey(ctx, keyring.EpochName(keyring.SecretsKey, epoch))
+		switch {
+		case err != nil:
+			d.fail("store", "access keys", err)
+		case !there:
+			d.advise("key", keyring.EpochName(keyring.SecretsKey, epoch), StatusError, fmt.Sprintf("has no record, and there are %d access keys: "+
+				"their secrets are void", len(made[epoch])),
+				"restore the store from a backup that has it; or have the key made anew: pkcs11kms doctor --repair")
 		}
 	}
-	keys := 0
-	err := records.EachOf(ctx, d.store, keystore.KindAccessKey, "", "", func(rec keystore.Record) error {
+}
+
+func (d *examination) hasServiceKey(ctx context.Context, name string) (bool, error) {
+	for _, region := range d.regions() {
+		_, err := d.store.Get(ctx, keystore.KeyRef(region, "", name))
+		if !errors.Is(err, keystore.ErrNotFound) {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// accessKeysByEpoch returns the access keys that are not deleted by the epoch of the service key that makes their secrets.
+func accessKeysByEpoch(ctx context.Context, store keystore.Store) (map[uint32][]keystore.AccessKey, error) {
+	made := map[uint32][]keystore.AccessKey{}
+	err := records.EachOf(ctx, store, keystore.KindAccessKey, "", "", func(rec keystore.Record) error {
 		record, err := keystore.DecodeAccessKey(rec)
 		if err == nil && record.Status != keystore.AccessKeyDeleted {
-			keys++
+			epoch := max(1, record.Epoch)
+			made[epoch] = append(made[epoch], record)
 		}
 		return err
 	})
-	switch {
-	case err != nil:
-		d.fail("store", "access keys", err)
-	case keys > 0:
-		d.advise("key", keyring.SecretsKey, StatusError, fmt.Sprintf("has no record, and there are %d access keys: their secrets are void", keys),
-			"restore the store from a backup that has it; or have the key made anew: pkcs11kms doctor --repair")
-	}
+	return made, err
 }
 
 func (d *examination) examineIdentityPolicy(record keystore.Principal, inline keystore.InlinePolicy) {

@@ -104,7 +104,7 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 	switch {
 	case record.State.Unfinished():
 		d.examineUnfinished(ctx, record)
-	case record.ID == keyring.SecretsKey && d.secretsVoid(ctx, record, t):
+	case isSecretsKey(record) && d.secretsVoid(ctx, record, t):
 		return r
 	case len(objects) == 0:
 		d.advise("key", record.ID, StatusError, "has no object in the token: the key cannot be used",
@@ -148,6 +148,11 @@ func (d *examination) examineLabels(record keystore.Key, object token.Object, sh
 			d.advise("key", record.ID, StatusWarning, fmt.Sprintf(text, o.ClassName(), label, want), hint)
 		}
 	}
+}
+
+func isSecretsKey(record keystore.Key) bool {
+	_, ok := keyring.EpochOf(keyring.SecretsKey, record.ID)
+	return ok && record.Account == ""
 }
 
 // secretsVoid tells whether the service key of access keys is of no use any more, and reports it then.

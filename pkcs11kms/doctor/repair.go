@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
@@ -65,27 +67,32 @@ func repair(ctx context.Context, inside *core.Core, finish tidy) (done []string,
 	return done, errors.Join(append(problems, errors.New("others change the store too fast for it to be corrected"))...)
 }
 
-// renewSecrets makes the service key of access keys anew where it is of no use any more, and names the access keys whose secrets are void
-// by that.
+// renewSecrets makes the service keys of access keys anew that are of no use any more, and names the access keys whose secrets are void by
+// that.
 func renewSecrets(ctx context.Context, inside *core.Core) (done []string, err error) {
-	var keys []string
-	err = records.EachOf(ctx, inside.Store, keystore.KindAccessKey, "", "", func(rec keystore.Record) error {
-		record, err := keystore.DecodeAccessKey(rec)
-		if err == nil && record.Status != keystore.AccessKeyDeleted {
-			keys = append(keys, nameAccessKey(ctx, inside, record))
-		}
-		return err
-	})
+	made, err := accessKeysByEpoch(ctx, inside.Store)
 	if err != nil {
 		return nil, err
 	}
-	why, err := inside.Keys.RenewSecretsKey(ctx, len(keys) > 0)
-	if err != nil || why == "" {
+	epochs, err := inside.Keys.Epochs(ctx, keyring.SecretsKey)
+	if err != nil {
 		return nil, err
 	}
-	done = append(done, fmt.Sprintf("made the key %s anew, which %s", keyring.SecretsKey, why))
-	for _, key := range keys {
-		done = append(done, "the secret of "+key+" is void by that: make another one, and delete this")
+	for _, e := range epochs {
+		made[e.Epoch] = append([]keystore.AccessKey{}, made[e.Epoch]...)
+	}
+	for _, epoch := range slices.Sorted(maps.Keys(made)) {
+		why, err := inside.Keys.RenewSecretsKey(ctx, epoch, len(made[epoch]) > 0)
+		if err != nil {
+			return done, err
+		}
+		if why == "" {
+			continue
+		}
+		done = append(done, fmt.Sprintf("made the key %s anew, which %s", keyring.EpochName(keyring.SecretsKey, epoch), why))
+		for _, key := range made[epoch] {
+			done = append(done, "the secret of "+nameAccessKey(ctx, inside, key)+" is void by that: make another one, and delete this")
+		}
 	}
 	return done, nil
 }

@@ -18,22 +18,59 @@ import (
 
 // ServiceKey is a key of this program's own.
 type ServiceKey struct {
-	Purpose string    `json:"Purpose"` // audit
+	Purpose string    `json:"Purpose"` // one of ServicePurposes
 	Epoch   uint32    `json:"Epoch"`   // its number among those of its purpose
 	Present bool      `json:"Present"` // it makes what is new; what an earlier one has made is good still
 	Region  string    `json:"Region"`
 	CKAID   string    `json:"CkaId"` // hexadecimal
 	KeySpec string    `json:"KeySpec"`
 	Created time.Time `json:"CreationDate"`
+
+	AccessKeys *int `json:"AccessKeys,omitempty"` // whose secrets it makes
 }
 
-// servicePurposes are the service keys that can be followed by others, and how.
-var servicePurposes = map[string]struct {
+// servicePurpose says how the service keys of a purpose are followed by others.
+type servicePurpose struct {
 	first  string // the id of the first
 	rotate func(context.Context, *core.Core) (uint32, error)
-}{
-	"audit": {keyring.AuditKey, func(ctx context.Context, inside *core.Core) (uint32, error) { return inside.RotateAudit(ctx) }},
+	// free returns an error where the key of an epoch that was followed is still needed; nil: such keys are never given up.
+	free func(ctx context.Context, inside *core.Core, epoch uint32) error
 }
+
+var servicePurposes = map[string]servicePurpose{
+	"access-keys": {keyring.SecretsKey, rotateSecrets, secretsFree},
+	"audit":       {keyring.AuditKey, func(ctx context.Context, inside *core.Core) (uint32, error) { return inside.RotateAudit(ctx) }, nil},
+}
+
+func rotateSecrets(ctx context.Context, inside *core.Core) (uint32, error) {
+	epoch, err := inside.Keys.NextSecretsKey(ctx)
+	if errors.Is(err, keystore.ErrNotFound) {
+		err = core.ErrNoServiceKey
+	}
+	return epoch, err
+}
+
+// secretsFree refuses while there are access keys whose secrets are made by the key of an epoch.
+func secretsFree(ctx context.Context, inside *core.Core, epoch uint32) error {
+	made, err := accessKeysByEpoch(ctx, inside.Store)
+	if err != nil || len(made[epoch]) == 0 {
+		return err
+	}
+	var ids []string
+	for _, key := range made[epoch] {
+		ids = append(ids, key.ID)
+	}
+	slices.Sort(ids)
+	shown := strings.Join(ids[:min(len(ids), mostIDs)], ", ")
+	if len(ids) > mostIDs {
+		shown += fmt.Sprintf(" and %d more", len(ids)-mostIDs)
+	}
+	return refused(fmt.Sprintf("the service key number %d for access-keys makes the secrets of access keys that there are: %s", epoch, shown),
+		"make new ones in their place, and delete these: pkcs11kms iam create-access-key, pkcs11kms iam delete-access-key", nil)
+}
+
+// mostIDs bounds how many ids an error names.
+const mostIDs = 20
 
 // ServicePurposes are what service keys can be rotated for.
 func ServicePurposes() []string { return slices.Sorted(maps.Keys(servicePurposes)) }
@@ -57,14 +94,22 @@ func ServiceKeys(ctx context.Context, c *pkcs11kms.Client) (keys []ServiceKey, e
 }
 
 func serviceKeys(ctx context.Context, inside *core.Core) (keys []ServiceKey, err error) {
+	made, err := accessKeysByEpoch(ctx, inside.Store)
+	if err != nil {
+		return nil, err
+	}
 	for _, purpose := range ServicePurposes() {
 		epochs, err := inside.Keys.Epochs(ctx, servicePurposes[purpose].first)
 		if err != nil {
 			return nil, err
 		}
 		for i, e := range epochs {
-			keys = append(keys, ServiceKey{Purpose: purpose, Epoch: e.Epoch, Present: i == len(epochs)-1, Region: e.Record.Region,
-				CKAID: e.Record.CKAID.String(), KeySpec: e.Record.Spec, Created: e.Record.Created})
+			key := ServiceKey{Purpose: purpose, Epoch: e.Epoch, Present: i == len(epochs)-1, Region: e.Record.Region,
+				CKAID: e.Record.CKAID.String(), KeySpec: e.Record.Spec, Created: e.Record.Created}
+			if n := len(made[e.Epoch]); servicePurposes[purpose].first == keyring.SecretsKey {
+				key.AccessKeys = &n
+			}
+			keys = append(keys, key)
 		}
 	}
 	return keys, nil
@@ -78,10 +123,8 @@ func RotateServiceKey(ctx context.Context, c *pkcs11kms.Client, purpose string) 
 		return 0, err
 	}
 	run := func(ctx context.Context, inside *core.Core, precondition []keystore.Change) error {
-		if len(precondition) > 0 {
-			if _, err := inside.Cache.Commit(ctx, precondition...); err != nil {
-				return err
-			}
+		if err := holds(ctx, inside, precondition); err != nil {
+			return err
 		}
 		epoch, err = servicePurposes[purpose].rotate(ctx, inside)
 		return whyNotRotated(purpose, err)
@@ -99,5 +142,39 @@ func whyNotRotated(purpose string, err error) error {
 		return refused(fmt.Sprintf("there is no service key for %s yet, so there is nothing to rotate", purpose),
 			"it is made when it is needed first", err)
 	}
+	return err
+}
+
+// RetireServiceKey destroys the service key of a purpose with a number, which was followed by another one and which nothing needs any more:
+// else the error is a *RefusedError that tells what does. The client's caller needs the permission pkcs11kms:RetireServiceKey.
+func RetireServiceKey(ctx context.Context, c *pkcs11kms.Client, purpose string, epoch uint32) error {
+	if err := CheckServicePurpose(purpose); err != nil {
+		return err
+	}
+	of := servicePurposes[purpose]
+	if of.free == nil {
+		return refused("the keys of the audit log's seals are kept: their records have the public keys that verify what they have sealed",
+			"nothing needs to be done: what they sign now is refused", nil)
+	}
+	in := map[string]any{"purpose": purpose, "epoch": epoch}
+	return pkcs11kms.Administer(ctx, c, ops.RetireServiceKey, in, func(ctx context.Context, inside *core.Core, bound []keystore.Change) error {
+		if err := holds(ctx, inside, bound); err != nil {
+			return err
+		}
+		err := inside.Keys.RetireService(ctx, of.first, epoch, func(ctx context.Context) error { return of.free(ctx, inside, epoch) })
+		if errors.Is(err, keyring.ErrPresent) {
+			err = refused(fmt.Sprintf("there is no service key for %s with the number %d that was followed by another one", purpose, epoch),
+				"see which there are: pkcs11kms service-key list", err)
+		}
+		return err
+	})
+}
+
+// holds refuses with keystore.ErrConflict where a precondition does not hold.
+func holds(ctx context.Context, inside *core.Core, precondition []keystore.Change) error {
+	if len(precondition) == 0 {
+		return nil
+	}
+	_, err := inside.Cache.Commit(ctx, precondition...)
 	return err
 }

@@ -100,6 +100,10 @@ func (c *call) createAccessKey(ctx context.Context, name PrincipalName, owner su
 	if err := c.admitAccessKey(ctx, name, owner); err != nil {
 		return AccessKey{}, err
 	}
+	epoch, holds, err := c.dir.cfg.Newest(ctx)
+	if err != nil {
+		return AccessKey{}, err
+	}
 	record := keystore.AccessKey{
 		ID:      "AKIA" + randomBase32(16),
 		Account: c.caller.account,
@@ -107,12 +111,15 @@ func (c *call) createAccessKey(ctx context.Context, name PrincipalName, owner su
 		Status:  keystore.AccessKeyActive,
 		Created: c.Now().UTC().Truncate(time.Second),
 	}
+	if epoch > 1 {
+		record.Epoch = epoch
+	}
 	// The secret first: an access key without one would be of no use.
 	secret, err := c.dir.secretOf(ctx, record)
 	if err != nil {
 		return AccessKey{}, err
 	}
-	if err := c.commit(ctx, append(owner.counted(1), record.Put(0))...); err != nil {
+	if err := c.commit(ctx, append(owner.counted(1), record.Put(0), holds)...); err != nil {
 		return AccessKey{}, err
 	}
 	return AccessKey{Owner: name, ID: record.ID, Secret: secret, Status: record.Status, Created: record.Created}, nil

@@ -23,9 +23,12 @@ type Config struct {
 	Store keystore.Store
 	Cache *records.Cache // of Store; commits go through it
 	// MAC makes 32 bytes of a message by a key that stays the same, of which the secrets of access keys are made: a pseudorandom function.
-	MAC func(ctx context.Context, message []byte) ([]byte, error)
-	// Epoch changes when what was made of MAC is not to be believed any more. It is as current as what Cache confirms.
-	Epoch func(context.Context) (Epoch, error)
+	// Each epoch has a key: an access key has the epoch that Newest told when it was made.
+	MAC func(ctx context.Context, epoch uint32, message []byte) ([]byte, error)
+	// Newest tells the epoch of new access keys, and what must hold while one is made.
+	Newest func(context.Context) (epoch uint32, holds keystore.Change, err error)
+	// Epoch changes when what was made of MAC by the key of an epoch is not to be believed any more. It is as current as what Cache confirms.
+	Epoch func(ctx context.Context, epoch uint32) (Epoch, error)
 
 	Audit audit.Writer
 	Log   *slog.Logger

@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -86,12 +87,15 @@ func newRig(t *testing.T) *rig {
 	cfg := Config{
 		Partition: "aws", Accounts: []string{testAccount, otherAccount}, Regions: []string{testRegion},
 		Store: store, Cache: records.New(store, slog.New(slog.DiscardHandler), time.Now),
-		MAC: func(_ context.Context, message []byte) ([]byte, error) {
-			mac := hmac.New(sha256.New, []byte("this is no secret"))
+		MAC: func(_ context.Context, epoch uint32, message []byte) ([]byte, error) {
+			mac := hmac.New(sha256.New, fmt.Append(nil, "this is no secret", epoch))
 			mac.Write(message)
 			return mac.Sum(nil), nil
 		},
-		Epoch: func(context.Context) (Epoch, error) { return Epoch{}, nil },
+		Newest: func(context.Context) (uint32, keystore.Change, error) {
+			return 1, keystore.Change{Op: keystore.Check, Ref: keystore.CounterRef("", "", "none")}, nil
+		},
+		Epoch: func(context.Context, uint32) (Epoch, error) { return Epoch{}, nil },
 		Audit: log, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}
 	d := New(cfg)

@@ -30,7 +30,7 @@ func (d *Directory) keyCaller(ctx context.Context, key keystore.AccessKey) (Call
 
 // secretOf makes the secret of an access key: the first 30 bytes of the MAC, in base64.
 func (d *Directory) secretOf(ctx context.Context, k keystore.AccessKey) (string, error) {
-	mac, err := d.cfg.MAC(ctx, lengthPrefixed("pkcs11kms secret v1", k.Account, k.Owner, k.ID))
+	mac, err := d.cfg.MAC(ctx, k.Epoch, lengthPrefixed("pkcs11kms secret v1", k.Account, k.Owner, k.ID))
 	if err != nil {
 		return "", err
 	}

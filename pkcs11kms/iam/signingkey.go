@@ -52,7 +52,7 @@ func (d *Directory) SigningKey(ctx context.Context, accessKeyID, date, region, s
 	if err != nil {
 		return sigv4.Key{}, Caller{}, err
 	}
-	epoch, err := d.cfg.Epoch(ctx)
+	epoch, err := d.cfg.Epoch(ctx, cred.record.Epoch)
 	if err != nil {
 		return sigv4.Key{}, Caller{}, err
 	}
@@ -169,7 +169,7 @@ func (d *Directory) deriveComing(ctx context.Context) {
 
 // deriveNext makes the key of the day after, unless it was made or is of no use any more.
 func (d *Directory) deriveNext(ctx context.Context, next later) error {
-	epoch, err := d.cfg.Epoch(ctx)
+	epoch, err := d.cfg.Epoch(ctx, next.cred.record.Epoch)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 
 // away is a token that can be away, and that somebody can put another in the place of.
 type away struct {
-	mac   func(context.Context, []byte) ([]byte, error)
+	mac   func(context.Context, uint32, []byte) ([]byte, error)
 	gone  atomic.Bool
 	made  atomic.Int64 // MACs
 	epoch atomic.Pointer[Epoch]
@@ -22,18 +22,18 @@ type away struct {
 
 var errAway = errors.New("the token is away")
 
-func (a *away) MAC(ctx context.Context, message []byte) ([]byte, error) {
+func (a *away) MAC(ctx context.Context, epoch uint32, message []byte) ([]byte, error) {
 	if a.gone.Load() {
 		return nil, errAway
 	}
 	defer a.made.Add(1)
-	return a.mac(ctx, message)
+	return a.mac(ctx, epoch, message)
 }
 
 // errEpoch is when it cannot be told which key makes MACs now.
 var errEpoch = errors.New("the store does not confirm what is cached")
 
-func (a *away) Epoch(context.Context) (Epoch, error) {
+func (a *away) Epoch(context.Context, uint32) (Epoch, error) {
 	if epoch := a.epoch.Load(); epoch != nil {
 		return *epoch, nil
 	}

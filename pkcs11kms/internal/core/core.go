@@ -62,9 +62,10 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 	}
 	c.Identities = iam.New(iam.Config{
 		Partition: cfg.Partition, Accounts: []string{cfg.Account}, Regions: cfg.Regions, Store: c.Store, Cache: c.Cache,
-		MAC: c.Keys.SecretsMAC,
-		Epoch: func(ctx context.Context) (iam.Epoch, error) {
-			version, err := c.Keys.SecretsVersion(ctx)
+		MAC:    c.Keys.SecretsMAC,
+		Newest: c.Keys.NewestSecrets,
+		Epoch: func(ctx context.Context, epoch uint32) (iam.Epoch, error) {
+			version, err := c.Keys.SecretsVersion(ctx, epoch)
 			return iam.Epoch{Key: version, Mistaken: c.Keys.Mistaken()}, err
 		},
 		Audit: log, Log: c.Log, Now: c.now,

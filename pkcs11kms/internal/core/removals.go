@@ -13,6 +13,7 @@ import (
 const (
 	deleteKey      = "DeleteKey"
 	removeHalfMade = "RemoveUnfinishedKey"
+	removeService  = "RemoveServiceKey" // one that was retired, or never whole
 )
 
 // removals returns what the keyring tells of the keys that it removes: an intent and an outcome for the audit log. A key that was never
@@ -24,6 +25,9 @@ func (c *Core) removals(cfg keyring.Config, log audit.Writer) func(context.Conte
 		arn := "arn:" + cfg.Partition + ":kms:" + key.Region + ":" + key.Account + ":key/" + key.ID
 		if key.Account == "" || key.State == keystore.Creating {
 			e.Service, e.Operation = "pkcs11kms", removeHalfMade
+		}
+		if key.Account == "" && key.State == keystore.Deleting {
+			e.Operation = removeService
 		}
 		e.Resource = arn
 		e.Additional = map[string]any{"ckaId": key.CKAID.String()}

@@ -63,6 +63,13 @@ const (
 // enabled, those of MACs first.
 func (r *Ring) healthKeys(ctx context.Context, region *Region) ([]Material, error) {
 	service, err := r.serviceIn(ctx, region.Name, SecretsKey)
+	if errors.Is(err, keystore.ErrNotFound) { // which may have been followed by another one
+		var newest *Key
+		if newest, _, err = r.newest(ctx, SecretsKey); err == nil && newest.Record.Region != region.Name {
+			err = keystore.ErrNotFound
+		}
+		service = newest
+	}
 	if !errors.Is(err, keystore.ErrNotFound) {
 		if err != nil {
 			return nil, err

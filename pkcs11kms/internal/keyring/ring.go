@@ -60,7 +60,7 @@ type Ring struct {
 	releaseInProgress func()        // ends the use of inProgress
 	settled           chan struct{} // closed after the janitor's first pass
 
-	secretsRegion atomic.Pointer[string] // where the service key of access keys was found last
+	secretsRegions sync.Map // string by uint32: where the service key of access keys of an epoch was found last
 }
 
 // Region is one token and the name of its keys' region.

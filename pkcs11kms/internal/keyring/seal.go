@@ -54,7 +54,7 @@ func (r *Ring) sealAll(
 // makeSealKey makes the service key of the seals, unless there is one that can be used, and returns what tells of the seals of the next
 // epoch after before, with their key.
 func (r *Ring) makeSealKey(ctx context.Context, before keystore.Seals) (root keystore.Seals, key sealed.Key, err error) {
-	want := r.secretsKey()
+	want := r.secretsKey(1)
 	want.name = SealKey
 	if _, err := r.renewService(ctx, want, true); err != nil {
 		return root, key, err
@@ -78,7 +78,7 @@ func (r *Ring) sealNew(ctx context.Context) error {
 	if !r.cfg.SealNew || r.cfg.Sealed == nil || r.cfg.Sealed.Trusted() {
 		return nil
 	}
-	home := r.regions[r.secretsKey().regions[0]]
+	home := r.regions[r.secretsKey(1).regions[0]]
 	if _, there := r.cfg.Sealed.Root(); there || home == nil || !home.met {
 		return nil
 	}

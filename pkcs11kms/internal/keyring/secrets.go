@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/pubkey"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -27,10 +28,19 @@ var secretsSpecs = []*Spec{MACSpecOf(types.KeySpecHmac256), SignSpecOf(types.Key
 // of an elliptic curve is another each time.
 var secretsAlgorithm = pubkey.PKCS1SHA256
 
-// SecretsMAC makes 32 bytes of a message that nobody can make without the service key of access keys, which is made when it is not there:
-// its HMAC-SHA-256 or, by an RSA pair, the SHA-256 of its signature.
-func (r *Ring) SecretsMAC(ctx context.Context, message []byte) ([]byte, error) {
-	k, err := r.service(ctx, r.secretsKey())
+// SecretsMAC makes 32 bytes of a message that nobody can make without the service key of access keys of an epoch: its HMAC-SHA-256 or, by
+// an RSA pair, the SHA-256 of its signature. The first key is made where there is none.
+func (r *Ring) SecretsMAC(ctx context.Context, epoch uint32, message []byte) ([]byte, error) {
+	k, err := r.knownSecretsKey(ctx, epoch)
+	if errors.Is(err, keystore.ErrNotFound) && epoch <= 1 {
+		k, _, err = r.newestOrFirst(ctx, r.secretsKey(1))
+		if err == nil && k.Record.ID != SecretsKey { // and it was retired
+			err = keystore.ErrNotFound
+		}
+	}
+	if errors.Is(err, keystore.ErrNotFound) {
+		err = fmt.Errorf("the service key %s has no record", EpochName(SecretsKey, epoch))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -47,10 +57,10 @@ func (r *Ring) SecretsMAC(ctx context.Context, message []byte) ([]byte, error) {
 	return nil, fmt.Errorf("the service key %s has the spec %s", k.Record.ID, k.Record.Spec)
 }
 
-// SecretsVersion is another number when SecretsMAC is made by another key than before, in whatever process that was made; 0 while there is
-// none. It is as current as what is cached.
-func (r *Ring) SecretsVersion(ctx context.Context) (uint64, error) {
-	k, err := r.knownSecretsKey(ctx)
+// SecretsVersion is another number when SecretsMAC of an epoch is made by another key than before, in whatever process that was made; 0
+// while there is none. It is as current as what is cached.
+func (r *Ring) SecretsVersion(ctx context.Context, epoch uint32) (uint64, error) {
+	k, err := r.knownSecretsKey(ctx, epoch)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return 0, nil
 	}
@@ -60,24 +70,46 @@ func (r *Ring) SecretsVersion(ctx context.Context) (uint64, error) {
 	return k.Version, nil
 }
 
-// knownSecretsKey looks first where the service key of access keys was the last time: what is not there is not cached.
-func (r *Ring) knownSecretsKey(ctx context.Context) (*Key, error) {
-	if region := r.secretsRegion.Load(); region != nil {
-		k, err := r.serviceIn(ctx, *region, SecretsKey)
+// NewestSecrets is the epoch of the present service key of access keys, which is made when there is none, and the condition that it is
+// still there.
+func (r *Ring) NewestSecrets(ctx context.Context) (epoch uint32, holds keystore.Change, err error) {
+	k, epoch, err := r.newestOrFirst(ctx, r.secretsKey(1))
+	if err != nil {
+		return 0, holds, err
+	}
+	return epoch, keystore.Change{Op: keystore.Check, Ref: k.Record.Ref(), Expect: k.Version}, nil
+}
+
+// NextSecretsKey has the service key of access keys followed by another one, which it makes. keystore.ErrNotFound: there is none.
+func (r *Ring) NextSecretsKey(ctx context.Context) (epoch uint32, err error) {
+	_, epoch, err = r.newest(ctx, SecretsKey)
+	if err != nil {
+		return 0, err
+	}
+	_, err = r.service(ctx, r.secretsKey(epoch+1))
+	crash.At("next-key-made")
+	return epoch + 1, err
+}
+
+// knownSecretsKey looks first where the service key of access keys of an epoch was the last time: what is not there is not cached.
+func (r *Ring) knownSecretsKey(ctx context.Context, epoch uint32) (*Key, error) {
+	epoch = max(1, epoch)
+	if region, ok := r.secretsRegions.Load(epoch); ok {
+		k, err := r.serviceIn(ctx, region.(string), EpochName(SecretsKey, epoch))
 		if !errors.Is(err, keystore.ErrNotFound) {
 			return k, err
 		}
 	}
-	k, err := r.findService(ctx, r.secretsKey())
+	k, err := r.findService(ctx, r.secretsKey(epoch))
 	if err == nil {
-		r.secretsRegion.Store(&k.Record.Region)
+		r.secretsRegions.Store(epoch, k.Record.Region)
 	}
 	return k, err
 }
 
-// secretsKey says of what and where the service key of access keys is made when it is not there.
-func (r *Ring) secretsKey() serviceKey {
-	home := serviceKey{SecretsKey, r.cfg.Regions, secretsSpecs[0]}
+// secretsKey says of what and where the service key of access keys of an epoch is made when it is not there.
+func (r *Ring) secretsKey(epoch uint32) serviceKey {
+	home := serviceKey{EpochName(SecretsKey, epoch), r.cfg.Regions, secretsSpecs[0]}
 	for _, spec := range secretsSpecs {
 		for i, name := range r.cfg.Regions {
 			in := r.regions[name]
@@ -86,18 +118,18 @@ func (r *Ring) secretsKey() serviceKey {
 			case i == 0 && in.Token.Info() == token.Info{}:
 				return home // nobody knows yet what it can do
 			case in.Token.Info() != token.Info{} && spec.Gap(in.Token) == nil:
-				return serviceKey{SecretsKey, slices.Concat(r.cfg.Regions[i:], r.cfg.Regions[:i]), spec}
+				return serviceKey{home.name, slices.Concat(r.cfg.Regions[i:], r.cfg.Regions[:i]), spec}
 			}
 		}
 	}
 	return home
 }
 
-// RenewSecretsKey makes the service key of access keys anew if it is of no use any more, see SecretsFault; with lost also if there is no
-// record of it. It tells why it did, and "" when it did not: then the secret of every access key is another than before. The object of
-// before, if there is one, is left alone.
-func (r *Ring) RenewSecretsKey(ctx context.Context, lost bool) (why string, err error) {
-	return r.renewService(ctx, r.secretsKey(), lost)
+// RenewSecretsKey makes the service key of access keys of an epoch anew if it is of no use any more, see SecretsFault; with lost also if
+// there is no record of it. It tells why it did, and "" when it did not: then the secret of every access key of the epoch is another than
+// before. The object of before, if there is one, is left alone.
+func (r *Ring) RenewSecretsKey(ctx context.Context, epoch uint32, lost bool) (why string, err error) {
+	return r.renewService(ctx, r.secretsKey(epoch), lost)
 }
 
 // renewService is RenewSecretsKey for any service key that is made of the same.
@@ -131,7 +163,7 @@ var proofText = []byte("pkcs11kms: this key makes the secrets of access keys")
 // that, and for other keys.
 func secretsProof(ctx context.Context, t *token.Token, record keystore.Key) (keystore.HexBytes, error) {
 	spec := MACSpecOf(types.KeySpec(record.Spec))
-	if record.ID != SecretsKey || record.Account != "" || spec == nil {
+	if _, ok := EpochOf(SecretsKey, record.ID); !ok || record.Account != "" || spec == nil {
 		return nil, nil
 	}
 	return t.MAC(ctx, t.HMACKey(spec.Hash, record.CKAID), proofText)

@@ -44,11 +44,11 @@ func TestServiceKeyThatAnotherHasJustMade(t *testing.T) {
 
 	var theirs []byte
 	store.faster = func() {
-		mac, err := other.SecretsMAC(t.Context(), []byte("message"))
+		mac, err := other.SecretsMAC(t.Context(), 1, []byte("message"))
 		assert.NoError(t, err)
 		theirs = mac
 	}
-	ours, err := r.SecretsMAC(t.Context(), []byte("message"))
+	ours, err := r.SecretsMAC(t.Context(), 1, []byte("message"))
 	require.NoError(t, err)
 	require.NotZero(t, len(theirs))
 	require.True(t, string(theirs) == string(ours), "there are two keys")
@@ -80,11 +80,11 @@ func TestServiceKeyOfWhoDoesNotFinish(t *testing.T) {
 	begun.Spec, begun.Usage, begun.State, begun.Instance = "HMAC_256", "GENERATE_VERIFY_MAC", keystore.Creating, "another"
 	_, err := store.Commit(t.Context(), begun.Put(0))
 	require.NoError(t, err)
-	_, err = r.SecretsMAC(t.Context(), []byte("message"))
+	_, err = r.SecretsMAC(t.Context(), 1, []byte("message"))
 	require.ErrorContains(t, err, "waiting for the service key "+SecretsKey)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	who.is = errDisk
-	_, err = r.SecretsMAC(t.Context(), []byte("message"))
+	_, err = r.SecretsMAC(t.Context(), 1, []byte("message"))
 	require.ErrorIs(t, err, errDisk)
 }
 

@@ -16,4 +16,6 @@ var (
 	ListServiceKeys  = add(Operation{Service: bridge, Name: "ListServiceKeys", Subject: Account, IdentityOnly: true, Read: true})
 	RotateServiceKey = add(Operation{Service: bridge, Name: "RotateServiceKey", Subject: Account, IdentityOnly: true, Writes: true,
 		Record: []string{"purpose"}})
+	RetireServiceKey = add(Operation{Service: bridge, Name: "RetireServiceKey", Subject: Account, IdentityOnly: true, Writes: true,
+		Record: []string{"purpose", "epoch"}})
 )
