@@ -66,6 +66,10 @@ const CounterSealed = "audit-sealed/"
 // CounterHandover is the name of another such: the number of the newest key of the audit log's seals that the log tells of.
 const CounterHandover = "audit-handover"
 
+// CounterKeyUses is a counter that no quota bounds: since when the uses of the keys of a region and account are noted, in seconds since
+// 1970. It is made with the first key, or with the first use that is noted, and stays.
+const CounterKeyUses = "key-uses-since"
+
 // CounterRef names the record of a counter.
 func CounterRef(region, account, name string) Ref {
 	return Ref{Kind: KindCounter, Region: region, Account: account, ID: name}

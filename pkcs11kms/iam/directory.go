@@ -45,13 +45,13 @@ type Epoch struct {
 // concurrent use.
 type Directory struct {
 	cfg    Config
-	uses   map[string]*lastuse.Recorder // of access keys, by account; the map is never changed
-	coming chan later                   // signing keys to be made for the day after
+	uses   map[string]*lastuse.AccessKeys // of access keys, by account; the map is never changed
+	coming chan later                     // signing keys to be made for the day after
 }
 
 // New makes a Directory.
 func New(cfg Config) *Directory {
-	d := &Directory{cfg: cfg, uses: map[string]*lastuse.Recorder{}, coming: make(chan later, comingKeys)}
+	d := &Directory{cfg: cfg, uses: map[string]*lastuse.AccessKeys{}, coming: make(chan later, comingKeys)}
 	for _, account := range cfg.Accounts {
 		d.uses[account] = d.newUses(account)
 	}

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
@@ -45,7 +44,7 @@ func (c *Client) GetAccessKeyLastUsed(ctx context.Context, id string) (owner Pri
 }
 
 func (c *Client) lastUse(ctx context.Context, id string) (AccessKeyLastUsed, error) {
-	use, err := lastuse.Read(ctx, c.dir.cfg.Store, c.caller.account, id, c.dir.cfg.Regions)
+	use, err := lastuse.ReadAccessKey(ctx, c.dir.cfg.Store, c.caller.account, id, c.dir.cfg.Regions)
 	if err != nil || use == (lastuse.Use{}) {
 		return AccessKeyLastUsed{ServiceName: noneUsed, Region: noneUsed}, err
 	}
@@ -56,24 +55,13 @@ func (c *Client) lastUse(ctx context.Context, id string) (AccessKeyLastUsed, err
 // clock.
 func (d *Directory) AccessKeyUsed(caller Caller, id, region string) {
 	if uses := d.uses[caller.account]; uses != nil {
-		uses.Note(id, region)
+		uses.Note(lastuse.AccessKey{ID: id, Region: region}, struct{}{})
 	}
 }
 
 // newUses makes what notes the uses of an account's access keys. Its commits go through the cache, as all do.
-func (d *Directory) newUses(account string) *lastuse.Recorder {
-	return &lastuse.Recorder{Store: useStore{d}, Account: account, Now: d.cfg.Now, Log: d.cfg.Log}
-}
-
-// useStore is the store with the commits of the cache.
-type useStore struct{ d *Directory }
-
-func (s useStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
-	return s.d.cfg.Store.Get(ctx, ref)
-}
-
-func (s useStore) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
-	return s.d.cfg.Cache.Commit(ctx, changes...)
+func (d *Directory) newUses(account string) *lastuse.AccessKeys {
+	return lastuse.NewAccessKeys(d.cfg.Cache.Direct(), account, d.cfg.Now, d.cfg.Log)
 }
 
 // Run writes the noted uses until ctx ends, and then a last time; and makes signing keys for the day after.
@@ -81,11 +69,7 @@ func (d *Directory) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { d.deriveComing(ctx) })
 	for _, uses := range d.uses {
-		running.Go(func() {
-			tick := time.NewTicker(lastuse.Interval)
-			defer tick.Stop()
-			uses.Run(ctx, tick.C)
-		})
+		running.Go(func() { uses.Run(ctx) })
 	}
 	running.Wait()
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -63,9 +64,10 @@ func (c *counting) count() int {
 	return c.commits
 }
 
-// process is one of the processes that share a store: its Recorder, its store and its clock.
+// process is one of the processes that share a store: what notes its uses, its store and its clock.
 type process struct {
-	*lastuse.Recorder
+	*lastuse.AccessKeys
+	keys  *lastuse.Keys
 	store *counting
 	now   time.Time
 	log   *bytes.Buffer
@@ -82,21 +84,25 @@ func newProcess(t *testing.T, path string) *process {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
 	p := &process{store: &counting{Store: store}, now: began, log: &bytes.Buffer{}}
-	p.Recorder = &lastuse.Recorder{Store: p.store, Account: account, Now: func() time.Time { return p.now },
-		Log: slog.New(slog.NewTextHandler(p.log, nil))}
+	now, log := func() time.Time { return p.now }, slog.New(slog.NewTextHandler(p.log, nil))
+	p.AccessKeys, p.keys = lastuse.NewAccessKeys(p.store, account, now, log), lastuse.NewKeys(p.store, now, log)
 	return p
+}
+
+func (p *process) use(id, region string) {
+	p.Note(lastuse.AccessKey{ID: id, Region: region}, struct{}{})
 }
 
 func (p *process) used(t *testing.T) lastuse.Use {
 	t.Helper()
-	use, err := lastuse.Read(t.Context(), p.store, account, id, []string{"eu-west-1", region})
+	use, err := lastuse.ReadAccessKey(t.Context(), p.store, account, id, []string{"eu-west-1", region})
 	require.NoError(t, err)
 	return use
 }
 
-func (p *process) write(t *testing.T, least time.Duration) {
+func (p *process) write(t *testing.T, last bool) {
 	t.Helper()
-	require.NoError(t, p.Write(t.Context(), least))
+	require.NoError(t, p.Write(t.Context(), last))
 }
 
 // TestARequestWritesNothing: a use is in the store when the owner has written it, and in no other way.
@@ -105,11 +111,11 @@ func TestARequestWritesNothing(t *testing.T) {
 	assert.Zero(t, p.used(t))
 	for range 1000 {
 		p.now = p.now.Add(time.Second)
-		p.Note(id, region)
+		p.use(id, region)
 	}
 	assert.Zero(t, p.store.count())
 	assert.Zero(t, p.used(t))
-	p.write(t, minute)
+	p.write(t, false)
 	assert.Equal(t, lastuse.Use{At: began.Add(1000 * time.Second), Region: region}, p.used(t))
 	assert.Equal(t, 1, p.store.count())
 }
@@ -117,37 +123,44 @@ func TestARequestWritesNothing(t *testing.T) {
 // TestNotingAllocatesNothing: what lies on the way of every request leaves no garbage.
 func TestNotingAllocatesNothing(t *testing.T) {
 	p := newProcess(t, newPath(t))
-	p.Note(id, region)
-	assert.Zero(t, testing.AllocsPerRun(1000, func() { p.Note(id, region) }))
+	p.use(id, region)
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { p.use(id, region) }))
+	key := lastuse.Key{Region: region, Account: account, ID: id}
+	use := lastuse.KeyUse{Operation: "GenerateMac", Event: uuid.New(), RequestID: "r"}
+	p.keys.Note(key, use)
+	assert.Zero(t, testing.AllocsPerRun(1000, func() {
+		p.now = p.now.Add(time.Second)
+		p.keys.Note(key, use)
+	}))
 }
 
 // TestWritingIsSeldom: one commit for 64 access keys, none without news, and none for news of less than a minute.
 func TestWritingIsSeldom(t *testing.T) {
 	p := newProcess(t, newPath(t))
 	for i := range 65 {
-		p.Note(fmt.Sprintf("AKIA%016d", i), region)
+		p.use(fmt.Sprintf("AKIA%016d", i), region)
 	}
-	p.write(t, minute)
+	p.write(t, false)
 	assert.Equal(t, 2, p.store.count())
 	reads := p.store.reads
-	p.write(t, minute)
-	p.write(t, 0)
+	p.write(t, false)
+	p.write(t, true)
 	assert.Equal(t, 2, p.store.count(), "nothing new")
 	assert.Equal(t, reads, p.store.reads, "which is known without a look at the store")
 
-	p.Note(id, region)
-	p.write(t, minute)
+	p.use(id, region)
+	p.write(t, false)
 	assert.Equal(t, 3, p.store.count())
 	p.now = p.now.Add(minute)
-	p.Note(id, region)
-	p.write(t, minute)
+	p.use(id, region)
+	p.write(t, false)
 	assert.Equal(t, 3, p.store.count())
-	p.write(t, 0)
+	p.write(t, true)
 	assert.Equal(t, 4, p.store.count(), "at the end everything is written")
 	assert.Equal(t, began.Add(minute), p.used(t).At)
 	p.now = p.now.Add(minute + time.Second)
-	p.Note(id, region)
-	p.write(t, minute)
+	p.use(id, region)
+	p.write(t, false)
 	assert.Equal(t, 5, p.store.count())
 }
 
@@ -155,29 +168,29 @@ func TestWritingIsSeldom(t *testing.T) {
 func TestProcessesShareAStore(t *testing.T) {
 	path := newPath(t)
 	p, other := newProcess(t, path), newProcess(t, path)
-	p.Note(id, region)
+	p.use(id, region)
 	p.now, other.now = began.Add(time.Hour), began.Add(time.Hour)
-	other.Note(id, region)
-	other.write(t, 0)
-	p.write(t, 0)
+	other.use(id, region)
+	other.write(t, true)
+	p.write(t, true)
 	assert.Equal(t, lastuse.Use{At: began.Add(time.Hour), Region: region}, p.used(t))
 	assert.Zero(t, p.store.count(), "what is older is not written")
 
 	p.now = began.Add(2 * time.Hour)
-	p.Note(id, "eu-west-1")
-	p.write(t, 0)
+	p.use(id, "eu-west-1")
+	p.write(t, true)
 	assert.Equal(t, lastuse.Use{At: began.Add(2 * time.Hour), Region: "eu-west-1"}, other.used(t))
 
 	// One writes between the other's look and its commit.
 	p.now = began.Add(3 * time.Hour)
-	p.Note(id, region)
+	p.use(id, region)
 	p.now, other.now = began.Add(4*time.Hour), began.Add(4*time.Hour)
-	other.Note(id, region)
+	other.use(id, region)
 	p.store.before = func() error {
 		p.store.before = nil
-		return other.Write(t.Context(), 0)
+		return other.Write(t.Context(), true)
 	}
-	p.write(t, 0)
+	p.write(t, true)
 	assert.Equal(t, began.Add(4*time.Hour), p.used(t).At)
 }
 
@@ -186,17 +199,17 @@ func TestAClockThatWasWrong(t *testing.T) {
 	path := newPath(t)
 	p, other := newProcess(t, path), newProcess(t, path)
 	other.now = began.Add(30 * time.Second)
-	other.Note(id, region)
-	other.write(t, 0)
-	p.Note(id, region)
-	p.write(t, 0)
+	other.use(id, region)
+	other.write(t, true)
+	p.use(id, region)
+	p.write(t, true)
 	assert.Equal(t, began.Add(30*time.Second), p.used(t).At)
 	other.now = began.AddDate(10, 0, 0)
-	other.Note(id, region)
-	other.write(t, 0)
+	other.use(id, region)
+	other.write(t, true)
 	p.now = began.Add(time.Second)
-	p.Note(id, region)
-	p.write(t, minute)
+	p.use(id, region)
+	p.write(t, false)
 	assert.Equal(t, began.Add(time.Second), p.used(t).At)
 }
 
@@ -204,12 +217,12 @@ func TestAClockThatWasWrong(t *testing.T) {
 func TestFailuresAreTriedAgain(t *testing.T) {
 	p := newProcess(t, newPath(t))
 	p.store.before = func() error { return errors.New("disk is full") }
-	p.Note(id, region)
+	p.use(id, region)
 	tick, done := make(chan time.Time), make(chan struct{})
 	ctx, stop := context.WithCancel(t.Context())
 	go func() {
 		defer close(done)
-		p.Run(ctx, tick)
+		p.RunBy(ctx, tick)
 	}()
 	tick <- began
 	tick <- began
@@ -218,7 +231,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 	<-done
 	assert.Equal(t, 1, strings.Count(p.log.String(), "disk is full"), "%s", p.log)
 	p.store.before = nil
-	p.write(t, minute)
+	p.write(t, false)
 	assert.Equal(t, began, p.used(t).At)
 }
 
@@ -227,19 +240,19 @@ func TestTheEndWrites(t *testing.T) {
 	p := newProcess(t, newPath(t))
 	tick, done := make(chan time.Time), make(chan struct{})
 	ctx, stop := context.WithCancel(t.Context())
-	p.Note(id, region)
+	p.use(id, region)
 	go func() {
 		defer close(done)
-		p.Run(ctx, tick)
+		p.RunBy(ctx, tick)
 	}()
 	tick <- began
 	tick <- began // the first one is over
 	assert.Equal(t, began, p.used(t).At)
 	other := newProcess(t, newPath(t))
-	other.Note(id, region)
+	other.use(id, region)
 	ended, end := context.WithCancel(t.Context())
 	end()
-	other.Run(ended, tick)
+	other.RunBy(ended, tick)
 	assert.Equal(t, began, other.used(t).At)
 	stop()
 	<-done

@@ -225,6 +225,22 @@ func (c *Cache) Commit(ctx context.Context, changes ...keystore.Change) (uint64,
 	return version, err
 }
 
+// Direct returns the store with the Commits of the cache: for records that no cache holds.
+func (c *Cache) Direct() Direct { return Direct{c} }
+
+// Direct is what Cache.Direct returns.
+type Direct struct{ c *Cache }
+
+// Get asks the store.
+func (d Direct) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {
+	return d.c.store.Get(ctx, ref)
+}
+
+// Commit is the cache's.
+func (d Direct) Commit(ctx context.Context, changes ...keystore.Change) (uint64, error) {
+	return d.c.Commit(ctx, changes...)
+}
+
 // Poll confirms every PollInterval until ctx ends. Failures are logged once; the age of the cache does the refusing.
 func (c *Cache) Poll(ctx context.Context) {
 	tick := time.NewTicker(PollInterval)
