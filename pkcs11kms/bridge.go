@@ -15,7 +15,7 @@ import (
 
 // Bridge is what the Clients of one process share: the store, and its own are the tokens, the caches and the two goroutines that
 // keep them honest (a poller that confirms the caches, a janitor that removes keys left half made by processes that
-// died), and one that writes when access keys were last used. Any number of processes may work on one store and its tokens at
+// died), and two that write when keys and access keys were last used. Any number of processes may work on one store and its tokens at
 // the same time. A Bridge is safe for concurrent use.
 type Bridge struct {
 	cfg  Config

@@ -6,6 +6,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/google/uuid"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
@@ -66,12 +67,18 @@ func guarded[In, Out any](
 	var out *Out
 	err = guard.Perform(ctx, op, x, c.bridge.cfg.Audit, err, func(ctx context.Context, s subject) (err error) {
 		x.settle(s)
+		if op.Uses {
+			x.used = s.key
+		}
 		out, err = run(ctx, x, in, s.key)
 		x.output = out
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	if x.used != nil {
+		x.noteUse()
 	}
 	return out, nil
 }
@@ -84,6 +91,9 @@ type call struct {
 	output       any // the SDK's, once the operation has run
 	requestID    string
 	req          request
+	used         *key      // whose material an operation uses
+	callID       uuid.UUID // of the record of that, see audit.Event; made when they are first asked for
+	eventID      uuid.UUID
 	name         keyID             // what req.keyID names
 	precondition []keystore.Change // what every commit is bound to
 }
@@ -199,6 +209,9 @@ func (c *call) Event(s subject) audit.Event {
 	}
 	if e.RequestID == "" {
 		e.RequestID = c.requestID
+	}
+	if c.op.Uses {
+		c.identify(&e)
 	}
 	return e
 }

@@ -11,10 +11,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
+	"github.com/google/uuid"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
@@ -29,6 +31,7 @@ type MACStream struct {
 	ctx     context.Context // of NewMAC: the stream ends with it
 	req     request
 	arn     string
+	key     lastuse.Key
 	stream  *token.Stream
 	checked time.Time
 
@@ -54,7 +57,7 @@ func (c *Client) NewMAC(ctx context.Context, keyID string, algorithm types.MacAl
 		if errors.Is(err, token.ErrStreamRefused) {
 			return nil, apierr.WithCause(apierr.Unsupported("The token cannot make a MAC over more than 4096 bytes."), err)
 		}
-		return &MACStream{client: c.Client, ctx: ctx, req: c.req, arn: k.ARN, stream: stream, checked: c.Now(),
+		return &MACStream{client: c.Client, ctx: ctx, req: c.req, arn: k.ARN, key: k.name(), stream: stream, checked: c.Now(),
 			event: c.Event(subject{key: k})}, err
 	})
 	if err != nil {
@@ -101,6 +104,7 @@ func (s *MACStream) Sum() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.client.bridge.noteUse(s.key, ops.GenerateMac, &s.event)
 	return tag, nil
 }
 
@@ -120,7 +124,7 @@ var errAbandoned = &smithy.CanceledError{Err: errors.New("the stream was closed 
 func (s *MACStream) tell(err error) (failure error) {
 	s.told.Do(func() {
 		e := s.event
-		e.Kind, e.Err = audit.StreamEnd, err
+		e.Kind, e.Err, e.EventID = audit.StreamEnd, err, uuid.Nil
 		e.Additional = map[string]any{"bytes": s.bytes.Load()}
 		failure = s.client.bridge.cfg.Audit.Record(s.ctx, e)
 	})

@@ -69,6 +69,19 @@ func (a *app) describeKeyCommand() *cobra.Command {
 	return cmd
 }
 
+func (a *app) getKeyLastUsageCommand() *cobra.Command {
+	cmd := verb(groupKeys, "get-key-last-usage --key-id ID", "Tell when a key was last used",
+		"Prints by which operation (GenerateMac, VerifyMac, Sign or Verify) and when the key was last used with success,\n"+
+			"and the eventID of its record in the audit log. What other processes use is known within a minute.",
+		"pkcs11kms get-key-last-usage --key-id 1234abcd-12ab-34cd-56ef-1234567890ab")
+	var req kms.GetKeyLastUsageInput
+	in := newInput(cmd)
+	in.text(&req.KeyId, "key-id", keyIDUsage)
+	in.require("key-id")
+	cmd.RunE = answering(a, in, "GetKeyLastUsage", api.GetKeyLastUsage, &req)
+	return cmd
+}
+
 func (a *app) enableKeyCommand() *cobra.Command {
 	cmd := verb(groupKeys, "enable-key --key-id ID", "Enable a key", "Makes a disabled key usable again. Prints nothing.",
 		"pkcs11kms enable-key --key-id 1234abcd-12ab-34cd-56ef-1234567890ab")

@@ -107,7 +107,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetCompletionCommandGroupID(groupMore)
 	root.AddCommand(a.initCommand(), a.doctorCommand(), crosscheckChildCommand(a), a.benchCommand(), a.backupCommand(), a.restoreCommand(),
 		a.serveCommand(), a.auditCommand(), a.iamCommand(), a.serviceKeyCommand(), a.versionCommand(),
-		a.createKeyCommand(), a.adoptKeyCommand(), a.describeKeyCommand(), a.listKeysCommand(), a.enableKeyCommand(), a.disableKeyCommand(),
+		a.createKeyCommand(), a.adoptKeyCommand(), a.describeKeyCommand(), a.getKeyLastUsageCommand(), a.listKeysCommand(),
+		a.enableKeyCommand(), a.disableKeyCommand(),
 		a.updateKeyDescriptionCommand(), a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(),
 		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.generateRandomCommand(),
 		a.signCommand(), a.verifyCommand(), a.getPublicKeyCommand(),

@@ -8,6 +8,8 @@ package audit
 import (
 	"context"
 	"net/netip"
+
+	"github.com/google/uuid"
 )
 
 // Kind tells what an Event is about.
@@ -39,8 +41,10 @@ type Event struct {
 	Principal   string // ARN of the caller; empty when nobody calls
 	PrincipalID string // the unique id of a user or role; of the account's root the account
 	Origin      Origin
-	// RequestID is that of the call, the same in its Intent and its end. Empty: it has none, and its record gets one.
-	RequestID string
+	// RequestID is that of the call, the same in its Intent and its end. Empty: it is CallID. EventID is that of the record. What is zero of
+	// both is made with the record.
+	RequestID       string
+	CallID, EventID uuid.UUID
 
 	// Resource is the ARN of the key that the request led to, or of the user or role that was decided on; empty when it names none, or no
 	// key that there is. Alias is that of the alias that is made, changed or deleted.

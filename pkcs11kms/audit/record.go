@@ -2,10 +2,14 @@ package audit
 
 import (
 	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // The most that a record shows of what a client chooses, in bytes: of requestParameters and of responseElements, which are left out when
@@ -172,30 +176,32 @@ func (e *Event) appendIDs(b []byte) []byte {
 	if e.RequestID != "" {
 		b = appendMember(b, "requestID", e.RequestID)
 	} else {
-		b = append(appendID(append(b, `,"requestID":"`...)), '"')
+		b = append(appendID(append(b, `,"requestID":"`...), e.CallID), '"')
 	}
-	return append(appendID(append(b, `,"eventID":"`...)), '"')
+	return append(appendID(append(b, `,"eventID":"`...), e.EventID), '"')
 }
 
 // NewID makes a UUID (version 4) for RequestID. It is unique, and no secret.
-func NewID() string { return string(appendID(make([]byte, 0, 36))) }
+func NewID() string { return NewUUID().String() }
 
-func appendID(b []byte) []byte {
+// NewUUID is NewID for CallID and EventID.
+func NewUUID() (id uuid.UUID) {
 	high, low := rand.Uint64(), rand.Uint64()
-	high, low = high&^0xf000|0x4000, low&^(0xc<<60)|0x8<<60
-	for i := 60; i >= 0; i -= 4 {
-		b = append(b, hexDigits[high>>i&0xf])
-		if i == 32 || i == 16 || i == 0 {
-			b = append(b, '-')
-		}
+	binary.BigEndian.PutUint64(id[:8], high&^0xf000|0x4000)
+	binary.BigEndian.PutUint64(id[8:], low&^(0xc<<60)|0x8<<60)
+	return id
+}
+
+// appendID appends an id; a new one for none.
+func appendID(b []byte, id uuid.UUID) []byte {
+	if id == uuid.Nil {
+		id = NewUUID()
 	}
-	for i := 60; i >= 0; i -= 4 {
-		b = append(b, hexDigits[low>>i&0xf])
-		if i == 48 {
-			b = append(b, '-')
-		}
-	}
-	return b
+	b = append(hex.AppendEncode(b, id[:4]), '-')
+	b = append(hex.AppendEncode(b, id[4:6]), '-')
+	b = append(hex.AppendEncode(b, id[6:8]), '-')
+	b = append(hex.AppendEncode(b, id[8:10]), '-')
+	return hex.AppendEncode(b, id[10:])
 }
 
 func (e *Event) appendResources(b []byte) []byte {

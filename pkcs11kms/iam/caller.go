@@ -47,6 +47,9 @@ func (c Caller) From(conn Connection) Caller {
 	return c
 }
 
+// RequestID returns the id of the request that the caller comes by, or the empty string for a call in process.
+func (c Caller) RequestID() string { return c.conn.RequestID }
+
 // Describe tells an event who calls, and from where.
 func (c Caller) Describe(e *audit.Event) {
 	e.Account, e.Principal, e.PrincipalID = c.account, c.arn, c.id

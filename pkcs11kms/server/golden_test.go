@@ -64,6 +64,10 @@ func goldenFixture(t *testing.T) *fixture {
 			_, err := cfg.Store.Commit(t.Context(), k.Put(0))
 			require.NoError(t, err)
 		}
+		use := keystore.KeyUse{Region: otherRegion, Account: testAccount, KeyID: pendingKey, Operation: "GenerateMac",
+			At: goldenTime.Truncate(time.Second), Event: "77777777-0000-4000-8000-000000000000", Request: "88888888-0000-4000-8000-000000000000"}
+		_, err := cfg.Store.Commit(t.Context(), use.Put(0))
+		require.NoError(t, err)
 		for name, target := range map[string]string{"alias/signing": readKey, "alias/tokens-moving": changedKey, "alias/tokens-old": changedKey} {
 			a := keystore.Alias{Region: otherRegion, Account: testAccount, Name: name, Target: target, Created: goldenTime, Updated: goldenTime}
 			_, err := cfg.Store.Commit(t.Context(), a.Put(0))

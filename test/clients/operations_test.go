@@ -24,7 +24,6 @@ var withoutVerb = func() map[string]string {
 		"there are no key stores but the tokens": {"ConnectCustomKeyStore", "CreateCustomKeyStore", "DeleteCustomKeyStore",
 			"DescribeCustomKeyStores", "DisconnectCustomKeyStore", "UpdateCustomKeyStore"},
 		"a key is of one region": {"ReplicateKey", "UpdatePrimaryRegion"},
-		"uses are not recorded":  {"GetKeyLastUsage"},
 	} {
 		for _, operation := range operations {
 			reasons[operation] = reason
@@ -63,6 +62,7 @@ func everyOperation(t *testing.T, library *pkcs11kms.Client, name string) []call
 	calls := []call{
 		{operation: "CreateKey", input: members{"KeySpec": "HMAC_512", "KeyUsage": "GENERATE_VERIFY_MAC"}},
 		{operation: "DescribeKey", input: of(members{})},
+		{operation: "GetKeyLastUsage", input: of(members{})},
 		{operation: "UpdateKeyDescription", input: of(members{"Description": "text"})},
 		{operation: "ListKeys", input: members{}},
 		{operation: "CreateAlias", input: members{"AliasName": alias, "TargetKeyId": key}},
@@ -148,7 +148,6 @@ func operationsNotDone(key string) (calls []call) {
 		"DeleteCustomKeyStore":     {"CustomKeyStoreId": store},
 		"DescribeCustomKeyStores":  {},
 		"DisconnectCustomKeyStore": {"CustomKeyStoreId": store},
-		"GetKeyLastUsage":          {"KeyId": key},
 		"ReplicateKey":             {"KeyId": key, "ReplicaRegion": "eu-west-1"},
 		"UpdateCustomKeyStore":     {"CustomKeyStoreId": store},
 		"UpdatePrimaryRegion":      {"KeyId": key, "PrimaryRegion": "eu-west-1"},

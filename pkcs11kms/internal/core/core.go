@@ -11,6 +11,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 )
@@ -27,6 +28,7 @@ type Core struct {
 	Keys  *keyring.Ring
 
 	Identities *iam.Directory
+	Uses       *lastuse.Keys // of the material of keys
 
 	now   func() time.Time
 	stop  context.CancelFunc // ends the goroutines
@@ -37,8 +39,8 @@ type Core struct {
 }
 
 // Open opens the tokens, and starts the goroutines that keep what is cached honest (a poller that confirms it) and the keys whole
-// (the janitor), that write when access keys were last used, and that seal the audit log, where that can be sealed and the process is no
-// short one. A configuration by which keys, users or access keys would not be seen is refused with a *keyring.HiddenError. The
+// (the janitor), that write when keys and access keys were last used, and that seal the audit log, where that can be sealed and the process
+// is no short one. A configuration by which keys, users or access keys would not be seen is refused with a *keyring.HiddenError. The
 // store stays the caller's.
 func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, error) {
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
@@ -70,9 +72,10 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 		},
 		Audit: log, Log: c.Log, Now: c.now,
 	})
+	c.Uses = lastuse.NewKeys(c.Cache.Direct(), c.now, c.Log)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = stop
-	for _, task := range []func(context.Context){c.Cache.Poll, c.Cache.WatchWrites, c.Keys.Run, c.Identities.Run} {
+	for _, task := range []func(context.Context){c.Cache.Poll, c.Cache.WatchWrites, c.Keys.Run, c.Identities.Run, c.Uses.Run} {
 		c.tasks.Go(func() { task(running) })
 	}
 	c.lastSeal = func(context.Context) {}

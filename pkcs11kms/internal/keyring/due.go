@@ -7,12 +7,13 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // A key that is scheduled for deletion stays as it is, unusable, until its date. Then the janitor of a long-lived process
 // destroys it in three steps, of which whoever comes later can finish what is left:
 //
-//  1. one Commit takes the record to Deleting and removes the aliases; from here on there is no way back;
+//  1. one Commit takes the record to Deleting and removes the aliases and what is noted of the last use; from here on there is no way back;
 //  2. the object in the token is destroyed (unless the key was adopted to be kept);
 //  3. the record goes.
 //
@@ -63,14 +64,18 @@ func (r *Ring) destroyKey(ctx context.Context, record keystore.Key, version uint
 	defer r.inProgress.add(record.Ref())()
 	ctx = r.noting(ctx)
 	value := keystore.TargetValue(record.Region, record.Account, record.ID)
-	aliases, err := r.cfg.Store.Lookup(ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, keystore.MaxChanges-1)
+	aliases, err := r.cfg.Store.Lookup(ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, keystore.MaxChanges-2)
+	if err != nil {
+		return err
+	}
+	use, err := r.removeUse(ctx, record)
 	if err != nil {
 		return err
 	}
 	record.State, record.Instance, record.Aliases = keystore.Deleting, r.cfg.Store.Instance(), 0
 	record.DeletionDate = time.Time{}
 	crash.At("deleting-begins")
-	changes := []keystore.Change{record.Put(version)}
+	changes := append([]keystore.Change{record.Put(version)}, use...)
 	for _, alias := range aliases {
 		changes = append(changes, keystore.Change{Op: keystore.Delete, Ref: alias.Ref, Expect: alias.Version})
 	}
@@ -82,4 +87,14 @@ func (r *Ring) destroyKey(ctx context.Context, record keystore.Key, version uint
 	r.cfg.Log.Warn("destroying a key whose deletion date has come", "key", record.ID, "cka_id", record.CKAID.String())
 	_, err = r.Finish(ctx, record, version)
 	return err
+}
+
+// removeUse returns what removes what is noted of the last use of a key, if there is anything. Once the key is in Deleting nothing is noted
+// anew.
+func (r *Ring) removeUse(ctx context.Context, record keystore.Key) ([]keystore.Change, error) {
+	rec, err := r.cfg.Store.Get(ctx, keystore.KeyUseRef(record.Region, record.Account, record.ID))
+	if err != nil {
+		return nil, records.IgnoreNotFound(err)
+	}
+	return []keystore.Change{{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version}}, nil
 }

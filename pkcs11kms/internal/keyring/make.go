@@ -186,7 +186,7 @@ func (r *Ring) commitCounted(
 var errLostRecord = errors.New("its record was changed by somebody else")
 
 // countKey returns the change of the counter of an account's keys, or LimitExceededException. Service keys are not counted:
-// no change.
+// no change. With the first key it is noted since when the uses of keys are.
 func (r *Ring) countKey(ctx context.Context, record keystore.Key, n int) ([]keystore.Change, error) {
 	if record.Account == "" {
 		return nil, nil
@@ -199,7 +199,16 @@ func (r *Ring) countKey(ctx context.Context, record keystore.Key, n int) ([]keys
 	if limit := r.cfg.MaxKeys; n > 0 && counter.N > limit {
 		return nil, apierr.LimitExceeded(fmt.Sprintf("The account has reached its limit of %d keys in the region.", limit))
 	}
-	return []keystore.Change{counter.Put(version)}, nil
+	changes := []keystore.Change{counter.Put(version)}
+	if version > 0 || n < 0 {
+		return changes, nil
+	}
+	since, version, err := records.ReadCounter(ctx, r.cfg.Store, record.Region, record.Account, keystore.CounterKeyUses)
+	if err == nil && version == 0 { // the first key: nobody can have used one before
+		since.N = int(record.Created.Unix())
+		changes = append(changes, since.Put(0))
+	}
+	return changes, err
 }
 
 // undo removes what tryMake began. What cannot be removed now is left to the janitor, under the record.

@@ -38,6 +38,8 @@ var (
 		Respond: []string{"keyMetadata"}})
 	DescribeKey = add(Operation{Service: kms, Name: "DescribeKey", TakesAlias: true,
 		Rate: own(2000), Read: true, Record: []string{"keyId"}})
+	GetKeyLastUsage = add(Operation{Service: kms, Name: "GetKeyLastUsage",
+		Rate: own(100), Read: true, Record: []string{"keyId"}})
 	ListKeys = add(Operation{Service: kms, Name: "ListKeys", Subject: Account, IdentityOnly: true,
 		Rate: own(500), Read: true, Record: []string{"limit", "marker"}})
 	EnableKey = add(Operation{Service: kms, Name: "EnableKey",
@@ -57,17 +59,19 @@ var (
 // MACs, signatures and random bytes.
 var (
 	GenerateMac = add(Operation{Service: kms, Name: "GenerateMac", TakesAlias: true,
-		States: EnabledOnly, Usage: generateVerifyMac, Rate: symmetric, Read: true, Conditions: []string{"kms:MacAlgorithm"},
-		Record: []string{"macAlgorithm", "keyId", "dryRun"}})
+		States: EnabledOnly, Usage: generateVerifyMac, Rate: symmetric, Uses: true, Read: true,
+		Conditions: []string{"kms:MacAlgorithm"},
+		Record:     []string{"macAlgorithm", "keyId", "dryRun"}})
 	VerifyMac = add(Operation{Service: kms, Name: "VerifyMac", TakesAlias: true,
-		States: EnabledOnly, Usage: generateVerifyMac, Rate: symmetric, Read: true, Conditions: []string{"kms:MacAlgorithm"},
-		Record: []string{"macAlgorithm", "keyId", "dryRun"}})
+		States: EnabledOnly, Usage: generateVerifyMac, Rate: symmetric, Uses: true, Read: true,
+		Conditions: []string{"kms:MacAlgorithm"},
+		Record:     []string{"macAlgorithm", "keyId", "dryRun"}})
 	Sign = add(Operation{Service: kms, Name: "Sign", TakesAlias: true,
-		States: EnabledOnly, Usage: signVerify, Rate: rsa, Curve: ecc, Read: true,
+		States: EnabledOnly, Usage: signVerify, Rate: rsa, Curve: ecc, Uses: true, Read: true,
 		Conditions: []string{"kms:SigningAlgorithm", "kms:MessageType"},
 		Record:     []string{"messageType", "keyId", "signingAlgorithm", "dryRun"}})
 	Verify = add(Operation{Service: kms, Name: "Verify", TakesAlias: true,
-		States: EnabledOnly, Usage: signVerify, Rate: rsa, Curve: ecc, Read: true,
+		States: EnabledOnly, Usage: signVerify, Rate: rsa, Curve: ecc, Uses: true, Read: true,
 		Conditions: []string{"kms:SigningAlgorithm", "kms:MessageType"},
 		Record:     []string{"messageType", "keyId", "signingAlgorithm", "dryRun"}})
 	GetPublicKey = add(Operation{Service: kms, Name: "GetPublicKey", TakesAlias: true,

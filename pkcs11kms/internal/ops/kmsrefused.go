@@ -65,8 +65,6 @@ var (
 var (
 	CreateGrant = add(Operation{Service: kms, Name: "CreateGrant", Answer: NotSupported,
 		Record: []string{"keyId", "granteePrincipal", "retiringPrincipal", "operations", "constraints", "name", "dryRun"}})
-	GetKeyLastUsage = add(Operation{Service: kms, Name: "GetKeyLastUsage", Answer: NotSupported, Read: true,
-		Record: []string{"keyId"}})
 	ReplicateKey = add(Operation{Service: kms, Name: "ReplicateKey", Answer: NotSupported,
 		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"},
 		Record:     []string{"keyId", "replicaRegion", "policy", "bypassPolicyLockoutSafetyCheck", "description", "tags"}})

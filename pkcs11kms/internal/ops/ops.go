@@ -31,6 +31,7 @@ type Operation struct {
 	Curve  *Rate         // Rate for elliptic curve keys, where they have another
 	Longer time.Duration // how much longer than others it may take
 	Answer Answer        // what it answers where that does not depend on the key
+	Uses   bool          // uses the key's material: GetKeyLastUsage tells of the last one
 	Read   bool          // CloudTrail calls it read-only: its record has readOnly true
 	Record []string      // the members of its input that a CloudTrail record may show, as the record spells them
 
