@@ -27,6 +27,7 @@ const module = "github.com/pkcs11kms/bridge"
 var layers = [][]string{
 	{"test/disk", "test/halfmade"},
 	{"keystore", "softhsm", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/apierr", "pkcs11kms/internal/awsjson",
+		"pkcs11kms/internal/awsquery",
 		"pkcs11kms/internal/crash",
 		"pkcs11kms/internal/fairshare", "pkcs11kms/internal/form",
 		"pkcs11kms/internal/keyid", "pkcs11kms/internal/ops", "pkcs11kms/internal/pubkey", "pkcs11kms/internal/sigv4",
@@ -60,6 +61,7 @@ var arrows = map[string][]string{
 	"pkcs11kms/audit":               {},
 	"pkcs11kms/internal/apierr":     {},
 	"pkcs11kms/internal/awsjson":    {},
+	"pkcs11kms/internal/awsquery":   {},
 	"pkcs11kms/internal/crash":      {},
 	"pkcs11kms/internal/fairshare":  {},
 	"pkcs11kms/internal/form":       {},
@@ -87,6 +89,7 @@ var arrows = map[string][]string{
 		"pkcs11kms/internal/records", "pkcs11kms/internal/guard", "pkcs11kms/internal/keyring", "pkcs11kms/internal/lastuse",
 		"pkcs11kms/internal/core"},
 	"pkcs11kms/server": {"keystore", "pkcs11kms", "pkcs11kms/iam", "pkcs11kms/audit", "pkcs11kms/internal/awsjson",
+		"pkcs11kms/internal/awsquery",
 		"pkcs11kms/internal/fairshare", "pkcs11kms/internal/form", "pkcs11kms/internal/keyid", "pkcs11kms/internal/ops",
 		"pkcs11kms/internal/sigv4"},
 	"pkcs11kms/console":  {"pkcs11kms"},
