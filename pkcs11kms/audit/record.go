@@ -83,6 +83,8 @@ func (e *Event) appendSource(b []byte) []byte {
 		return append(b, `"kms.amazonaws.com"`...)
 	case "iam":
 		return append(b, `"iam.amazonaws.com"`...)
+	case "sts":
+		return append(b, `"sts.amazonaws.com"`...)
 	case "cloudtrail":
 		return append(b, `"cloudtrail.amazonaws.com"`...)
 	}

@@ -88,7 +88,7 @@ func (d *examination) examineIdentityPolicy(record keystore.Principal, inline ke
 	}
 	var more []string
 	for op := range ops.All {
-		if op.Service != "kms" && op.Service != "cloudtrail" && document.MayAllow(op.ActionName()) { // which changes nothing
+		if !op.Free && op.Service != "kms" && op.Service != "cloudtrail" && document.MayAllow(op.ActionName()) { // which changes nothing
 			more = append(more, op.ActionName())
 		}
 	}

@@ -56,7 +56,7 @@ func (x target) shown(operation, resource string) string {
 func requests(x target) map[string]asked {
 	fresh := PrincipalName{x.name.Type, "Fresh"}
 	freshARN := "arn:aws:iam::" + testAccount + ":" + string(x.name.Type) + "/new/Fresh"
-	return map[string]asked{
+	all := map[string]asked{
 		"CreateType": {freshARN, func(ctx context.Context, c *Client) error {
 			return second(c.CreatePrincipal(ctx, fresh, PrincipalOptions{Path: "/new/"}))
 		}},
@@ -74,8 +74,11 @@ func requests(x target) map[string]asked {
 		"TagType": {x.arn, func(ctx context.Context, c *Client) error {
 			return c.TagPrincipal(ctx, x.name, []keystore.Tag{{Key: "Stage", Value: "test"}})
 		}},
-		"UntagType":    {x.arn, func(ctx context.Context, c *Client) error { return c.UntagPrincipal(ctx, x.name, []string{"Stage"}) }},
-		"ListTypeTags": {x.arn, func(ctx context.Context, c *Client) error { return second(c.ListPrincipalTags(ctx, x.name)) }},
+		"UntagType": {x.arn, func(ctx context.Context, c *Client) error {
+			return c.UntagPrincipal(ctx, x.name, []string{"Stage"})
+		}},
+		"ListAttachedTypePolicies": {x.arn, func(ctx context.Context, c *Client) error { return c.ListAttachedPolicies(ctx, x.name) }},
+		"ListTypeTags":             {x.arn, func(ctx context.Context, c *Client) error { return second(c.ListPrincipalTags(ctx, x.name)) }},
 		"CreateAccessKey": {x.arn, func(ctx context.Context, c *Client) error {
 			made, err := c.CreateAccessKey(ctx, x.name)
 			if err == nil {
@@ -93,6 +96,17 @@ func requests(x target) map[string]asked {
 			return err
 		}},
 	}
+	if x.name.Type == keystore.PrincipalUser {
+		all["ListGroupsForUser"] = asked{x.arn, func(ctx context.Context, c *Client) error { return c.ListGroups(ctx, x.name.Name) }}
+		return all
+	}
+	all["ListInstanceProfilesForRole"] = asked{x.arn, func(ctx context.Context, c *Client) error {
+		return c.ListInstanceProfiles(ctx, x.name.Name)
+	}}
+	all["UpdateAssumeRolePolicy"] = asked{x.arn, func(ctx context.Context, c *Client) error {
+		return c.UpdateTrustPolicy(ctx, x.name.Name, `{"Version": "2012-10-17"}`)
+	}}
+	return all
 }
 
 // ending are the operations after which nothing more can be asked, in the order in which they can be.

@@ -144,8 +144,17 @@ func (c *Client) change(ctx context.Context, op byType, name PrincipalName, req 
 	})
 }
 
-// GetPrincipal returns a user or role, or NoSuchEntity. (GetUser, GetRole)
+// GetPrincipal returns a user or role, or NoSuchEntity. The zero PrincipalName is the account's root, which has an id and an ARN and
+// nothing else. (GetUser, GetRole)
 func (c *Client) GetPrincipal(ctx context.Context, name PrincipalName) (found Principal, err error) {
+	if name.root() {
+		req := request{input: input{}, find: c.about(name)}
+		err = c.perform(ctx, ops.GetUser, req, func(_ context.Context, _ *call, s subject) error {
+			found = Principal{ID: c.caller.account, ARN: s.arn}
+			return nil
+		})
+		return answered(found, err)
+	}
 	err = c.read(ctx, getPrincipal, name, name.input(), nil, func(record keystore.Principal) error {
 		found = c.dir.describe(record)
 		return nil

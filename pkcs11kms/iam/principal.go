@@ -1,13 +1,11 @@
 package iam
 
 import (
-	"encoding/json"
 	"regexp"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
-	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // PrincipalName names a user or a role of the account. The zero PrincipalName is the account's root, which has access keys
@@ -63,8 +61,6 @@ func kindOf(t keystore.PrincipalType) principalKind { return principalKinds[t] }
 // input is the input that names a user or role.
 func (n PrincipalName) input() input { return input{kindOf(n.Type).member: n.Name} }
 
-const maxTrustBytes = 2048 // blanks not counted
-
 var (
 	namePattern        = regexp.MustCompile(`^[\w+=,.@-]+$`)
 	pathPattern        = regexp.MustCompile(`^(/|/[\x21-\x7e]+/)$`)
@@ -98,7 +94,7 @@ func (o PrincipalOptions) check(t keystore.PrincipalType) error {
 	v.Text("path", o.Path, 1, 512, nil)
 	v.Hidden("description", o.Description, 0, 1000, descriptionPattern)
 	if o.TrustPolicy != "" {
-		v.Hidden("assumeRolePolicyDocument", o.TrustPolicy, 1, policy.MaxCharacters, form.PolicyText)
+		checkTrustText(&v, "assumeRolePolicyDocument", o.TrustPolicy)
 	}
 	checkTags(&v, o.Tags)
 	if err := invalid(v); err != nil {
@@ -111,18 +107,4 @@ func (o PrincipalOptions) check(t keystore.PrincipalType) error {
 		return failure(validationError, "Only a role has a description and an assume role policy.")
 	}
 	return checkTrustPolicy(o.TrustPolicy)
-}
-
-// checkTrustPolicy asks for a JSON object and no more: what it says has no effect here.
-func checkTrustPolicy(text string) error {
-	var object map[string]json.RawMessage
-	switch {
-	case text == "":
-		return nil
-	case policyLength(text) > maxTrustBytes:
-		return quotaExceeded("ACLSizePerRole", maxTrustBytes)
-	case json.Unmarshal([]byte(text), &object) != nil || object == nil:
-		return failure(malformedPolicyDocument, "This policy contains invalid Json")
-	}
-	return nil
 }

@@ -34,7 +34,7 @@ type signingKey struct {
 type scope struct{ date, region, service string }
 
 // maxScopes is more than the days, regions and services that a clock skew and a few tokens make.
-const maxScopes = 16
+const maxScopes = 64
 
 // SigningKey returns the key that requests of an access key are signed with on a date (yyyymmdd), for a region and a service by
 // its signing name, and the Caller that the access key stands for. Unknown and inactive ids, and those of an owner that was

@@ -30,6 +30,10 @@ var (
 		Conditions: []string{"aws:TagKeys"}, Record: []string{"userName", "tagKeys"}})
 	ListUserTags = add(Operation{Service: iam, Name: "ListUserTags", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"userName"}})
+	ListAttachedUserPolicies = add(Operation{Service: iam, Name: "ListAttachedUserPolicies", Subject: Principal, IdentityOnly: true,
+		Read: true, Record: []string{"userName"}})
+	ListGroupsForUser = add(Operation{Service: iam, Name: "ListGroupsForUser", Subject: Principal, IdentityOnly: true,
+		Read: true, Record: []string{"userName"}})
 )
 
 // Roles.
@@ -57,6 +61,12 @@ var (
 	UntagRole = add(Operation{Service: iam, Name: "UntagRole", Subject: Principal, IdentityOnly: true, Writes: true,
 		Conditions: []string{"aws:TagKeys"}, Record: []string{"roleName", "tagKeys"}})
 	ListRoleTags = add(Operation{Service: iam, Name: "ListRoleTags", Subject: Principal, IdentityOnly: true,
+		Read: true, Record: []string{"roleName"}})
+	UpdateAssumeRolePolicy = add(Operation{Service: iam, Name: "UpdateAssumeRolePolicy", Subject: Principal, IdentityOnly: true, Writes: true,
+		Record: []string{"roleName", "policyDocument"}})
+	ListAttachedRolePolicies = add(Operation{Service: iam, Name: "ListAttachedRolePolicies", Subject: Principal, IdentityOnly: true,
+		Read: true, Record: []string{"roleName"}})
+	ListInstanceProfilesForRole = add(Operation{Service: iam, Name: "ListInstanceProfilesForRole", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"roleName"}})
 )
 

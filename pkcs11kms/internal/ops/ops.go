@@ -13,7 +13,7 @@ import (
 
 // Operation is a row of the table. Rows are made once and never changed.
 type Operation struct {
-	Service string // the service's prefix in policies, and the signing name of its requests: kms, iam, cloudtrail; pkcs11kms for our own
+	Service string // the service's prefix in policies, and the signing name of its requests: kms, iam, sts, cloudtrail; pkcs11kms for our own
 	Name    string // as in the API
 	Action  string // what policies call it by, without the service, where that is not Name
 
@@ -21,6 +21,7 @@ type Operation struct {
 
 	Subject      Subject  // what a decision is about
 	TakesAlias   bool     // KeyId may be an alias name or alias ARN
+	Free         bool     // nobody is denied it: policies have no say
 	IdentityOnly bool     // no key policy can allow it: only the caller's own policies can, on the user or role, or on the resource *
 	Conditions   []string // condition keys that its requests have beyond those of the caller, the connection and the key
 
