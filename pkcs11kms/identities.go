@@ -17,6 +17,9 @@ type Connection = iam.Connection
 // IAM returns a handle on users, roles and access keys, without a Caller: give it one with As. It is cheap.
 func (b *Bridge) IAM() *iam.Client { return b.core.Identities.Client() }
 
+// IAM returns a handle on AWS IAM that acts in the name of the Client's caller.
+func (c *Client) IAM() *iam.Client { return c.bridge.IAM().As(c.caller) }
+
 // Root returns the root principal of the account. The default key policy allows it everything, and whatever needs a policy
 // of the caller's own is allowed to it without one.
 func (b *Bridge) Root() Caller { return b.core.Identities.Root(b.cfg.AccountID) }

@@ -186,7 +186,7 @@ func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region st
 }
 
 func (s *serving) options() server.Options {
-	return server.Options{Logger: s.log, LogRequests: server.RequestLog(s.requests), LogDropped: s.logged.Dropped}
+	return server.Options{Services: s.listen.Services, Logger: s.log, LogRequests: server.RequestLog(s.requests), LogDropped: s.logged.Dropped}
 }
 
 // errOver ends what waits for the end of a server that has ended by itself.

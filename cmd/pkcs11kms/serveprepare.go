@@ -83,6 +83,7 @@ func (s *serving) complete(file statedir.ListenConfig) {
 	s.listen.API = firstOf(s.listen.API, file.API, defaultListen)
 	s.listen.Admin = firstOf(s.listen.Admin, file.Admin, defaultAdmin)
 	s.requests = firstOf(s.requests, file.LogRequests)
+	s.listen.Services = file.Services
 	if !s.reuseGiven {
 		s.reusePort = file.ReusePort
 	}

@@ -52,7 +52,7 @@ func ConfigureServer(change func(*server.Options)) Option {
 }
 
 func settingsOf(opts []Option) *settings {
-	s := &settings{region: pkcs11kms.DefaultRegion}
+	s := &settings{region: pkcs11kms.DefaultRegion, options: server.Options{Services: server.Services()}}
 	for _, opt := range opts {
 		opt(s)
 	}

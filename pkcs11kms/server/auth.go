@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
@@ -19,8 +20,16 @@ type identity struct {
 }
 
 func (s *Server) newVerifier(service *service, o Options) *sigv4.Verifier[identity] {
-	return &sigv4.Verifier[identity]{Service: service.signingName, Regions: s.bridge.Regions(), Skew: o.Skew, Now: o.Now, Lookup: s.lookup}
+	regions := s.bridge.Regions()
+	if service.global && !slices.Contains(regions, globalRegion) {
+		regions = append(slices.Clip(regions), globalRegion)
+	}
+	return &sigv4.Verifier[identity]{Service: service.signingName, Regions: regions, Skew: o.Skew, Now: o.Now, Lookup: s.lookup}
 }
+
+// globalRegion is what clients sign requests for where a service has one endpoint for all regions. With an endpoint of their own some sign
+// for their own region instead.
+const globalRegion = "us-east-1"
 
 // lookup finds the signing key of an access key. There are no temporary credentials here, so a session token cannot be
 // right.
@@ -51,6 +60,9 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange)
 	if err != nil {
 		return nil, nil, err
 	}
+	if !slices.Contains(s.bridge.Regions(), who.region) {
+		who.region = "" // the default one: of a service that has no regions
+	}
 	client, err := s.bridge.Client(who.region)
 	if err != nil {
 		return nil, nil, err
@@ -62,7 +74,7 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, x *exchange)
 		return nil, nil, client.Refused(ctx, x.service.signingName, x.op, nil, err)
 	}
 	x.accessKey, x.caller = who.accessKey, who.caller.ARN()
-	s.bridge.AccessKeyUsed(who.caller, who.accessKey, who.region)
+	s.bridge.AccessKeyUsed(who.caller, who.accessKey, client.Region())
 	x.client = client
 	return client, body, nil
 }

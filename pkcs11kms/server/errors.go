@@ -83,9 +83,10 @@ func answerTo(err error) answer {
 	return answer{http.StatusInternalServerError, "KMSInternalException", "An internal error occurred."}
 }
 
-func (a answer) body(c *codec) []byte {
+// text is the message, nil where there is none.
+func (a *answer) text() *string {
 	if a.message == "" {
-		return c.failure(a.code, nil)
+		return nil
 	}
-	return c.failure(a.code, &a.message)
+	return &a.message
 }

@@ -58,13 +58,13 @@ func TestAnswerTo(t *testing.T) {
 	}
 	for _, tc := range cases {
 		require.Equal(t, tc.want, answerTo(tc.err), "%v", tc.err)
-		require.NotContains(t, string(answerTo(tc.err).body(keyManagement.codec)), "/var/lib")
+		require.NotContains(t, string(keyManagement.codec.failure(answerTo(tc.err), "")), "/var/lib")
 	}
 }
 
 func TestErrorBody(t *testing.T) {
-	require.Equal(t, `{"__type":"KMSInvalidMacException"}`, string(answer{code: "KMSInvalidMacException"}.body(keyManagement.codec)))
-	require.Equal(t, `{"__type":"A","message":"<\"é\">"}`, string(answer{code: "A", message: `<"é">`}.body(keyManagement.codec)))
+	require.Equal(t, `{"__type":"KMSInvalidMacException"}`, string(keyManagement.codec.failure(answer{code: "KMSInvalidMacException"}, "")))
+	require.Equal(t, `{"__type":"A","message":"<\"é\">"}`, string(keyManagement.codec.failure(answer{code: "A", message: `<"é">`}, "")))
 }
 
 // internalError is a pattern of what is said of an error that the API does not know.

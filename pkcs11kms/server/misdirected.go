@@ -3,9 +3,9 @@ package server
 import (
 	"encoding/xml"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
@@ -23,7 +23,7 @@ func (m *misdirected) Error() string { return m.code + ": " + m.message }
 // misdirect returns the refusal of a request whose operation is unknown: one that names what was asked for where that is
 // another service's, or a path that KMS does not have. Nothing of the request is proved; only what has the form of a name is
 // repeated.
-func misdirect(r *http.Request) error {
+func (s *Server) misdirect(r *http.Request) error {
 	service := ""
 	if claim, err := sigv4.Parse(r); err == nil {
 		service = nameOr(claim.Service, "")
@@ -37,13 +37,13 @@ func misdirect(r *http.Request) error {
 	foreign := target != "" && !strings.HasPrefix(target, targetPrefix)
 	switch {
 	case form:
-		m.message = ours(action, service)
+		m.message = s.ours(action, service)
 	case r.URL.Path != "/":
-		m.message = ours(r.Method+" "+nameOr(r.URL.Path, "this path"), service) + " Its path is /."
+		m.message = s.ours(r.Method+" "+nameOr(r.URL.Path, "this path"), service) + " Its path is /."
 	case foreign && strings.Contains(target, "."):
-		m.message = ours(nameOr(target, "this operation"), service)
+		m.message = s.ours(nameOr(target, "this operation"), service)
 	case service != "" && service != keyManagement.signingName:
-		m.message = ours(r.Method+" /", service)
+		m.message = s.ours(r.Method+" /", service)
 	default:
 		return errUnknownOperation
 	}
@@ -64,15 +64,19 @@ func xmlOf(service string, form bool) func(*misdirected, string) any {
 }
 
 // ours is what the client is told.
-func ours(action, service string) string {
-	if service != "" && service != keyManagement.signingName {
-		action += " of " + service
+func (s *Server) ours(action, name string) string {
+	if name != "" && name != keyManagement.signingName {
+		action += " of " + name
 	}
-	only := "AWS KMS"
-	if service == cloudTrail.signingName {
+	named := func(one *service) bool { return one.signingName == name }
+	only, hint := "AWS KMS", ""
+	switch {
+	case name == cloudTrail.signingName && slices.ContainsFunc(s.services, named):
 		only = "LookupEvents of AWS CloudTrail"
+	case slices.ContainsFunc(allServices, named) && !slices.ContainsFunc(s.services, named):
+		hint = " Its operator can add the service to services in config.yaml."
 	}
-	return "This endpoint answers " + only + " only: " + action + " is not here."
+	return "This endpoint answers " + only + " only: " + action + " is not here." + hint
 }
 
 // nameOr repeats a text of a request when it is short and has nothing but the characters of names and paths.
@@ -93,8 +97,7 @@ func nameOr(text, otherwise string) string {
 // is read than fits the first buffer: clients begin it with the action.
 func formAction(r *http.Request) (action string, form bool) {
 	values := r.URL.Query()
-	contentType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	posted := r.Method == http.MethodPost && contentType == "application/x-www-form-urlencoded" && r.Header.Get("X-Amz-Target") == ""
+	posted := isForm(r)
 	if posted {
 		body, _ := io.ReadAll(io.LimitReader(r.Body, firstBody)) // what has come is enough,
 		values, _ = url.ParseQuery(string(body))                 // and what of it can be read
@@ -139,7 +142,8 @@ func encodeS3(m *misdirected, requestID string) any {
 // body is the answer and its content type.
 func (m *misdirected) body(requestID string) ([]byte, string) {
 	if m.encode == nil {
-		return answer{code: m.code, message: m.message}.body(keyManagement.codec), keyManagement.codec.contentType
+		codec := keyManagement.codec
+		return codec.failure(answer{code: m.code, message: m.message}, requestID), codec.contentType
 	}
 	text, err := xml.Marshal(m.encode(m, requestID))
 	if err != nil { // of plain strings: never

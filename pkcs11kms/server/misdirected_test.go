@@ -24,6 +24,7 @@ func TestOtherServicesAreNamed(t *testing.T) {
 		query = `<ErrorResponse><Error><Type>Sender</Type>` + error + `</Error><RequestId>{{uuid}}</RequestId></ErrorResponse>`
 		ec2   = `<Response><Errors><Error>` + error + `</Error></Errors><RequestID>{{uuid}}</RequestID></Response>`
 		s3    = `<Error>` + error + `<RequestId>{{uuid}}</RequestId></Error>`
+		off   = ` Its operator can add the service to services in config.yaml.`
 		json  = `{"__type":"UnknownOperationException","message":"{{message}}"}`
 	)
 	for name, tc := range map[string]struct {
@@ -31,11 +32,11 @@ func TestOtherServicesAreNamed(t *testing.T) {
 		answer, message                                  string
 	}{
 		"STS": {"POST", "/", form + "; charset=utf-8", "", "Action=GetCallerIdentity&Version=2011-06-15", "sts",
-			query, "GetCallerIdentity of sts is not here."},
+			query, "GetCallerIdentity of sts is not here." + off},
 		"form with more": {"POST", "/", form, "", "Version=2010-05-08&Action=CreateUser&UserName=" + strings.Repeat("x", 3*firstBody), "iam",
-			query, "CreateUser of iam is not here."},
+			query, "CreateUser of iam is not here." + off},
 		"form, not signed":    {"POST", "/", form, "", "Action=ListUsers", "", query, "ListUsers is not here."},
-		"form without action": {"POST", "/", form, "", "%zz", "sts", query, "this action of sts is not here."},
+		"form without action": {"POST", "/", form, "", "%zz", "sts", query, "this action of sts is not here." + off},
 		"form, markup": {"POST", "/", form, "", url.Values{"Action": {"<a>&"}}.Encode(), "s<t>s",
 			query, "this action is not here."},
 		"query string": {"GET", "/?Action=ListQueues&Version=2012-11-05", "", "", "", "sqs",

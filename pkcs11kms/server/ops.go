@@ -14,7 +14,7 @@ import (
 )
 
 // handler decodes the body, notes what it is about, runs the operation and encodes its output.
-type handler func(ctx context.Context, c *pkcs11kms.Client, body []byte, about *subject) ([]byte, error)
+type handler func(ctx context.Context, c *pkcs11kms.Client, body []byte, x *exchange) ([]byte, error)
 
 // operations are what the server answers of AWS KMS. An operation is added by one line here and its method of Client.
 var operations = map[string]handler{
@@ -84,10 +84,10 @@ var refused = map[string]handler{
 func init() { maps.Copy(operations, refused) }
 
 // refuse answers that the service does not do an operation, to those whose input is in order.
-func refuse[In any](_ context.Context, _ *pkcs11kms.Client, body []byte, about *subject) ([]byte, error) {
+func refuse[In any](_ context.Context, _ *pkcs11kms.Client, body []byte, x *exchange) ([]byte, error) {
 	in, err := decode[In](body)
 	if in != nil {
-		subjectOf(reflect.TypeFor[In]()).read(in, about)
+		subjectOf(reflect.TypeFor[In]()).read(in, &x.about)
 	}
 	if err == nil {
 		err = form.Check(in).Err()
@@ -135,16 +135,16 @@ func decode[In any](body []byte) (*In, error) {
 func op[In, Out, Options any](call func(*pkcs11kms.Client, context.Context, *In, ...func(*Options)) (*Out, error)) handler {
 	silent := !hasMembers(reflect.TypeFor[Out]())
 	names := subjectOf(reflect.TypeFor[In]())
-	return func(ctx context.Context, c *pkcs11kms.Client, body []byte, about *subject) ([]byte, error) {
+	return func(ctx context.Context, c *pkcs11kms.Client, body []byte, x *exchange) ([]byte, error) {
 		in, err := decode[In](body)
 		if in != nil {
-			names.read(in, about)
+			names.read(in, &x.about)
 		}
 		if err != nil {
 			return nil, undo(in, err)
 		}
 		out, err := call(c, ctx, in)
-		about.made(out)
+		x.about.made(out)
 		if err != nil || silent {
 			return nil, err // operations without an output answer with an empty body
 		}

@@ -30,6 +30,9 @@ type Options struct {
 	LogRequests RequestLog
 	// LogDropped counts the lines that Logger has dropped, where it does such a thing: a metric. Default: none.
 	LogDropped func() int64
+	// Services are the services that are answered beside AWS KMS, of those that Services names. Default: none. Policies that allow all
+	// actions allow those of each service that is answered.
+	Services []string
 	// Now is the clock that the times of requests are compared with. Default: time.Now.
 	Now func() time.Time
 	// Skew is how far the time of a request may be off. Default: 5 minutes.
@@ -38,13 +41,14 @@ type Options struct {
 	CallTimeout time.Duration
 }
 
-// Server answers the AWS KMS API over HTTP. It is an http.Handler, safe for concurrent use; the caller runs it and closes
-// the Bridge after it.
+// Server answers the AWS KMS API over HTTP, and what Options.Services names beside it. It is an http.Handler, safe for concurrent use;
+// the caller runs it and closes the Bridge after it.
 type Server struct {
 	bridge    *pkcs11kms.Bridge
 	log       *slog.Logger
 	requests  RequestLog
 	timeout   time.Duration
+	services  []*service
 	verifiers map[*service]*sigv4.Verifier[identity] // never changed after New
 	metrics   *metrics
 
@@ -72,11 +76,12 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 	s := &Server{
 		bridge: bridge, log: o.Logger, requests: o.LogRequests, timeout: o.CallTimeout, metrics: newMetrics(bridge, o),
 		unauthenticated: newLimiter(), transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
-		limits: defaultLimits, adminLimits: defaultAdminLimits, verifiers: map[*service]*sigv4.Verifier[identity]{},
+		services: enabled(o.Services), verifiers: map[*service]*sigv4.Verifier[identity]{},
+		limits: defaultLimits, adminLimits: defaultAdminLimits,
 	}
 	s.allotted = s.allot
 	s.metrics.registry.MustRegister(s.gates)
-	for _, service := range services {
+	for _, service := range s.services {
 		s.verifiers[service] = s.newVerifier(service, o)
 	}
 	return s
@@ -96,8 +101,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("X-Amzn-Requestid", x.id)
 	header.Set("Cache-Control", "no-cache, no-store, must-revalidate, private")
 	if err != nil {
-		a := answerTo(err)
-		status, body = a.status, a.body(x.service.codec)
+		a := x.service.codec.answer(err)
+		status, body = a.status, x.service.codec.failure(a, x.id)
 		var m *misdirected
 		if errors.As(err, &m) {
 			var form string
@@ -158,11 +163,14 @@ func (s *Server) safely(r *http.Request, x *exchange) (body []byte, err error) {
 }
 
 func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
-	service, name, err := serviceOf(r)
+	service, name, err := s.serviceOf(r)
 	if err != nil {
-		return nil, misdirect(r)
+		return nil, s.misdirect(r)
 	}
-	x.service, x.op = service, name
+	x.service = service
+	if name != "" {
+		x.op = name
+	}
 	if r.ContentLength > maxBody {
 		return nil, errTooLarge // not a byte of it is read
 	}
@@ -172,6 +180,12 @@ func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if name == "" {
+		if name, err = service.codec.named(service, body); err != nil {
+			return nil, err
+		}
+		x.op = name
+	}
 	if op := ops.Find(service.signingName, name); op != nil && op.Longer > 0 {
 		timeout := s.timeout + op.Longer
 		longer, cancel := context.WithTimeout(r.Context(), timeout)
@@ -180,9 +194,9 @@ func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
 		// Not every http.ResponseWriter has a deadline; those that have none do not need another.
 		_ = x.control.SetWriteDeadline(time.Now().Add(timeout + s.limits.write))
 	}
-	out, err := service.operations[name](ctx, client, body, &x.about)
+	out, err := service.operations[x.op](ctx, client, body, x)
 	if early, ok := errors.AsType[*undone](err); ok {
-		return nil, client.Refused(ctx, service.signingName, name, early.in, early.err)
+		return nil, client.Refused(ctx, service.signingName, x.op, early.in, early.err)
 	}
 	return out, err
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
@@ -12,6 +13,7 @@ import (
 type service struct {
 	signingName string // in the signatures of requests, in policies, and in the table of operations
 	codec       *codec
+	global      bool               // of no region: requests can be signed for globalRegion as well
 	operations  map[string]handler // by name; an operation is added by one line and its method of a client
 }
 
@@ -19,9 +21,12 @@ type service struct {
 // are written is the handlers' business.
 type codec struct {
 	contentType string
-	// operation returns the operation that a request names; ok is false when it is not a request of the service.
-	operation func(*http.Request) (name string, ok bool)
-	failure   func(code string, message *string) []byte
+	// operation returns the operation that a request names; ok is false when it is not a request of the service. The name is empty where
+	// the body has it.
+	operation func(r *http.Request) (name string, ok bool)
+	named     func(s *service, body []byte) (name string, err error) // reads it; nil where the body never has it
+	answer    func(err error) answer
+	failure   func(a answer, requestID string) []byte
 }
 
 // targetPrefix is what AWS KMS calls itself in the header X-Amz-Target.
@@ -38,7 +43,8 @@ func json11(prefix string) *codec {
 			}
 			return strings.CutPrefix(target[0], prefix)
 		},
-		failure: awsjson.EncodeError,
+		answer:  answerTo,
+		failure: func(a answer, _ string) []byte { return awsjson.EncodeError(a.code, a.text()) },
 	}
 }
 
@@ -49,13 +55,34 @@ var keyManagement = &service{signingName: "kms", codec: json11(targetPrefix), op
 var cloudTrail = &service{signingName: "cloudtrail", codec: json11("com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101."),
 	operations: map[string]handler{"LookupEvents": op((*pkcs11kms.Client).LookupEvents)}}
 
-// services are all that the server answers. STS and IAM, which speak the query protocol, will stand beside them.
-var services = []*service{keyManagement, cloudTrail}
+// allServices are those that a server can answer.
+var allServices = []*service{keyManagement, securityTokens, identities, cloudTrail}
 
-// serviceOf returns the service and the operation that a request names, or errUnknownOperation.
-func serviceOf(r *http.Request) (*service, string, error) {
-	for _, service := range services {
-		if name, ok := service.codec.operation(r); ok && service.operations[name] != nil {
+// Services are the names of the services that a Server can answer, for Options.Services.
+func Services() []string {
+	var names []string
+	for _, service := range allServices {
+		names = append(names, service.signingName)
+	}
+	return names
+}
+
+// enabled returns the services of those names, and AWS KMS, which is always there.
+func enabled(names []string) []*service {
+	var on []*service
+	for _, service := range allServices {
+		if service == keyManagement || slices.Contains(names, service.signingName) {
+			on = append(on, service)
+		}
+	}
+	return on
+}
+
+// serviceOf returns the service and the operation that a request names, or errUnknownOperation. The name is empty where the body has it.
+func (s *Server) serviceOf(r *http.Request) (*service, string, error) {
+	for _, service := range s.services {
+		name, ok := service.codec.operation(r)
+		if ok && (service.operations[name] != nil || name == "" && service.codec.named != nil) {
 			return service, name, nil
 		}
 	}

@@ -80,7 +80,7 @@ func Init(ctx context.Context, o InitOptions) (err error) {
 		return err
 	}
 	crash.At("init-bound")
-	return claim.become(configYAML{Account: o.AccountID, Partition: o.Partition, DefaultRegion: o.Region,
+	return claim.become(configYAML{Account: o.AccountID, Partition: o.Partition, DefaultRegion: o.Region, Services: Services,
 		Regions: map[string]regionYAML{o.Region: {Token: uri.String()}}})
 }
 

@@ -3,6 +3,8 @@ package statedir
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // ListenConfig is what a state directory says to its server. Empty fields are not configured.
@@ -14,6 +16,8 @@ type ListenConfig struct {
 
 	LogRequests string // which requests are logged: all, errors or off
 	ReusePort   bool   // by ListenShared
+
+	Services []string // that are answered, kms among them
 }
 
 // LoadListenConfig reads the part of a state directory's config.yaml that is for its server, with the care and the
@@ -38,8 +42,12 @@ func LoadListenConfig(dir string) (ListenConfig, error) {
 	if err := checkLogRequests(state.Log.Requests); err != nil {
 		return ListenConfig{}, invalidConfig(dir, fmt.Errorf("log.requests: %w", err))
 	}
+	services, err := servicesOf(state.Services)
+	if err != nil {
+		return ListenConfig{}, invalidConfig(dir, err)
+	}
 	return ListenConfig{API: state.Listen, Admin: state.AdminListen, TLSCert: inDir(dir, state.TLS.Cert), TLSKey: inDir(dir, state.TLS.Key),
-		LogRequests: state.Log.Requests, ReusePort: state.ReusePort}, nil
+		LogRequests: state.Log.Requests, ReusePort: state.ReusePort, Services: services}, nil
 }
 
 // checkLogRequests refuses what is no value of log.requests. An empty text means the default.
@@ -49,4 +57,23 @@ func checkLogRequests(text string) error {
 		return nil
 	}
 	return fmt.Errorf("%q is not one of all, errors, off", text)
+}
+
+// Services are what a server can answer, by the names that policies have for them. A new state directory has all of them. In one that was
+// made before there was this setting, policies that allow all actions meant keys alone: there it is AWS KMS until its operator says more.
+var Services = []string{"kms", "sts", "iam", "cloudtrail"}
+
+func servicesOf(given []string) ([]string, error) {
+	if given == nil {
+		return Services[:1], nil
+	}
+	for _, name := range given {
+		if !slices.Contains(Services, name) {
+			return nil, fmt.Errorf("services: %q is not one of %s", name, strings.Join(Services, ", "))
+		}
+	}
+	if !slices.Contains(given, Services[0]) {
+		return nil, fmt.Errorf("services: %s is missing, which a server always answers", Services[0])
+	}
+	return given, nil
 }

@@ -3,6 +3,7 @@ package statedir
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -40,6 +41,8 @@ func TestLoadListenConfig(t *testing.T) {
 			got, err := LoadListenConfig(dir)
 			if tc.err == "" {
 				require.NoError(t, err)
+				require.Equal(t, Services, got.Services, "init writes all")
+				got.Services = nil
 				require.Equal(t, tc.want, got)
 				_, err = Load(dir) // the rest is as it was
 				require.NoError(t, err)
@@ -65,4 +68,36 @@ func TestLoadListenConfigIsAsCarefulAsLoad(t *testing.T) {
 	require.NoError(t, os.Chmod(dir, 0o755))
 	_, err = LoadListenConfig(dir)
 	require.ErrorContains(t, err, "is open to other users")
+}
+
+// What a server answers is in config.yaml. Where nothing is said, as in a state directory from before there was more, it is AWS KMS alone.
+func TestServices(t *testing.T) {
+	dir, _ := initDir(t)
+	file := filepath.Join(dir, "config.yaml")
+	all, err := os.ReadFile(file)
+	require.NoError(t, err)
+	const line = "services: [kms, sts, iam, cloudtrail]\n"
+	require.Contains(t, string(all), line)
+	for name, tc := range map[string]struct {
+		line string
+		want []string
+		err  string
+	}{
+		"nothing":  {"", []string{"kms"}, ""},
+		"kms":      {"services: [kms]\n", []string{"kms"}, ""},
+		"some":     {"services: [cloudtrail, kms]\n", []string{"cloudtrail", "kms"}, ""},
+		"no kms":   {"services: [iam]\n", nil, "services: kms is missing, which a server always answers"},
+		"none":     {"services: []\n", nil, "services: kms is missing"},
+		"misspelt": {"services: [kms, IAM]\n", nil, "services: \"IAM\" is not one of kms, sts, iam, cloudtrail"},
+		"a text":   {"services: kms\n", nil, "cannot unmarshal"},
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(all), line, tc.line, 1)), 0o600))
+		got, err := LoadListenConfig(dir)
+		if tc.err != "" {
+			require.ErrorContains(t, err, tc.err, name)
+			continue
+		}
+		require.NoError(t, err, name)
+		require.Equal(t, tc.want, got.Services, name)
+	}
 }

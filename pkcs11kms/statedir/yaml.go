@@ -31,6 +31,7 @@ type configYAML struct {
 	AdminListen   string                `yaml:"admin-listen,omitempty"`
 	TLS           tlsYAML               `yaml:"tls,omitempty"`
 	Log           logYAML               `yaml:"log,omitempty"`
+	Services      []string              `yaml:"services,omitempty,flow"` // of the server; absent: kms
 	Quotas        quotasYAML            `yaml:"quotas,omitempty"`
 	Audit         auditYAML             `yaml:"audit,omitempty"`
 }
@@ -121,7 +122,7 @@ func readConfig(path string) (*configYAML, error) {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
 		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
 			"sessions, session-copies, seal-records, call-timeout, listen, reuse-port, admin-listen, tls.cert, tls.key, log.requests,\n"+
-			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates,\n"+
+			"services, quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates,\n"+
 			"audit.file, audit.fsync, audit.rotate-bytes, audit.rotate-age, audit.keep-days, audit.keep-bytes, audit.stdout,\n"+
 			"audit.syslog.address, audit.syslog.ca, audit.syslog.cert, audit.syslog.key, audit.syslog.server-name, audit.syslog.facility", err)
 	}

@@ -1,0 +1,166 @@
+package server
+
+import (
+	"context"
+
+	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
+)
+
+const iamNamespace = "https://iam.amazonaws.com/doc/2010-05-08/"
+
+// identities is AWS IAM: users and roles with their inline policies, tags and access keys. Inputs and outputs are in iamshapes.go.
+var identities = &service{signingName: "iam", codec: query("iam", iamNamespace), global: true, operations: map[string]handler{
+	"CreateUser":               iamOp(createUser),
+	"GetUser":                  iamOp(getUser),
+	"ListUsers":                iamOp(listUsers),
+	"DeleteUser":               iamOp(deletePrincipal[userInput]),
+	"PutUserPolicy":            iamOp(putPolicy[userPolicyDocument]),
+	"GetUserPolicy":            iamOp(getUserPolicy),
+	"ListUserPolicies":         iamOp(listPolicies[userPage]),
+	"DeleteUserPolicy":         iamOp(deletePolicy[userPolicy]),
+	"TagUser":                  iamOp(tagPrincipal[userTags]),
+	"UntagUser":                iamOp(untagPrincipal[userTagKeys]),
+	"ListUserTags":             iamOp(listTags[userPage]),
+	"ListAttachedUserPolicies": iamOp(listAttached[userPage]),
+	"ListGroupsForUser":        iamOp(listGroups),
+
+	"CreateRole":                  iamOp(createRole),
+	"GetRole":                     iamOp(getRole),
+	"ListRoles":                   iamOp(listRoles),
+	"DeleteRole":                  iamOp(deletePrincipal[roleInput]),
+	"UpdateAssumeRolePolicy":      iamOp(updateTrust),
+	"PutRolePolicy":               iamOp(putPolicy[rolePolicyDocument]),
+	"GetRolePolicy":               iamOp(getRolePolicy),
+	"ListRolePolicies":            iamOp(listPolicies[rolePage]),
+	"DeleteRolePolicy":            iamOp(deletePolicy[rolePolicy]),
+	"TagRole":                     iamOp(tagPrincipal[roleTags]),
+	"UntagRole":                   iamOp(untagPrincipal[roleTagKeys]),
+	"ListRoleTags":                iamOp(listTags[rolePage]),
+	"ListAttachedRolePolicies":    iamOp(listAttached[rolePage]),
+	"ListInstanceProfilesForRole": iamOp(listInstanceProfiles),
+
+	"CreateAccessKey":      iamOp(createAccessKey),
+	"ListAccessKeys":       iamOp(listAccessKeys),
+	"UpdateAccessKey":      iamOp(updateAccessKey),
+	"DeleteAccessKey":      iamOp(deleteAccessKey),
+	"GetAccessKeyLastUsed": iamOp(getAccessKeyLastUsed),
+}}
+
+func iamOp[In, Out any](call func(context.Context, *iam.Client, *In) (*Out, error)) handler {
+	return queryOp(iamNamespace, func(ctx context.Context, c *pkcs11kms.Client, in *In) (*Out, error) { return call(ctx, c.IAM(), in) })
+}
+
+// nothing is the output of operations that have none.
+type nothing = struct{}
+
+func done(err error) (*nothing, error) { return nil, err }
+
+func user(name string) iam.PrincipalName {
+	return iam.PrincipalName{Type: keystore.PrincipalUser, Name: name}
+}
+
+func role(name string) iam.PrincipalName {
+	return iam.PrincipalName{Type: keystore.PrincipalRole, Name: name}
+}
+
+// userOrCaller is the user of that name, or without one the caller: a user, or the account's root.
+func userOrCaller(ctx context.Context, c *iam.Client, name *string) (iam.PrincipalName, error) {
+	if name != nil {
+		return user(*name), nil
+	}
+	own, err := c.Name(ctx)
+	if err == nil && own.Type == keystore.PrincipalRole {
+		err = validation("Must specify userName when calling with non-User credentials")
+	}
+	return own, err
+}
+
+// Users.
+
+func createUser(ctx context.Context, c *iam.Client, in *createUserInput) (*userOutput, error) {
+	if in.PermissionsBoundary != nil {
+		return nil, noBoundaries
+	}
+	made, err := c.CreatePrincipal(ctx, user(*in.UserName), iam.PrincipalOptions{Path: text(in.Path), Tags: tagsOf(in.Tags)})
+	return &userOutput{User: shownUser(made, true)}, err
+}
+
+func getUser(ctx context.Context, c *iam.Client, in *optionalUser) (*userOutput, error) {
+	name, err := userOrCaller(ctx, c, in.UserName)
+	if err != nil {
+		return nil, err
+	}
+	found, err := c.GetPrincipal(ctx, name)
+	return &userOutput{User: shownUser(found, true)}, err
+}
+
+func listUsers(ctx context.Context, c *iam.Client, in *listInput) (*usersOutput, error) {
+	if err := in.page.check(); err != nil {
+		return nil, err
+	}
+	all, err := c.ListPrincipals(ctx, keystore.PrincipalUser, text(in.PathPrefix))
+	if err != nil {
+		return nil, err
+	}
+	part, next := pageOf(all, in.page, nameOfPrincipal)
+	out := &usersOutput{Users: []userShape{}, paged: next}
+	for _, found := range part {
+		out.Users = append(out.Users, *shownUser(found, false))
+	}
+	return out, nil
+}
+
+func listGroups(ctx context.Context, c *iam.Client, in *userPage) (*groupsOutput, error) {
+	return &groupsOutput{Groups: []nothing{}}, c.ListGroups(ctx, *in.UserName)
+}
+
+// Roles.
+
+func createRole(ctx context.Context, c *iam.Client, in *createRoleInput) (*roleOutput, error) {
+	switch {
+	case in.PermissionsBoundary != nil:
+		return nil, noBoundaries
+	case in.MaxSessionDuration != nil && *in.MaxSessionDuration != defaultSession:
+		return nil, validation("This service makes no sessions of roles: MaxSessionDuration can only be 3600.")
+	}
+	made, err := c.CreatePrincipal(ctx, role(*in.RoleName), iam.PrincipalOptions{Path: text(in.Path), Description: text(in.Description),
+		TrustPolicy: *in.AssumeRolePolicyDocument, Tags: tagsOf(in.Tags)})
+	shown := shownRole(made)
+	shown.MaxSessionDuration, shown.Description = nil, nil // as the real service has it
+	return &roleOutput{Role: shown}, err
+}
+
+func getRole(ctx context.Context, c *iam.Client, in *roleInput) (*roleOutput, error) {
+	found, err := c.GetPrincipal(ctx, role(*in.RoleName))
+	shown := shownRole(found)
+	shown.RoleLastUsed = &nothing{}
+	return &roleOutput{Role: shown}, err
+}
+
+func listRoles(ctx context.Context, c *iam.Client, in *listInput) (*rolesOutput, error) {
+	if err := in.page.check(); err != nil {
+		return nil, err
+	}
+	all, err := c.ListPrincipals(ctx, keystore.PrincipalRole, text(in.PathPrefix))
+	if err != nil {
+		return nil, err
+	}
+	part, next := pageOf(all, in.page, nameOfPrincipal)
+	out := &rolesOutput{Roles: []roleShape{}, paged: next}
+	for _, found := range part {
+		shown := shownRole(found)
+		shown.Tags = nil
+		out.Roles = append(out.Roles, *shown)
+	}
+	return out, nil
+}
+
+func updateTrust(ctx context.Context, c *iam.Client, in *trustInput) (*nothing, error) {
+	return done(c.UpdateTrustPolicy(ctx, *in.RoleName, *in.PolicyDocument))
+}
+
+func listInstanceProfiles(ctx context.Context, c *iam.Client, in *rolePage) (*profilesOutput, error) {
+	return &profilesOutput{InstanceProfiles: []nothing{}}, c.ListInstanceProfiles(ctx, *in.RoleName)
+}
