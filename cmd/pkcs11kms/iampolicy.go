@@ -77,3 +77,17 @@ func (a *app) deletePrincipalPolicyCommand(k iamKind) *cobra.Command {
 		return client.DeletePrincipalPolicy(ctx, name(), aws.ToString(*policyName))
 	})
 }
+
+func (a *app) updateTrustCommand(k iamKind) *cobra.Command {
+	cmd, in := k.verb("update-assume-role-policy --role-name NAME --policy-document JSON", "Give a role another trust policy",
+		"The policy says who may assume the role. It is kept and shown and has no effect: there are no sessions of roles.\n"+
+			"Prints nothing.",
+		"update-assume-role-policy --role-name {name} --policy-document file://trust.json")
+	name := k.named(in, "policy-document")
+	var document *string
+	in.text(&document, "policy-document", "the trust policy: JSON, or file://PATH (required)")
+	return k.act(a, cmd, in, "UpdateAssumeRolePolicy", "changing the trust policy of", name,
+		func(ctx context.Context, client *iam.Client) error {
+			return client.UpdateTrustPolicy(ctx, name().Name, aws.ToString(document))
+		})
+}

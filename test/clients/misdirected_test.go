@@ -5,12 +5,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
+	"github.com/pkcs11kms/bridge/pkcs11kms/server"
 )
 
 // TestOtherServices: whoever sends another service's requests to the server, as AWS_ENDPOINT_URL does with all of them, reads
 // why that cannot work, in each protocol of AWS.
 func TestOtherServices(t *testing.T) {
-	srv := newServer(t)
+	srv := newServer(t, kmstest.ConfigureServer(func(o *server.Options) { o.Services = nil }))
 	to := targetOf(srv)
 	const only = "This endpoint answers AWS KMS only: "
 	for arguments, want := range map[string]struct{ code, operation, message string }{
