@@ -111,6 +111,7 @@ var (
 		"jwt sign":            makeAlias,
 		"jwt verify":          makeAlias,
 		"restore":             "cp -a kms restored && rm restored/kms.db*",
+		"service-key retire":  "pkcs11kms service-key rotate seal",
 		"update-alias":        makeAlias,
 	}
 	afterExample = map[string]string{

@@ -14,8 +14,8 @@ import (
 
 func (a *app) serviceKeyCommand() *cobra.Command {
 	cmd := operations("service-key", groupAdmin, "The keys that this program has for itself in the token, and their rotation",
-		"Such keys make the secrets of access keys (access-keys) and sign the seals of the audit log (audit). Each can be\n"+
-			"followed by another one while servers run; what the one before has made stays good.",
+		"Such keys make the secrets of access keys (access-keys), sign the seals of the audit log (audit) and make the seals\n"+
+			"of the store's records (seal). Each can be followed by another one while servers run.",
 		"pkcs11kms service-key list")
 	cmd.AddGroup(&cobra.Group{ID: groupAdmin, Title: "Operations:"})
 	cmd.AddCommand(a.listServiceKeysCommand(), a.rotateServiceKeyCommand(), a.retireServiceKeyCommand())
@@ -67,13 +67,17 @@ func (a *app) rotateServiceKeyCommand() *cobra.Command {
 			"access-keys: access keys that are made from now on have their secrets from the new key. Those of before stay as\n"+
 			"they are, and so does the old key, until \"service-key retire\".\n"+
 			"audit: the log tells of the new key, signed by the old one: \"audit verify\" by the public key of the first\n"+
-			"follows that. Keep the new one elsewhere, too: \"audit public-key\".",
+			"follows that. Keep the new one elsewhere, too: \"audit public-key\".\n"+
+			"seal: all records of the store are sealed anew by the new key. A record that is not as it was written stops that\n"+
+			"and is named. The old key stays, for backups of before, until \"service-key retire\".",
 		"pkcs11kms service-key rotate access-keys")
 	cmd.Annotations = map[string]string{allRegions: ""}
 	servicePurpose(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.withRoot(cmd.Context(), func(client *pkcs11kms.Client) error {
-			epoch, err := doctor.RotateServiceKey(cmd.Context(), client, args[0])
+			bar := a.counter("sealed records")
+			epoch, err := doctor.RotateServiceKey(cmd.Context(), client, args[0], bar.set)
+			bar.done()
 			if err != nil {
 				return err
 			}
@@ -87,8 +91,9 @@ func (a *app) rotateServiceKeyCommand() *cobra.Command {
 func (a *app) retireServiceKeyCommand() *cobra.Command {
 	cmd := verb(groupAdmin, "retire PURPOSE --epoch NUMBER [--yes]", "Destroy a service key that was followed by another one",
 		"Asks first. While anything needs the key it is refused, and told what does: access-keys, the access keys whose\n"+
-			"secrets it makes. The keys of the audit log are kept.",
-		"pkcs11kms service-key retire access-keys --epoch 1")
+			"secrets it makes; seal, the store that it seals. A backup that was made by a seal key which is retired cannot be\n"+
+			"told from an edited one any more. The keys of the audit log are kept.",
+		"pkcs11kms service-key retire seal --epoch 1 --yes")
 	cmd.Annotations = map[string]string{allRegions: ""}
 	servicePurpose(cmd)
 	epoch := cmd.Flags().Uint32("epoch", 0, "the number of the key, as service-key list shows it")

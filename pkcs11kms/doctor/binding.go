@@ -77,7 +77,7 @@ func (d *examination) examineBinding(region *RegionReport, bound keystore.Region
 
 // heldOf tells how many of the keys are in the token.
 func heldOf(keys []KeyReport) string {
-	keys = slices.DeleteFunc(slices.Clone(keys), func(k KeyReport) bool { return k.KeyID == keyring.BindingKey || k.KeyID == keyring.SealKey })
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k KeyReport) bool { return keyring.ForItsToken(k.KeyID) })
 	missing := slices.DeleteFunc(slices.Clone(keys), func(k KeyReport) bool { return k.Object != nil })
 	return fmt.Sprintf("%d of the region's %d keys are in it", len(keys)-len(missing), len(keys))
 }

@@ -24,6 +24,19 @@ func auditing(t *testing.T, cfg statedir.Config, dir string, short bool) (*clien
 	return openClient(t, cfg), log
 }
 
+// serviceKeysFor are those of a purpose.
+func serviceKeysFor(t *testing.T, c *client, purpose string) (keys []ServiceKey) {
+	t.Helper()
+	all, err := ServiceKeys(t.Context(), c.Client)
+	require.NoError(t, err)
+	for _, key := range all {
+		if key.Purpose == purpose {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
 func firstPublicKey(t *testing.T, c *client) audit.SealKeys {
 	public, err := keyring.AuditPublicKeys(t.Context(), c.inside.Store, c.inside.Regions)
 	require.NoError(t, err)
@@ -62,7 +75,7 @@ func TestTheAuditKeyIsRotatedUnderLoad(t *testing.T) {
 	}
 	operator, _ := auditing(t, cfg, dir, true)
 	for _, want := range []uint32{2, 3} {
-		epoch, err := RotateServiceKey(t.Context(), operator.Client, "audit")
+		epoch, err := RotateServiceKey(t.Context(), operator.Client, "audit", func(int) {})
 		require.NoError(t, err)
 		require.Equal(t, want, epoch)
 		for _, log := range logs {
@@ -73,8 +86,7 @@ func TestTheAuditKeyIsRotatedUnderLoad(t *testing.T) {
 	}
 	stop()
 	require.NoError(t, load.Wait())
-	keys, err := ServiceKeys(t.Context(), operator.Client)
-	require.NoError(t, err)
+	keys := serviceKeysFor(t, operator, "audit")
 	require.Len(t, keys, 3)
 	require.Equal(t, []bool{false, false, true}, []bool{keys[0].Present, keys[1].Present, keys[2].Present})
 	first := firstPublicKey(t, operator)
@@ -102,7 +114,7 @@ func TestARotationOfTheAuditKeyIsFinishedByOthers(t *testing.T) {
 		first := firstPublicKey(t, dead)
 		require.NoError(t, dead.inside.Keys.NextAuditKey(t.Context(), 2))
 		if command {
-			epoch, err := RotateServiceKey(t.Context(), dead.Client, "audit")
+			epoch, err := RotateServiceKey(t.Context(), dead.Client, "audit", func(int) {})
 			require.NoError(t, err)
 			require.EqualValues(t, 2, epoch)
 		}
@@ -126,14 +138,14 @@ func TestARotationOfTheAuditKeyIsFinishedByOthers(t *testing.T) {
 func TestWhatCannotBeRotated(t *testing.T) {
 	cfg := newConfig(t)
 	c := openClient(t, cfg)
-	_, err := RotateServiceKey(t.Context(), c.Client, "audit")
+	_, err := RotateServiceKey(t.Context(), c.Client, "audit", func(int) {})
 	require.ErrorContains(t, err, "the audit log is not sealed")
-	_, err = RotateServiceKey(t.Context(), c.Client, "everything")
+	_, err = RotateServiceKey(t.Context(), c.Client, "everything", func(int) {})
 	var refused *pkcs11kms.RefusedError
 	require.ErrorAs(t, err, &refused)
 	require.Contains(t, refused.Hint(), "audit")
 	operator, _ := auditing(t, cfg, filepath.Join(t.TempDir(), "audit"), true)
-	_, err = RotateServiceKey(t.Context(), operator.Client, "audit")
+	_, err = RotateServiceKey(t.Context(), operator.Client, "audit", func(int) {})
 	require.ErrorContains(t, err, "there is no service key for audit yet")
 	keys, err := ServiceKeys(t.Context(), operator.Client)
 	require.NoError(t, err)

@@ -69,6 +69,11 @@ func (d *examination) examineSeals(ctx context.Context, name string) {
 	if d.store.Trusted() {
 		return
 	}
+	if root.Previous != nil {
+		text := fmt.Sprintf("its records are being sealed anew, in the epoch %d; until that is done, seals of the epoch %d count as well",
+			root.Epoch, root.Previous.Epoch)
+		d.advise("store", name, StatusWarning, text, "if nobody is at it, go on with it: pkcs11kms service-key rotate seal")
+	}
 	found := 0
 	err := d.store.Faults(ctx, func(fault *sealed.Error) {
 		found++

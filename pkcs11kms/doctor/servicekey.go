@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 )
 
 // ServiceKey is a key of this program's own.
@@ -32,17 +34,46 @@ type ServiceKey struct {
 // servicePurpose says how the service keys of a purpose are followed by others.
 type servicePurpose struct {
 	first  string // the id of the first
-	rotate func(context.Context, *core.Core) (uint32, error)
+	rotate func(ctx context.Context, inside *core.Core, progress func(int)) (uint32, error)
 	// free returns an error where the key of an epoch that was followed is still needed; nil: such keys are never given up.
 	free func(ctx context.Context, inside *core.Core, epoch uint32) error
 }
 
 var servicePurposes = map[string]servicePurpose{
 	"access-keys": {keyring.SecretsKey, rotateSecrets, secretsFree},
-	"audit":       {keyring.AuditKey, func(ctx context.Context, inside *core.Core) (uint32, error) { return inside.RotateAudit(ctx) }, nil},
+	"audit":       {keyring.AuditKey, rotateAudit, nil},
+	"seal":        {keyring.SealKey, rotateSeals, sealFree},
 }
 
-func rotateSecrets(ctx context.Context, inside *core.Core) (uint32, error) {
+func rotateAudit(ctx context.Context, inside *core.Core, _ func(int)) (uint32, error) {
+	return inside.RotateAudit(ctx)
+}
+
+func rotateSeals(ctx context.Context, inside *core.Core, progress func(int)) (uint32, error) {
+	return inside.Keys.RotateSeals(ctx, progress)
+}
+
+// sealFree refuses while the store names the key of an epoch for its seals.
+func sealFree(ctx context.Context, inside *core.Core, epoch uint32) error {
+	epochs, err := inside.Keys.Epochs(ctx, keyring.SealKey)
+	if err != nil {
+		return err
+	}
+	if _, err := inside.Store.LookAgain(ctx); err != nil {
+		return err
+	}
+	root, there := inside.Store.Root()
+	for _, e := range epochs {
+		used := bytes.Equal(e.Record.CKAID, root.CKAID) || root.Previous != nil && bytes.Equal(e.Record.CKAID, root.Previous.CKAID)
+		if e.Epoch == epoch && there && used {
+			return refused(fmt.Sprintf("records of the store are sealed by the service key number %d for seal", epoch),
+				"seal them by another one: pkcs11kms service-key rotate seal", nil)
+		}
+	}
+	return nil
+}
+
+func rotateSecrets(ctx context.Context, inside *core.Core, _ func(int)) (uint32, error) {
 	epoch, err := inside.Keys.NextSecretsKey(ctx)
 	if errors.Is(err, keystore.ErrNotFound) {
 		err = core.ErrNoServiceKey
@@ -98,6 +129,7 @@ func serviceKeys(ctx context.Context, inside *core.Core) (keys []ServiceKey, err
 	if err != nil {
 		return nil, err
 	}
+	root, _ := inside.Store.Root()
 	for _, purpose := range ServicePurposes() {
 		epochs, err := inside.Keys.Epochs(ctx, servicePurposes[purpose].first)
 		if err != nil {
@@ -109,6 +141,9 @@ func serviceKeys(ctx context.Context, inside *core.Core) (keys []ServiceKey, err
 			if n := len(made[e.Epoch]); servicePurposes[purpose].first == keyring.SecretsKey {
 				key.AccessKeys = &n
 			}
+			if servicePurposes[purpose].first == keyring.SealKey {
+				key.Present = bytes.Equal(e.Record.CKAID, root.CKAID)
+			}
 			keys = append(keys, key)
 		}
 	}
@@ -116,9 +151,10 @@ func serviceKeys(ctx context.Context, inside *core.Core) (keys []ServiceKey, err
 }
 
 // RotateServiceKey has the present service key of a purpose followed by another one, which it makes, beside all processes that use the
-// store; they use it at once. A rotation that was begun and not finished is finished. It returns the number of the new key. The client's
-// caller needs the permission pkcs11kms:RotateServiceKey.
-func RotateServiceKey(ctx context.Context, c *pkcs11kms.Client, purpose string) (epoch uint32, err error) {
+// store; they use it at once. A rotation that was begun and not finished is finished. It returns the number of the new key. progress is
+// told from time to time how many records are done, where there are such. The client's caller needs the permission
+// pkcs11kms:RotateServiceKey.
+func RotateServiceKey(ctx context.Context, c *pkcs11kms.Client, purpose string, progress func(int)) (epoch uint32, err error) {
 	if err := CheckServicePurpose(purpose); err != nil {
 		return 0, err
 	}
@@ -126,7 +162,7 @@ func RotateServiceKey(ctx context.Context, c *pkcs11kms.Client, purpose string) 
 		if err := holds(ctx, inside, precondition); err != nil {
 			return err
 		}
-		epoch, err = servicePurposes[purpose].rotate(ctx, inside)
+		epoch, err = servicePurposes[purpose].rotate(ctx, inside, progress)
 		return whyNotRotated(purpose, err)
 	}
 	err = pkcs11kms.Administer(ctx, c, ops.RotateServiceKey, map[string]any{"purpose": purpose}, run)
@@ -135,9 +171,16 @@ func RotateServiceKey(ctx context.Context, c *pkcs11kms.Client, purpose string) 
 
 // whyNotRotated says what to do about an error of a rotation.
 func whyNotRotated(purpose string, err error) error {
+	var broken *sealed.Error
 	switch {
 	case errors.Is(err, core.ErrNotSealed):
 		return refused("the audit log is not sealed, and so has no key", "config.yaml has audit.file: off", err)
+	case errors.Is(err, keyring.ErrNoSeals):
+		return refused("the records of the store have no seals", "seal them: "+keyring.SealCommand, err)
+	case errors.As(err, &broken):
+		return refused(fmt.Sprintf("not all records could be sealed anew: %v", err),
+			"what is done stays, and seals of before count still. Restore the store from a backup; or see "+
+				"what it holds, and\nhave all of it sealed anew as it is: "+keyring.ResealCommand, err)
 	case errors.Is(err, core.ErrNoServiceKey):
 		return refused(fmt.Sprintf("there is no service key for %s yet, so there is nothing to rotate", purpose),
 			"it is made when it is needed first", err)

@@ -133,7 +133,7 @@ func (r *Ring) present(ctx context.Context, in *Region) (keys, present int, err 
 	}
 	err = records.EachIndexed(ctx, r.cfg.Store, keystore.IndexCKAID, func(rec keystore.Record) error {
 		record, err := keystore.DecodeKey(rec)
-		if err != nil || record.Region != in.Name || bound(record.ID) {
+		if err != nil || record.Region != in.Name || ForItsToken(record.ID) {
 			return err
 		}
 		keys++
@@ -145,8 +145,11 @@ func (r *Ring) present(ctx context.Context, in *Region) (keys, present int, err 
 	return keys, present, err
 }
 
-// bound tells whether a key is there for its token's sake alone: when the token is lost, nobody misses the key.
-func bound(id string) bool { return id == BindingKey || id == SealKey }
+// ForItsToken tells whether a key is there for its token's sake alone: when the token is lost, nobody misses the key.
+func ForItsToken(id string) bool {
+	_, seals := EpochOf(SealKey, id)
+	return seals || id == BindingKey
+}
 
 // rebind makes the new binding key in the place of the old one, and binds the region by it. Until then the region stays bound as it was.
 func (r *Ring) rebind(ctx context.Context, in *Region, bound keystore.Region, version uint64, at place) error {

@@ -56,6 +56,11 @@ func (r *Ring) sealAll(
 func (r *Ring) makeSealKey(ctx context.Context, before keystore.Seals) (root keystore.Seals, key sealed.Key, err error) {
 	want := r.secretsKey(1)
 	want.name = SealKey
+	_, newest, err := r.newest(ctx, SealKey)
+	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+		return root, key, err
+	}
+	want.name = EpochName(SealKey, newest)
 	if _, err := r.renewService(ctx, want, true); err != nil {
 		return root, key, err
 	}
@@ -63,7 +68,8 @@ func (r *Ring) makeSealKey(ctx context.Context, before keystore.Seals) (root key
 	if err != nil {
 		return root, key, err
 	}
-	root = keystore.Seals{Store: before.Store, Epoch: before.Epoch + 1, Region: k.Record.Region, CKAID: k.Record.CKAID, Spec: k.Record.Spec}
+	root = keystore.Seals{Store: before.Store, Epoch: max(before.Epoch+1, newest), Region: k.Record.Region, CKAID: k.Record.CKAID,
+		Spec: k.Record.Spec}
 	if len(root.Store) == 0 {
 		root.Store = make(keystore.HexBytes, 16)
 		rand.Read(root.Store) // never fails, see crypto/rand
@@ -151,7 +157,7 @@ func SealFaults(ctx context.Context, cfg Config, below keystore.Store) (faultOf 
 	if err != nil {
 		return nil, err
 	}
-	key, err := SealKeyIn(ctx, t, root)
+	keys, err := SealKeysIn(ctx, t, root)
 	if err = errors.Join(err, t.Close()); err != nil {
 		return nil, err
 	}
@@ -159,7 +165,7 @@ func SealFaults(ctx context.Context, cfg Config, below keystore.Store) (faultOf 
 		if rec.Ref == keystore.SealsRef() {
 			return nil // which has no seal of its own where the sealing was not finished
 		}
-		return sealed.Check(root, key, rec)
+		return sealed.Check(root, keys, rec)
 	}, nil
 }
 

@@ -49,12 +49,12 @@ func Unlock(ctx context.Context, t *token.Token, s *sealed.Store) error {
 	if !ok {
 		return nil
 	}
-	key, err := SealKeyIn(ctx, t, root)
+	keys, err := SealKeysIn(ctx, t, root)
 	if err != nil {
 		return err
 	}
 	var broken *sealed.Error
-	err = s.Unlock(ctx, key)
+	err = s.Unlock(ctx, keys)
 	switch {
 	case errors.As(err, &broken):
 		return &SealError{cause: err, Advice: resealAdvice,
@@ -63,6 +63,31 @@ func Unlock(ctx context.Context, t *token.Token, s *sealed.Store) error {
 		return &SealError{cause: err, Problem: err.Error(), Advice: "run it again: " + ResealCommand}
 	}
 	return err
+}
+
+// SealKeysIn makes the keys of the seals that root tells of: of the epoch before as well, where its seals still count. That is of the same
+// region.
+func SealKeysIn(ctx context.Context, t *token.Token, root keystore.Seals) (keys sealed.Keys, err error) {
+	if keys.Present, err = SealKeyIn(ctx, t, root); err != nil {
+		return keys, err
+	}
+	before, ok := sealed.Before(root)
+	if !ok {
+		return keys, nil
+	}
+	if before.Region != root.Region {
+		return keys, &SealError{Advice: resealAdvice, Problem: fmt.Sprintf("the store names two regions for its seals, %s and %s", root.Region,
+			before.Region)}
+	}
+	previous, err := SealKeyIn(ctx, t, before)
+	keys.Previous = &previous
+	return keys, err
+}
+
+// isSealKey tells whether a label is that of a service key of the seals that an epoch can have: one of then, or of before.
+func isSealKey(label string, of keystore.Seals) bool {
+	epoch, ok := EpochOf(SealKey, label)
+	return ok && epoch <= of.Epoch
 }
 
 // SealKeyIn makes the key of the seals that root tells of, by the token of its region. What root says is not proved before: the
@@ -80,7 +105,7 @@ func SealKeyIn(ctx context.Context, t *token.Token, root keystore.Seals) (sealed
 			"service key of the store's seals, CKA_ID %s", root.Region, root.CKAID)}
 	case err != nil:
 		return sealed.Key{}, err
-	case object.Label != SealKey:
+	case !isSealKey(object.Label, root):
 		return sealed.Key{}, &SealError{Advice: resealAdvice, Problem: fmt.Sprintf("the object with the CKA_ID %s in the token of %s, which "+
 			"the store names for its seals, is not the service key for them: its label is %q", root.CKAID, root.Region, object.Label)}
 	}
@@ -139,7 +164,7 @@ func (r *Ring) refuseUnsealed(ctx context.Context, in *Region) error {
 	if _, ok := r.cfg.Sealed.Root(); ok {
 		return nil
 	}
-	there, err := in.Token.Labelled(ctx, SealKey)
+	there, err := hasSealKey(ctx, in.Token)
 	if err != nil || !there {
 		return err
 	}
@@ -152,4 +177,16 @@ func (r *Ring) refuseUnsealed(ctx context.Context, in *Region) error {
 	return &SealError{Problem: fmt.Sprintf("the token of %s has a key for the seals of records, and the records of this store have none",
 		in.Name), Advice: "if the seals were taken away: restore the store from a backup\n" +
 		"if it never had any, as when another state directory uses the same token: see what it holds, and have it sealed: " + SealCommand}
+}
+
+// hasSealKey tells whether a token has a service key of the seals, of whatever epoch.
+func hasSealKey(ctx context.Context, t *token.Token) (bool, error) {
+	if there, err := t.Labelled(ctx, SealKey); err != nil || there {
+		return there, err
+	}
+	objects, err := t.Objects(ctx) // the first may have been retired
+	return slices.ContainsFunc(objects, func(o token.Object) bool {
+		_, ok := EpochOf(SealKey, o.Label)
+		return ok
+	}), err
 }

@@ -94,9 +94,9 @@ func Each(ctx context.Context, below keystore.Store, visit func([]keystore.Recor
 	}
 }
 
-// Check returns an *Error where a record is refused under the seals of a root whose key is at hand.
-func Check(root keystore.Seals, key Key, rec keystore.Record) error {
-	if _, err := (&seals{of: root, key: key}).check(rec); err != nil {
+// Check returns an *Error where a record is refused under the seals of a root whose keys are at hand.
+func Check(root keystore.Seals, keys Keys, rec keystore.Record) error {
+	if _, err := stateOf(root, 0, keys).check(rec); err != nil {
 		return &Error{Ref: rec.Ref, why: err}
 	}
 	return nil
@@ -104,13 +104,13 @@ func Check(root keystore.Seals, key Key, rec keystore.Record) error {
 
 // Faults visits each record of an unlocked store that is refused.
 func (s *Store) Faults(ctx context.Context, visit func(*Error)) error {
-	key := s.state.Load().seals
-	if key == nil {
+	now := s.state.Load()
+	if now.seals == nil {
 		return ErrLocked
 	}
 	return Each(ctx, s.Store, func(recs []keystore.Record) error {
 		for _, rec := range recs {
-			if err := s.checkBy(key, rec); err != nil {
+			if err := s.checkBy(now, rec); err != nil {
 				visit(&Error{Ref: rec.Ref, why: err})
 			}
 		}
@@ -121,14 +121,14 @@ func (s *Store) Faults(ctx context.Context, visit func(*Error)) error {
 // Stored returns the records of an unlocked store that the audit log is told of, by their names there. Those that are refused are left out:
 // Faults names them.
 func (s *Store) Stored(ctx context.Context) (map[string]audit.Stored, error) {
-	key := s.state.Load().seals
-	if key == nil {
+	now := s.state.Load()
+	if now.seals == nil {
 		return nil, ErrLocked
 	}
 	stored := map[string]audit.Stored{}
 	err := Each(ctx, s.Store, func(recs []keystore.Record) error {
 		for _, rec := range recs {
-			if revision, err := key.check(rec); err == nil && Told(rec.Ref) {
+			if revision, err := now.check(rec); err == nil && Told(rec.Ref) {
 				stored[Name(rec.Ref)] = audit.Stored{Revision: revision, SHA256: sha256.Sum256(rec.Value)}
 			}
 		}

@@ -202,8 +202,8 @@ func TestMovedRecordsAreRefused(t *testing.T) {
 	foreign := mustGet(t, elsewhere, alias.Ref)
 	replace(t, below, rec, foreign, alias.Index)
 	requireRefused(t, below, rec.Ref, edited)
-	require.NoError(t, sealed.Check(other, keyOf(other), foreign))
-	require.ErrorContains(t, sealed.Check(newRoot(), keyOf(other), foreign), edited, "of another store with the same key")
+	require.NoError(t, sealed.Check(other, keysOf(other), foreign))
+	require.ErrorContains(t, sealed.Check(newRoot(), keysOf(other), foreign), edited, "of another store with the same key")
 }
 
 func TestSwappedRecordsAreRefused(t *testing.T) {
@@ -279,8 +279,8 @@ func TestTheRecordOfSealsIsSealedItself(t *testing.T) {
 		rec = replace(t, below, rec, keystore.Record{Ref: rec.Ref, Value: root.Put(0).Value, Seal: rec.Seal}, nil)
 		s, err := sealed.New(t.Context(), below, sealed.Options{})
 		require.NoError(t, err)
-		require.Error(t, s.Unlock(t.Context(), key), e.name)
-		require.Error(t, s.Unlock(t.Context(), keyOf(root)), e.name)
+		require.Error(t, s.Unlock(t.Context(), sealed.Keys{Present: key}), e.name)
+		require.Error(t, s.Unlock(t.Context(), keysOf(root)), e.name)
 		require.True(t, s.Locked(), e.name)
 		rec = replace(t, below, rec, keystore.Record{Ref: rec.Ref, Value: original.Value, Seal: rec.Seal}, nil)
 	})

@@ -22,6 +22,16 @@ const (
 // keyOf stands for the service key.
 func keyOf(root keystore.Seals) sealed.Key { return sha256.Sum256(sealed.KeyText(root)) }
 
+// keysOf is keyOf with that of the epoch before.
+func keysOf(root keystore.Seals) sealed.Keys {
+	keys := sealed.Keys{Present: keyOf(root)}
+	if before, ok := sealed.Before(root); ok {
+		previous := keyOf(before)
+		keys.Previous = &previous
+	}
+	return keys
+}
+
 func newRoot() keystore.Seals {
 	return keystore.Seals{Store: []byte("0123456789abcdef"), Epoch: 1, Region: region, CKAID: []byte{1}, Spec: "HMAC_256"}
 }
@@ -53,8 +63,10 @@ func open(t *testing.T, below keystore.Store, o sealed.Options) *sealed.Store {
 	t.Helper()
 	s, err := sealed.New(t.Context(), below, o)
 	require.NoError(t, err)
-	root, _ := s.Root()
-	s.UnlockBy(func(ctx context.Context) error { return s.Unlock(ctx, keyOf(root)) })
+	s.UnlockBy(func(ctx context.Context) error {
+		root, _ := s.Root()
+		return s.Unlock(ctx, keysOf(root))
+	})
 	return s
 }
 

@@ -17,8 +17,9 @@ func (s *Store) check(ctx context.Context, rec keystore.Record) (keystore.Record
 		return rec, nil
 	}
 	right, err := s.checkNow(ctx, rec)
-	if errors.Is(err, errSealed) || errors.Is(err, errEpoch) { // is there something new about the seals?
-		if changed, lookErr := s.LookAgain(ctx); lookErr == nil && changed {
+	if errors.Is(err, errSealed) || errors.Is(err, errEpoch) {
+		// Is there something new about the seals, or was there since the record was read?
+		if _, lookErr := s.LookAgain(ctx); lookErr == nil {
 			if rec, err = s.Store.Get(ctx, rec.Ref); err != nil {
 				return keystore.Record{}, err
 			}
@@ -48,19 +49,19 @@ func (s *Store) checkNow(ctx context.Context, rec keystore.Record) (keystore.Rec
 			return rec, err
 		}
 	}
-	key := s.state.Load().seals
-	if key == nil { // a region's, see Store
+	now := s.state.Load()
+	if now.seals == nil { // a region's, see Store
 		return rec, nil
 	}
-	err := s.checkBy(key, rec)
+	err := s.checkBy(now, rec)
 	if errors.Is(err, errOlder) || errors.Is(err, errUnsealed) {
-		return s.checkAgain(ctx, key, rec, err)
+		return s.checkAgain(ctx, now, rec, err)
 	}
 	return rec, err
 }
 
-func (s *Store) checkBy(key *seals, rec keystore.Record) error {
-	revision, err := key.check(rec)
+func (s *Store) checkBy(by *state, rec keystore.Record) error {
+	revision, err := by.check(rec)
 	if err == nil && !s.see(rec.Ref, revision) {
 		err = errOlder
 	}
@@ -69,7 +70,7 @@ func (s *Store) checkBy(key *seals, rec keystore.Record) error {
 
 // checkAgain looks whether a record is really of before: somebody may have written it, or sealed it, and others have read that, since this
 // call read it. What was seen before it is read again is there now, or later.
-func (s *Store) checkAgain(ctx context.Context, key *seals, rec keystore.Record, why error) (keystore.Record, error) {
+func (s *Store) checkAgain(ctx context.Context, by *state, rec keystore.Record, why error) (keystore.Record, error) {
 	seen := s.lastSeen(rec.Ref)
 	now, err := s.Store.Get(ctx, rec.Ref)
 	switch {
@@ -80,7 +81,7 @@ func (s *Store) checkAgain(ctx context.Context, key *seals, rec keystore.Record,
 	case err != nil:
 		return rec, err
 	}
-	revision, err := key.check(now)
+	revision, err := by.check(now)
 	if err == nil && revision < seen {
 		err = errOlder
 	}

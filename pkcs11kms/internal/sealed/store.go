@@ -69,9 +69,19 @@ type Store struct {
 
 // state is what is known of the seals. It is never changed.
 type state struct {
-	root    keystore.Seals // as the store tells, which unlocking proves
-	version uint64         // of its record; 0: there are no seals
-	seals   *seals         // nil while the store is locked
+	root     keystore.Seals // as the store tells, which unlocking proves
+	version  uint64         // of its record; 0: there are no seals
+	seals    *seals         // nil while the store is locked
+	previous *seals         // of the epoch before, which still count; nil: they do not
+}
+
+// check returns the revision of a record whose seal is right.
+func (s *state) check(rec keystore.Record) (revision uint64, err error) {
+	revision, err = s.seals.check(rec)
+	if errors.Is(err, errEpoch) && s.previous != nil {
+		return s.previous.check(rec)
+	}
+	return revision, err
 }
 
 func (s *state) locked() bool { return s.version > 0 && s.seals == nil }
@@ -102,9 +112,14 @@ func rootOf(ctx context.Context, below keystore.Store) (keystore.Seals, uint64, 
 	if err != nil {
 		return keystore.Seals{}, 0, err
 	}
-	rec.Seal = nil
-	root, err := keystore.DecodeSeals(rec)
+	root, err := rootIn(rec)
 	return root, rec.Version, err
+}
+
+// rootIn is what the record says that tells of seals, unchecked.
+func rootIn(rec keystore.Record) (keystore.Seals, error) {
+	rec.Seal = nil
+	return keystore.DecodeSeals(rec)
 }
 
 // Trusting is a Store of which nothing is checked: see Trust.

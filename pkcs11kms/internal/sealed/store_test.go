@@ -94,7 +94,7 @@ func TestUnlockedOnce(t *testing.T) {
 			close(entered)
 		}
 		<-goOn
-		return s.Unlock(ctx, keyOf(newRoot()))
+		return s.Unlock(ctx, keysOf(newRoot()))
 	})
 	ref := samples()[2].Put(0).Ref
 	var group sync.WaitGroup
@@ -219,7 +219,7 @@ func TestSealedMeanwhile(t *testing.T) {
 	for _, s := range []*sealed.Store{writing, reading} {
 		s.UnlockBy(func(ctx context.Context) error {
 			root, _ := s.Root()
-			return s.Unlock(ctx, keyOf(root))
+			return s.Unlock(ctx, keysOf(root))
 		})
 	}
 	alias := samples()[2].Put(0)
@@ -260,7 +260,7 @@ func TestEpochsOnlyGrow(t *testing.T) {
 func TestOthersWaitForWhoIsSealing(t *testing.T) {
 	below := newBelow(t)
 	s := open(t, below, sealed.Options{})
-	s.UnlockBy(func(ctx context.Context) error { return s.Unlock(ctx, keyOf(newRoot())) })
+	s.UnlockBy(func(ctx context.Context) error { return s.Unlock(ctx, keysOf(newRoot())) })
 	alias := samples()[2].Put(0)
 	mustCommit(t, s, alias)
 	version, err := sealed.Begin(t.Context(), below, newRoot(), 0)

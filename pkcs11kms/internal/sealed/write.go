@@ -16,16 +16,23 @@ func (s *Store) Commit(ctx context.Context, changes ...keystore.Change) (uint64,
 	if s.trusted.Load() {
 		return s.Store.Commit(ctx, changes...)
 	}
-	version, by, err := s.commit(ctx, changes)
-	if !errors.Is(err, keystore.ErrConflict) || by == s.rootVersion(ctx) {
-		return version, err
+	for range commitTries {
+		version, by, err := s.commit(ctx, changes)
+		if !errors.Is(err, keystore.ErrConflict) || by == s.rootVersion(ctx) {
+			return version, err
+		}
+		if s.Version() != by {
+			continue // somebody has seen it
+		}
+		if changed, lookErr := s.LookAgain(ctx); lookErr != nil || !changed {
+			return 0, errors.Join(ErrChanged, lookErr)
+		}
 	}
-	if changed, lookErr := s.LookAgain(ctx); lookErr != nil || !changed {
-		return 0, errors.Join(ErrChanged, lookErr)
-	}
-	version, _, err = s.commit(ctx, changes)
-	return version, err
+	return 0, ErrChanged
 }
+
+// commitTries is how often a commit is made whose seals are others than they were.
+const commitTries = 5
 
 // rootVersion is the version of the record of seals now; where it cannot be read, that which is known.
 func (s *Store) rootVersion(ctx context.Context) uint64 {
@@ -44,7 +51,10 @@ func (s *Store) commit(ctx context.Context, changes []keystore.Change) (version,
 	}
 	now := s.state.Load()
 	sealing, revisions := s.seal(now.seals, changes)
-	if len(sealing) < keystore.MaxChanges {
+	switch {
+	case len(sealing) == keystore.MaxChanges && s.rootVersion(ctx) != now.version:
+		return 0, now.version, keystore.ErrConflict
+	case len(sealing) < keystore.MaxChanges:
 		sealing = append(sealing, keystore.Change{Op: keystore.Check, Ref: keystore.SealsRef(), Expect: now.version})
 	}
 	if version, err = s.Store.Commit(ctx, sealing...); err == nil && now.seals != nil {
