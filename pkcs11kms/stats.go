@@ -17,6 +17,8 @@ type Stats struct {
 	Sessions map[string]SessionStats
 	// Tokens are the states of each region's token.
 	Tokens map[string]TokenState
+	// MACTimes are how long a MAC has taken each region's token lately, by a few of them; 0 while none was made.
+	MACTimes map[string]time.Duration
 	// TokenErrors counts the failures of tokens since Open by class: busy, gone, missing, hung, other.
 	TokenErrors map[string]uint64
 	// Audit is what the audit log has done; nil where it tells nothing of itself.
@@ -73,14 +75,15 @@ func (b *Bridge) RetryTokens() {
 
 // Stats returns the counts of now. It asks nothing of store and tokens.
 func (b *Bridge) Stats() Stats {
-	s := Stats{Sessions: map[string]SessionStats{}, Tokens: map[string]TokenState{}, TokenErrors: map[string]uint64{}}
+	s := Stats{Sessions: map[string]SessionStats{}, Tokens: map[string]TokenState{}, MACTimes: map[string]time.Duration{},
+		TokenErrors: map[string]uint64{}}
 	if log, ok := b.cfg.Audit.(audit.Watched); ok {
 		told := log.Stats()
 		s.Audit = &told
 	}
 	for _, name := range b.Regions() {
 		t := b.core.Keys.Region(name).Token
-		s.Sessions[name], s.Tokens[name] = SessionStats(t.Stats()), TokenState(t.State())
+		s.Sessions[name], s.Tokens[name], s.MACTimes[name] = SessionStats(t.Stats()), TokenState(t.State()), t.MACTime()
 	}
 	for class := range tokenErrorClasses {
 		s.TokenErrors[tokenErrorClasses[class]] = b.tokenErrors[class].Load()

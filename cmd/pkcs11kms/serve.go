@@ -177,6 +177,7 @@ func (s *serving) serve(ctx context.Context, bridge *pkcs11kms.Bridge, region st
 	if s.onHang == hangExit {
 		notice.Go(func() { s.watchHangs(running, bridge) })
 	}
+	notice.Go(func() { s.watchPace(running, bridge) })
 	err := server.New(bridge, s.options()).Run(running, listen)
 	err = s.explainSharing(running, err)
 	cause := context.Cause(ctx)

@@ -89,6 +89,8 @@ func (k *keyCounts) get(bridge *pkcs11kms.Bridge) map[string]int {
 var (
 	sessionsDesc = prometheus.NewDesc("pkcs11kms_sessions", "Sessions with the token by state: in_use, waiting, lost, open, size.",
 		[]string{"region", "state"}, nil)
+	macTimeDesc = prometheus.NewDesc("pkcs11kms_token_mac_seconds", "How long a MAC has taken the token lately; 0 while none was made.",
+		[]string{"region"}, nil)
 	copiesDesc      = prometheus.NewDesc("pkcs11kms_session_copies", "Keys that are used by a session copy.", []string{"region"}, nil)
 	tokenErrorsDesc = prometheus.NewDesc("pkcs11kms_token_errors_total", "Failures of tokens by class: busy, gone, missing, hung, other.",
 		[]string{"class"}, nil)
@@ -121,6 +123,7 @@ var (
 func (c bridgeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- sessionsDesc
 	ch <- copiesDesc
+	ch <- macTimeDesc
 	ch <- tokenErrorsDesc
 	ch <- tokenUpDesc
 	ch <- tokenLossesDesc
@@ -152,6 +155,9 @@ func (c bridgeCollector) Collect(ch chan<- prometheus.Metric) {
 		for state, n := range map[string]int{"size": s.Size, "open": s.Open, "in_use": s.InUse, "waiting": s.Waiting, "lost": s.Lost} {
 			ch <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(n), region, state)
 		}
+	}
+	for region, took := range stats.MACTimes {
+		ch <- prometheus.MustNewConstMetric(macTimeDesc, prometheus.GaugeValue, took.Seconds(), region)
 	}
 	for region, s := range stats.Tokens {
 		ch <- prometheus.MustNewConstMetric(tokenUpDesc, prometheus.GaugeValue, truth(s.Up), region)

@@ -56,7 +56,9 @@ func (s *session) signInit(k *Key) (used *keyHandle, err error) {
 }
 
 func (s *session) signWith(h Hash, object pkcs11.ObjectHandle, message []byte) ([]byte, error) {
+	began := s.looked()
 	tag, err := s.signMessage(signMechanisms[h], object, message, !s.token.facts().quirk.noStream)
+	s.token.pace.paced(began, err)
 	if err != nil {
 		return nil, err
 	}

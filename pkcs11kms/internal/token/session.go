@@ -50,6 +50,7 @@ type session struct {
 	crossing   *crossing // made at the first signature
 	open       bool      // opened lazily by the first operation, under that operation's deadline
 	claim      *claim    // to the handle
+	macs       uint32    // that were begun on it, see pace
 
 	// What follows serves calls that can be abandoned; it is made at the first of them.
 	work  chan *operation

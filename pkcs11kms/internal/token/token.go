@@ -89,6 +89,7 @@ type Token struct {
 
 	holders    holders // which key holds a handle
 	copies     copies
+	pace       pace
 	index      index
 	generation atomic.Uint64          // of the connection; handles and sessions of another generation are not valid
 	outage     atomic.Pointer[outage] // while the device is lost
