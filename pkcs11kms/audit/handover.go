@@ -121,8 +121,30 @@ func (s *sealing) handOver(ctx context.Context) error {
 	for _, chain := range sortedKeys(gone) {
 		more.gone = append(more.gone, gone[chain])
 	}
+	if err := s.stillInOffice(ctx, over.To.ID, over.Check); err != nil {
+		return err
+	}
 	if err := s.seal(ctx, more); err != nil {
 		return fmt.Errorf("handing the seals over to another key: %w", err)
 	}
 	return over.Done(ctx)
+}
+
+// errOfBefore says that what the key signs now, and what follows it, would be refused.
+var errOfBefore = errors.New("the log tells that its key was followed by one that the store does not know: the store was restored from a " +
+	"backup of before, or somebody else has the use of the key. Move the directory of the log away, keep it, and begin another log")
+
+// stillInOffice refuses where the log tells that the key which check knows was followed by another one than to.
+func (s *sealing) stillInOffice(ctx context.Context, to string, check func(context.Context, []byte, Signature) error) error {
+	lines, err := Search(ctx, s.l.dir, Query{EventName: handoverName, Max: maxExpiries})
+	if err != nil {
+		return err
+	}
+	for _, line := range lines {
+		seal := sealOf(line)
+		if seal != nil && seal.err == nil && seal.next != nil && seal.next.to != to && check(ctx, seal.text, seal.by) == nil {
+			return errOfBefore
+		}
+	}
+	return nil
 }

@@ -61,13 +61,16 @@ func (r *relayed) seal(t *testing.T, s *sealing) {
 // follow has the newest key followed by one more, as a process tells that does not seal.
 func (r *relayed) follow(t *testing.T) {
 	old, next := r.signers[len(r.signers)-1], newSigner(t)
-	next.over = handedOver(uint32(len(r.signers)+1), old, next)
 	r.signers = append(r.signers, next)
-	require.NoError(t, r.logs[2].HandOver(t.Context(), next))
-	next.over = nil
+	r.handOver(t, r.logs[2], handedOver(uint32(len(r.signers)), old, next))
 	for _, s := range r.seals {
 		s.by = next
 	}
+}
+
+// handOver writes a handover as somebody does who does not ask whether there is one.
+func (r *relayed) handOver(t *testing.T, l *Log, over *Handover) {
+	require.NoError(t, l.newSealing(r.signers[0]).seal(t.Context(), addition{over: over}))
 }
 
 func (r *relayed) verify(t *testing.T, by ...*signer) *Verification {
@@ -85,7 +88,7 @@ func (r *relayed) late(t *testing.T, s *sealing) {
 	r.calls++
 	require.NoError(t, s.l.Record(t.Context(), use(r.calls)))
 	by := s.by
-	s.by = r.signers[len(r.signers)-2]
+	s.by, s.inOffice = r.signers[len(r.signers)-2], true
 	r.seal(t, s)
 	s.by = by
 }
@@ -199,9 +202,7 @@ func TestForgedHandovers(t *testing.T) {
 		old := r.signers[0]
 		h := handedOver(2, old, forger)
 		forge(h)
-		forger.over = h
-		require.NoError(t, r.logs[2].HandOver(t.Context(), forger))
-		forger.over = nil
+		r.handOver(t, r.logs[2], h)
 		r.seals[0].by, r.seals[1].by = forger, forger
 		r.use(t)
 		v := r.verify(t, old)
@@ -214,9 +215,7 @@ func TestForgedHandovers(t *testing.T) {
 	for _, first := range []bool{true, false} {
 		r := newRelayed(t)
 		stolen := func() {
-			forger.over = handedOver(2, r.signers[0], forger)
-			require.NoError(t, r.logs[1].HandOver(t.Context(), forger))
-			forger.over = nil
+			r.handOver(t, r.logs[1], handedOver(2, r.signers[0], forger))
 		}
 		old := r.signers[0]
 		if first {
@@ -329,4 +328,26 @@ func TestHandoverText(t *testing.T) {
 		_, err := parseStatement(wrong)
 		require.Error(t, err, wrong)
 	}
+}
+
+// A store of before a rotation knows the old key alone, whose seals would be refused: nothing is sealed by it, nor handed over to a third
+// key.
+func TestAStoreOfBeforeARotationDoesNotSeal(t *testing.T) {
+	r := newRelayed(t)
+	r.follow(t)
+	r.use(t)
+	restored := mustOpen(t, r.dir, Options{})
+	require.NoError(t, restored.Record(t.Context(), use(1)))
+	s := restored.newSealing(r.signers[0])
+	s.try(t.Context(), true)
+	require.ErrorContains(t, restored.sealErrNow(), "was followed by one that the store does not know")
+	require.Contains(t, restored.Warning(), "cannot be sealed")
+	third := newSigner(t)
+	third.over = handedOver(2, r.signers[0], third)
+	require.ErrorContains(t, restored.HandOver(t.Context(), third), "was followed by one that the store does not know")
+	require.Empty(t, r.verify(t, r.signers[0]).Problems)
+	again := r.signers[1]
+	again.over = handedOver(2, r.signers[0], again)
+	require.NoError(t, restored.HandOver(t.Context(), again), "the same once more")
+	require.Empty(t, r.verify(t, r.signers[0]).Problems)
 }

@@ -30,6 +30,8 @@ type sealing struct {
 	sealed  map[string]uint64 // up to where the other chains are sealed
 	pending map[string]Head   // what Keep is still to be told
 	expired time.Time         // when was looked for what has expired
+
+	inOffice bool // see stillInOffice
 }
 
 // fileState tells whether a file was written to.
@@ -89,6 +91,10 @@ func (s *sealing) run(ctx context.Context) {
 // try seals what is new, and tells the log what became of it. With keep, Keep is told, which so happens at most once an interval.
 func (s *sealing) try(ctx context.Context, keep bool) {
 	err := s.handOver(ctx)
+	if err == nil && !s.inOffice { // asked once: the key that is used from then on is never an earlier one
+		err = s.stillInOffice(ctx, "", s.by.Check)
+		s.inOffice = err == nil
+	}
 	if err == nil {
 		err = s.seal(ctx, addition{})
 	}

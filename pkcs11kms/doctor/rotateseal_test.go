@@ -288,3 +288,30 @@ func TestRotationsOfSealsAreRecorded(t *testing.T) {
 	require.Len(t, lines, 2)
 	require.Contains(t, string(lines[1]), `"requestParameters":{"purpose":"seal"}`)
 }
+
+// A backup that was made while records were sealed anew is known for what it is, and restored like others.
+func TestABackupOfWhileRecordsAreSealedAnew(t *testing.T) {
+	cfg := newSealedConfig(t)
+	c := openClient(t, cfg)
+	keyID := mustCreate(t, c, types.KeySpecHmac256).KeyId
+	begunRotation(t, c)
+	mustCreate(t, c, types.KeySpecHmac256)
+	backup := filepath.Join(t.TempDir(), "backup")
+	require.NoError(t, statedir.Backup(t.Context(), c.bridge, backup))
+	rotateSealsOf(t, c, 2)
+	require.NoError(t, c.bridge.Close())
+	store := openedStore(t, backup)
+	faultOf, err := keyring.SealFaults(t.Context(), withDefaults(t, cfg).Keyring(), store)
+	require.NoError(t, err)
+	require.NoError(t, sealed.Each(t.Context(), store, func(recs []keystore.Record) error {
+		for _, rec := range recs {
+			require.NoError(t, faultOf(rec))
+		}
+		return nil
+	}))
+	cfg.StorePath = backup
+	require.NoError(t, useKey(t, cfg, *keyID))
+	again := openClient(t, cfg)
+	rotateSealsOf(t, again, 2)
+	requireEpoch(t, again, 2)
+}
