@@ -208,6 +208,7 @@ func TestForgedHandovers(t *testing.T) {
 		v := r.verify(t, old)
 		require.GreaterOrEqual(t, len(v.Problems), 2, name)
 		require.Contains(t, problems(v), "it is by a key that was not given", name)
+		require.Equal(t, name == "to a key that somebody has not", strings.Contains(problems(v), "it names a key that has not signed it"), name)
 		require.NotContains(t, problems(r.verify(t, old, forger)), "it is by a key that was not given", "the seals alone are right")
 	}
 
