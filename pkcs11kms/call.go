@@ -94,8 +94,9 @@ type call struct {
 	used         *key      // whose material an operation uses
 	callID       uuid.UUID // of the record of that, see audit.Event; made when they are first asked for
 	eventID      uuid.UUID
-	name         keyID             // what req.keyID names
-	precondition []keystore.Change // what every commit is bound to
+	name         keyID                       // what req.keyID names
+	precondition []keystore.Change           // what every commit is bound to
+	created      func(context.Context) error // undoes what the call has created; nil: nothing that a repeated call makes again
 }
 
 var _ guard.Call[subject] = (*call)(nil)
@@ -240,6 +241,18 @@ func (c *call) describeChange(e *audit.Event, s subject) {
 
 // DryRun implements guard.Call.
 func (c *call) DryRun() bool { return c.req.dryRun }
+
+// TakeBack implements guard.Call.
+func (c *call) TakeBack(ctx context.Context) bool {
+	if c.created == nil {
+		return false
+	}
+	if err := c.created(ctx); err != nil {
+		c.bridge.cfg.Logger.Error("what was created and could not be recorded is there still: who repeats the call makes another",
+			"operation", c.op.Name, "request", c.requestID, "error", err)
+	}
+	return true
+}
 
 // stateAllows returns the refusal of the key's state, or nil.
 func stateAllows(rule ops.States, k *key) error {

@@ -50,6 +50,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		if err != nil {
 			return nil, err
 		}
+		c.created = func(ctx context.Context) error { return c.bridge.core.Keys.TakeBack(ctx, k) }
 		return &kms.CreateKeyOutput{KeyMetadata: k.Metadata()}, nil
 	})
 }

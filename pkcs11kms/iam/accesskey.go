@@ -11,6 +11,7 @@ import (
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // Access keys are what callers of the server sign their requests with.
@@ -122,7 +123,25 @@ func (c *call) createAccessKey(ctx context.Context, name PrincipalName, owner su
 	if err := c.commit(ctx, append(owner.counted(1), record.Put(0), holds)...); err != nil {
 		return AccessKey{}, err
 	}
+	c.created = record.ID
 	return AccessKey{Owner: name, ID: record.ID, Secret: secret, Status: record.Status, Created: record.Created}, nil
+}
+
+// takeBackAccessKey ends an access key that nobody was told of.
+func (c *call) takeBackAccessKey(ctx context.Context, id string) error {
+	return records.RetryConflicts(ctx, func() error {
+		key, version, err := c.readKey(ctx, id)
+		if err != nil || version == 0 {
+			return err
+		}
+		owner, err := c.ownerOf(ctx, key)
+		if err != nil {
+			return err
+		}
+		key.Status = keystore.AccessKeyDeleted
+		_, err = c.dir.cfg.Cache.Commit(ctx, append(owner.counted(-1), key.Put(version))...)
+		return err
+	})
 }
 
 // admitAccessKey returns LimitExceeded when the owner has as many access keys as it may have.

@@ -37,6 +37,7 @@ type call struct {
 	precondition []keystore.Change // what every commit is bound to
 	output       map[string]any    // what the audit log is shown of the answer, by the names of the row's Respond
 	requestID    string            // of a call in process that writes
+	created      string            // the id of an access key that it has made
 }
 
 var _ guard.Call[subject] = (*call)(nil)
@@ -140,6 +141,18 @@ func (c *call) Event(s subject) audit.Event {
 
 // DryRun implements guard.Call.
 func (c *call) DryRun() bool { return false }
+
+// TakeBack implements guard.Call. Other things that are made have names that the caller has chosen: nothing is made twice.
+func (c *call) TakeBack(ctx context.Context) bool {
+	if c.created == "" {
+		return false
+	}
+	if err := c.takeBackAccessKey(ctx, c.created); err != nil {
+		c.dir.cfg.Log.Error("an access key that was made and could not be recorded is there still; nobody was told its secret",
+			"access_key", c.created, "error", err)
+	}
+	return true
+}
 
 // conditions is the context of one decision.
 type conditions struct {

@@ -43,7 +43,13 @@ type Call[S any] interface {
 	Event(s S) audit.Event
 	// DryRun tells whether the call changes nothing although the operation would.
 	DryRun() bool
+	// TakeBack undoes what the call has created under a name of the service's own choice, where that cannot be recorded and so is not
+	// answered: who repeats the call must not get it twice. It tells whether there was anything.
+	TakeBack(ctx context.Context) bool
 }
+
+// takeBackTime is how long TakeBack may take: a destruction in the token, and what goes before and after it in the store.
+const takeBackTime = 30 * time.Second
 
 // Perform makes a call. form is what is wrong with the form of the input, or nil; run is the operation itself. An error of
 // keystore.ErrConflict from run of an operation that writes means that somebody else was faster: the call is decided anew.
@@ -61,10 +67,26 @@ func Perform[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit
 	err = c.Answer(ctx, s, err)
 	e := c.Event(s)
 	e.Intended, e.Err, e.Wrote = intended, err, audit.WritesOf(ctx)
-	if failure := log.Record(ctx, e); failure != nil {
-		return c.Answer(ctx, s, failure)
+	failure := log.Record(ctx, e)
+	if failure == nil {
+		return err
 	}
-	return err
+	unrecorded := c.Answer(ctx, s, failure)
+	if intended && err == nil {
+		takeBack(ctx, c, log, e, unrecorded)
+	}
+	return unrecorded
+}
+
+// takeBack undoes what a call has created whose outcome was not recorded. Its record tells that, if it can be written by now; if not, the
+// intent stays open, which doctor lists.
+func takeBack[S any](ctx context.Context, c Call[S], log audit.Writer, e audit.Event, answer error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackTime)
+	defer cancel()
+	if c.TakeBack(ctx) {
+		e.Err, e.Wrote = answer, audit.WritesOf(ctx)
+		_ = log.Record(ctx, e)
+	}
 }
 
 // attempt makes the call, and tells whether the audit log was asked and agreed.

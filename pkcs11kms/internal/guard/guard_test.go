@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,11 +19,12 @@ var errRefused = errors.New("refused")
 
 // fake is a call about a text. It notes its steps, and fails at those that refuse.
 type fake struct {
-	steps  []string
-	refuse map[string]error
-	cached bool // the subject is known without the store
-	dryRun bool
-	clock  time.Time
+	steps     []string
+	refuse    map[string]error
+	cached    bool // the subject is known without the store
+	dryRun    bool
+	takesBack bool
+	clock     time.Time
 }
 
 func (f *fake) step(name string) error {
@@ -52,6 +54,11 @@ func (f *fake) Authorise(_ context.Context, s string, cached bool) error {
 func (f *fake) Throttle(string) error { return f.step("throttle") }
 func (f *fake) Fits(string) error     { return f.step("fits") }
 func (f *fake) DryRun() bool          { return f.dryRun }
+
+func (f *fake) TakeBack(context.Context) bool {
+	_ = f.step("take back")
+	return f.takesBack
+}
 
 func (f *fake) Answer(_ context.Context, s string, err error) error {
 	_ = f.step("answer")
@@ -199,6 +206,36 @@ func TestSlowCall(t *testing.T) {
 			require.Equal(t, want, f.steps, took)
 			require.Equal(t, again && refused, errors.Is(err, errRefused), took)
 			require.Equal(t, again && refused, err != nil, took)
+		}
+	}
+}
+
+// What was created is taken back where its outcome is not recorded, and only then; the log is told of that, once.
+func TestWhatIsNotRecordedIsTakenBack(t *testing.T) {
+	failing, ok := errors.New("the disk is full"), map[string]error{}
+	left := []string{"run", "answer", "record", "answer"}
+	for name, c := range map[string]struct {
+		op        *ops.Operation
+		refuse    map[string]error
+		dryRun    bool
+		takesBack bool
+		want      []string // from run on
+	}{
+		"recorded": {writing, ok, false, true, []string{"run", "answer", "record"}},
+		"not recorded": {writing, map[string]error{"record": failing}, false, true,
+			[]string{"run", "answer", "record", "answer", "take back", "record"}},
+		"nothing to undo":    {writing, map[string]error{"record": failing}, false, false, append(left[:4:4], "take back")},
+		"failed by itself":   {writing, map[string]error{"record": failing, "run": errRefused}, false, true, left},
+		"not recorded, read": {reading, map[string]error{"record": failing}, false, true, left},
+		"dry run":            {writing, map[string]error{"record": failing}, true, true, left},
+	} {
+		f := &fake{refuse: c.refuse, takesBack: c.takesBack, dryRun: c.dryRun}
+		log := &recorder{f: f}
+		err := Perform(t.Context(), c.op, f, log, nil, func(context.Context, string) error { return f.step("run") })
+		require.Equal(t, c.refuse["record"], err, name)
+		require.Equal(t, c.want, f.steps[slices.Index(f.steps, "run"):], name)
+		if slices.Contains(c.want, "take back") && c.takesBack {
+			require.Equal(t, failing, log.outcome.Err, name)
 		}
 	}
 }
