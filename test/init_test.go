@@ -33,7 +33,7 @@ func assertBeginsAnew(t *testing.T, dir string) {
 	r, err = run(begun(binary, dir))
 	require.NoError(t, err)
 	require.Zero(t, r.code, "%s\n%s", r.stderr, strings.Join(names(t, dir), " "))
-	assert.Subset(t, []string{"config.yaml", "kms.db", "locks", "pin", "softhsm2.conf", "tokens", "tokens.saved"}, names(t, dir))
+	assert.Subset(t, []string{"audit", "config.yaml", "kms.db", "locks", "pin", "softhsm2.conf", "tokens", "tokens.saved"}, names(t, dir))
 	r, err = run(exec.Command(binary, append([]string{"--state-dir", dir}, createArgs...)...))
 	require.NoError(t, err)
 	require.Zero(t, r.code, "%s", r.stderr)
@@ -56,7 +56,8 @@ func names(t *testing.T, dir string) (names []string) {
 func TestInitKilledAtEachStep(t *testing.T) {
 	softhsm.NewToken(t) // skips without SoftHSM; init makes a token of its own
 	for step, left := range map[string]string{
-		"init-claimed": ".init", "init-token-made": "pin", "init-store-made": "kms.db", "init-bound": "kms.db", "init-config-written": "kms.db",
+		"init-claimed": ".init", "init-token-made": "pin", "init-store-made": "kms.db", "init-bound": "kms.db", "init-recorded": "audit",
+		"init-config-written": "kms.db",
 	} {
 		t.Run(step, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "kms")

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -204,6 +206,7 @@ func testOldState(t *testing.T, old oldState) {
 	assert.Equal(t, !old.bound, strings.Contains(string(r.stdout), "is known by its serial alone"), "%s", r.stdout)
 	assert.Equal(t, old.bound, d.boundTo(t).Binding != nil)
 	d.requireOldState(t, old)
+	d.requireMigrationRecorded(t, old)
 	bound := d.boundTo(t)
 	require.NotNil(t, bound.Binding)
 	r, err = run(d.command("doctor", "--migrate"))
@@ -212,6 +215,26 @@ func testOldState(t *testing.T, old oldState) {
 	assert.Contains(t, string(r.stdout), "is the one that holds the region's keys")
 	assert.Equal(t, copies, d.copies(t, old))
 	assert.Equal(t, bound, d.boundTo(t))
+}
+
+// requireMigrationRecorded holds that the audit log has an intent and an end of the migration, once.
+func (d *stateDir) requireMigrationRecorded(t *testing.T, old oldState) {
+	t.Helper()
+	var kinds []string
+	require.NoError(t, audit.Scan(filepath.Join(d.path, "audit"), func(line []byte) error {
+		var r struct {
+			EventName, EventType, ErrorCode string
+			RequestParameters               struct{ FromVersion, ToVersion int }
+		}
+		if err := json.Unmarshal(line, &r); err != nil || r.EventName != "MigrateStore" {
+			return err
+		}
+		assert.Equal(t, [2]int{old.version, 8}, [2]int{r.RequestParameters.FromVersion, r.RequestParameters.ToVersion})
+		assert.Empty(t, r.ErrorCode)
+		kinds = append(kinds, r.EventType)
+		return nil
+	}))
+	assert.Equal(t, []string{"Pkcs11KmsIntent", "AwsApiCall"}, kinds)
 }
 
 // The server does the same when it starts.
@@ -232,5 +255,6 @@ func TestServerMigratesTheVersionBefore(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, cmd.Wait())
 		d.requireOldState(t, old)
+		d.requireMigrationRecorded(t, old)
 	}
 }

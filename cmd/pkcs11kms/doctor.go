@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/statedir"
 )
@@ -160,7 +159,7 @@ func (a *app) examine(ctx context.Context, o examination) (*doctor.Report, error
 	allowLowPIN(cfg, o.tryPIN)
 	var changes []doctor.Check
 	if o.migrate {
-		if changes, err = migrate(ctx, cfg.StorePath); err != nil {
+		if changes, err = migrate(ctx, cfg); err != nil {
 			return nil, err
 		}
 	}
@@ -185,8 +184,8 @@ func (a *app) examine(ctx context.Context, o examination) (*doctor.Report, error
 }
 
 // migrate brings the store to the version of this program and tells so as a finding of the report.
-func migrate(ctx context.Context, path string) ([]doctor.Check, error) {
-	done, err := sqlite.Migrate(ctx, path, sqlite.Options{})
+func migrate(ctx context.Context, cfg statedir.Config) ([]doctor.Check, error) {
+	done, err := cfg.Migrate(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pkcs11kms/bridge/keystore/sqlite"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
 	"github.com/pkcs11kms/bridge/pkcs11kms/server"
@@ -131,7 +130,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		cfg.NoSessionCopies = s.copies == "off"
 	}
 	cfg.Quotas.NoRates = cfg.Quotas.NoRates || s.dev
-	if _, err := sqlite.Migrate(ctx, cfg.StorePath, sqlite.Options{Logger: s.log}); err != nil {
+	if _, err := cfg.Migrate(ctx); err != nil {
 		return stopped(ctx, err)
 	}
 	bridge, err := statedir.Open(ctx, cfg)

@@ -23,6 +23,8 @@ type Options struct {
 	LocksDir string
 	// Logger gets what is worth knowing but no error. Default: nothing is logged.
 	Logger *slog.Logger
+	// Migrating is told before Migrate changes the store, once nobody else has it open. An error keeps it from being changed.
+	Migrating func(from, to int) error
 }
 
 // Store is a keystore.Store in an SQLite file. Make one with Open. It is safe for concurrent use.
@@ -34,7 +36,10 @@ type Store struct {
 	locks    string
 	logger   *slog.Logger
 	instance string
-	lock     *os.File
+
+	migrating func(from, to int) error
+
+	lock *os.File
 
 	// Calls hold the gate shared for as long as they run, Close holds it alone. Closing is closed first, so that
 	// calls which wait for something give up.
@@ -79,7 +84,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 }
 
 func newStore(path string, o Options) *Store {
-	s := &Store{path: path, locks: o.LocksDir, logger: o.Logger, closing: make(chan struct{})}
+	s := &Store{path: path, locks: o.LocksDir, logger: o.Logger, migrating: o.Migrating, closing: make(chan struct{})}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}

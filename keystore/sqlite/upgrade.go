@@ -125,6 +125,11 @@ func (s *Store) migrateAlone(ctx context.Context, conn *sql.Conn, keep bool) (do
 	if running, err := alive(s.locks, ""); err != nil || running { // somebody came meanwhile, or did not go
 		return done, errors.Join(err, inUseError(s.path, found))
 	}
+	if s.migrating != nil {
+		if err := s.migrating(done.From, done.To); err != nil {
+			return done, err
+		}
+	}
 	if keep {
 		if done.Copy, err = s.keepCopy(ctx, found); err != nil {
 			return done, err

@@ -95,28 +95,36 @@ func (notOpen) Record(context.Context, audit.Event) error { return errAuditNotOp
 // Audited records an operator's change of the state directory that is made without a Bridge, in the name of the account's root: an intent
 // now, and by end what became of it, which end returns. in are its options, by their names. Without a record nothing may be changed.
 func (cfg Config) Audited(ctx context.Context, operation string, in map[string]any) (end func(error) error, err error) {
-	ready, err := cfg.WithDefaults()
+	log, e, closing, err := cfg.operatorLog(operation, in)
 	if err != nil {
 		return nil, err
 	}
-	if err := cfg.openAudit(&ready); err != nil {
-		return nil, err
-	}
-	closing := func(err error) error {
-		if log, ok := ready.Audit.(io.Closer); ok && ready.CloseAudit {
-			err = errors.Join(err, log.Close())
-		}
-		return err
-	}
-	e := audit.Event{Kind: audit.Intent, Service: "pkcs11kms", Operation: operation, Region: ready.DefaultRegion,
-		Account: ready.AccountID, Principal: "arn:" + ready.Partition + ":iam::" + ready.AccountID + ":root", PrincipalID: ready.AccountID,
-		RequestID: audit.NewID(), Input: in, Recorded: slices.Sorted(maps.Keys(in))}
-	if err := ready.Audit.Intend(ctx, e); err != nil {
+	if err := log.Intend(ctx, e); err != nil {
 		return nil, closing(err)
 	}
 	return func(err error) error {
 		e.Kind, e.Intended, e.Err = audit.Call, true, err
-		return closing(errors.Join(err, ready.Audit.Record(ctx, e)))
+		return closing(errors.Join(err, log.Record(ctx, e)))
+	}, nil
+}
+
+// operatorLog opens the audit log for an operator's change, of which it makes the intent. closing closes it, and adds its error.
+func (cfg Config) operatorLog(operation string, in map[string]any) (log audit.Writer, e audit.Event, closing func(error) error, err error) {
+	ready, err := cfg.WithDefaults()
+	if err != nil {
+		return nil, e, nil, err
+	}
+	if err := cfg.openAudit(&ready); err != nil {
+		return nil, e, nil, err
+	}
+	e = audit.Event{Kind: audit.Intent, Service: "pkcs11kms", Operation: operation, Region: ready.DefaultRegion,
+		Account: ready.AccountID, Principal: "arn:" + ready.Partition + ":iam::" + ready.AccountID + ":root", PrincipalID: ready.AccountID,
+		RequestID: audit.NewID(), Input: in, Recorded: slices.Sorted(maps.Keys(in))}
+	return ready.Audit, e, func(err error) error {
+		if log, ok := ready.Audit.(io.Closer); ok && ready.CloseAudit {
+			err = errors.Join(err, log.Close())
+		}
+		return err
 	}, nil
 }
 

@@ -21,7 +21,8 @@ func recorded(t *testing.T, dir string) (lines []string) {
 		lines = append(lines, string(line))
 		return nil
 	}))
-	return lines
+	require.Contains(t, lines[0], `"eventSource":"pkcs11kms","eventName":"InitStateDirectory"`)
+	return lines[1:]
 }
 
 // A state directory has an audit log, which goes with the Bridge: what comes after it goes on with the same chain.
@@ -35,7 +36,7 @@ func TestTheAuditLogGoesWithTheBridge(t *testing.T) {
 		lines := recorded(t, dir)
 		require.Len(t, lines, 2*(i+1))
 		require.Contains(t, lines[2*i], `"eventName":"ListKeys"`)
-		require.Contains(t, lines[2*i], fmt.Sprintf(`"seq":%d,`, 2*i+1))
+		require.Contains(t, lines[2*i], fmt.Sprintf(`"seq":%d,`, 2*i+2))
 		require.Contains(t, lines[2*i+1], `"eventType":"Pkcs11KmsSeal"`)
 	}
 	seals, err := load(t, dir).AuditSeals(t.Context())
@@ -80,7 +81,7 @@ func TestAuditSettings(t *testing.T) {
 	c := openClient(t, cfg)
 	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{})
 	require.NoError(t, err)
-	require.NoDirExists(t, AuditDir(dir))
+	require.Empty(t, recorded(t, dir))
 	cfg = with("file: on, fsync: always, rotate-bytes: 2097152, rotate-age: 1h")
 	require.Equal(t, audit.Options{Fsync: "always", RotateBytes: 2 << 20, RotateAge: 3600e9}, cfg.AuditOptions)
 	require.Equal(t, filepath.Join(dir, "audit"), cfg.AuditDir)
@@ -140,7 +141,6 @@ func TestABridgePastOpenRefuses(t *testing.T) {
 // A log that cannot be opened keeps the Bridge from being opened, and the store is let go.
 func TestAnAuditLogThatCannotBeOpened(t *testing.T) {
 	dir, _ := initDir(t)
-	require.NoError(t, os.Mkdir(AuditDir(dir), 0o700))
 	require.NoError(t, os.Chmod(AuditDir(dir), 0o755))
 	_, err := Open(t.Context(), load(t, dir))
 	require.ErrorContains(t, err, "is open to other users")
@@ -150,6 +150,39 @@ func TestAnAuditLogThatCannotBeOpened(t *testing.T) {
 	locks, err := os.ReadDir(filepath.Join(dir, "locks"))
 	require.NoError(t, err)
 	require.Empty(t, locks)
+}
+
+// The making of a state directory is the first record of its log, and a backup has an intent and an end.
+func TestInitAndBackupAreRecorded(t *testing.T) {
+	dir, _ := initDir(t)
+	var first string
+	require.NoError(t, audit.Scan(AuditDir(dir), func(line []byte) error {
+		first += string(line)
+		return nil
+	}))
+	require.Contains(t, first, `"requestParameters":{"region":"`+testRegion+`","softHsm":false}`)
+	require.Contains(t, first, `"eventType":"AwsApiCall"`)
+	require.Contains(t, first, `"arn":"arn:aws:iam::`+testAccount+`:root"`)
+	require.Equal(t, 1, strings.Count(first, `"eventVersion"`))
+
+	b, err := Open(t.Context(), load(t, dir))
+	require.NoError(t, err)
+	backup := filepath.Join(t.TempDir(), "backup")
+	require.NoError(t, Backup(t.Context(), b, backup))
+	require.Error(t, Backup(t.Context(), b, backup), "there is one already")
+	require.NoError(t, b.Close())
+	var lines []string
+	for _, line := range recorded(t, dir) {
+		if strings.Contains(line, `"eventSource":"pkcs11kms","eventName":"BackupStore"`) {
+			lines = append(lines, line)
+		}
+	}
+	require.Len(t, lines, 4)
+	for i, kind := range []string{"Pkcs11KmsIntent", "AwsApiCall", "Pkcs11KmsIntent", "AwsApiCall"} {
+		require.Contains(t, lines[i], `"eventType":"`+kind+`"`)
+		require.Contains(t, lines[i], `"requestParameters":{"file":"`+backup+`"}`)
+		require.Equal(t, i == 3, strings.Contains(lines[i], `"errorCode":"InternalFailure"`))
+	}
 }
 
 // Putting a backup in place is recorded, and is not done where it cannot be.

@@ -1,6 +1,7 @@
 package statedir
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/keystore/sqlite"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/crash"
 )
 
@@ -23,7 +25,7 @@ const claimFile = ".init"
 
 // initFiles are the patterns of what Init makes. Of a directory that it has claimed it removes these and nothing else.
 var initFiles = []string{claimFile, configFile + ".new", pinFile, softHSMFile, softHSMFile + ".tmp-*", "tokens", "tokens.saved", "locks",
-	storeFile, storeFile + "-*", "." + storeFile + ".new-*"}
+	auditDir, storeFile, storeFile + "-*", "." + storeFile + ".new-*"}
 
 func madeByInit(name string) bool {
 	for _, pattern := range initFiles {
@@ -152,6 +154,20 @@ func checkEmpty(dir string, died bool) error {
 	return nil
 }
 
+// checkNewLog makes sure that an audit log has nothing but the record of Init in it.
+func checkNewLog(dir string) error {
+	err := audit.Scan(AuditDir(dir), func(line []byte) error {
+		if !bytes.Contains(line, []byte(`"eventName":"`+initEvent+`"`)) {
+			return errors.New("the audit log tells of more than its making")
+		}
+		return nil
+	})
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return usedError(dir, err)
+}
+
 // checkUnused makes sure that nothing of value is in what is to be removed. Nothing ever was, unless somebody took config.yaml away
 // from a state directory that an older version of the program had left with a claim.
 func checkUnused(ctx context.Context, dir string) error {
@@ -163,6 +179,9 @@ func checkUnused(ctx context.Context, dir string) error {
 		if filepath.Base(object) != "token.object" {
 			return usedError(dir, nil)
 		}
+	}
+	if err := checkNewLog(dir); err != nil {
+		return err
 	}
 	path := filepath.Join(dir, storeFile)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {

@@ -80,8 +80,26 @@ func Init(ctx context.Context, o InitOptions) (err error) {
 		return err
 	}
 	crash.At("init-bound")
+	if err := cfg.recordInit(ctx, dir, o); err != nil { // with the directory, or not at all: what is taken back takes its log along
+		return err
+	}
+	crash.At("init-recorded")
 	return claim.become(configYAML{Account: o.AccountID, Partition: o.Partition, DefaultRegion: o.Region, Services: Services,
 		Regions: map[string]regionYAML{o.Region: {Token: uri.String()}}})
+}
+
+// initEvent is the event of a state directory's making, the first in its log.
+const initEvent = "InitStateDirectory"
+
+// recordInit makes the audit log of the new directory, with a record of who made it.
+func (cfg Config) recordInit(ctx context.Context, dir string, o InitOptions) error {
+	cfg.Audit, cfg.AuditDir, cfg.DefaultRegion = notOpen{}, AuditDir(dir), o.Region
+	log, e, closing, err := cfg.operatorLog(initEvent, map[string]any{"region": o.Region, "softHsm": o.SoftHSM})
+	if err != nil {
+		return err
+	}
+	e.Kind, e.Intended = audit.Call, true // on the disk before the directory is one
+	return closing(log.Record(ctx, e))
 }
 
 // bind makes the store and opens the region's token once, which logs in and notes its serial in the store. It returns that serial. Nothing

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/softhsm"
 )
 
@@ -321,9 +322,22 @@ func TestInitTakesOverOnlyWhatAnInitHasLeft(t *testing.T) {
 	for _, entry := range entries {
 		names = append(names, entry.Name())
 	}
-	require.ElementsMatch(t, []string{"config.yaml", "kms.db", "locks"}, names)
+	require.ElementsMatch(t, []string{"audit", "config.yaml", "kms.db", "locks"}, names)
+
+	recorded := leave(".init") // and its log: killed before the last step
+	require.NoError(t, os.CopyFS(AuditDir(recorded), os.DirFS(AuditDir(dead))))
+	require.NoError(t, os.Chmod(AuditDir(recorded), 0o700))
+	require.NoError(t, try(recorded))
+	used := leave(".init")
+	require.NoError(t, os.CopyFS(AuditDir(used), os.DirFS(AuditDir(dead))))
+	require.NoError(t, os.Chmod(AuditDir(used), 0o700))
+	log, err := audit.Open(AuditDir(used), audit.Options{})
+	require.NoError(t, err)
+	require.NoError(t, log.Record(t.Context(), audit.Event{Service: "kms", Operation: "ListKeys"}))
+	require.NoError(t, log.Close())
 
 	for name, c := range map[string]struct{ dir, text string }{
+		"a log":               {used, "was used"},
 		"no claim":            {leave("kms.db", "pin"), "is not empty"},
 		"another's file":      {leave(".init", "pin", "notes.txt"), `it holds "notes.txt"`},
 		"an object":           {leave(".init", "tokens/a/token.object", "tokens/a/1234.object"), "was used"},
@@ -334,7 +348,7 @@ func TestInitTakesOverOnlyWhatAnInitHasLeft(t *testing.T) {
 		require.Equal(t, before, listing(t, c.dir), name)
 	}
 
-	used, _ := initDir(t)
+	used, _ = initDir(t)
 	cfg, err := Load(used)
 	require.NoError(t, err)
 	client := openClient(t, cfg)

@@ -13,6 +13,8 @@ var (
 		Record: []string{"region", "ckaId"}})
 	ProbeTokenObjects = add(Operation{Service: bridge, Name: "ProbeTokenObjects", Subject: Account, IdentityOnly: true, Writes: true,
 		Record: []string{"region", "keySpec"}})
+	BackupStore = add(Operation{Service: bridge, Name: "BackupStore", Subject: Account, IdentityOnly: true, Writes: true,
+		Record: []string{"file"}})
 	ListServiceKeys  = add(Operation{Service: bridge, Name: "ListServiceKeys", Subject: Account, IdentityOnly: true, Read: true})
 	RotateServiceKey = add(Operation{Service: bridge, Name: "RotateServiceKey", Subject: Account, IdentityOnly: true, Writes: true,
 		Record: []string{"purpose"}})
