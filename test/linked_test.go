@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -33,8 +34,10 @@ func TestPackagesMakeLittleBeforeMain(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^init (\S+) .* (\d+) bytes, \d+ allocs$`).FindAllStringSubmatch(string(out), -1) {
 		bytes, err := strconv.Atoi(m[2])
 		require.NoError(t, err)
-		seen++
-		assert.Less(t, bytes, 1<<20, m[1])
+		if strings.Contains(m[1], "/pkcs11kms/") { // others make more where there is the race detector
+			seen++
+			assert.Less(t, bytes, 1<<20, m[1])
+		}
 	}
 	require.NotZero(t, seen, "the trace is there: %s", out)
 }

@@ -59,12 +59,16 @@ func (a *app) carries(target *cobra.Command, f *pflag.Flag) bool {
 	case "state-dir":
 		return true
 	case "endpoint-url":
-		return has(target, takesEndpoint)
+		// What a hint says of access keys is to be done where the state directory is.
+		return has(target, takesEndpoint) && !isIAM(target)
 	case "region":
 		return !has(target, allRegions)
 	}
 	return target == a.ran && target.Name() == "init"
 }
+
+// isIAM tells whether a command is a verb of "iam".
+func isIAM(cmd *cobra.Command) bool { return cmd.HasParent() && cmd.Parent().Name() == "iam" }
 
 func (a *app) printHint(w io.Writer, err error) {
 	text := hintOf(err)

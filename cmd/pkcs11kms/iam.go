@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
@@ -23,7 +22,8 @@ func (a *app) iamCommand() *cobra.Command {
 	cmd := operations("iam", groupAdmin, "Users, roles, their policies, and the access keys that requests to the server are signed with",
 		"The operations have the flags and the output of \"aws iam\". An access key belongs to a user, to a role (which\n"+
 			"AWS does not have: there, sessions of a role have credentials), or to the account's root.\n"+
-			"They work on the state directory, as the account's root; a server that runs on it takes notice within a second.",
+			"They work on the state directory, as the account's root, and a server that runs on it takes notice within a second;\n"+
+			"with --endpoint-url they ask a server, as whoever the AWS credentials of environment or profile are.",
 		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
 		&cobra.Group{ID: groupAdmin, Title: "Access keys:"})
@@ -36,7 +36,7 @@ func (a *app) iamCommand() *cobra.Command {
 	}
 	cmd.AddCommand(a.updateTrustCommand(roleKind))
 	for _, operation := range cmd.Commands() {
-		operation.Annotations = map[string]string{printsResponse: "", allRegions: ""}
+		operation.Annotations = map[string]string{printsResponse: "", allRegions: "", takesEndpoint: ""}
 	}
 	return cmd
 }
@@ -82,18 +82,28 @@ func (k iamKind) changed(doing string, name iam.PrincipalName) change {
 
 var nothing = &struct{}{}
 
-// iamOperation is localOperation for an operation of AWS IAM, in the name of the account's root.
+// iamOperation runs an operation of AWS IAM, by the server or on the state directory in the name of the account's root, and prints its
+// answer.
 func (a *app) iamOperation(name string, in *input,
-	operation func(context.Context, *iam.Client) (any, change, error)) func(*cobra.Command, []string) error {
-	return a.localOperation(name, in, func(ctx context.Context, bridge *pkcs11kms.Bridge) (any, change, error) {
-		return operation(ctx, bridge.IAM().As(bridge.Root()))
-	})
+	operation func(context.Context, identities) (any, change, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		if err := in.parse(); err != nil {
+			return err
+		}
+		return a.withIdentities(cmd.Context(), func(client identities) error {
+			out, made, err := operation(cmd.Context(), client)
+			if err != nil {
+				return &operationError{name, err}
+			}
+			return made.shown(a.print(name, newDocument(out)))
+		})
+	}
 }
 
 // answer gives a verb the function that reads something.
 func (k iamKind) answer(a *app, cmd *cobra.Command, in *input, name string,
-	read func(context.Context, *iam.Client) (any, error)) *cobra.Command {
-	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+	read func(context.Context, identities) (any, error)) *cobra.Command {
+	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, client identities) (any, change, error) {
 		out, err := read(ctx, client)
 		return out, change{}, err
 	})
@@ -102,8 +112,8 @@ func (k iamKind) answer(a *app, cmd *cobra.Command, in *input, name string,
 
 // act gives a verb the function that changes something and prints nothing.
 func (k iamKind) act(a *app, cmd *cobra.Command, in *input, name, doing string, principal func() iam.PrincipalName,
-	act func(context.Context, *iam.Client) error) *cobra.Command {
-	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+	act func(context.Context, identities) error) *cobra.Command {
+	cmd.RunE = a.iamOperation(k.text.Replace(name), in, func(ctx context.Context, client identities) (any, change, error) {
 		return nothing, k.changed(doing, principal()), act(ctx, client)
 	})
 	return cmd

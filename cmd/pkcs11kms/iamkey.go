@@ -72,7 +72,7 @@ func (a *app) createAccessKeyCommand() *cobra.Command {
 		"pkcs11kms iam create-access-key --query AccessKey.[AccessKeyId,SecretAccessKey] --output text")
 	in := newInput(cmd)
 	of := owner(in, "the account's root")
-	cmd.RunE = a.iamOperation("CreateAccessKey", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+	cmd.RunE = a.iamOperation("CreateAccessKey", in, func(ctx context.Context, client identities) (any, change, error) {
 		key, err := client.CreateAccessKey(ctx, of())
 		made := change{fmt.Sprintf("creating access key %q", key.ID),
 			"without its secret it is of no use, so end it: pkcs11kms iam delete-access-key --access-key-id " + key.ID}
@@ -89,12 +89,14 @@ func (a *app) listAccessKeysCommand() *cobra.Command {
 		"pkcs11kms iam list-access-keys --query AccessKeyMetadata[].AccessKeyId --output text")
 	in := newInput(cmd)
 	of := owner(in, "the account's root")
-	cmd.RunE = a.iamOperation("ListAccessKeys", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+	cmd.RunE = a.iamOperation("ListAccessKeys", in, func(ctx context.Context, client identities) (any, change, error) {
 		keys, err := client.ListAccessKeys(ctx, of())
 		list := []accessKey{}
 		for _, key := range keys {
 			shown := accessKeyOf(key)
-			shown.AccessKeyLastUsed = lastUsedOf(key.LastUsed)
+			if key.LastUsed.ServiceName != "" { // a server tells it for one key alone
+				shown.AccessKeyLastUsed = lastUsedOf(key.LastUsed)
+			}
 			list = append(list, shown)
 		}
 		return &struct{ AccessKeyMetadata []accessKey }{list}, change{}, err
@@ -119,7 +121,7 @@ func (a *app) getAccessKeyLastUsedCommand() *cobra.Command {
 	in := newInput(cmd)
 	in.text(&id, "access-key-id", accessKeyIDUsage)
 	in.require("access-key-id")
-	cmd.RunE = a.iamOperation("GetAccessKeyLastUsed", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+	cmd.RunE = a.iamOperation("GetAccessKeyLastUsed", in, func(ctx context.Context, client identities) (any, change, error) {
 		owner, used, err := client.GetAccessKeyLastUsed(ctx, *id)
 		key := accessKeyOf(iam.AccessKey{Owner: owner})
 		return &lastUsedResponse{key.UserName, key.RoleName, lastUsedOf(used)}, change{}, err
@@ -140,7 +142,7 @@ func (a *app) updateAccessKeyCommand() *cobra.Command {
 		[]keystore.AccessKeyStatus{keystore.AccessKeyActive, keystore.AccessKeyInactive})
 	of := owner(in, "whoever has it")
 	in.require("access-key-id", "status")
-	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+	cmd.RunE = a.iamOperation("UpdateAccessKey", in, func(ctx context.Context, client identities) (any, change, error) {
 		return nothing, accessKeyChange("updating", *id, of()), client.UpdateAccessKey(ctx, of(), *id, status)
 	})
 	return cmd
@@ -155,7 +157,7 @@ func (a *app) deleteAccessKeyCommand() *cobra.Command {
 	in.text(&id, "access-key-id", accessKeyIDUsage)
 	of := owner(in, "whoever has it")
 	in.require("access-key-id")
-	cmd.RunE = a.iamOperation("DeleteAccessKey", in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+	cmd.RunE = a.iamOperation("DeleteAccessKey", in, func(ctx context.Context, client identities) (any, change, error) {
 		return nothing, accessKeyChange("deleting", *id, of()), client.DeleteAccessKey(ctx, of(), *id)
 	})
 	return cmd

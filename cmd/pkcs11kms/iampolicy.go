@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
 // policyNamed gives a verb the flag --policy-name, which k.named must require.
@@ -26,7 +25,7 @@ func (a *app) putPrincipalPolicyCommand(k iamKind) *cobra.Command {
 	policyName := policyNamed(in)
 	var document *string
 	in.text(&document, "policy-document", "the policy: JSON, or file://PATH (required)")
-	return k.act(a, cmd, in, "Put{Kind}Policy", "giving a policy to", name, func(ctx context.Context, client *iam.Client) error {
+	return k.act(a, cmd, in, "Put{Kind}Policy", "giving a policy to", name, func(ctx context.Context, client identities) error {
 		return client.PutPrincipalPolicy(ctx, name(), aws.ToString(*policyName), aws.ToString(document))
 	})
 }
@@ -45,7 +44,7 @@ func (a *app) getPrincipalPolicyCommand(k iamKind) *cobra.Command {
 		"get-{kind}-policy --{kind}-name {name} --policy-name generate-mac --query PolicyDocument.Statement")
 	name := k.named(in, "policy-name")
 	policyName := policyNamed(in)
-	return k.answer(a, cmd, in, "Get{Kind}Policy", func(ctx context.Context, client *iam.Client) (any, error) {
+	return k.answer(a, cmd, in, "Get{Kind}Policy", func(ctx context.Context, client identities) (any, error) {
 		document, err := client.GetPrincipalPolicy(ctx, name(), aws.ToString(*policyName))
 		out := &iamPolicy{PolicyName: aws.ToString(*policyName), PolicyDocument: jsonText(document)}
 		if k.principal == keystore.PrincipalUser {
@@ -61,7 +60,7 @@ func (a *app) listPrincipalPoliciesCommand(k iamKind) *cobra.Command {
 	cmd, in := k.verb("list-{kind}-policies --{kind}-name NAME", "List the policies of a {kind}", "Prints the names of its policies.",
 		"list-{kind}-policies --{kind}-name {name}", "list-{kind}-policies --{kind}-name {name} --query PolicyNames --output text")
 	name := k.named(in)
-	return k.answer(a, cmd, in, "List{Kind}Policies", func(ctx context.Context, client *iam.Client) (any, error) {
+	return k.answer(a, cmd, in, "List{Kind}Policies", func(ctx context.Context, client identities) (any, error) {
 		names, err := client.ListPrincipalPolicies(ctx, name())
 		return &struct{ PolicyNames []string }{names}, err
 	})
@@ -73,7 +72,7 @@ func (a *app) deletePrincipalPolicyCommand(k iamKind) *cobra.Command {
 		"delete-{kind}-policy --{kind}-name {name} --policy-name generate-mac")
 	name := k.named(in, "policy-name")
 	policyName := policyNamed(in)
-	return k.act(a, cmd, in, "Delete{Kind}Policy", "deleting a policy of", name, func(ctx context.Context, client *iam.Client) error {
+	return k.act(a, cmd, in, "Delete{Kind}Policy", "deleting a policy of", name, func(ctx context.Context, client identities) error {
 		return client.DeletePrincipalPolicy(ctx, name(), aws.ToString(*policyName))
 	})
 }
@@ -87,7 +86,7 @@ func (a *app) updateTrustCommand(k iamKind) *cobra.Command {
 	var document *string
 	in.text(&document, "policy-document", "the trust policy: JSON, or file://PATH (required)")
 	return k.act(a, cmd, in, "UpdateAssumeRolePolicy", "changing the trust policy of", name,
-		func(ctx context.Context, client *iam.Client) error {
+		func(ctx context.Context, client identities) error {
 			return client.UpdateTrustPolicy(ctx, name().Name, aws.ToString(document))
 		})
 }

@@ -97,7 +97,7 @@ func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
 		in.text(&description, "description", "what the role is for")
 	}
 	in.iamTags(&options.Tags, "tags", iamTagsUsage)
-	cmd.RunE = a.iamOperation(k.text.Replace("Create{Kind}"), in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+	cmd.RunE = a.iamOperation(k.text.Replace("Create{Kind}"), in, func(ctx context.Context, client identities) (any, change, error) {
 		options.Path, options.TrustPolicy, options.Description = aws.ToString(path), aws.ToString(trust), aws.ToString(description)
 		p, err := client.CreatePrincipal(ctx, name(), options)
 		return onePrincipal(p), k.changed("creating", name()), err
@@ -109,7 +109,7 @@ func (a *app) getPrincipalCommand(k iamKind) *cobra.Command {
 	cmd, in := k.verb("get-{kind} --{kind}-name NAME", "Show a {kind}", "Prints what there is of it, besides policies and access keys.",
 		"get-{kind} --{kind}-name {name}", "get-{kind} --{kind}-name {name} --query {Kind}.Arn --output text")
 	name := k.named(in)
-	return k.answer(a, cmd, in, "Get{Kind}", func(ctx context.Context, client *iam.Client) (any, error) {
+	return k.answer(a, cmd, in, "Get{Kind}", func(ctx context.Context, client identities) (any, error) {
 		p, err := client.GetPrincipal(ctx, name())
 		return onePrincipal(p), err
 	})
@@ -120,7 +120,7 @@ func (a *app) listPrincipalsCommand(k iamKind) *cobra.Command {
 		"list-{kind}s", "list-{kind}s --path-prefix /jwt/ --query {Kind}s[].{Kind}Name --output text")
 	var prefix *string
 	in.text(&prefix, "path-prefix", "only those whose path begins so")
-	return k.answer(a, cmd, in, "List{Kind}s", func(ctx context.Context, client *iam.Client) (any, error) {
+	return k.answer(a, cmd, in, "List{Kind}s", func(ctx context.Context, client identities) (any, error) {
 		list, err := client.ListPrincipals(ctx, k.principal, aws.ToString(prefix))
 		return k.manyPrincipals(list), err
 	})
@@ -131,7 +131,7 @@ func (a *app) deletePrincipalCommand(k iamKind) *cobra.Command {
 		"Its access keys and policies must be deleted before. Whatever else was bound to the {kind} ends with it. Prints\n"+
 			"nothing.", "delete-{kind} --{kind}-name {name}")
 	name := k.named(in)
-	cmd.RunE = a.iamOperation(k.text.Replace("Delete{Kind}"), in, func(ctx context.Context, client *iam.Client) (any, change, error) {
+	cmd.RunE = a.iamOperation(k.text.Replace("Delete{Kind}"), in, func(ctx context.Context, client identities) (any, change, error) {
 		return nothing, change{}, client.DeletePrincipal(ctx, name())
 	})
 	return cmd

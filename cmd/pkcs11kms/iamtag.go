@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
 func (a *app) tagPrincipalCommand(k iamKind) *cobra.Command {
@@ -16,7 +15,7 @@ func (a *app) tagPrincipalCommand(k iamKind) *cobra.Command {
 	name := k.named(in, "tags")
 	var tags []keystore.Tag
 	in.iamTags(&tags, "tags", iamTagsUsage+" (required)")
-	return k.act(a, cmd, in, "Tag{Kind}", "tagging", name, func(ctx context.Context, client *iam.Client) error {
+	return k.act(a, cmd, in, "Tag{Kind}", "tagging", name, func(ctx context.Context, client identities) error {
 		return client.TagPrincipal(ctx, name(), tags)
 	})
 }
@@ -28,7 +27,7 @@ func (a *app) untagPrincipalCommand(k iamKind) *cobra.Command {
 	name := k.named(in, "tag-keys")
 	var keys []string
 	in.list(&keys, "tag-keys", "the keys of the tags (required)")
-	return k.act(a, cmd, in, "Untag{Kind}", "untagging", name, func(ctx context.Context, client *iam.Client) error {
+	return k.act(a, cmd, in, "Untag{Kind}", "untagging", name, func(ctx context.Context, client identities) error {
 		return client.UntagPrincipal(ctx, name(), keys)
 	})
 }
@@ -37,7 +36,7 @@ func (a *app) listPrincipalTagsCommand(k iamKind) *cobra.Command {
 	cmd, in := k.verb("list-{kind}-tags --{kind}-name NAME", "List the tags of a {kind}", "Prints its tags, ordered by key.",
 		"list-{kind}-tags --{kind}-name {name}")
 	name := k.named(in)
-	return k.answer(a, cmd, in, "List{Kind}Tags", func(ctx context.Context, client *iam.Client) (any, error) {
+	return k.answer(a, cmd, in, "List{Kind}Tags", func(ctx context.Context, client identities) (any, error) {
 		tags, err := client.ListPrincipalTags(ctx, name())
 		return &struct{ Tags []iamTag }{append([]iamTag{}, iamTagsOf(tags)...)}, err
 	})

@@ -45,16 +45,29 @@ func (a *app) remoteClient(ctx context.Context, cfg aws.Config, more ...func(*km
 	if cfg.Region == "" {
 		return nil, &usageError{err: errors.New("no region is given"), hint: "name the server's by --region, or by export AWS_REGION=us-east-1"}
 	}
-	if err := checkCredentials(ctx, cfg.Credentials); err != nil {
+	if err := a.prepareCredentials(ctx, cfg); err != nil {
 		return nil, err
 	}
-	a.tokenHint = sessionTokenHint(ctx, cfg.Credentials)
 	return kms.NewFromConfig(cfg, append([]func(*kms.Options){func(o *kms.Options) {
 		o.BaseEndpoint = aws.String(a.endpoint)
-		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
-			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(noUseAgain)}, o.Retryables...)
-		})
+		o.Retryer = retryer()
 	}}, more...)...), nil
+}
+
+// prepareCredentials makes sure that there are credentials.
+func (a *app) prepareCredentials(ctx context.Context, cfg aws.Config) error {
+	if err := checkCredentials(ctx, cfg.Credentials); err != nil {
+		return err
+	}
+	a.tokenHint = sessionTokenHint(ctx, cfg.Credentials)
+	return nil
+}
+
+// retryer repeats what may be better in a second.
+func retryer() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(noUseAgain)}, o.Retryables...)
+	})
 }
 
 // noUseAgain keeps the SDK from repeating what will not be better in a second, so that a person is told at once.
@@ -85,6 +98,8 @@ func checkCredentials(ctx context.Context, found aws.CredentialsProvider) error 
 var authenticationHints = map[string]string{
 	"UnrecognizedClientException": "the server knows no such active access key; where its state directory is, this shows those there are:\n" +
 		"pkcs11kms iam list-access-keys",
+	"InvalidClientTokenId":      "the server knows no such active access key: check AWS_ACCESS_KEY_ID, or the profile",
+	"SignatureDoesNotMatch":     "check the secret of the access key, the region and the clock of this machine",
 	"InvalidSignatureException": "check the secret of the access key, the region and the clock of this machine",
 }
 

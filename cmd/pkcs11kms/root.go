@@ -85,7 +85,7 @@ func (a *app) rootCommand() *cobra.Command {
 		Long: "pkcs11kms answers the HMAC and signing part of the AWS KMS API from a PKCS#11 token of your own, by the\n" +
 			"verbs, flags and output of \"aws kms\". Key material is made and used inside the token and never leaves it.\n" +
 			"Whoever may read the state directory acts as the account's root. \"serve\" answers the aws CLI and every AWS\n" +
-			"SDK; with --endpoint-url the verbs for keys and MACs ask such a server.",
+			"SDK; with --endpoint-url the verbs for keys, MACs, users and roles ask such a server.",
 		Example: "  pkcs11kms init --softhsm --state-dir ./kms\n" +
 			"  export PKCS11KMS_STATE_DIR=./kms\n" +
 			"  pkcs11kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC\n" +
@@ -198,7 +198,7 @@ func (a *app) checkFit(cmd *cobra.Command) error {
 		}
 	}
 	switch {
-	case given("region") && has(allRegions):
+	case given("region") && has(allRegions) && !given("endpoint-url"):
 		return usagef("--region does not go with %s, which works for all regions of the state directory", cmd.Name())
 	case !given("endpoint-url"):
 		return nil
