@@ -59,6 +59,9 @@ const (
 	CounterRoles = "roles" // the roles of an account; of no region
 )
 
+// CounterGrants begins the names of the counters of the grants on a key of a region and account, whose id follows.
+const CounterGrants = "grants/"
+
 // CounterSealed begins the names of counters that no quota bounds, of no region and account: up to which record a chain of the audit log,
 // whose id follows, was sealed when a seal of it was last kept here. They only rise.
 const CounterSealed = "audit-sealed/"

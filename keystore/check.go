@@ -62,6 +62,10 @@ func EntriesOf(r Record) ([]Entry, error) {
 	case KindCounter:
 		_, err := DecodeCounter(r)
 		return nil, err
+	case KindGrant:
+		return entriesOf(DecodeGrant, r)
+	case KindGrantee:
+		return entriesOf(DecodeGrantee, r)
 	case KindKeyUse:
 		return entriesOf(DecodeKeyUse, r)
 	case KindSeals:

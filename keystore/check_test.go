@@ -76,6 +76,6 @@ func TestCheckRecord(t *testing.T) {
 	require.ErrorContains(t, keystore.CheckRecord(region, nil), "reference does not fit")
 	region.Value = nil
 	require.Error(t, keystore.CheckRecord(region, nil))
-	region.Ref.Kind = "grant"
+	region.Ref.Kind = "none"
 	require.ErrorContains(t, keystore.CheckRecord(region, nil), "unknown kind")
 }

@@ -20,6 +20,9 @@ const (
 
 	KindKeyUse Kind = "key-use" // the last use of a key's material: Value is a KeyUse. Its Ref is the key's but for the kind
 
+	KindGrant   Kind = "grant"   // what a principal may do with a key: Value is a Grant
+	KindGrantee Kind = "grantee" // what all grants on a key give to one principal: Value is a Grantee
+
 	KindSeals Kind = "seals" // that and how the records of the store are sealed: Value is a Seals. Of no region and account; there is one
 )
 
@@ -61,10 +64,20 @@ const (
 	IndexAccessKeyOwner Index = "access-key-owner"
 	// IndexPrincipalName finds a principal by its name, see PrincipalNameValue. Unique in the store, as IndexCKAID.
 	IndexPrincipalName Index = "principal-name"
+	// IndexGrantKey finds the grants on a key, see TargetValue.
+	IndexGrantKey Index = "grant-key"
+	// IndexGrantGrantee finds the grants on a key to one grantee, see GranteeValue.
+	IndexGrantGrantee Index = "grant-grantee"
+	// IndexGrantRetiring finds the grants that a principal may retire, see RetiringValue.
+	IndexGrantRetiring Index = "grant-retiring"
+	// IndexGrantSame finds the grant with a name that is just as another would be, see Grant.SameValue. Unique in the store, as IndexCKAID.
+	IndexGrantSame Index = "grant-same"
 )
 
 // Unique tells whether at most one record of the store may carry a given value of the index.
-func (i Index) Unique() bool { return i == IndexCKAID || i == IndexPrincipalName }
+func (i Index) Unique() bool {
+	return i == IndexCKAID || i == IndexPrincipalName || i == IndexGrantSame
+}
 
 // Entry is one value under which an index finds a record. A record has at most one entry per index.
 type Entry struct {
