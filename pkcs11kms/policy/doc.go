@@ -28,10 +28,10 @@
 //
 // Any statement with Effect Deny that applies wins. Without one, a caller of the same account needs a statement of the
 // key policy that names it, or one that names its account together with an Allow of its own identity policies. The
-// account's root has that Allow by nature. A caller of another account always needs both sides. An action without a key
-// policy (kms:CreateKey) needs the identity policy alone. A Decision names the statement that it rests on; where nothing
-// allows, the Reason depends on the caller's own policies, so that it does not tell what the key policy of somebody
-// else's key says.
+// account's root has that Allow by nature. A Grant stands in for the statement of the key policy. A caller of another
+// account always needs both sides, unless a grant names it. An action without a key policy (kms:CreateKey) needs the
+// identity policy alone. A Decision names the statement that it rests on; where nothing allows, the Reason depends on the
+// caller's own policies, so that it does not tell what the key policy of somebody else's key says.
 //
 // A condition has a third answer besides true and false, for what cannot be judged: a number that is none, a key with
 // several values without a set operator, a comparison that costs too much. A statement with such a condition does not
@@ -58,6 +58,6 @@
 //
 // A document has at most MaxCharacters characters, of those that the API model allows. A statement may cost 512 steps of
 // comparing for each byte of its text, so that no pattern and no value of a request, however long, keeps a process busy;
-// what would cost more cannot be judged. Group policies, permissions boundaries, session policies, service control
-// policies and grants are not evaluated here.
+// what would cost more cannot be judged. Group policies, permissions boundaries, session policies, and service control
+// policies are not evaluated here.
 package policy

@@ -87,12 +87,12 @@ func TestWrongKind(t *testing.T) {
 	inline, err := ParseIdentityPolicy(`{"Statement": {"Effect": "Allow", "Action": "kms:*", "Resource": "*"}}`)
 	require.NoError(t, err)
 	r := Request{Principal: callers["producer"], Action: "kms:GenerateMac", Resource: keyARN, Account: "111122223333"}
-	require.True(t, Evaluate(r, Policies{key, []Named{{"x", inline}}}).Allowed)
+	require.True(t, Evaluate(r, Policies{Key: key, Identity: []Named{{"x", inline}}}).Allowed)
 	for name, p := range map[string]Policies{
-		"a key policy as inline policy":   {key, []Named{{"x", inline}, {"y", key}}},
-		"an inline policy as key policy":  {inline, []Named{{"x", inline}}},
-		"a name without a document":       {key, []Named{{"x", inline}, {"y", nil}}},
-		"a key policy as the only policy": {nil, []Named{{"y", key}}},
+		"a key policy as inline policy":   {Key: key, Identity: []Named{{"x", inline}, {"y", key}}},
+		"an inline policy as key policy":  {Key: inline, Identity: []Named{{"x", inline}}},
+		"a name without a document":       {Key: key, Identity: []Named{{"x", inline}, {"y", nil}}},
+		"a key policy as the only policy": {Key: nil, Identity: []Named{{"y", key}}},
 	} {
 		assert.Equal(t, Decision{Reason: NoIdentityAllow, Statement: -1}, Evaluate(r, p), name)
 	}

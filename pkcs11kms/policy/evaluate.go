@@ -9,7 +9,7 @@ import (
 const retireGrant = "kms:RetireGrant"
 
 // Evaluate judges a request: an explicit deny anywhere wins; else the key policy must allow the caller, or leave it to
-// an account whose identity policy does. It does no I/O and reads no clock.
+// an account whose identity policy does; or a grant must give it to the caller. It does no I/O and reads no clock.
 //
 // What cannot be judged counts against the caller: a statement with such a condition does not allow, and does deny.
 func Evaluate(r Request, p Policies) Decision {
@@ -120,6 +120,19 @@ func (e *evaluation) retiring() bool { return strings.EqualFold(e.request.Action
 
 // withoutDeny decides as if there were no denying statement.
 func (e *evaluation) withoutDeny(p *Policies, identity, key *hits) Decision {
+	d := e.byPolicies(p, identity, key)
+	if d.Allowed {
+		return d
+	}
+	byIdentity := e.request.Principal.Root || identity.allow.found
+	if how := e.granted(p.Grants); how == directly || how == byAccount && byIdentity {
+		return Decision{Allowed: true, Reason: AllowedByGrant, Statement: -1}
+	}
+	return d
+}
+
+// byPolicies decides as if there were no denying statement and no grant.
+func (e *evaluation) byPolicies(p *Policies, identity, key *hits) Decision {
 	who := &e.request.Principal
 	own := who.Account == e.request.Account
 	byIdentity := who.Root || identity.allow.found

@@ -86,6 +86,7 @@ type goldenCase struct {
 	rawKey  *string
 	noKey   bool
 	inline  []inlinePolicy
+	grants  []Grant
 	request Request
 	want    string
 }
@@ -127,6 +128,11 @@ func parseCase(t *testing.T, where, text string) *goldenCase {
 			c.request.Action = rest
 		case "resource:":
 			c.request.Resource = rest
+		case "grant:":
+			c.grants = append(c.grants, grantOf(t, where, rest))
+		case "child:":
+			operations, source, _ := strings.Cut(rest, " from ")
+			c.request.Child = &Child{strings.Fields(operations), source}
 		case "with":
 			name, values := contextValues(rest)
 			context[strings.ToLower(name)] = values
@@ -163,6 +169,15 @@ func (c *goldenCase) addInline(line string) {
 	last.statements = append(last.statements, statement)
 }
 
+// grantOf reads "producer GenerateMac VerifyMac from ARN".
+func grantOf(t *testing.T, where, line string) Grant {
+	line, source, _ := strings.Cut(line, " from ")
+	words := strings.Fields(line)
+	who, ok := callers[words[0]]
+	require.True(t, ok, where)
+	return Grant{Account: who.Account, Grantee: who.ID, Operations: words[1:], SourceARN: source}
+}
+
 // contextValues reads "NAME = a | b", "NAME", "NAME = x * 5000", "NAME = invalid utf-8".
 func contextValues(s string) (string, []string) {
 	name, list, some := strings.Cut(s, " =")
@@ -197,7 +212,7 @@ func (c *goldenCase) run(t *testing.T) {
 }
 
 func (c *goldenCase) policies(t *testing.T) (Policies, error) {
-	var p Policies
+	p := Policies{Grants: c.grants}
 	text := defaultKeyPolicy
 	switch {
 	case c.rawKey != nil:

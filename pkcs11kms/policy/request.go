@@ -22,6 +22,7 @@ type Request struct {
 	Resource  string    // key ARN, alias ARN, or "*" for actions without a resource
 	Account   string    // 12 digits: the owner of the resource; for actions without a resource the caller's own account
 	Context   Context   // nil: no condition key is in the request
+	Child     *Child    // of kms:CreateGrant: the grant to be made; nil: no grant allows to make it
 }
 
 // Named is an inline policy of the caller.
@@ -37,6 +38,7 @@ type Policies struct {
 	// identity policies only (kms:CreateKey, or the alias half of alias operations).
 	Key      *Document
 	Identity []Named // the caller's inline policies
+	Grants   []Grant // on the resource, to whomever
 }
 
 // Reason says which rule made a decision.
@@ -50,12 +52,13 @@ const (
 	AllowedByKeyPolicy                    // the key policy allows the caller directly
 	AllowedByIdentityPolicy               // an identity policy allows it, and the key policy leaves it to the account, or there is none
 	AllowedRoot                           // the caller is the root of an account that the key policy allows, or there is none
+	AllowedByGrant                        // no policy allows it, and a grant does
 )
 
 // String returns the name of the constant.
 func (r Reason) String() string {
 	names := [...]string{"NoIdentityAllow", "NoKeyPolicyAllow", "DeniedByKeyPolicy", "DeniedByIdentityPolicy",
-		"AllowedByKeyPolicy", "AllowedByIdentityPolicy", "AllowedRoot"}
+		"AllowedByKeyPolicy", "AllowedByIdentityPolicy", "AllowedRoot", "AllowedByGrant"}
 	if r < 0 || int(r) >= len(names) {
 		return "Reason(?)"
 	}
