@@ -209,6 +209,35 @@ func TestTheJanitorIsRecorded(t *testing.T) {
 	require.Equal(t, audit.Intent, log.intents[0].Kind)
 }
 
+// Of very many grants that go with a sealed key each stands in a record as well, a batch in each.
+func TestRemovalsTellEachGrant(t *testing.T) {
+	log, clk := &auditLog{}, newClock()
+	cfg := newConfig(t)
+	cfg.Audit, cfg.Now, cfg.SealRecords = log, clk.Now, true
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	const place = "/" + testRegion + "/" + testAccount + "/"
+	want := map[string]bool{"key" + place + *key.KeyId: true, "grantee" + place + *key.KeyId + "/" + testAccount + "/" + testAccount: true}
+	for range 130 {
+		want["grant"+place+*mustGrant(t, c, grantInput(key.KeyId, c, opMAC)).GrantId] = true
+	}
+	schedule(t, c, key.KeyId, 7)
+	clk.Advance(8 * day)
+	log.records = nil
+	require.NoError(t, c.bridge.core.Keys.DestroyDue(t.Context()))
+	deleted := map[string]bool{}
+	for _, e := range log.records {
+		require.LessOrEqual(t, len(e.Wrote), 63)
+		require.Equal(t, *key.Arn, e.Resource)
+		for _, w := range e.Wrote {
+			if w.Deleted {
+				deleted[w.Record] = true
+			}
+		}
+	}
+	require.Equal(t, want, deleted)
+}
+
 // What a removal deletes from a sealed store stands in its record: the key, and the aliases that went before it.
 func TestRemovalsTellWhatTheyDelete(t *testing.T) {
 	log, clk := &auditLog{}, newClock()

@@ -75,6 +75,11 @@ func (r *recordRig) prepared(t *testing.T, op string) func(reflect.Value) {
 		_, err = r.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: ptr("alias/minimal"), TargetKeyId: id})
 	case "VerifyMac":
 		more["Mac"], err = generate(ctx, r.Client, id, []byte(hidden))
+	case "RetireGrant", "RevokeGrant":
+		var out *kms.CreateGrantOutput
+		if out, err = r.CreateGrant(ctx, grantInput(id, r.Client, opMAC)); err == nil {
+			more["GrantId"] = out.GrantId
+		}
 	case "Verify":
 		var out *kms.SignOutput
 		if out, err = r.Sign(ctx, &kms.SignInput{KeyId: id, Message: []byte(hidden), SigningAlgorithm: "ECDSA_SHA_256"}); err == nil {
@@ -177,6 +182,7 @@ var replaced = []struct {
 	with    string
 }{
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UUID"},
+	{regexp.MustCompile(`[0-9a-f]{64}`), "GRANT"},
 	{regexp.MustCompile(`"[A-Z][a-z]{2} \d+, \d{4}, \d+:\d\d:\d\d [AP]M"`), `"TIME"`},
 }
 
@@ -300,6 +306,30 @@ func TestRowsRecordWhatThereIs(t *testing.T) {
 		case "ListKeys", "ListAliases":
 		default:
 			assert.NotEmpty(t, op.Record, op.Name)
+		}
+	}
+}
+
+// Grant tokens are in no record. That of a grant which was retired by one says which grant it was.
+func TestRecordsOfGrantsHaveNoTokens(t *testing.T) {
+	r := newRecordRig(t)
+	key := mustCreate(t, r.Client, types.KeySpecHmac256)
+	in := grantInput(key.KeyId, r.Client, opMAC)
+	other := *mustGrant(t, r.Client, in).GrantToken
+	in.GrantTokens = []string{other}
+	r.log.intents, r.log.records = nil, nil
+	made := mustGrant(t, r.Client, in)
+	require.NoError(t, retire(r.Client, kms.RetireGrantInput{GrantToken: made.GrantToken}))
+	require.Error(t, retire(r.Client, kms.RetireGrantInput{GrantToken: made.GrantToken}))
+	require.Len(t, r.log.intents, 2)
+	require.Len(t, r.log.records, 3)
+	for i, e := range slices.Concat(r.log.intents, r.log.records) {
+		line := string(audit.AppendRecord(nil, &e, time.Unix(1, 0)))
+		require.NotContains(t, line, other)
+		require.NotContains(t, line, *made.GrantToken)
+		if i == 1 || i == 3 { // the intent and the end of RetireGrant
+			require.Contains(t, line, `"grantId":"`+*made.GrantId+`"`)
+			require.Contains(t, line, *key.Arn)
 		}
 	}
 }

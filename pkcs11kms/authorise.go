@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
@@ -17,6 +18,7 @@ type question struct {
 	resource string           // the ARN that is decided on, or *
 	shown    string           // what the refusal names instead, where the resource must not be told
 	document *policy.Document // the key policy; nil: only the caller's own policies count
+	key      keystore.Ref     // of the key, or of the place where it would be; zero: the question is about none
 	about    conditions
 }
 
@@ -40,13 +42,25 @@ func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (
 		return policy.Decision{}, err
 	}
 	q.about.client, q.about.ctx, q.about.who = c, ctx, who
-	d := policy.Evaluate(policy.Request{
+	asked := policy.Request{
 		Principal: who.Principal(),
 		Action:    op.ActionName(),
 		Resource:  q.resource,
 		Account:   c.caller.Account(),
 		Context:   &q.about,
-	}, policy.Policies{Key: q.document, Identity: who.Policies})
+		Child:     q.about.req.child,
+	}
+	policies := policy.Policies{Key: q.document, Identity: who.Policies}
+	d := policy.Evaluate(asked, policies)
+	q.about.req.bound = nil
+	if !d.Allowed && op.Grantable && q.key != (keystore.Ref{}) && q.about.err == nil {
+		if policies.Grants, err = c.grantsFor(ctx, op, q, who); err != nil {
+			return d, err
+		}
+		if len(policies.Grants) > 0 {
+			d = policy.Evaluate(asked, policies)
+		}
+	}
 	return d, q.about.err
 }
 
@@ -70,6 +84,7 @@ func (c *Client) authorise(ctx context.Context, op *ops.Operation, req *request,
 func (c *Client) questionAbout(s subject, req *request, cached bool) (question, error) {
 	q := question{
 		document: c.bridge.defaultPolicy,
+		key:      keystore.KeyRef(c.region.Name, c.caller.Account(), s.id),
 		about:    conditions{req: req, key: s.key, keyID: s.id, alias: cmp.Or(s.name.alias, req.byAlias), cached: cached},
 	}
 	var err error
@@ -80,6 +95,9 @@ func (c *Client) questionAbout(s subject, req *request, cached bool) (question, 
 		q.document, err = s.key.policy()
 	}
 	q.shown = q.resource
+	if req.keyID == nil {
+		q.shown = "*" // which key a grant token leads to is told to those who may use it
+	}
 	if s.name.alias != "" {
 		q.shown = c.arn(s.name) // which key an alias leads to is told to those who may use it
 	}

@@ -23,7 +23,8 @@ func TestBoundsAreThoseOfTheDocuments(t *testing.T) {
 	}
 	quotas, err := Quotas{}.complete()
 	require.NoError(t, err)
-	require.Equal(t, Quotas{Keys: 100_000, AliasesPerKey: 50, TagsPerKey: 50, PolicyBytes: 32_768}, quotas, "AWS KMS, Resource quotas")
+	require.Equal(t, Quotas{Keys: 100_000, AliasesPerKey: 50, TagsPerKey: 50, GrantsPerKey: 50_000, PolicyBytes: 32_768}, quotas,
+		"AWS KMS, Resource quotas")
 	require.Equal(t, 32, DefaultMaxSessions)
 	require.Equal(t, 62, MaxAliasesPerKey, "a key and its aliases are deleted in one commit")
 }

@@ -2,6 +2,7 @@ package pkcs11kms
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -15,6 +16,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // Every operation is one call of perform, with its row in the table of operations, what it asks for, and what it does. The order
@@ -31,7 +33,12 @@ type request struct {
 	messageType types.MessageType          // of Sign and Verify, never empty there
 	given       map[string][]string        // more condition keys that the input has values of, in lower case
 	dryRun      bool
-	shown       any // what the audit log is to be shown of in place of the input: the same with its defaults
+	child       *policy.Child     // of CreateGrant: what the grant would give
+	retiring    *string           // the token of RetireGrant, or nil
+	retiringID  *string           // the id of the grant of RetireGrant, beside keyID
+	retire      *grantRecord      // what was found by either; nil: no such grant
+	bound       []keystore.Change // what commits are bound to because the permission rests on grants
+	shown       any               // what the audit log is to be shown of in place of the input: the same with its defaults
 }
 
 // perform makes a call of an operation: the SDK's option functions, no input for an empty one, the constraints of the API model,
@@ -113,7 +120,17 @@ func (c *call) settle(s subject) {
 
 // commit changes the store, if what permitted the call is as it was then. Otherwise the error is keystore.ErrConflict.
 func (c *call) commit(ctx context.Context, changes ...keystore.Change) error {
-	_, err := c.bridge.core.Cache.Commit(ctx, append(changes, c.precondition...)...)
+	all := append(changes, c.precondition...)
+	for _, bound := range c.req.bound {
+		i := slices.IndexFunc(changes, func(change keystore.Change) bool { return change.Ref == bound.Ref })
+		switch {
+		case i < 0:
+			all = append(all, bound)
+		case changes[i].Expect != bound.Expect:
+			return keystore.ErrConflict
+		}
+	}
+	_, err := c.bridge.core.Cache.Commit(ctx, all...)
 	return err
 }
 
@@ -158,6 +175,9 @@ func (c *call) Cached(ctx context.Context) (subject, bool, error) {
 
 // Stored implements guard.Call.
 func (c *call) Stored(ctx context.Context) (s subject, missing error, err error) {
+	if c.op == ops.RetireGrant {
+		return c.storedGrant(ctx)
+	}
 	if c.req.keyID == nil {
 		return subject{}, nil, nil
 	}
@@ -167,7 +187,7 @@ func (c *call) Stored(ctx context.Context) (s subject, missing error, err error)
 
 // Authorise implements guard.Call.
 func (c *call) Authorise(ctx context.Context, s subject, cached bool) error {
-	if c.req.keyID == nil {
+	if c.req.keyID == nil && s.key == nil {
 		return c.authoriseAccount(ctx, c.op, &c.req)
 	}
 	return c.authorise(ctx, c.op, &c.req, s, cached)
@@ -177,12 +197,12 @@ func (c *call) Authorise(ctx context.Context, s subject, cached bool) error {
 func (c *call) Throttle(s subject) error { return c.throttle(c.op, s.key) }
 
 // Fits implements guard.Call: grant tokens, then the key's state, then its usage and the algorithm.
-func (c *call) Fits(s subject) error {
+func (c *call) Fits(ctx context.Context, s subject) error {
 	if s.key == nil {
 		return nil
 	}
-	if len(c.req.grantTokens) > 0 {
-		return apierr.InvalidGrantToken() // this service makes no grants, so it never gave one out
+	if err := c.checkGrantTokens(ctx, c.req.grantTokens); err != nil {
+		return err
 	}
 	if err := stateAllows(c.op.States, s.key); err != nil {
 		return err
@@ -227,6 +247,13 @@ func (c *call) describeChange(e *audit.Event, s subject) {
 	}
 	if c.req.aliasName != "" {
 		e.Alias = c.aliasARN(c.req.aliasName)
+	}
+	if c.req.retire != nil {
+		e.Additional = map[string]any{"grantId": c.req.retire.ID}
+	}
+	if granted, ok := c.output.(*kms.CreateGrantOutput); ok && granted != nil {
+		e.Output, e.Responded = map[string]any{"keyId": s.arn(), "grantId": *granted.GrantId}, slices.Concat(keyIDAlone, c.op.Respond)
+		return
 	}
 	switch made, ok := c.output.(*kms.CreateKeyOutput); {
 	case ok && made != nil:

@@ -36,12 +36,13 @@ func minimal(keyID string) func(reflect.Value) {
 		"MacAlgorithm": types.MacAlgorithmSpecHmacSha256, "SigningAlgorithm": types.SigningAlgorithmSpecEcdsaSha256,
 		"Signature": []byte("s"), "KeyUsage": types.KeyUsageTypeGenerateVerifyMac,
 		"Description": ptr("d"), "Tags": []types.Tag{{TagKey: ptr("k"), TagValue: ptr("v")}}, "TagKeys": []string{"k"},
-		"NumberOfBytes": ptrTo(int32(8)), "GrantId": ptr("g"), "RetiringPrincipal": ptr("arn:aws:iam::111122223333:role/r"),
+		"NumberOfBytes": ptrTo(int32(8)), "GrantId": ptr("g"), "RetiringPrincipal": ptr("arn:aws:iam::111122223333:root"),
 		"Plaintext": []byte("p"), "PublicKey": []byte("p"), "ImportToken": []byte("t"), "EncryptedKeyMaterial": []byte("m"),
 		"SharedSecretCiphertextBlob": []byte("c"), "KeyPairSpec": types.DataKeyPairSpecRsa2048,
 		"KeyAgreementAlgorithm": types.KeyAgreementAlgorithmSpecEcdh, "EncapsulationAlgorithm": types.EncapsulationAlgorithmSpecMlKem,
 		"LookupAttributes":  []cttypes.LookupAttribute{{AttributeKey: cttypes.LookupAttributeKeyUsername, AttributeValue: ptr("alice")}},
 		"WrappingAlgorithm": types.AlgorithmSpecRsaesOaepSha256, "WrappingKeySpec": types.WrappingKeySpecRsa2048,
+		"Operations": []types.GrantOperation{types.GrantOperationDescribeKey}, "GranteePrincipal": ptr("arn:aws:iam::111122223333:root"),
 	}
 	return func(in reflect.Value) {
 		for name, value := range values {

@@ -10,13 +10,66 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// grants shows the members of the operations on grants. What picks some of the grants of a list that is always empty can show
-// itself by its form alone.
+// createGrant shows the members of CreateGrant.
+func (r *memberRig) createGrant() map[string]func(*testing.T) {
+	create := func(t *testing.T, change func(*kms.CreateGrantInput)) (types.GrantListEntry, error) {
+		in := grantInput(r.key.KeyId, r.c, opMAC)
+		change(in)
+		out, err := r.c.CreateGrant(t.Context(), in)
+		if err != nil {
+			return types.GrantListEntry{}, err
+		}
+		return grantsOn(t, r.c, in.KeyId)[*out.GrantId], nil
+	}
+	shown := func(change func(*kms.CreateGrantInput), see func(*testing.T, types.GrantListEntry)) func(*testing.T) {
+		return func(t *testing.T) {
+			entry, err := create(t, change)
+			require.NoError(t, err)
+			see(t, entry)
+		}
+	}
+	refused := func(change func(*kms.CreateGrantInput)) func(*testing.T) error {
+		return func(t *testing.T) error { _, err := create(t, change); return err }
+	}
+	service := ptr("rds.amazonaws.com")
+	return map[string]func(*testing.T){
+		"KeyId": shown(func(in *kms.CreateGrantInput) { in.KeyId = r.other.Arn },
+			func(t *testing.T, e types.GrantListEntry) { require.Equal(t, r.other.Arn, e.KeyId) }),
+		"GranteePrincipal": func(t *testing.T) {
+			someone := ptr(as(t, r.c, userName("grantee")).caller.ARN())
+			shown(func(in *kms.CreateGrantInput) { in.GranteePrincipal = someone },
+				func(t *testing.T, e types.GrantListEntry) { require.Equal(t, someone, e.GranteePrincipal) })(t)
+		},
+		"RetiringPrincipal": shown(func(in *kms.CreateGrantInput) { in.RetiringPrincipal = in.GranteePrincipal },
+			func(t *testing.T, e types.GrantListEntry) { require.Equal(t, e.GranteePrincipal, e.RetiringPrincipal) }),
+		"Operations": shown(func(in *kms.CreateGrantInput) { in.Operations = []types.GrantOperation{opVerify, opMAC} },
+			func(t *testing.T, e types.GrantListEntry) {
+				require.Equal(t, []types.GrantOperation{opMAC, opVerify}, e.Operations)
+			}),
+		"Constraints": shown(func(in *kms.CreateGrantInput) {
+			in.Constraints = &types.GrantConstraints{SourceArn: ptr("arn:aws:sqs:us-west-2:111122223333:q")}
+		}, func(t *testing.T, e types.GrantListEntry) {
+			require.Equal(t, "arn:aws:sqs:us-west-2:111122223333:q", *e.Constraints.SourceArn)
+		}),
+		"Name": shown(func(in *kms.CreateGrantInput) { in.Name = ptr("it") },
+			func(t *testing.T, e types.GrantListEntry) { require.Equal(t, "it", *e.Name) }),
+		"GrantTokens": fails[*types.InvalidGrantTokenException](refused(func(in *kms.CreateGrantInput) { in.GrantTokens = []string{"t"} })),
+		"DryRun":      fails[*types.DryRunOperationException](refused(func(in *kms.CreateGrantInput) { in.DryRun = aws.Bool(true) })),
+		"GranteeServicePrincipal": fails[*types.UnsupportedOperationException](refused(func(in *kms.CreateGrantInput) {
+			in.GranteePrincipal, in.GranteeServicePrincipal = nil, service
+		})),
+		"RetiringServicePrincipal": fails[*types.UnsupportedOperationException](refused(func(in *kms.CreateGrantInput) {
+			in.RetiringServicePrincipal = service
+		})),
+	}
+}
+
+// grants shows the members of the other operations on grants; what picks some of them is shown by TestListsOfGrants as well.
 func (r *memberRig) grants() map[string]map[string]func(*testing.T) {
 	type shown = map[string]func(*testing.T)
 	list := func(change func(*kms.ListGrantsInput)) func(*testing.T) error {
 		return func(t *testing.T) error {
-			in := &kms.ListGrantsInput{KeyId: r.key.KeyId}
+			in := &kms.ListGrantsInput{KeyId: r.signing.KeyId}
 			change(in)
 			out, err := r.c.ListGrants(t.Context(), in)
 			if err == nil {
@@ -48,6 +101,7 @@ func (r *memberRig) grants() map[string]map[string]func(*testing.T) {
 	}
 	someone, service := ptr("arn:aws:iam::111122223333:role/someone"), ptr("rds.amazonaws.com")
 	return map[string]map[string]func(*testing.T){
+		"CreateGrant": r.createGrant(),
 		"ListGrants": shown{
 			"KeyId":            fails[*types.NotFoundException](list(func(in *kms.ListGrantsInput) { in.KeyId = ptr(unknownID) })),
 			"GrantId":          invalid(list(func(in *kms.ListGrantsInput) { in.GrantId = ptr(strings.Repeat("g", 129)) }), "grantId"),

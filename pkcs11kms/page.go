@@ -6,6 +6,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 )
 
 // page is what a list operation was asked for.
@@ -56,4 +57,12 @@ func (c *Client) walk(ctx context.Context, p page, read reader, show func(keysto
 		return nil, err
 	}
 	return aws.String(m.String()), nil
+}
+
+// noNextPage refuses every marker: what fits on one page has no next one, and no marker was ever given out.
+func noNextPage(marker *string) error {
+	if marker != nil {
+		return apierr.InvalidMarker()
+	}
+	return nil
 }

@@ -1,6 +1,8 @@
 package pkcs11kms
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -52,6 +54,16 @@ var ownChanges = map[string]ownChange{
 		_, err := c.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: ptr("alias/new"), TargetKeyId: id})
 		return err
 	},
+	"CreateGrant": func(t *testing.T, c *Client, id *string) error {
+		_, err := c.CreateGrant(t.Context(), grantInput(id, c, opDescribe))
+		return err
+	},
+	"RevokeGrant": func(t *testing.T, c *Client, id *string) error {
+		return revoke(c, id, ptr(slices.Collect(maps.Keys(grantsOn(t, c.As(c.bridge.Root()), id)))[0]))
+	},
+	"RetireGrant": func(t *testing.T, c *Client, id *string) error {
+		return retire(c, kms.RetireGrantInput{KeyId: id, GrantId: ptr(slices.Collect(maps.Keys(grantsOn(t, c.As(c.bridge.Root()), id)))[0])})
+	},
 	"UpdateAlias from another key": updateAlias("alias/other"),
 	"UpdateAlias to the same key":  updateAlias("alias/theirs"),
 	"DeleteAlias": func(t *testing.T, c *Client, _ *string) error {
@@ -76,6 +88,7 @@ func TestPermissionThatEndsBeforeTheCommit(t *testing.T) {
 			createAlias(t, first, "alias/theirs", key.KeyId)
 			createAlias(t, first, "alias/other", other.KeyId)
 			tag(t, first, key.KeyId, "team", "blue")
+			mustGrant(t, first, grantInput(key.KeyId, first, opMAC))
 			switch name {
 			case "CancelKeyDeletion":
 				schedule(t, first, key.KeyId, 7)
@@ -106,5 +119,5 @@ func seenByAll(t *testing.T, c *Client, keyID *string) []any {
 	require.NoError(t, err)
 	aliases, err := c.ListAliases(t.Context(), nil)
 	require.NoError(t, err)
-	return []any{describe(t, c, keyID), policyOf(t, c, keyID), tags.Tags, aliases.Aliases}
+	return []any{describe(t, c, keyID), policyOf(t, c, keyID), tags.Tags, aliases.Aliases, grantsOn(t, c, keyID)}
 }

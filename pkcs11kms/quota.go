@@ -17,6 +17,7 @@ type Quotas struct {
 	Keys          int // keys of an account in a region, in whatever state; default 100,000
 	AliasesPerKey int // default 50, at most MaxAliasesPerKey
 	TagsPerKey    int // default 50
+	GrantsPerKey  int // default 50,000
 	PolicyBytes   int // default 32,768
 	// NoRates switches the request rates off. They hold within one process.
 	NoRates bool
@@ -29,8 +30,9 @@ func (q Quotas) complete() (Quotas, error) {
 	setDefault(&q.Keys, 100_000)
 	setDefault(&q.AliasesPerKey, 50)
 	setDefault(&q.TagsPerKey, 50)
+	setDefault(&q.GrantsPerKey, 50_000)
 	setDefault(&q.PolicyBytes, 32_768)
-	if q.Keys < 0 || q.AliasesPerKey < 0 || q.TagsPerKey < 0 || q.PolicyBytes < 0 {
+	if q.Keys < 0 || q.AliasesPerKey < 0 || q.TagsPerKey < 0 || q.GrantsPerKey < 0 || q.PolicyBytes < 0 {
 		return q, errors.New("a quota is negative")
 	}
 	if q.AliasesPerKey > MaxAliasesPerKey {

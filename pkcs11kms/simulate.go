@@ -27,9 +27,10 @@ type Verdict struct {
 	Resource string // ARN of the key, or *
 }
 
-// SimulatePolicy tells whether policies allow a principal an action on a key, and which statement decides: what authorisation
+// SimulatePolicy tells whether policies or grants allow a principal an action on a key, and which statement decides: what authorisation
 // would find for a call in process with the same condition keys. State and usage of the key do not matter. Of operations on
-// aliases it tells the part of the key.
+// aliases it tells the part of the key, of RetireGrant what the policies say of it, and CreateGrant by a grant is allowed for the
+// operations in kms:GrantOperations.
 func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, error) {
 	c, err := b.Client(s.Region)
 	if err != nil {
@@ -47,6 +48,9 @@ func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, err
 	req := request{given: defaultConditions(op)}
 	for name, values := range s.Context {
 		req.given[strings.ToLower(name)] = values
+	}
+	if operations, ok := req.given["kms:grantoperations"]; ok && op == ops.CreateGrant {
+		req.child = &policy.Child{Operations: operations}
 	}
 	q := accountQuestion(&req)
 	switch {
@@ -81,6 +85,8 @@ func defaultConditions(op *ops.Operation) map[string][]string {
 		return givenCreate(&kms.CreateKeyInput{})
 	case ops.PutKeyPolicy:
 		return givenBypass(false)
+	case ops.CreateGrant, ops.ListGrants, ops.RevokeGrant:
+		return givenForService()
 	case ops.ScheduleKeyDeletion:
 		return givenWindow(defaultPendingWindow)
 	}

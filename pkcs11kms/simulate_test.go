@@ -6,6 +6,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // The simulation says what the call does, with the condition keys that every request has.
@@ -42,5 +44,24 @@ func TestSimulationsAreTrue(t *testing.T) {
 		check("kms:ScheduleKeyDeletion", *doomed.KeyId, err)
 		_, err = c.bridge.SimulatePolicy(t.Context(), Simulation{Principal: user.caller.ARN(), Action: "kms:EnableKey", KeyID: "alias/a"})
 		requireAPIError(t, err, "NotFoundException", "Invalid keyId 'alias/a'")
+	}
+}
+
+func TestSimulationsKnowGrants(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	user := as(t, c, userName("someone"))
+	mustGrant(t, c, grantInput(key.KeyId, user, opMAC, opGrant))
+	for action, want := range map[string]bool{"kms:GenerateMac": true, "kms:VerifyMac": false, "kms:CreateGrant": false} {
+		v, err := c.bridge.SimulatePolicy(t.Context(), Simulation{Principal: user.caller.ARN(), Action: action, KeyID: *key.KeyId})
+		require.NoError(t, err)
+		require.Equal(t, want, v.Allowed, action)
+		require.Equal(t, want, v.Reason == policy.AllowedByGrant, action)
+	}
+	for operation, want := range map[string]bool{"GenerateMac": true, "VerifyMac": false} {
+		v, err := c.bridge.SimulatePolicy(t.Context(), Simulation{Principal: user.caller.ARN(), Action: "kms:CreateGrant", KeyID: *key.KeyId,
+			Context: map[string][]string{"kms:GrantOperations": {operation}}})
+		require.NoError(t, err)
+		require.Equal(t, want, v.Allowed, operation)
 	}
 }

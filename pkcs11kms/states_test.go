@@ -125,6 +125,7 @@ func stateTable(usage types.KeyUsageType) map[string]cell {
 		"DisableKey":           {ok, ok, pend},
 		"ScheduleKeyDeletion":  {ok, ok, pend},
 		"CancelKeyDeletion":    {notPend, notPend, ok},
+		"CreateGrant":          {ok, off, pend},
 		"ListGrants":           {ok, ok, ok},
 		"RetireGrant":          {noGrant, noGrant, noGrant},
 		"RevokeGrant":          {noGrant, noGrant, noGrant},

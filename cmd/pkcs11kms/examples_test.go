@@ -89,6 +89,7 @@ func around(verb string) (before, after string) {
 
 const (
 	makeAlias   = "pkcs11kms create-alias --alias-name alias/tokens --target-key-id $KEY"
+	makeGrant   = "pkcs11kms create-grant --key-id $KEY --operations DescribeKey --grantee-principal arn:aws:iam::000000000000:root"
 	removeAlias = "pkcs11kms delete-alias --alias-name alias/tokens"
 	takeBack    = "pkcs11kms cancel-key-deletion --key-id $KEY && pkcs11kms enable-key --key-id $KEY"
 )
@@ -110,6 +111,8 @@ var (
 		"policy simulate":     makeAlias,
 		"jwt sign":            makeAlias,
 		"jwt verify":          makeAlias,
+		"retire-grant":        makeGrant,
+		"revoke-grant":        makeGrant,
 		"restore":             "cp -a kms restored && rm restored/kms.db*",
 		"service-key retire":  "pkcs11kms service-key rotate seal",
 		"update-alias":        makeAlias,

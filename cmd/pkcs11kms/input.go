@@ -148,6 +148,16 @@ func (in *input) recipient(target **types.RecipientInfo, flag, usage string) {
 	})
 }
 
+// constraints is the structure of a grant's constraints, in the aws CLI's shorthand or as JSON.
+func (in *input) constraints(target **types.GrantConstraints, flag, usage string) {
+	raw := in.cmd.Flags().String(flag, "", usage)
+	in.cmd.Long += structureHelp(flag)
+	in.add(flag, func() (err error) {
+		*target, err = parseConstraints(*raw)
+		return err
+	})
+}
+
 // parse stores what the command line gave. Its errors never show a value: it may be a message.
 func (in *input) parse() error {
 	var missing []string

@@ -94,6 +94,7 @@ var reasons = map[policy.Reason]string{
 	policy.AllowedByKeyPolicy:      "the key policy allows it to the principal",
 	policy.AllowedByIdentityPolicy: "a policy of the principal allows it",
 	policy.AllowedRoot:             "the principal is the root of the account",
+	policy.AllowedByGrant:          "a grant on the key allows it",
 }
 
 func simulationOf(principal, action string, v pkcs11kms.Verdict) *simulation {

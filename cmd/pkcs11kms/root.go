@@ -48,6 +48,7 @@ const (
 	groupAliases    = "aliases"
 	groupTags       = "tags"
 	groupPolicies   = "policies"
+	groupGrants     = "grants"
 	groupRotation   = "rotation"
 	groupRandom     = "random"
 	groupMore       = "more"
@@ -64,6 +65,7 @@ var helpGroups = []*cobra.Group{
 	{ID: groupAliases, Title: "Aliases:"},
 	{ID: groupTags, Title: "Tags:"},
 	{ID: groupPolicies, Title: "Key policies:"},
+	{ID: groupGrants, Title: "Grants:"},
 	{ID: groupRotation, Title: "Rotation, which HMAC keys and key pairs do not have:"},
 	{ID: groupRandom, Title: "Random bytes:"},
 	{ID: groupMore, Title: "More:"},
@@ -116,6 +118,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.createAliasCommand(), a.updateAliasCommand(), a.deleteAliasCommand(), a.listAliasesCommand(),
 		a.tagResourceCommand(), a.untagResourceCommand(), a.listResourceTagsCommand(),
 		a.getKeyPolicyCommand(), a.putKeyPolicyCommand(), a.listKeyPoliciesCommand(), a.policyCommand(),
+		a.createGrantCommand(), a.listGrantsCommand(), a.listRetirableGrantsCommand(), a.retireGrantCommand(), a.revokeGrantCommand(),
 		a.getKeyRotationStatusCommand(), a.enableKeyRotationCommand(), a.disableKeyRotationCommand(), a.rotateKeyOnDemandCommand(),
 		a.listKeyRotationsCommand())
 	return root

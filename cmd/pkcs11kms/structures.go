@@ -19,6 +19,9 @@ const (
 	recipientUsage = "an attested recipient: KeyEncryptionAlgorithm=NAME,AttestationDocument=BLOB, or JSON"
 )
 
+// constraintsUsage is that of grants.
+const constraintsUsage = "a constraint of the grant: SourceArn=ARN, or JSON"
+
 // structureHelp is added to the help of every verb with such a flag.
 func structureHelp(flag string) string {
 	return "\n\n--" + flag + " takes the aws CLI's shorthand, JSON, or file://PATH with either. A value with a comma is quoted:\n" +
@@ -132,6 +135,21 @@ func parseIAMTags(raw []string) ([]keystore.Tag, error) {
 		tags = append(tags, keystore.Tag{Key: *tag.Key, Value: *tag.Value})
 	}
 	return tags, nil
+}
+
+// parseConstraints reads the constraints of a grant. Those on an encryption context, which no key here can have, are given as JSON.
+func parseConstraints(text string) (*types.GrantConstraints, error) {
+	values, _, err := loadAll([]string{text})
+	if err != nil {
+		return nil, err
+	}
+	constraints, err := parseStructure(values[0], "SourceArn=ARN", func(m members) (c types.GrantConstraints, err error) {
+		if err = m.only("SourceArn"); err == nil {
+			c.SourceArn, err = m.text("SourceArn")
+		}
+		return c, err
+	})
+	return &constraints, err
 }
 
 // parseRecipient reads KeyEncryptionAlgorithm and AttestationDocument; the document is base64, or fileb://PATH.

@@ -105,7 +105,7 @@ func blobHint(value, file string) string {
 }
 
 // listFlags take several values in a row, as the aws CLI's do.
-var listFlags = []string{"--grant-tokens", "--tags", "--tag-keys", "--context"}
+var listFlags = []string{"--grant-tokens", "--tags", "--tag-keys", "--context", "--operations"}
 
 // spreadLists writes "--tags A B" as "--tags=A --tags=B", which is what the flag parser can read.
 func spreadLists(args []string) []string {

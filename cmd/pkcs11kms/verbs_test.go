@@ -16,11 +16,10 @@ import (
 var ownVerbs = []string{"init", "doctor", "crosscheck-child", "bench", "backup", "restore", "serve", "audit", "iam", "service-key",
 	"version", "adopt-key", "mac", "jwt", "policy"}
 
-// verbless are operations that are answered and have no verb: they could only be refused here, or concern grants, of which there are
-// none.
+// verbless are operations that are answered and have no verb: they could only be refused here.
 var verbless = []string{"Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPair",
 	"GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate", "GetParametersForImport", "ImportKeyMaterial",
-	"DeleteImportedKeyMaterial", "ListGrants", "ListRetirableGrants", "RetireGrant", "RevokeGrant"}
+	"DeleteImportedKeyMaterial"}
 
 // iamVerbless are operations of AWS IAM that are there for programs that look before they delete: what they list is always empty.
 var iamVerbless = []string{"ListAttachedUserPolicies", "ListAttachedRolePolicies", "ListGroupsForUser", "ListInstanceProfilesForRole"}

@@ -40,6 +40,11 @@ func CollectWrites(ctx context.Context) context.Context {
 	return context.WithValue(ctx, collecting{}, &collector{})
 }
 
+// CollectBatch is CollectWrites for a part of the work that has a record of its own: what ctx collects does not hear of it.
+func CollectBatch(ctx context.Context) context.Context {
+	return context.WithValue(ctx, collecting{}, &collector{})
+}
+
 // NoteWrite notes what was written to the store, if anybody collects that. Of a record the last write counts.
 func NoteWrite(ctx context.Context, w Wrote) {
 	c, ok := ctx.Value(collecting{}).(*collector)

@@ -20,9 +20,10 @@ import (
 const repairTries = 10
 
 // Repair finishes keys that dead processes left half made or half deleted, corrects counters that do not fit what they
-// count, removes aliases that name no key, and makes the service key of access keys anew whose object is gone from the token or is not
-// the one that was made. It destroys only objects that a half-made record names: unknown objects are DestroyObject's, one at a time. It
-// tells what it did, also beside an error. The client's caller needs the permission pkcs11kms:RepairRecords.
+// count, removes aliases that name no key and grants that nobody can use, and makes the service key of access keys anew whose
+// object is gone from the token or is not the one that was made. It destroys only objects that a half-made record names: unknown
+// objects are DestroyObject's, one at a time. It tells what it did, also beside an error. The client's caller needs the permission
+// pkcs11kms:RepairRecords.
 func Repair(ctx context.Context, c *pkcs11kms.Client) (done []string, err error) {
 	return administerRepair(ctx, c, (*keyring.Ring).Tidy)
 }

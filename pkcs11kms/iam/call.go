@@ -113,7 +113,7 @@ func (c *call) Authorise(ctx context.Context, s subject, _ bool) error {
 func (c *call) Throttle(subject) error { return nil }
 
 // Fits implements guard.Call: users and roles have no states.
-func (c *call) Fits(subject) error { return nil }
+func (c *call) Fits(context.Context, subject) error { return nil }
 
 // Answer implements guard.Call.
 func (c *call) Answer(_ context.Context, _ subject, err error) error { return err }

@@ -20,6 +20,7 @@ type handler func(ctx context.Context, c *pkcs11kms.Client, body []byte, x *exch
 var operations = map[string]handler{
 	"CancelKeyDeletion":                   op((*pkcs11kms.Client).CancelKeyDeletion),
 	"CreateAlias":                         op((*pkcs11kms.Client).CreateAlias),
+	"CreateGrant":                         op((*pkcs11kms.Client).CreateGrant),
 	"CreateKey":                           op((*pkcs11kms.Client).CreateKey),
 	"Decapsulate":                         op((*pkcs11kms.Client).Decapsulate),
 	"Decrypt":                             op((*pkcs11kms.Client).Decrypt),
@@ -72,7 +73,6 @@ var operations = map[string]handler{
 var refused = map[string]handler{
 	"ConnectCustomKeyStore":    refuse[kms.ConnectCustomKeyStoreInput],
 	"CreateCustomKeyStore":     refuse[kms.CreateCustomKeyStoreInput],
-	"CreateGrant":              refuse[kms.CreateGrantInput],
 	"DeleteCustomKeyStore":     refuse[kms.DeleteCustomKeyStoreInput],
 	"DescribeCustomKeyStores":  refuse[kms.DescribeCustomKeyStoresInput],
 	"DisconnectCustomKeyStore": refuse[kms.DisconnectCustomKeyStoreInput],

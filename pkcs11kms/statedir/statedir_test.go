@@ -151,8 +151,8 @@ func TestQuotasOfAStateDir(t *testing.T) {
 		"":                    {},
 		"quotas:\n":           {},
 		"quotas: {rates: on}": {},
-		"quotas: {rates: off, keys: 7, aliases-per-key: 6, tags-per-key: 5, policy-bytes: 4}": {
-			Keys: 7, AliasesPerKey: 6, TagsPerKey: 5, PolicyBytes: 4, NoRates: true},
+		"quotas: {rates: off, keys: 7, aliases-per-key: 6, tags-per-key: 5, policy-bytes: 4, grants-per-key: 3}": {
+			Keys: 7, AliasesPerKey: 6, TagsPerKey: 5, PolicyBytes: 4, GrantsPerKey: 3, NoRates: true},
 	} {
 		require.NoError(t, os.WriteFile(config, []byte(string(text)+given), 0o600))
 		cfg, err := Load(dir)

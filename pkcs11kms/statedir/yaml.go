@@ -55,6 +55,7 @@ type quotasYAML struct {
 	Keys          *int   `yaml:"keys,omitempty"`
 	AliasesPerKey *int   `yaml:"aliases-per-key,omitempty"`
 	TagsPerKey    *int   `yaml:"tags-per-key,omitempty"`
+	GrantsPerKey  *int   `yaml:"grants-per-key,omitempty"`
 	PolicyBytes   *int   `yaml:"policy-bytes,omitempty"`
 	Rates         string `yaml:"rates,omitempty"` // on or off
 }
@@ -71,7 +72,8 @@ func (s quotasYAML) quotas() (pkcs11kms.Quotas, error) {
 		target *int
 	}{
 		{"keys", s.Keys, &q.Keys}, {"aliases-per-key", s.AliasesPerKey, &q.AliasesPerKey},
-		{"tags-per-key", s.TagsPerKey, &q.TagsPerKey}, {"policy-bytes", s.PolicyBytes, &q.PolicyBytes},
+		{"tags-per-key", s.TagsPerKey, &q.TagsPerKey}, {"grants-per-key", s.GrantsPerKey, &q.GrantsPerKey},
+		{"policy-bytes", s.PolicyBytes, &q.PolicyBytes},
 	} {
 		if field.given == nil {
 			continue
@@ -122,7 +124,8 @@ func readConfig(path string) (*configYAML, error) {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
 		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
 			"sessions, session-copies, seal-records, call-timeout, listen, reuse-port, admin-listen, tls.cert, tls.key, log.requests,\n"+
-			"services, quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.policy-bytes, quotas.rates,\n"+
+			"services, quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.grants-per-key, quotas.policy-bytes,\n"+
+			"quotas.rates,\n"+
 			"audit.file, audit.fsync, audit.rotate-bytes, audit.rotate-age, audit.keep-days, audit.keep-bytes, audit.stdout,\n"+
 			"audit.syslog.address, audit.syslog.ca, audit.syslog.cert, audit.syslog.key, audit.syslog.server-name, audit.syslog.facility", err)
 	}

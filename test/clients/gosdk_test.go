@@ -24,6 +24,7 @@ var modelled = map[string]func(error) bool{
 	"DryRunOperationException":         is[*types.DryRunOperationException],
 	"InvalidArnException":              is[*types.InvalidArnException],
 	"InvalidCiphertextException":       is[*types.InvalidCiphertextException],
+	"InvalidGrantTokenException":       is[*types.InvalidGrantTokenException],
 	"InvalidKeyUsageException":         is[*types.InvalidKeyUsageException],
 	"InvalidMarkerException":           is[*types.InvalidMarkerException],
 	"KMSInvalidMacException":           is[*types.KMSInvalidMacException],

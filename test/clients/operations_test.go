@@ -20,7 +20,6 @@ var withoutVerb = func() map[string]string {
 			"GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext", "ReEncrypt"},
 		"there are no keys that agree on others": {"Decapsulate", "DeriveSharedSecret", "Encapsulate"},
 		"key material never leaves or enters":    {"DeleteImportedKeyMaterial", "GetParametersForImport", "ImportKeyMaterial"},
-		"there are no grants":                    {"CreateGrant", "ListGrants", "ListRetirableGrants", "RetireGrant", "RevokeGrant"},
 		"there are no key stores but the tokens": {"ConnectCustomKeyStore", "CreateCustomKeyStore", "DeleteCustomKeyStore",
 			"DescribeCustomKeyStores", "DisconnectCustomKeyStore", "UpdateCustomKeyStore"},
 		"a key is of one region": {"ReplicateKey", "UpdatePrimaryRegion"},
@@ -86,7 +85,7 @@ func everyOperation(t *testing.T, library *pkcs11kms.Client, name string) []call
 		{operation: "GetKeyRotationStatus", input: of(members{})},
 	}
 	calls = append(calls, operationsOfOtherKinds(key, blob)...)
-	calls = append(calls, operationsOnGrants(key)...)
+	calls = append(calls, operationsOnGrants(t, library, key)...)
 	calls = append(calls, operationsNotDone(key)...)
 	return append(calls,
 		call{operation: "ScheduleKeyDeletion", input: of(members{"PendingWindowInDays": 7})},
@@ -127,24 +126,33 @@ func operationsOfOtherKinds(key, blob string) []call {
 	return calls
 }
 
-// operationsOnGrants find none.
-func operationsOnGrants(key string) []call {
-	grant := members{"KeyId": key, "GrantId": "0123456789abcdef"}
+// operationsOnGrants make a grant, look at it, and end others, which were made before.
+func operationsOnGrants(t *testing.T, library *pkcs11kms.Client, key string) []call {
+	const root = "arn:aws:iam::000000000000:root"
+	asked := members{"KeyId": key, "GranteePrincipal": root, "RetiringPrincipal": root, "Operations": []string{"GenerateMac", "DescribeKey"}}
+	make := func() *kms.CreateGrantOutput {
+		var in kms.CreateGrantInput
+		require.NoError(t, translate(asked, &in))
+		out, err := library.CreateGrant(t.Context(), &in)
+		require.NoError(t, err)
+		return out
+	}
+	retired, revoked := make(), make()
 	return []call{
+		{operation: "CreateGrant", input: asked},
 		{operation: "ListGrants", input: members{"KeyId": key}},
-		{operation: "ListRetirableGrants", input: members{"RetiringPrincipal": "arn:aws:iam::000000000000:root"}},
-		{"RetireGrant", grant, "NotFoundException", "Grant ID 0123456789abcdef not found"},
-		{"RevokeGrant", grant, "NotFoundException", "Grant ID 0123456789abcdef not found"},
+		{operation: "ListRetirableGrants", input: members{"RetiringPrincipal": root}},
+		{operation: "RetireGrant", input: members{"GrantToken": *retired.GrantToken}},
+		{operation: "RevokeGrant", input: members{"KeyId": key, "GrantId": *revoked.GrantId}},
 	}
 }
 
 // operationsNotDone are those that the service does not have.
 func operationsNotDone(key string) (calls []call) {
-	const principal, store = "arn:aws:iam::000000000000:root", "cks-1234567890abcdef0"
+	const store = "cks-1234567890abcdef0"
 	for operation, input := range map[string]members{
 		"ConnectCustomKeyStore":    {"CustomKeyStoreId": store},
 		"CreateCustomKeyStore":     {"CustomKeyStoreName": "store"},
-		"CreateGrant":              {"KeyId": key, "GranteePrincipal": principal, "Operations": []string{"GenerateMac"}},
 		"DeleteCustomKeyStore":     {"CustomKeyStoreId": store},
 		"DescribeCustomKeyStores":  {},
 		"DisconnectCustomKeyStore": {"CustomKeyStoreId": store},

@@ -58,7 +58,7 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 	}
 	cfg.Store, cfg.Sealed = c.Store, c.Store
 	c.Cache = records.New(c.Store, c.Log, c.now)
-	cfg.Removing, cfg.Noting = c.removals(cfg, log), audit.CollectWrites
+	cfg.Removing, cfg.Noting, cfg.RemovingGrants = c.removals(cfg, log), audit.CollectWrites, c.grantRemovals(cfg, log)
 	if c.Keys, err = keyring.Open(ctx, cfg, c.Cache); err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ type Call[S any] interface {
 	// Throttle takes one request from the caller's rate.
 	Throttle(s S) error
 	// Fits refuses what the state or the kind of the subject does not allow.
-	Fits(s S) error
+	Fits(ctx context.Context, s S) error
 
 	// Answer turns an error into what the caller gets. What it returns for nil is nil.
 	Answer(ctx context.Context, s S, err error) error
@@ -102,7 +102,7 @@ func attempt[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit
 			charged, err = true, c.Throttle(s)
 		}
 		if err == nil {
-			err = c.Fits(s)
+			err = c.Fits(ctx, s)
 		}
 		if err == nil && op.Writes && !intended && !c.DryRun() {
 			e := c.Event(s)
@@ -128,7 +128,7 @@ func attempt[S any](ctx context.Context, op *ops.Operation, c Call[S], log audit
 func MayStill[S any](ctx context.Context, op *ops.Operation, c Call[S]) error {
 	s, err := permitted(ctx, op, c)
 	if err == nil {
-		err = c.Fits(s)
+		err = c.Fits(ctx, s)
 	}
 	return err
 }

@@ -51,9 +51,9 @@ func (f *fake) Authorise(_ context.Context, s string, cached bool) error {
 	return f.step("authorise " + s)
 }
 
-func (f *fake) Throttle(string) error { return f.step("throttle") }
-func (f *fake) Fits(string) error     { return f.step("fits") }
-func (f *fake) DryRun() bool          { return f.dryRun }
+func (f *fake) Throttle(string) error              { return f.step("throttle") }
+func (f *fake) Fits(context.Context, string) error { return f.step("fits") }
+func (f *fake) DryRun() bool                       { return f.dryRun }
 
 func (f *fake) TakeBack(context.Context) bool {
 	_ = f.step("take back")

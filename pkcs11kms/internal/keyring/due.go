@@ -11,11 +11,12 @@ import (
 )
 
 // A key that is scheduled for deletion stays as it is, unusable, until its date. Then the janitor of a long-lived process
-// destroys it in three steps, of which whoever comes later can finish what is left:
+// destroys it in four steps, of which whoever comes later can finish what is left:
 //
 //  1. one Commit takes the record to Deleting and removes the aliases and what is noted of the last use; from here on there is no way back;
-//  2. the object in the token is destroyed (unless the key was adopted to be kept);
-//  3. the record goes.
+//  2. its grants go, in batches: nobody can use them, or make more, since step 1;
+//  3. the object in the token is destroyed (unless the key was adopted to be kept);
+//  4. the record goes.
 //
 // CancelKeyDeletion changes the same record as step 1, so one of the two wins.
 

@@ -152,8 +152,8 @@ func (r *Ring) ownerOf(ctx context.Context, instance string, p *pass) (func(forg
 }
 
 // Finish removes a key that is in Creating or Deleting: first the record goes to Deleting in our own name, so that a
-// creator that is still alive cannot flip it any more, and a janitor that has read it before cannot go on; then the object
-// goes; then the record. It tells whether it did so: that somebody else was faster is no error.
+// creator that is still alive cannot flip it any more, and a janitor that has read it before cannot go on; then the grants and the
+// object go; then the record. It tells whether it did so: that somebody else was faster is no error.
 func (r *Ring) Finish(ctx context.Context, record keystore.Key, version uint64) (removed bool, err error) {
 	return r.finish(ctx, record, version, false)
 }
@@ -209,6 +209,9 @@ func (r *Ring) removeTold(ctx context.Context, record keystore.Key, version uint
 		if version, err = r.cache.Commit(ctx, record.Put(version)); err != nil {
 			return err
 		}
+	}
+	if err := r.removeGrants(ctx, record, version); err != nil {
+		return err
 	}
 	found, err := r.destroyObject(ctx, record)
 	switch {

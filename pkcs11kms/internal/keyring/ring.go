@@ -46,6 +46,8 @@ type Config struct {
 	Removing func(ctx context.Context, key keystore.Key) (ended func(error) error, err error)
 	// Noting makes the context of such a removal, from its first change of the store on, so that ended knows of them. Nil: nobody asks.
 	Noting func(context.Context) context.Context
+	// RemovingGrants is Removing for each batch of the grants on a key that go before it, with the context of the batch. Nil: nobody is told.
+	RemovingGrants func(ctx context.Context, key keystore.Key) (batch context.Context, ended func(error) error, err error)
 }
 
 // Ring holds the tokens of the regions and the keys in them. It never changes a record or object but through its own methods, so

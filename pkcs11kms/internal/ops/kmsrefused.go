@@ -63,8 +63,6 @@ var (
 
 // Operations that are known and not done, whatever the key is.
 var (
-	CreateGrant = add(Operation{Service: kms, Name: "CreateGrant", Answer: NotSupported,
-		Record: []string{"keyId", "granteePrincipal", "retiringPrincipal", "operations", "constraints", "name", "dryRun"}})
 	ReplicateKey = add(Operation{Service: kms, Name: "ReplicateKey", Answer: NotSupported,
 		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"},
 		Record:     []string{"keyId", "replicaRegion", "policy", "bypassPolicyLockoutSafetyCheck", "description", "tags"}})

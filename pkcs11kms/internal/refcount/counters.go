@@ -1,7 +1,7 @@
 // Package refcount compares what the records of a store say twice.
 //
 // Such records change in one Commit, so they agree unless somebody edited the store or a program had a defect: the counters of
-// an account's keys, users and roles, and whatever names another record that counts those that name it (see type refcount). What is
+// an account's keys, users and roles, whatever names another record that counts those that name it (see type refcount), and grants. What is
 // found here was so at one moment although others change the store meanwhile: each finding is made between two looks at a
 // record that every such change would have changed too.
 package refcount
@@ -57,6 +57,11 @@ func Find(ctx context.Context, store keystore.Store, account string, regions []s
 		}
 		found = append(found, wrong...)
 	}
+	wrong, err := examineGrants(ctx, store, counts)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, wrong...)
 	for ref := range counts {
 		wrong, err := examineCounter(ctx, store, ref)
 		if err != nil {

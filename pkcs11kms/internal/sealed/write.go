@@ -126,7 +126,7 @@ func Told(ref keystore.Ref) bool {
 	switch ref.Kind {
 	case keystore.KindKey:
 		return ref.Account != ""
-	case keystore.KindAlias, keystore.KindAccessKey, keystore.KindPrincipal:
+	case keystore.KindAlias, keystore.KindAccessKey, keystore.KindPrincipal, keystore.KindGrant, keystore.KindGrantee:
 		return true
 	}
 	return false
