@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -227,4 +228,28 @@ func TestMigrationOnAFullDisk(t *testing.T) {
 	require.NoError(t, s.Verify(t.Context()))
 	_, err := s.Get(t.Context(), keystore.CounterRef("r", "a", "counter-5000"))
 	require.NoError(t, err)
+}
+
+// Who is told of a migration can keep it from being made; where there is nothing to do nobody is told.
+func TestWhoIsToldOfAMigrationCanKeepItFromBeingMade(t *testing.T) {
+	path := frozen(t, 3)
+	var told [][2]int
+	refusal := errors.New("it cannot be written down")
+	migrating := func(answer error) sqlite.Options {
+		return sqlite.Options{Migrating: func(from, to int) error {
+			told = append(told, [2]int{from, to})
+			return answer
+		}}
+	}
+	_, err := sqlite.Migrate(t.Context(), path, migrating(refusal))
+	require.ErrorIs(t, err, refusal)
+	requireText(t, raw(t, path), "PRAGMA user_version", "3")
+	copies, err := filepath.Glob(path + ".format-*")
+	require.NoError(t, err)
+	require.Empty(t, copies)
+	for range 2 {
+		_, err = sqlite.Migrate(t.Context(), path, migrating(nil))
+		require.NoError(t, err)
+	}
+	require.Equal(t, [][2]int{{3, sqlite.Version()}, {3, sqlite.Version()}}, told)
 }
