@@ -221,6 +221,15 @@ type Backuper interface {
 	DeadDrafts() ([]string, error)
 }
 
+// Snapshots is a Store that can show one moment of itself.
+type Snapshots interface {
+	Store
+
+	// Snapshot visits all records as they are at one moment, ordered by Ref, a page at a time, while Commits go on. It returns the number
+	// of the last Commit that they show.
+	Snapshot(ctx context.Context, visit func([]Record) error) (version uint64, err error)
+}
+
 // Sole is a Store that can tell whether anybody else has it open.
 type Sole interface {
 	Store

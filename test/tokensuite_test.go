@@ -48,6 +48,7 @@ func runTokenSuite(t *testing.T) {
 	s.try(t, "a running process uses what another makes", func(*testing.T) string { return s.shared })
 	s.try(t, "killed while it makes a key", s.janitor)
 	s.try(t, "deletion destroys the object", s.deletion)
+	s.try(t, "keeps the last seal of the audit log", s.lastSeal)
 	s.try(t, "what doctor says besides", s.doctor)
 	text, err := json.Marshal(findings{os.Getenv("TOKEN_VERSION"), s.found})
 	require.NoError(t, err)

@@ -27,8 +27,9 @@ func (a *app) auditVerifyCommand() *cobra.Command {
 			"In a state directory the seals are compared with what the store knows of them, and verified by the key that\n"+
 			"the store names, unless --public-key gives one: the output of \"audit public-key\", kept elsewhere. --head\n"+
 			"compares with the output of \"audit head\". --store compares the records of keys, aliases, users, roles and access\n"+
-			"keys with what the log says was written last, which asks the token for the key of their seals. FILEs are looked\n"+
-			"at by themselves, wherever they are; they keep their names, and need neither state directory nor token.",
+			"keys with what the log says was written last, and with the checkpoints of all of them, which asks the token for\n"+
+			"the key of their seals. FILEs are looked at by themselves, wherever they are; they keep their names, and need\n"+
+			"neither state directory nor token.",
 		"pkcs11kms audit verify",
 		"pkcs11kms audit verify --public-key audit.pem --head head.json",
 		"pkcs11kms audit verify --public-key audit.pem copied/000001-*.jsonl*")
@@ -92,16 +93,14 @@ func (a *app) verifyDirectory(ctx context.Context, known audit.Known, store bool
 		return err
 	}
 	v, err := audit.VerifyDir(dir, known)
-	if err := errors.Join(err, done()); err != nil {
-		return err
-	}
-	if note != "" {
+	if err == nil && note != "" {
 		v.Notes = append(v.Notes, note)
 	}
-	if store {
-		if err := a.compareStore(ctx, dir, v); err != nil {
-			return err
-		}
+	if err == nil && store {
+		err = a.compareStore(ctx, dir, v)
+	}
+	if err := errors.Join(err, done()); err != nil {
+		return err
 	}
 	return a.showVerification(v, known)
 }
@@ -112,17 +111,25 @@ func (a *app) compareStore(ctx context.Context, dir string, v *audit.Verificatio
 	if err != nil {
 		return err
 	}
-	problems, compared, err := audit.CompareStore(dir, func() (map[string]audit.Stored, error) { return cfg.StoredRecords(ctx) })
+	found, err := audit.CompareStore(dir, v.Check, func() (audit.StoredRecords, error) {
+		stored, err := cfg.StoredRecords(ctx)
+		if errors.Is(err, statedir.ErrRolledBack) {
+			v.Problems = append(v.Problems, audit.Problem{File: cfg.StorePath, Text: err.Error()})
+			err = nil
+		}
+		return stored, err
+	})
 	if errors.Is(err, statedir.ErrNoSeals) {
 		return &environmentError{err, "seal them first: pkcs11kms doctor --seal"}
 	}
 	if err != nil {
 		return err
 	}
-	for _, problem := range problems {
+	for _, problem := range found.Problems {
 		v.Problems = append(v.Problems, audit.Problem{File: cfg.StorePath, Text: problem})
 	}
-	v.Notes = append(v.Notes, fmt.Sprintf("the store was compared with what the log says of %s", counted(compared, "record")))
+	v.Notes = append(append(v.Notes, found.Notes...),
+		fmt.Sprintf("the store was compared with what the log says of %s", counted(found.Compared, "record")))
 	return nil
 }
 

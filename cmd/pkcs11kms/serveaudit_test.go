@@ -166,7 +166,7 @@ func TestServeSendsRecordsToRsyslog(t *testing.T) {
 	got, heads := stop()
 	lines := strings.Split(strings.TrimSuffix(got, "\n"), "\n")
 	assert.ElementsMatch(t, want, lines)
-	form := regexp.MustCompile(`^(110) pkcs11kms \d+ (DescribeKey|UpdateKeyDescription|SealAuditLog) ` +
+	form := regexp.MustCompile(`^(110) pkcs11kms \d+ (DescribeKey|UpdateKeyDescription|CheckpointStore|SealAuditLog) ` +
 		`\[pkcs11kms@32473 chain="[0-9a-f]{16}" seq="\d+" sha256="[0-9a-f]{64}"\]$`)
 	for line := range strings.Lines(heads) {
 		assert.Regexp(t, form, strings.TrimSuffix(line, "\n"))

@@ -162,3 +162,33 @@ func testPageLimits(t *testing.T, open Opener) {
 		assert.NoError(t, err, "limit %d", limit)
 	}
 }
+
+// testSnapshotIsOneMoment has another instance change records between the pages of a snapshot, which shows none of that.
+func testSnapshotIsOneMoment(t *testing.T, open Opener) {
+	s, other := open(t), open(t)
+	snapshots, ok := s.(keystore.Snapshots)
+	if !ok {
+		t.Skip("this store shows no single moment")
+	}
+	var want []string
+	var version uint64
+	for i := range keystore.MaxPage + 2 {
+		want = append(want, fmt.Sprintf("id-%05d", i))
+		version = mustCommit(t, s, put(want[i], 0, "before"))
+	}
+	var got []string
+	shown, err := snapshots.Snapshot(t.Context(), func(recs []keystore.Record) error {
+		for _, rec := range recs {
+			require.Equal(t, "before", string(rec.Value))
+		}
+		got = append(got, ids(recs)...)
+		last := mustGet(t, other, want[len(want)-1])
+		mustCommit(t, other, put(last.Ref.ID, last.Version, "after"), put(fmt.Sprintf("id-zz-%d", len(got)), 0, "after"))
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, version, shown)
+	require.Equal(t, want, got)
+	_, err = snapshots.Snapshot(t.Context(), func([]keystore.Record) error { return keystore.ErrExists })
+	require.Equal(t, keystore.ErrExists, err, "what the visitor says")
+}

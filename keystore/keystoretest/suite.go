@@ -57,6 +57,7 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"ListPagesWhileOthersWrite", testListPagesWhileOthersWrite},
 		{"AllReadsEveryKind", testAllReadsEveryKind},
 		{"PageLimits", testPageLimits},
+		{"SnapshotIsOneMoment", testSnapshotIsOneMoment},
 
 		{"NoLostUpdate", testNoLostUpdate},
 		{"OneWinnerOfUniqueValue", testOneWinnerOfUniqueValue},

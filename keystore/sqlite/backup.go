@@ -66,22 +66,13 @@ func (s *Store) writeCopy(ctx context.Context, path string, fill func(draft stri
 // copyTo copies one moment of the store, of which look reads something first. The transaction holds that moment for all steps;
 // without it every commit of another connection would make the copy begin anew.
 func (s *Store) copyTo(ctx context.Context, draft string, look func(*sql.Conn) error) (err error) {
-	db := s.reading().open(1)
-	defer func() { err = errors.Join(err, db.Close()) }()
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
-		return err
-	}
-	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }() // nothing was written
-	// The transaction begins with the first read, which is this one.
-	if err := look(conn); err != nil {
-		return err
-	}
-	return copyPages(ctx, conn, draft, s.closing)
+	return s.inMoment(ctx, func(conn *sql.Conn) error {
+		// The transaction begins with the first read, which is this one.
+		if err := look(conn); err != nil {
+			return err
+		}
+		return copyPages(ctx, conn, draft, s.closing)
+	})
 }
 
 // copyPages makes a new file of the pages that the connection sees, by SQLite's own functions: they know what is in the

@@ -17,20 +17,23 @@ type readStatements struct {
 	get, list, all, withValue, withIndex *sql.Stmt
 }
 
+const (
+	columns  = "SELECT r.kind, r.region, r.account, r.id, r.version, r.value, r.seal FROM "
+	page     = "LIMIT 0 + ?"
+	allQuery = columns + "record AS r WHERE (kind, region, account, id) > (?, ?, ?, ?) ORDER BY kind, region, account, id " + page
+)
+
 func (r *readStatements) queries() map[**sql.Stmt]string {
 	const (
-		columns = "SELECT r.kind, r.region, r.account, r.id, r.version, r.value, r.seal FROM "
 		// CROSS JOIN keeps the order of the tables: the index entries lead, a page reads a page's worth of records.
 		indexed = "entry AS e CROSS JOIN record AS r USING (kind, region, account, id) WHERE e.name = '' || ? "
 		after   = "AND (e.kind, e.region, e.account, e.id) > (?, ?, ?, ?) ORDER BY e.kind, e.region, e.account, e.id "
-		page    = "LIMIT 0 + ?"
 	)
 	return map[**sql.Stmt]string{
 		&r.get: columns + "record AS r WHERE kind = ? AND region = ? AND account = ? AND id = ?",
 		&r.list: columns + "record AS r WHERE kind = '' || ? AND region = '' || ? AND account = '' || ? AND id > ? " +
 			"ORDER BY id " + page,
-		&r.all: columns + "record AS r WHERE (kind, region, account, id) > (?, ?, ?, ?) " +
-			"ORDER BY kind, region, account, id " + page,
+		&r.all:       allQuery,
 		&r.withValue: columns + indexed + "AND e.value = '' || ? " + after + page,
 		&r.withIndex: columns + indexed + after + page,
 	}

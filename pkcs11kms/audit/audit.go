@@ -58,7 +58,7 @@ type Event struct {
 	Responded []string
 	// Additional is what additionalEventData shows beside that, and Wrote what was written to a store whose records are sealed.
 	Additional map[string]any
-	Wrote      []Wrote
+	Wrote      Writes
 
 	// Intended tells that Intend was called for this call and allowed it: whatever it was to change may be changed.
 	Intended bool

@@ -207,7 +207,7 @@ const limitedDir = "PKCS11KMS_AUDIT_LIMITED"
 func TestALimitOfFiles(t *testing.T) {
 	if dir := os.Getenv(limitedDir); dir != "" {
 		signal.Ignore(syscall.SIGXFSZ)
-		require.NoError(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 300_000, Max: 300_000}))
+		require.NoError(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 320_000, Max: 320_000}))
 		l := mustOpen(t, dir, Options{})
 		for i := range 1000 {
 			require.NoError(t, l.Record(t.Context(), use(i)))

@@ -50,6 +50,8 @@ type Options struct {
 	// that: see sealing.expire. Default: nothing is.
 	KeepAge   time.Duration
 	KeepBytes int64
+
+	NoTokenSeal bool // the token is not to keep the last seal, and what it keeps is not compared
 }
 
 func (o Options) withDefaults() Options {

@@ -31,6 +31,11 @@ type Sealer interface {
 	Keep(ctx context.Context, sealed []Head) error
 	// Handover returns what is to be told before Sign signs by a key that has followed another one; nil: nothing.
 	Handover(ctx context.Context) (*Handover, error)
+	// KeepOutside keeps where whoever puts log and store back cannot that a record was sealed, which Keep was told before; not each time,
+	// but at the end if possible.
+	KeepOutside(ctx context.Context, sealed Head, end bool) error
+	// Checkpoint counts and hashes the records of the store. Nil: it has none that the log is told of.
+	Checkpoint(ctx context.Context) (*Checkpoint, error)
 }
 
 // Signature is that of a seal's text.
@@ -108,7 +113,11 @@ func (s *statement) parseLine(line string) (err error) {
 
 // sealEvent is what the record of a seal is made of.
 func sealEvent(name string, text []byte, s Signature) *Event {
-	return &Event{Kind: Seal, Service: ownService, Operation: name, ReadOnly: true, Additional: map[string]any{
+	return signedEvent(Seal, name, text, s)
+}
+
+func signedEvent(kind Kind, name string, text []byte, s Signature) *Event {
+	return &Event{Kind: kind, Service: ownService, Operation: name, ReadOnly: true, Additional: map[string]any{
 		"text": string(text), "signature": base64.StdEncoding.EncodeToString(s.Value), "algorithm": s.Algorithm, "key": s.Key}}
 }
 

@@ -31,7 +31,12 @@ type sealing struct {
 	pending map[string]Head   // what Keep is still to be told
 	expired time.Time         // when was looked for what has expired
 
-	inOffice bool // see stillInOffice
+	inOffice     bool      // see stillInOffice
+	noCheckpoint time.Time // before
+
+	own        Head  // the last record of the log's own chain that a seal names
+	ending     bool  // this is the last seal
+	outsideErr error // of KeepOutside, the last time
 }
 
 // fileState tells whether a file was written to.
@@ -43,8 +48,8 @@ type fileState struct {
 
 // SealBy has the log sealed from now on: each SealInterval when there is something new in it or in the other chains of its directory, each
 // SealIdle when there is not, after a rotation, and at the end, which stop is: it is to be called once, before the log and what the Sealer
-// needs are closed, and ctx bounds it. Calls never wait for seals. One that cannot be made is told by Warning, and made later. While one
-// Sealer seals, others are not asked.
+// needs are closed, and ctx bounds it. After a rotation and at the end a checkpoint of the store comes before the seal. Calls never
+// wait for seals. One that cannot be made is told by Warning, and made later. While one Sealer seals, others are not asked.
 func (l *Log) SealBy(by Sealer) (stop func(ctx context.Context)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,6 +67,8 @@ func (l *Log) SealBy(by Sealer) (stop func(ctx context.Context)) {
 	return func(ctx context.Context) {
 		cancel()
 		running.Wait()
+		s.noCheckpoint, s.ending = time.Time{}, true
+		s.checkpoint(ctx, untilHalf(ctx)) // the seal has the rest
 		s.try(ctx, true)
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -81,6 +88,7 @@ func (s *sealing) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.l.nudge:
+			s.checkpoint(ctx, checkpointLimit)
 			s.try(ctx, false)
 		case <-tick.C:
 			s.try(ctx, true)
@@ -100,6 +108,7 @@ func (s *sealing) try(ctx context.Context, keep bool) {
 	}
 	if err == nil && keep {
 		if err = s.keep(ctx); err == nil {
+			s.keepOutside(ctx)
 			err = s.expire(ctx)
 		}
 	}
@@ -184,6 +193,9 @@ func (s *sealing) write(ctx context.Context, own Head, others []otherHead, more 
 	for _, h := range said.heads {
 		s.pending[h.Chain] = h
 	}
+	if own.Seq > 0 {
+		s.own = own
+	}
 	return nil
 }
 
@@ -198,6 +210,20 @@ func (s *sealing) event(ctx context.Context, said statement, more addition) (*Ev
 	}
 	signature, err := s.by.Sign(ctx, said.text())
 	return sealEvent(name, said.text(), signature), err
+}
+
+// keepOutside has kept outside of log and store what both have by now. That it cannot be is no failure of the seals.
+func (s *sealing) keepOutside(ctx context.Context) {
+	if s.own.Seq == 0 {
+		return
+	}
+	err := s.by.KeepOutside(ctx, s.own, s.ending)
+	if err != nil && s.outsideErr == nil {
+		s.l.o.Logger.Warn("the token does not keep the last seal of the audit log", "error", err)
+	} else if err == nil && s.outsideErr != nil {
+		s.l.o.Logger.Info("the token keeps the last seal of the audit log again")
+	}
+	s.outsideErr = err
 }
 
 // keep has kept elsewhere what was sealed.

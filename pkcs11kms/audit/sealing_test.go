@@ -29,6 +29,11 @@ type signer struct {
 	over   *Handover // what Handover answers with
 	kept   map[string]uint64
 	keeps  int
+
+	checkpoint func() (*Checkpoint, error)
+	outside    []Head // what KeepOutside was told
+	noOutside  error
+	noKeep     error
 }
 
 func newSigner(t testing.TB) *signer {
@@ -77,9 +82,28 @@ func (s *signer) Handover(context.Context) (*Handover, error) {
 	return s.over, nil
 }
 
+func (s *signer) KeepOutside(_ context.Context, h Head, _ bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outside = append(s.outside, h)
+	return s.noOutside
+}
+
+func (s *signer) Checkpoint(context.Context) (*Checkpoint, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.checkpoint == nil {
+		return nil, nil
+	}
+	return s.checkpoint()
+}
+
 func (s *signer) Keep(_ context.Context, heads []Head) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.noKeep != nil {
+		return s.noKeep
+	}
 	s.keeps++
 	for _, h := range heads {
 		s.kept[h.Chain] = max(s.kept[h.Chain], h.Seq)

@@ -16,53 +16,132 @@ type Stored struct {
 	SHA256   [32]byte
 }
 
+// StoredRecords are those of the store at one moment, by the names of Wrote.
+type StoredRecords struct {
+	StoreMoment
+	Records map[string]Stored
+}
+
+// Comparison is what CompareStore has found.
+type Comparison struct {
+	Problems []string
+	Notes    []string // what is no fault, and to be known
+	Compared int      // records that the log names
+}
+
 // CompareStore tells which records of the store are not what the log says that was written last: none, an older one, another one, or one
-// that was deleted; and how many of the log's were compared. read returns those that there are, by the names of Wrote. It is called when
-// the log was read: what others have written since is newer. What they have deleted since stands in the log when it is read once more.
-func CompareStore(dir string, read func() (map[string]Stored, error)) (problems []string, compared int, err error) {
-	last, err := lastWrites(dir)
+// that was deleted; and, by the checkpoints whose signatures check finds valid, whether there was a change that the log does not tell of.
+// read is called when the log was read: what others have written since is newer. What they have deleted since stands in the log when it
+// is read once more.
+func CompareStore(dir string, check func([]byte, Signature) error, read func() (StoredRecords, error)) (*Comparison, error) {
+	before, err := readWrites(dir, check)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	stored, err := read()
+	now, err := read()
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	since := last
-	if anyGone(last, stored) {
-		if since, err = lastWrites(dir); err != nil {
-			return nil, 0, err
+	since := before
+	steps := newSteps(before, now)
+	if anyGone(before.last, now.Records) || len(steps) > 0 {
+		if since, err = readWrites(dir, check, steps...); err != nil {
+			return nil, err
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(last)) {
-		if what := differs(last[name], since[name], stored); what != "" {
-			problems = append(problems, fmt.Sprintf("the record %s of the store %s", name, what))
+	out := &Comparison{Compared: len(before.last)}
+	if before.unsigned > 0 {
+		why := "their signatures are not by the key"
+		if check == nil {
+			why = "there is no key that they were signed by"
+		}
+		out.Notes = append(out.Notes, fmt.Sprintf("%d checkpoints of the store do not count: %s", before.unsigned, why))
+	}
+	for _, name := range slices.Sorted(maps.Keys(before.last)) {
+		if what := differs(before.last[name], since.last[name], now.Records); what != "" {
+			out.Problems = append(out.Problems, fmt.Sprintf("the record %s of the store %s", name, what))
 		}
 	}
-	return problems, len(last), nil
+	out.compareSteps(steps, since, now)
+	return out, nil
+}
+
+// history is what a log says of the store.
+type history struct {
+	last        map[string]Wrote // to each record, since the store was restored
+	restored    uint64           // the revision of that time
+	checkpoints []*Checkpoint
+	unsigned    int                   // that are signed by no key that is known
+	open        map[string]OpenIntent // by requestID
+	since       time.Time             // before that there may be files which have gone
 }
 
 // restoreEvent is the event of a store that was restored: what was written before is not what is to be there.
 const restoreEvent = `"eventName":"RestoreStore"`
 
-// lastWrites reads what was written last to each record, since the store was restored.
-func lastWrites(dir string) (map[string]Wrote, error) {
-	last, restored := map[string]Wrote{}, uint64(0)
-	err := Scan(dir, func(line []byte) error {
+// readWrites reads what was written last to each record, and adds up in steps what was written in each of them.
+func readWrites(dir string, check func([]byte, Signature) error, steps ...*step) (history, error) {
+	w := history{last: map[string]Wrote{}, open: map[string]OpenIntent{}}
+	var err error
+	if w.since, err = wholeSince(dir); err != nil {
+		return w, err
+	}
+	err = Scan(dir, func(line []byte) error {
 		switch {
 		case bytes.Contains(line, []byte(restoreEvent)):
-			restored = max(restored, restoredAt(line))
+			w.restored = max(w.restored, restoredAt(line))
 		case bytes.Contains(line, []byte(`"`+wroteMember+`"`)):
-			for _, w := range wroteOf(line) {
-				if w.Revision > last[w.Record].Revision {
-					last[w.Record] = w
-				}
+			w.add(line, steps)
+		case mayBeCheckpoint(line):
+			if c := checkpointOf(line, check); c != nil {
+				w.checkpoints = append(w.checkpoints, c)
+			} else {
+				w.unsigned++
 			}
 		}
-		return nil
+		if len(steps) == 0 {
+			return nil
+		}
+		return noteIntent(w.open, line)
 	})
-	maps.DeleteFunc(last, func(_ string, w Wrote) bool { return w.Revision < restored })
-	return last, err
+	maps.DeleteFunc(w.last, func(_ string, one Wrote) bool { return one.Revision < w.restored })
+	w.checkpoints = slices.DeleteFunc(w.checkpoints, func(c *Checkpoint) bool { return uint64(c.Time.UnixMicro()) < w.restored })
+	return w, err
+}
+
+// wholeSince is the time from which on no file of a directory is missing that has expired or was taken elsewhere: of each chain the oldest
+// may be. Zero: none has.
+func wholeSince(dir string) (since time.Time, err error) {
+	found, err := list(dir)
+	if err != nil {
+		return since, err
+	}
+	for _, files := range found.files {
+		if len(files) == 0 || files[0].first == 1 {
+			continue
+		}
+		if at, ok := firstTime(files[0]); ok && at.After(since) {
+			since = at
+		}
+	}
+	return since, nil
+}
+
+func (w *history) add(line []byte, steps []*step) {
+	wrote, more, at := wroteOf(line)
+	for _, one := range wrote {
+		if !one.Unsure && one.Revision > w.last[one.Record].Revision {
+			w.last[one.Record] = one
+		}
+		for _, s := range steps {
+			s.add(one, at)
+		}
+	}
+	if more > 0 {
+		for _, s := range steps {
+			s.doubt(at)
+		}
+	}
 }
 
 // restoredAt is the revision of the time at which a restore has ended; 0 if it has not, or the line is of something else.
@@ -107,26 +186,50 @@ func differs(w, since Wrote, stored map[string]Stored) string {
 	return ""
 }
 
-// wroteOf reads what a record of the log tells of the store. What is not of this form is passed over: VerifyDir tells of edits.
-func wroteOf(line []byte) (wrote []Wrote) {
+// storedJSON is a record of the store as the log has it.
+type storedJSON struct {
+	Revision uint64 `json:"revision"`
+	SHA256   string `json:"sha256"`
+}
+
+func (j storedJSON) stored() (s Stored, ok bool) {
+	s.Revision = j.Revision
+	n, err := hex.Decode(s.SHA256[:], []byte(j.SHA256[:min(len(j.SHA256), 2*len(s.SHA256))]))
+	return s, err == nil && n == len(s.SHA256) && len(j.SHA256) == 2*n
+}
+
+// wroteOf reads what a record of the log tells of the store, how much more there was, and when. What is not of this form is passed over:
+// VerifyDir tells of edits.
+func wroteOf(line []byte) (wrote []Wrote, more int, at time.Time) {
 	var event struct {
+		Time time.Time `json:"eventTime"`
 		Data struct {
 			Wrote []struct {
-				Record   string `json:"record"`
-				Revision uint64 `json:"revision"`
-				SHA256   string `json:"sha256"`
-				Deleted  bool   `json:"deleted"`
+				storedJSON
+				Record  string      `json:"record"`
+				Deleted bool        `json:"deleted"`
+				Commit  uint64      `json:"commit"`
+				Epoch   uint32      `json:"epoch"`
+				Was     *storedJSON `json:"was"`
+				Unsure  bool        `json:"unsure"`
 			} `json:"storeRecords"`
+			More int `json:"storeRecordsLeftOut"`
 		} `json:"additionalEventData"`
 	}
 	if json.Unmarshal(line, &event) != nil {
-		return nil
+		return nil, 0, at
 	}
 	for _, w := range event.Data.Wrote {
-		one := Wrote{Record: w.Record, Revision: w.Revision, Deleted: w.Deleted}
-		if n, err := hex.Decode(one.SHA256[:], []byte(w.SHA256)); w.Deleted || err == nil && n == len(one.SHA256) {
+		now, ok := w.stored()
+		one := Wrote{Record: w.Record, Revision: w.Revision, SHA256: now.SHA256, Deleted: w.Deleted, Commit: w.Commit, Epoch: w.Epoch,
+			Unsure: w.Unsure}
+		if w.Was != nil {
+			was, known := w.Was.stored()
+			one.Was, ok = &was, ok && known
+		}
+		if ok || w.Deleted {
 			wrote = append(wrote, one)
 		}
 	}
-	return wrote
+	return wrote, event.Data.More, event.Time
 }

@@ -29,20 +29,23 @@ func wrote(name string, revision uint64) Wrote {
 
 func stored(w Wrote) Stored { return Stored{Revision: w.Revision, SHA256: w.SHA256} }
 
-// Of what was written under one context the last write of each record counts, and what nobody collects is noted nowhere.
+// What was written under one context is told in its order, a bounded number of it, and what nobody collects is noted nowhere.
 func TestCollectedWrites(t *testing.T) {
 	NoteWrite(t.Context(), wrote("key/a", 1))
-	require.Nil(t, WritesOf(t.Context()))
+	require.Zero(t, WritesOf(t.Context()))
 	ctx := CollectWrites(t.Context())
-	require.Equal(t, ctx, CollectWrites(ctx))
 	NoteWrite(ctx, wrote("key/a", 1))
 	NoteWrite(ctx, wrote("key/b", 2))
 	NoteWrite(ctx, wrote("key/a", 3))
-	require.Equal(t, []Wrote{wrote("key/b", 2), wrote("key/a", 3)}, WritesOf(ctx))
+	require.Equal(t, Writes{Last: []Wrote{wrote("key/a", 1), wrote("key/b", 2), wrote("key/a", 3)}}, WritesOf(ctx))
+	require.Zero(t, WritesOf(CollectWrites(ctx)), "of another call")
 	for i := range 100 {
 		NoteWrite(ctx, wrote(fmt.Sprint("key/", i), 1))
 	}
-	require.Len(t, WritesOf(ctx), 64, "as many as one change has")
+	all := WritesOf(ctx)
+	require.Len(t, all.Last, 64, "as many as one change has")
+	require.Equal(t, 39, all.More)
+	require.Equal(t, wrote("key/99", 1), all.Last[63])
 }
 
 // What was written stands beside what else additionalEventData shows.
@@ -59,8 +62,8 @@ func TestRecordOfWrites(t *testing.T) {
 		require.NoError(t, json.Unmarshal(AppendRecord(nil, &e, time.Now()), &record))
 		require.Equal(t, more != nil, record.Data.CKAID == "01")
 		require.Equal(t, []any{
-			map[string]any{"record": "key/r/1/k", "revision": 7.0, "sha256": fmt.Sprintf("%x", wrote("key/r/1/k", 7).SHA256)},
-			map[string]any{"record": "alias/r/1/alias/a", "revision": 8.0, "deleted": true},
+			map[string]any{"record": "key/r/1/k", "revision": 7.0, "sha256": fmt.Sprintf("%x", wrote("key/r/1/k", 7).SHA256), "epoch": 0.0},
+			map[string]any{"record": "alias/r/1/alias/a", "revision": 8.0, "deleted": true, "epoch": 0.0},
 		}, record.Data.Records)
 	}
 }
@@ -101,21 +104,21 @@ func TestCompareStore(t *testing.T) {
 		},
 		" ": func(s map[string]Stored) { s["key/a"] = Stored{Revision: now.Revision + 1} }, // written since
 	} {
-		problems, compared, err := CompareStore(dir, func() (map[string]Stored, error) {
+		found, err := CompareStore(dir, nil, func() (StoredRecords, error) {
 			s := map[string]Stored{}
 			for name, one := range right {
 				s[name] = one
 			}
 			change(s)
-			return s, nil
+			return StoredRecords{Records: s}, nil
 		})
 		require.NoError(t, err)
-		require.Equal(t, 3, compared)
+		require.Equal(t, 3, found.Compared)
 		if what = strings.TrimSpace(what); what == "" {
-			require.Empty(t, problems)
+			require.Empty(t, found.Problems)
 			continue
 		}
-		require.Equal(t, []string{what}, problems)
+		require.Equal(t, []string{what}, found.Problems)
 	}
 }
 
@@ -125,26 +128,26 @@ func TestCompareStoreMeanwhile(t *testing.T) {
 	l := mustOpen(t, dir, Options{})
 	at := uint64(time.Now().UnixMicro())
 	require.NoError(t, l.Record(t.Context(), writing(wrote("key/a", at))))
-	problems, _, err := CompareStore(dir, func() (map[string]Stored, error) {
-		return nil, l.Record(t.Context(), writing(Wrote{Record: "key/a", Revision: at + 1, Deleted: true}))
+	found, err := CompareStore(dir, nil, func() (StoredRecords, error) {
+		return StoredRecords{}, l.Record(t.Context(), writing(Wrote{Record: "key/a", Revision: at + 1, Deleted: true}))
 	})
 	require.NoError(t, err)
-	require.Empty(t, problems)
+	require.Empty(t, found.Problems)
 
 	require.NoError(t, l.Record(t.Context(), writing(wrote("key/b", at-10_000_000))))
-	none := func() (map[string]Stored, error) { return nil, nil }
-	problems, _, err = CompareStore(dir, none)
+	none := func() (StoredRecords, error) { return StoredRecords{}, nil }
+	found, err = CompareStore(dir, nil, none)
 	require.NoError(t, err)
-	require.Len(t, problems, 1)
+	require.Len(t, found.Problems, 1)
 	restored := Event{Kind: ServiceEvent, Service: ownService, Operation: "RestoreStore", Err: errors.New("failed")}
 	require.NoError(t, l.Record(t.Context(), restored))
-	problems, _, err = CompareStore(dir, none)
+	found, err = CompareStore(dir, nil, none)
 	require.NoError(t, err)
-	require.Len(t, problems, 1, "a restore that has failed")
+	require.Len(t, found.Problems, 1, "a restore that has failed")
 	restored.Err = nil
 	require.NoError(t, l.Record(t.Context(), restored))
-	problems, _, err = CompareStore(dir, none)
+	found, err = CompareStore(dir, nil, none)
 	require.NoError(t, err)
-	require.Empty(t, problems)
+	require.Empty(t, found.Problems)
 	require.NoError(t, l.Close())
 }

@@ -57,6 +57,8 @@ type Verification struct {
 	LastSeal time.Time `json:"lastSeal"` // the time of the newest; zero: there is none
 	// Unsealed is what no valid seal covers, in the order of the chains; with Known.Check alone.
 	Unsealed []Unsealed `json:"unsealed"`
+	// Check is Known.Check, and knows the keys that seals tell of which have followed others; nil without that.
+	Check func(text []byte, s Signature) error `json:"-"`
 }
 
 // VerifyDir reads all chains of a directory, whether somebody writes to them or not, and finds what was changed, taken out, put elsewhere
@@ -298,6 +300,9 @@ func (v *verifier) record(line []byte, anyStart bool) (still bool) {
 
 // end compares the chains with the heads.
 func (v *verifier) end() *Verification {
+	if v.known.Check != nil {
+		v.out.Check = v.signed
+	}
 	for _, h := range v.known.Heads {
 		switch last, ok := v.last[h.Chain]; {
 		case !ok:

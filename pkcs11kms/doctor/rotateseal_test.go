@@ -279,10 +279,14 @@ func TestRotationsOfSealsAreRecorded(t *testing.T) {
 	c, _ := auditing(t, cfg, dir, true)
 	mustCreate(t, c, types.KeySpecHmac256)
 	rotateSealsOf(t, c, 2)
-	problems, compared, err := audit.CompareStore(dir, func() (map[string]audit.Stored, error) { return c.inside.Store.Stored(t.Context()) })
+	found, err := audit.CompareStore(dir, nil, func() (stored audit.StoredRecords, err error) {
+		stored.Records = map[string]audit.Stored{}
+		stored.StoreMoment, err = c.inside.Store.Stored(t.Context(), func(name string, r audit.Stored) { stored.Records[name] = r })
+		return stored, err
+	})
 	require.NoError(t, err)
-	require.Empty(t, problems, "the log knows the records by their revisions, which have stayed")
-	require.NotZero(t, compared)
+	require.Empty(t, found.Problems, "the log knows the records by their revisions, which have stayed")
+	require.NotZero(t, found.Compared)
 	lines, err := audit.Search(t.Context(), dir, audit.Query{EventName: "RotateServiceKey"})
 	require.NoError(t, err)
 	require.Len(t, lines, 2)

@@ -87,11 +87,11 @@ func vouch(ctx context.Context, store keystore.Store, fault func(keystore.Record
 		for _, rec := range recs {
 			line, err := vouchLine(rec)
 			if err != nil {
-				return fmt.Errorf("the record %s cannot be read, and what cannot be read is not vouched for: %w", placeOf(rec.Ref), err)
+				return fmt.Errorf("the record %s cannot be read, and what cannot be read is not vouched for: %w", sealed.Name(rec.Ref), err)
 			}
 			if fault != nil {
 				if err := fault(rec); err != nil {
-					line = fmt.Sprintf("%s: IT %v", cmp.Or(line, placeOf(rec.Ref)), errors.Unwrap(err))
+					line = fmt.Sprintf("%s: IT %v", cmp.Or(line, sealed.Name(rec.Ref)), errors.Unwrap(err))
 				}
 			}
 			if line == "" {
@@ -108,10 +108,6 @@ func vouch(ctx context.Context, store keystore.Store, fault func(keystore.Record
 		return false, err
 	}
 	return how.Agree(n)
-}
-
-func placeOf(r keystore.Ref) string {
-	return fmt.Sprintf("%s %s/%s/%s", r.Kind, r.Region, r.Account, r.ID)
 }
 
 // vouchLine says what a record allows or denies, for people; counters and the like have none.

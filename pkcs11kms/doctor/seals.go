@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
@@ -41,13 +44,38 @@ func (d *examination) unlock(ctx context.Context, name string) {
 		t, bound, verdict := d.openToken(ctx, root.Region)
 		d.ready = &openedToken{root.Region, t, bound, verdict}
 		if err = errors.New("it could not be opened"); t != nil {
-			err = keyring.Unlock(ctx, t, d.store)
+			if err = keyring.Unlock(ctx, t, d.store); err == nil {
+				d.examineLastSeal(ctx, name, t)
+			}
 		}
 	}
 	if err != nil {
 		d.store.Trust()
 		text := fmt.Errorf("its seals cannot be checked, and what follows may have been edited: the token of %s unlocks it: %w", root.Region, err)
 		d.fail("store", name, text)
+	}
+}
+
+// examineLastSeal compares store and log with the last seal of the log that the token keeps.
+func (d *examination) examineLastSeal(ctx context.Context, name string, t *token.Token) {
+	log, ok := d.cfg.Audit.(interface {
+		Holds(audit.Head) error
+		TokenSeal() bool
+	})
+	if !ok || !log.TokenSeal() {
+		return
+	}
+	kept, err := keyring.CheckLastSeals(ctx, t, d.store, log.Holds)
+	switch {
+	case err != nil:
+		d.fail("store", name, err)
+	case len(kept) == 0:
+		d.add("store", name, StatusOK, "the token keeps no last seal of its audit log (yet): that both were put back to an earlier time is not "+
+			"found by it")
+	default:
+		last := slices.MaxFunc(kept, func(x, y audit.LastSeal) int { return x.Time.Compare(y.Time) })
+		d.add("store", name, StatusOK, fmt.Sprintf("it and its audit log are not older than the last seal that the token keeps, of %s",
+			last.Time.Format(time.RFC3339)))
 	}
 }
 

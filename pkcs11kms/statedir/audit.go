@@ -33,6 +33,7 @@ type auditYAML struct {
 	KeepBytes   *int64        `yaml:"keep-bytes,omitempty"`
 	Stdout      bool          `yaml:"stdout,omitempty"` // of a server
 	Syslog      *syslogYAML   `yaml:"syslog,omitempty"`
+	TokenSeal   string        `yaml:"token-seal,omitempty"` // auto or off
 }
 
 // leastRotateBytes keeps a file from being closed for every few records.
@@ -41,6 +42,9 @@ const leastRotateBytes = 1 << 20
 // options returns what the section says, and whether there is to be a log.
 func (s auditYAML) options(dir string) (o audit.Options, on bool, err error) {
 	o = audit.Options{Fsync: audit.Fsync(s.Fsync), RotateAge: s.RotateAge}
+	if o.NoTokenSeal, err = isOff(s.TokenSeal); err != nil {
+		return o, false, fmt.Errorf("audit.token-seal: %w", err)
+	}
 	switch {
 	case !slices.Contains([]string{"", "on", "off"}, s.File):
 		return o, false, fmt.Errorf("audit.file is %q, neither on nor off", s.File)
@@ -85,12 +89,19 @@ func (s auditYAML) keep(o *audit.Options) error {
 const mostKeepDays = 36500
 
 // notOpen is what Load has for the audit log that Open opens. A Bridge that is opened past Open refuses every call.
-type notOpen struct{}
+type notOpen struct {
+	dir     string
+	options audit.Options
+}
 
 var errAuditNotOpen = errors.New("the audit log of the state directory is not open: statedir.Open opens it")
 
 func (notOpen) Intend(context.Context, audit.Event) error { return errAuditNotOpen }
 func (notOpen) Record(context.Context, audit.Event) error { return errAuditNotOpen }
+
+// Holds and TokenSeal are those of the audit log.
+func (n notOpen) Holds(h audit.Head) error { return audit.Holds(n.dir, h) }
+func (n notOpen) TokenSeal() bool          { return n.options.TokenSeal() }
 
 // Audited records an operator's change of the state directory that is made without a Bridge, in the name of the account's root: an intent
 // now, and by end what became of it, which end returns. in are its options, by their names. Without a record nothing may be changed.
@@ -157,25 +168,39 @@ func (cfg Config) openAudit(ready *pkcs11kms.Config) error {
 // ErrNoSeals says that the records of a store are not sealed, so that it cannot be compared with the audit log.
 var ErrNoSeals = errors.New("the records of the store have no seals")
 
+// ErrRolledBack says that store or log are older than the token knows them.
+var ErrRolledBack = keyring.ErrRolledBack
+
 // StoredRecords returns the records of the store that the audit log is told of, for audit.CompareStore; it opens the token that unlocks the
-// store. Records whose seals are not right are left out: doctor names them. ErrNoSeals where there are none.
-func (cfg Config) StoredRecords(ctx context.Context) (stored map[string]audit.Stored, err error) {
+// store. Records whose seals are not right are left out: doctor names them. ErrNoSeals where there are none. They are returned with an
+// ErrRolledBack, too, which is of the last seal that the token keeps.
+func (cfg Config) StoredRecords(ctx context.Context) (stored audit.StoredRecords, err error) {
 	with, err := cfg.WithDefaults()
 	if err != nil {
-		return nil, err
+		return stored, err
 	}
 	below, err := cfg.OpenStore(ctx)
 	if err != nil {
-		return nil, err
+		return stored, err
 	}
 	defer func() { err = errors.Join(err, below.Close()) }()
-	store, closeToken, err := keyring.OpenSealed(ctx, with.Keyring(), below)
+	ring := with.Keyring()
+	if cfg.AuditOptions.TokenSeal() {
+		ring.Holds = func(h audit.Head) error { return audit.Holds(cfg.AuditDir, h) }
+	}
+	store, closeToken, err := keyring.OpenSealed(ctx, ring, below)
+	var rolledBack error
+	if errors.Is(err, ErrRolledBack) {
+		rolledBack, err = err, nil
+	}
 	if err != nil {
-		return nil, err
+		return stored, err
 	}
 	defer func() { err = errors.Join(err, closeToken()) }()
 	if _, there := store.Root(); !there {
-		return nil, ErrNoSeals
+		return stored, ErrNoSeals
 	}
-	return store.Stored(ctx)
+	stored.Records = map[string]audit.Stored{}
+	stored.StoreMoment, err = store.Stored(ctx, func(name string, r audit.Stored) { stored.Records[name] = r })
+	return stored, errors.Join(err, rolledBack)
 }

@@ -34,10 +34,11 @@ func TestTheAuditLogGoesWithTheBridge(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
 		lines := recorded(t, dir)
-		require.Len(t, lines, 2*(i+1))
-		require.Contains(t, lines[2*i], `"eventName":"ListKeys"`)
-		require.Contains(t, lines[2*i], fmt.Sprintf(`"seq":%d,`, 2*i+2))
-		require.Contains(t, lines[2*i+1], `"eventType":"Pkcs11KmsSeal"`)
+		require.Len(t, lines, 3*(i+1))
+		require.Contains(t, lines[3*i], `"eventName":"ListKeys"`)
+		require.Contains(t, lines[3*i], fmt.Sprintf(`"seq":%d,`, 3*i+2))
+		require.Contains(t, lines[3*i+1], `"eventName":"CheckpointStore"`)
+		require.Contains(t, lines[3*i+2], `"eventType":"Pkcs11KmsSeal"`)
 	}
 	seals, err := load(t, dir).AuditSeals(t.Context())
 	require.NoError(t, err)
@@ -50,7 +51,7 @@ func TestTheAuditLogGoesWithTheBridge(t *testing.T) {
 	require.Empty(t, v.Unsealed)
 	require.Equal(t, 3, v.Seals)
 	require.Len(t, v.Heads, 1)
-	require.Len(t, recorded(t, dir), 6, "verification by the token is not recorded")
+	require.Len(t, recorded(t, dir), 9, "verification by the token is not recorded")
 
 	missing := load(t, dir)
 	missing.Regions[testRegion] = pkcs11kms.Region{Token: "pkcs11:token=none?module-path=/nonexistent.so"}

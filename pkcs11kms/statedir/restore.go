@@ -37,11 +37,15 @@ func Restore(ctx context.Context, dir, backup string) (done []string, err error)
 	if err != nil {
 		return nil, err
 	}
+	ready, err := cfg.WithDefaults()
+	if err != nil {
+		return nil, err
+	}
 	end, err := cfg.Audited(ctx, "RestoreStore", map[string]any{"file": backup})
 	if err != nil {
 		return nil, err
 	}
-	seals := &backupSeals{cfg: cfg}
+	seals := &backupSeals{cfg: cfg, keyring: ready.Keyring()}
 	restored, err := sqlite.Restore(ctx, backup, filepath.Join(dir, storeFile), seals.look)
 	if err = end(err); err != nil {
 		return nil, err
@@ -64,17 +68,14 @@ func Restore(ctx context.Context, dir, backup string) (done []string, err error)
 // which key.
 type backupSeals struct {
 	cfg     Config
+	keyring keyring.Config
 	faults  []string // records that are not as they were written
 	unknown error    // why nobody knows
 }
 
 func (b *backupSeals) look(ctx context.Context, store keystore.Store) error {
-	with, err := b.cfg.WithDefaults()
-	if err != nil {
-		return err
-	}
 	var faultOf func(keystore.Record) error
-	faultOf, b.unknown = keyring.SealFaults(ctx, with.Keyring(), store)
+	faultOf, b.unknown = keyring.SealFaults(ctx, b.keyring, store)
 	if faultOf == nil {
 		return ctx.Err()
 	}
@@ -106,14 +107,10 @@ func (b *backupSeals) anew(ctx context.Context) string {
 }
 
 func (b *backupSeals) seal(ctx context.Context) (epoch uint32, err error) {
-	with, err := b.cfg.WithDefaults()
-	if err != nil {
-		return 0, err
-	}
 	store, err := b.cfg.OpenStore(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	return keyring.SealStore(ctx, with.Keyring(), store, func(int) {})
+	return keyring.SealStore(ctx, b.keyring, store, func(int) {})
 }

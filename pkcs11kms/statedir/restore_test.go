@@ -80,7 +80,7 @@ func TestRestoreOfAnEditedBackup(t *testing.T) {
 	loseStore(t, dir)
 	done, err := Restore(t.Context(), dir, edited)
 	require.NoError(t, err)
-	require.Contains(t, done[0], "1 records of the backup are not as they were written, such as this: the record key "+testRegion)
+	require.Contains(t, done[0], "1 records of the backup are not as they were written, such as this: the record key/"+testRegion)
 	require.Contains(t, done[0], "pkcs11kms doctor --reseal")
 	_, err = New(t.Context(), load(t, dir))
 	require.ErrorContains(t, err, "was begun and not finished")

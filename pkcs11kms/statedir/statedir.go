@@ -58,7 +58,6 @@ func Load(dir string) (Config, error) {
 		return Config{}, err
 	}
 	cfg := Config{StorePath: filepath.Join(dir, storeFile), AuditDir: AuditDir(dir), AuditStdout: file.Audit.Stdout, Config: pkcs11kms.Config{
-		Audit:         notOpen{},
 		AccountID:     file.Account,
 		Partition:     file.Partition,
 		DefaultRegion: file.DefaultRegion,
@@ -81,6 +80,7 @@ func Load(dir string) (Config, error) {
 	if cfg.AuditOptions, on, err = file.Audit.options(dir); err != nil {
 		return Config{}, invalidConfig(dir, err)
 	}
+	cfg.Audit = notOpen{cfg.AuditDir, cfg.AuditOptions}
 	if !on {
 		cfg.Audit = audit.Discard
 	}

@@ -127,7 +127,8 @@ func readConfig(path string) (*configYAML, error) {
 			"services, quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.grants-per-key, quotas.policy-bytes,\n"+
 			"quotas.rates,\n"+
 			"audit.file, audit.fsync, audit.rotate-bytes, audit.rotate-age, audit.keep-days, audit.keep-bytes, audit.stdout,\n"+
-			"audit.syslog.address, audit.syslog.ca, audit.syslog.cert, audit.syslog.key, audit.syslog.server-name, audit.syslog.facility", err)
+			"audit.token-seal, audit.syslog.address, audit.syslog.ca, audit.syslog.cert, audit.syslog.key,\n"+
+			"audit.syslog.server-name, audit.syslog.facility", err)
 	}
 	return &state, nil
 }

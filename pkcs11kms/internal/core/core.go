@@ -58,7 +58,14 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 	}
 	cfg.Store, cfg.Sealed = c.Store, c.Store
 	c.Cache = records.New(c.Store, c.Log, c.now)
-	cfg.Removing, cfg.Noting, cfg.RemovingGrants = c.removals(cfg, log), audit.CollectWrites, c.grantRemovals(cfg, log)
+	cfg.Removing, cfg.RemovingGrants = c.removals(cfg, log), c.grantRemovals(cfg, log)
+	sealing, _ := log.(sealable)
+	if cfg.ShortLived {
+		sealing = nil
+	}
+	if sealing != nil && sealing.TokenSeal() {
+		cfg.Holds = sealing.Holds
+	}
 	if c.Keys, err = keyring.Open(ctx, cfg, c.Cache); err != nil {
 		return nil, err
 	}
@@ -79,8 +86,8 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 		c.tasks.Go(func() { task(running) })
 	}
 	c.lastSeal = func(context.Context) {}
-	if log, ok := log.(sealable); ok && !cfg.ShortLived {
-		c.lastSeal = log.SealBy(sealer{c})
+	if sealing != nil {
+		c.lastSeal = sealing.SealBy(&sealer{c, sealing.TokenSeal()})
 	}
 	return c, nil
 }

@@ -17,10 +17,13 @@ const (
 	removeGrants   = "RemoveGrants"     // a batch of those on a key that is being deleted
 )
 
-// removals returns what the keyring tells of the keys that it removes: an intent and an outcome for the audit log. A key that was never
-// whole has an event of this service's own.
-func (c *Core) removals(cfg keyring.Config, log audit.Writer) func(context.Context, keystore.Key) (func(error) error, error) {
-	return func(ctx context.Context, key keystore.Key) (func(error) error, error) {
+// removing is keyring.Config.Removing, and RemovingGrants.
+type removing = func(context.Context, keystore.Key) (context.Context, func(error) error, error)
+
+// removals returns what the keyring tells of the keys that it removes: an intent and an outcome for the audit log, which tells what was
+// written. A key that was never whole has an event of this service's own.
+func (c *Core) removals(cfg keyring.Config, log audit.Writer) removing {
+	return func(ctx context.Context, key keystore.Key) (context.Context, func(error) error, error) {
 		service, operation := "kms", deleteKey
 		if key.Account == "" || key.State == keystore.Creating {
 			service, operation = "pkcs11kms", removeHalfMade
@@ -33,32 +36,29 @@ func (c *Core) removals(cfg keyring.Config, log audit.Writer) func(context.Conte
 }
 
 // grantRemovals is removals for the grants on a key. There may be very many, so each batch has an intent and an outcome.
-func (c *Core) grantRemovals(
-	cfg keyring.Config, log audit.Writer,
-) func(context.Context, keystore.Key) (context.Context, func(error) error, error) {
+func (c *Core) grantRemovals(cfg keyring.Config, log audit.Writer) removing {
 	return func(ctx context.Context, key keystore.Key) (context.Context, func(error) error, error) {
-		ctx = audit.CollectBatch(ctx)
-		ended, err := removal(ctx, cfg, log, key, "pkcs11kms", removeGrants)
-		return ctx, ended, err
+		return removal(ctx, cfg, log, key, "pkcs11kms", removeGrants)
 	}
 }
 
-// removal tells the log of a removal that begins, and returns what tells it of the end.
+// removal tells the log of a removal that begins, and returns what tells it of the end, and of what is written under noting.
 func removal(
 	ctx context.Context, cfg keyring.Config, log audit.Writer, key keystore.Key, service, operation string,
-) (func(error) error, error) {
+) (noting context.Context, ended func(error) error, err error) {
 	arn := "arn:" + cfg.Partition + ":kms:" + key.Region + ":" + key.Account + ":key/" + key.ID
 	e := audit.Event{Kind: audit.Intent, Service: service, Operation: operation, Region: key.Region, Account: key.Account,
 		RequestID: audit.NewID(), Resource: arn, Additional: map[string]any{"ckaId": key.CKAID.String()}}
 	if err := log.Intend(ctx, e); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return func(err error) error {
+	noting = audit.CollectWrites(ctx)
+	return noting, func(err error) error {
 		if errors.Is(err, keystore.ErrConflict) {
 			e.Additional["outcome"] = "another process was faster"
 		}
-		e.Kind, e.Intended, e.Err, e.Wrote = audit.ServiceEvent, true, err, audit.WritesOf(ctx)
+		e.Kind, e.Intended, e.Err, e.Wrote = audit.ServiceEvent, true, err, audit.WritesOf(noting)
 		e.Output, e.Responded = map[string]any{"keyId": arn}, []string{"keyId"}
-		return log.Record(ctx, e)
+		return log.Record(noting, e)
 	}, nil
 }

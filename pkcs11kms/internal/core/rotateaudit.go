@@ -29,9 +29,9 @@ func (c *Core) RotateAudit(ctx context.Context) (epoch uint32, err error) {
 		return 0, ErrNoServiceKey
 	}
 	last := keys[len(keys)-1]
-	if over, err := (sealer{c}).Handover(ctx); err != nil || over != nil { // which somebody else has begun
+	if over, err := (&sealer{c: c}).Handover(ctx); err != nil || over != nil { // which somebody else has begun
 		if err == nil {
-			err = log.HandOver(ctx, sealer{c})
+			err = log.HandOver(ctx, &sealer{c: c})
 		}
 		return last.Epoch, err
 	}
@@ -42,11 +42,11 @@ func (c *Core) RotateAudit(ctx context.Context) (epoch uint32, err error) {
 	if err := c.Keys.NextAuditKey(ctx, last.Epoch+1); err != nil {
 		return 0, err
 	}
-	return last.Epoch + 1, log.HandOver(ctx, sealer{c})
+	return last.Epoch + 1, log.HandOver(ctx, &sealer{c: c})
 }
 
 // Handover implements audit.Sealer: the newest key is to be told of once.
-func (s sealer) Handover(ctx context.Context) (*audit.Handover, error) {
+func (s *sealer) Handover(ctx context.Context) (*audit.Handover, error) {
 	keys, err := s.c.Keys.Epochs(ctx, keyring.AuditKey)
 	if err != nil || len(keys) < 2 {
 		return nil, err
@@ -64,7 +64,7 @@ func (s sealer) Handover(ctx context.Context) (*audit.Handover, error) {
 	}, nil
 }
 
-func (s sealer) key(k keyring.EpochRecord) audit.HandoverKey {
+func (s *sealer) key(k keyring.EpochRecord) audit.HandoverKey {
 	return audit.HandoverKey{ID: sealKeyID(k.Record.PublicKey, k.Record.CKAID), Public: k.Record.PublicKey,
 		Sign: func(ctx context.Context, text []byte) (audit.Signature, error) {
 			signed, err := s.c.Keys.SignAuditBy(ctx, k, text)

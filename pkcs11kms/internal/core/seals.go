@@ -3,31 +3,39 @@ package core
 import (
 	"context"
 	"crypto/hmac"
+	"errors"
 	"slices"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 )
 
 // sealable is an audit writer that can be sealed: an *audit.Log.
 type sealable interface {
 	SealBy(audit.Sealer) (stop func(context.Context))
 	HandOver(context.Context, audit.Sealer) error
+	Holds(audit.Head) error
+	TokenSeal() bool
 }
 
-// sealer seals the audit log by the service key for that, and keeps in the store how far it is.
-type sealer struct{ c *Core }
+// sealer seals the audit log by the service key for that, and keeps in the store how far it is, and the last seal in the token. It is for
+// one goroutine at a time.
+type sealer struct {
+	c     *Core
+	token bool // which is to keep the last seal, and has not refused that
+}
 
 // Sign implements audit.Sealer.
-func (s sealer) Sign(ctx context.Context, text []byte) (audit.Signature, error) {
+func (s *sealer) Sign(ctx context.Context, text []byte) (audit.Signature, error) {
 	signed, err := s.c.Keys.SignAudit(ctx, text) // which bounds itself
 	return signatureOf(signed), err
 }
 
 // Check implements audit.Sealer, by the present key.
-func (s sealer) Check(ctx context.Context, text []byte, signature audit.Signature) error {
+func (s *sealer) Check(ctx context.Context, text []byte, signature audit.Signature) error {
 	keys, err := s.c.Keys.Epochs(ctx, keyring.AuditKey)
 	if err != nil {
 		return err
@@ -39,7 +47,7 @@ func (s sealer) Check(ctx context.Context, text []byte, signature audit.Signatur
 const maxKept = keystore.MaxChanges / 2
 
 // Keep implements audit.Sealer. The counters only rise: among processes the one that has sealed more wins.
-func (s sealer) Keep(ctx context.Context, sealed []audit.Head) error {
+func (s *sealer) Keep(ctx context.Context, sealed []audit.Head) error {
 	ctx, cancel := context.WithTimeout(ctx, s.c.CallTimeout)
 	defer cancel()
 	for some := range slices.Chunk(sealed, maxKept) {
@@ -51,7 +59,7 @@ func (s sealer) Keep(ctx context.Context, sealed []audit.Head) error {
 	return nil
 }
 
-func (s sealer) raise(ctx context.Context, sealed []audit.Head) error {
+func (s *sealer) raise(ctx context.Context, sealed []audit.Head) error {
 	var changes []keystore.Change
 	for _, head := range sealed {
 		counter, version, err := records.ReadCounter(ctx, s.c.Store, "", "", keystore.CounterSealed+head.Chain)
@@ -68,6 +76,33 @@ func (s sealer) raise(ctx context.Context, sealed []audit.Head) error {
 	}
 	_, err := s.c.Cache.Commit(ctx, changes...)
 	return err
+}
+
+// KeepOutside implements audit.Sealer.
+func (s *sealer) KeepOutside(ctx context.Context, sealed audit.Head, end bool) error {
+	if !s.token {
+		return nil
+	}
+	err := s.c.Keys.KeepLastSeal(ctx, sealed, end)
+	if errors.Is(err, keyring.ErrNoData) {
+		s.token = false
+		s.c.Log.Info("the token keeps no data objects, and so not the last seal of the audit log: that log and store were put back together to "+
+			"an earlier time is not found by it", "answer", err)
+		return nil
+	}
+	return err
+}
+
+// Checkpoint implements audit.Sealer.
+func (s *sealer) Checkpoint(ctx context.Context) (*audit.Checkpoint, error) {
+	if _, there := s.c.Store.Root(); !there {
+		return nil, nil
+	}
+	made, err := s.c.Store.Checkpoint(ctx)
+	if errors.Is(err, sealed.ErrNoSnapshot) {
+		return nil, nil
+	}
+	return made, err
 }
 
 // sealKeyID names a key: a pair by its public key, an HMAC key, of which only the token knows more, by its CKA_ID.

@@ -63,7 +63,11 @@ func (r *Ring) destroyKey(ctx context.Context, record keystore.Key, version uint
 		return nil // another process has its token
 	}
 	defer r.inProgress.add(record.Ref())()
-	ctx = r.noting(ctx)
+	err := r.telling(ctx, record, func(ctx context.Context) error { return r.destroyTold(ctx, record, version) })
+	return ignoreConflict(err)
+}
+
+func (r *Ring) destroyTold(ctx context.Context, record keystore.Key, version uint64) error {
 	value := keystore.TargetValue(record.Region, record.Account, record.ID)
 	aliases, err := r.cfg.Store.Lookup(ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, keystore.MaxChanges-2)
 	if err != nil {
@@ -82,12 +86,11 @@ func (r *Ring) destroyKey(ctx context.Context, record keystore.Key, version uint
 	}
 	version, err = r.cache.Commit(ctx, changes...)
 	if err != nil {
-		return ignoreConflict(err)
+		return err
 	}
 	crash.At("deleting-written")
 	r.cfg.Log.Warn("destroying a key whose deletion date has come", "key", record.ID, "cka_id", record.CKAID.String())
-	_, err = r.Finish(ctx, record, version)
-	return err
+	return r.remove(ctx, record, version, false)
 }
 
 // removeUse returns what removes what is noted of the last use of a key, if there is anything. Once the key is in Deleting nothing is noted

@@ -161,7 +161,7 @@ func (r *Ring) Finish(ctx context.Context, record keystore.Key, version uint64) 
 // finish is Finish. With mustFind a record is kept whose object was not found.
 func (r *Ring) finish(ctx context.Context, record keystore.Key, version uint64, mustFind bool) (removed bool, err error) {
 	defer r.inProgress.add(record.Ref())()
-	err = r.remove(r.noting(ctx), record, version, mustFind)
+	err = r.telling(ctx, record, func(ctx context.Context) error { return r.remove(ctx, record, version, mustFind) })
 	if err != nil {
 		return false, ignoreConflict(err)
 	}
@@ -179,30 +179,24 @@ func ignoreConflict(err error) error {
 // errNotFound says that the object was not found which a record names that is to be kept then.
 var errNotFound = errors.New("the token has not shown the object, and may have made it all the same")
 
-// remove removes a key's object and record, and tells the audit log.
-func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64, mustFind bool) error {
+// telling removes a key, and tells the audit log before and after.
+func (r *Ring) telling(ctx context.Context, record keystore.Key, remove func(context.Context) error) error {
 	if r.cfg.Removing == nil {
-		return r.removeTold(ctx, record, version, mustFind)
+		return remove(ctx)
 	}
-	ended, err := r.cfg.Removing(ctx, record)
+	noting, ended, err := r.cfg.Removing(ctx, record)
 	if err != nil {
 		return err
 	}
-	err = r.removeTold(ctx, record, version, mustFind)
+	err = remove(noting)
 	if failure := ended(err); failure != nil {
 		r.cfg.Log.Error("the audit log did not take what became of a key that was to be removed", "key", record.ID, "error", failure)
 	}
 	return err
 }
 
-func (r *Ring) noting(ctx context.Context) context.Context {
-	if r.cfg.Noting == nil {
-		return ctx
-	}
-	return r.cfg.Noting(ctx)
-}
-
-func (r *Ring) removeTold(ctx context.Context, record keystore.Key, version uint64, mustFind bool) error {
+// remove removes a key's object and record.
+func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64, mustFind bool) error {
 	var err error
 	if record.State != keystore.Deleting || record.Instance != r.cfg.Store.Instance() {
 		record.State, record.Instance = keystore.Deleting, r.cfg.Store.Instance()

@@ -81,12 +81,12 @@ func TestRemovalsAreTold(t *testing.T) {
 	log := &kept{}
 	cfg.Log = slog.New(log)
 	refuse, asked := true, 0
-	cfg.Removing = func(context.Context, keystore.Key) (func(error) error, error) {
+	cfg.Removing = func(ctx context.Context, _ keystore.Key) (context.Context, func(error) error, error) {
 		asked++
 		if refuse {
-			return nil, errDisk
+			return nil, nil, errDisk
 		}
-		return func(error) error { return errDisk }, nil
+		return ctx, func(error) error { return errDisk }, nil
 	}
 	r := open(t, cfg)
 	t.Cleanup(func() { assert.NoError(t, r.Close()) })

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -34,18 +35,20 @@ type Config struct {
 	// some. Nil: nobody asks.
 	Sealed  *sealed.Store
 	SealNew bool // a store that holds nothing yet is sealed
-	Log     *slog.Logger
-	Now     func() time.Time
+	// Holds returns an audit.ErrNotHeld where the audit log does not have a record that it had: a store that the token knows as a later one
+	// is not unlocked then. Nil: what the token keeps is not compared.
+	Holds func(audit.Head) error
+	Log   *slog.Logger
+	Now   func() time.Time
 
 	CallTimeout time.Duration // bounds the waiting for a service key, and what is done after the end of a context
 	MaxKeys     int           // of an account in a region
 	ShortLived  bool          // keys whose deletion date has come, and seals of the audit log, are left to others
 
-	// Removing is told of a key before its object is destroyed, and ended is called with what came of it. An error keeps it from being
-	// destroyed, and one of ended is logged. Nil: nobody is told.
-	Removing func(ctx context.Context, key keystore.Key) (ended func(error) error, err error)
-	// Noting makes the context of such a removal, from its first change of the store on, so that ended knows of them. Nil: nobody asks.
-	Noting func(context.Context) context.Context
+	// Removing is told of a key before anything of it is removed, and ended is called with what came of it. The removal has the context
+	// noting, by which ended knows what it has written to the store. An error keeps the key from being removed, and one of ended is
+	// logged. Nil: nobody is told.
+	Removing func(ctx context.Context, key keystore.Key) (noting context.Context, ended func(error) error, err error)
 	// RemovingGrants is Removing for each batch of the grants on a key that go before it, with the context of the batch. Nil: nobody is told.
 	RemovingGrants func(ctx context.Context, key keystore.Key) (batch context.Context, ended func(error) error, err error)
 }
@@ -61,6 +64,8 @@ type Ring struct {
 	inProgress        *inProgress
 	releaseInProgress func()        // ends the use of inProgress
 	settled           chan struct{} // closed after the janitor's first pass
+
+	rolledBack atomic.Pointer[SealError] // why the store is never unlocked, if it is not
 
 	secretsRegions sync.Map // string by uint32: where the service key of access keys of an epoch was found last
 }
@@ -132,6 +137,8 @@ func (r *Ring) open(ctx context.Context, name string) error {
 			if bound, version, err = r.readAgain(ctx, region); err != nil {
 				return err
 			}
+		case r.rolledBack.Load() != nil:
+			return r.rolledBack.Load()
 		case r.cfg.waits(region):
 			return nil // nobody knows the region's record for what it is: see meetLate
 		default:

@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sealed"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
@@ -48,7 +50,37 @@ func (r *Ring) sealAll(
 	if version, err = sealed.Begin(ctx, below, root, version); err != nil {
 		return 0, err
 	}
-	return root.Epoch, sealed.SealAll(ctx, below, root, version, key, r.cfg.Now(), progress)
+	if err := sealed.SealAll(ctx, below, root, version, key, r.cfg.Now(), progress); err != nil {
+		return root.Epoch, err
+	}
+	if before.Epoch > 0 {
+		r.endEpochs(ctx, root)
+	}
+	return root.Epoch, nil
+}
+
+// passEpochs takes an epoch after those that the token knows of: the store may be older.
+func (r *Ring) passEpochs(ctx context.Context, root *keystore.Seals) error {
+	kept, err := LastSeals(ctx, r.regions[root.Region].Token, *root)
+	for _, one := range kept {
+		if one.Epoch == math.MaxUint32 {
+			return fmt.Errorf("the token keeps a last seal of the epoch %d, after which there is none", one.Epoch)
+		}
+		root.Epoch = max(root.Epoch, one.Epoch+1)
+	}
+	return err
+}
+
+// endEpochs has the token know that a store of an epoch before this one is an earlier one, where it keeps any last seal of it.
+func (r *Ring) endEpochs(ctx context.Context, root keystore.Seals) {
+	t := r.regions[root.Region].Token
+	kept, err := LastSeals(ctx, t, root)
+	if err == nil && len(kept) > 0 {
+		err = r.replaceLastSeal(ctx, t, root, audit.Head{})
+	}
+	if err != nil {
+		r.cfg.Log.Warn("the token is not told that all records were sealed anew: it is with the next seal of the audit log", "error", err)
+	}
 }
 
 // makeSealKey makes the service key of the seals, unless there is one that can be used, and returns what tells of the seals of the next
@@ -73,6 +105,8 @@ func (r *Ring) makeSealKey(ctx context.Context, before keystore.Seals) (root key
 	if len(root.Store) == 0 {
 		root.Store = make(keystore.HexBytes, 16)
 		rand.Read(root.Store) // never fails, see crypto/rand
+	} else if err := r.passEpochs(ctx, &root); err != nil {
+		return root, key, err
 	}
 	key, err = SealKeyIn(ctx, r.regions[root.Region].Token, root)
 	return root, key, err
@@ -107,7 +141,7 @@ func (r *Ring) sealNew(ctx context.Context) error {
 }
 
 // OpenSealed opens the token that unlocks a store whose records are sealed, where there is one, without waiting for one that cannot be
-// reached. closeToken closes it.
+// reached. closeToken closes it. With an ErrRolledBack, for which Config.Holds asks, the store is unlocked all the same.
 func OpenSealed(ctx context.Context, cfg Config, below keystore.Store) (s *sealed.Store, closeToken func() error, err error) {
 	closeToken = func() error { return nil }
 	if s, err = sealed.New(ctx, below, sealed.Options{Now: cfg.Now}); err != nil {
@@ -122,10 +156,14 @@ func OpenSealed(ctx context.Context, cfg Config, below keystore.Store) (s *seale
 	if err != nil {
 		return s, closeToken, fmt.Errorf("opening the token of region %s, which unlocks the store: %w", region, err)
 	}
-	if err := Unlock(ctx, t, s); err != nil {
+	err = Unlock(ctx, t, s)
+	if err == nil && cfg.Holds != nil {
+		_, err = CheckLastSeals(ctx, t, s, cfg.Holds)
+	}
+	if err != nil && !errors.Is(err, ErrRolledBack) {
 		return s, closeToken, errors.Join(err, t.Close())
 	}
-	return s, t.Close, nil
+	return s, t.Close, err
 }
 
 func openNow(ctx context.Context, cfg Config, s *sealed.Store, region string) (*token.Token, error) {

@@ -152,7 +152,26 @@ func (r *Ring) unlock(ctx context.Context) error {
 	if in == nil {
 		return fmt.Errorf("the token of %s is not open", root.Region)
 	}
+	if err := r.refuseRolledBack(ctx, in); err != nil {
+		return err
+	}
 	return Unlock(ctx, in.Token, r.cfg.Sealed)
+}
+
+// refuseRolledBack refuses a store that the token knows as a later one, for good: what was put back stays so.
+func (r *Ring) refuseRolledBack(ctx context.Context, in *Region) error {
+	if r.cfg.Holds == nil {
+		return nil
+	}
+	if known := r.rolledBack.Load(); known != nil {
+		return known
+	}
+	_, err := CheckLastSeals(ctx, in.Token, r.cfg.Sealed, r.cfg.Holds)
+	if refused, ok := errors.AsType[*SealError](err); ok && errors.Is(err, ErrRolledBack) {
+		r.rolledBack.Store(refused)
+		r.cfg.Log.Error("nothing is done with this store", "error", err)
+	}
+	return err
 }
 
 // refuseUnsealed refuses a store without seals where the token has a key for them: who can write to the store must not be able to take

@@ -24,7 +24,7 @@ func (r *Ring) TakeBack(ctx context.Context, k *Key) error {
 		}
 	}
 	if err == nil {
-		err = r.removeTold(ctx, record, version, false)
+		err = r.remove(ctx, record, version, false)
 	}
 	if err != nil {
 		return fmt.Errorf("taking back the key %s: %w", record.ID, err)

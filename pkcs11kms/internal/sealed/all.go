@@ -2,13 +2,11 @@ package sealed
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
-	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 )
 
 // Begin says that all records are going to be sealed by the seals of root: until SealAll has done it, the store is not unlocked by
@@ -116,23 +114,4 @@ func (s *Store) Faults(ctx context.Context, visit func(*Error)) error {
 		}
 		return nil
 	})
-}
-
-// Stored returns the records of an unlocked store that the audit log is told of, by their names there. Those that are refused are left out:
-// Faults names them.
-func (s *Store) Stored(ctx context.Context) (map[string]audit.Stored, error) {
-	now := s.state.Load()
-	if now.seals == nil {
-		return nil, ErrLocked
-	}
-	stored := map[string]audit.Stored{}
-	err := Each(ctx, s.Store, func(recs []keystore.Record) error {
-		for _, rec := range recs {
-			if revision, err := now.check(rec); err == nil && Told(rec.Ref) {
-				stored[Name(rec.Ref)] = audit.Stored{Revision: revision, SHA256: sha256.Sum256(rec.Value)}
-			}
-		}
-		return nil
-	})
-	return stored, err
 }

@@ -34,7 +34,7 @@ type Error struct {
 
 // Error names the record.
 func (e *Error) Error() string {
-	return fmt.Sprintf("the record %s %s/%s/%s %v", e.Ref.Kind, e.Ref.Region, e.Ref.Account, e.Ref.ID, e.why)
+	return fmt.Sprintf("the record %s %v", Name(e.Ref), e.why)
 }
 
 // Unwrap returns why.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -161,35 +162,54 @@ func TestWritesAreNoted(t *testing.T) {
 		counter := keystore.Counter{Region: region, Account: account, Name: "c"}
 		version, err := store.Commit(ctx, alias.Put(0), counter.Put(0))
 		require.NoError(t, err)
-		written, sealOf := audit.WritesOf(ctx), []byte(nil)
+		written, sealOf := audit.WritesOf(ctx).Last, []byte(nil)
 		if store == s {
 			sealOf = mustGet(t, below, alias.Ref()).Seal
 		}
-		_, err = store.Commit(ctx, keystore.Change{Op: keystore.Delete, Ref: alias.Ref(), Expect: version})
+		gone, err := store.Commit(ctx, keystore.Change{Op: keystore.Delete, Ref: alias.Ref(), Expect: version})
 		require.NoError(t, err)
-		deleted := audit.WritesOf(ctx)
+		all := audit.WritesOf(ctx).Last
 		if store == plain {
-			require.Empty(t, written)
-			require.Empty(t, deleted)
+			require.Empty(t, all)
 			continue
 		}
 		require.Len(t, written, 1, "counters are nobody's business")
-		require.Equal(t, "alias/"+region+"/"+account+"/alias/a", written[0].Record)
-		require.Equal(t, sha256.Sum256(alias.Put(0).Value), written[0].SHA256)
-		require.Equal(t, binary.BigEndian.Uint64(sealOf[5:]), written[0].Revision, "as the seal has it")
-		require.Len(t, deleted, 1)
-		require.True(t, deleted[0].Deleted)
-		require.Greater(t, deleted[0].Revision, written[0].Revision)
+		now := audit.Stored{Revision: binary.BigEndian.Uint64(sealOf[5:]), SHA256: sha256.Sum256(alias.Put(0).Value)} // as the seal has it
+		require.Equal(t, audit.Wrote{Record: "alias/" + region + "/" + account + "/alias/a", Revision: now.Revision, SHA256: now.SHA256,
+			Commit: version, Epoch: 1}, written[0])
+		require.Len(t, all, 2)
+		require.Greater(t, all[1].Revision, now.Revision)
+		require.Equal(t, audit.Wrote{Record: written[0].Record, Revision: all[1].Revision, Deleted: true, Commit: gone, Epoch: 1, Was: &now},
+			all[1])
 	}
-	mustCommit(t, s, alias.Put(0))
-	stored, err := open(t, below, sealed.Options{}).Stored(t.Context())
-	require.ErrorIs(t, err, sealed.ErrLocked)
-	require.Nil(t, stored)
-	stored, err = s.Stored(t.Context())
-	require.NoError(t, err)
-	require.Len(t, stored, 5, "a key, two aliases, an access key and a principal")
-	require.Equal(t, sha256.Sum256(alias.Put(0).Value), stored["alias/"+region+"/"+account+"/alias/a"].SHA256)
 }
+
+// A commit that was refused has written nothing; of one whose answer was lost nobody knows.
+func TestWritesOfFailedCommits(t *testing.T) {
+	_, below := newSealed(t)
+	failing := &failingStore{Store: below}
+	s := open(t, failing, sealed.Options{})
+	alias := keystore.Alias{Region: region, Account: account, Name: "alias/a", Target: "t"}
+	for err, unsure := range map[error]int{keystore.ErrConflict: 0, keystore.ErrExists: 0, keystore.ErrBusy: 0, keystore.ErrFull: 0,
+		keystore.ErrReadOnly: 0, context.DeadlineExceeded: 1, io.ErrUnexpectedEOF: 1} {
+		failing.err = err
+		ctx := audit.CollectWrites(t.Context())
+		_, got := s.Commit(ctx, alias.Put(0))
+		require.Error(t, got)
+		require.Len(t, audit.WritesOf(ctx).Last, unsure, err)
+		for _, w := range audit.WritesOf(ctx).Last {
+			require.True(t, w.Unsure)
+		}
+	}
+}
+
+// failingStore answers commits with an error.
+type failingStore struct {
+	keystore.Store
+	err error
+}
+
+func (s *failingStore) Commit(context.Context, ...keystore.Change) (uint64, error) { return 0, s.err }
 
 // Revisions go on where the clock was set back.
 func TestClockSetBack(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"hash/maphash"
+	"slices"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -51,16 +52,37 @@ func (s *Store) commit(ctx context.Context, changes []keystore.Change) (version,
 	}
 	now := s.state.Load()
 	sealing, revisions := s.seal(now.seals, changes)
+	writes, err := s.writes(ctx, now, changes, revisions)
+	if err != nil {
+		return 0, now.version, err
+	}
 	switch {
 	case len(sealing) == keystore.MaxChanges && s.rootVersion(ctx) != now.version:
 		return 0, now.version, keystore.ErrConflict
 	case len(sealing) < keystore.MaxChanges:
 		sealing = append(sealing, keystore.Change{Op: keystore.Check, Ref: keystore.SealsRef(), Expect: now.version})
 	}
-	if version, err = s.Store.Commit(ctx, sealing...); err == nil && now.seals != nil {
-		s.written(ctx, changes, revisions)
+	version, err = s.Store.Commit(ctx, sealing...)
+	if err == nil && now.seals != nil {
+		for i, c := range changes {
+			if c.Op != keystore.Check {
+				s.see(c.Ref, revisions[i]) // what was deleted is not to come back
+			}
+		}
+	}
+	if !isRefusal(err) {
+		for _, w := range writes {
+			w.Commit, w.Unsure = version, err != nil
+			audit.NoteWrite(ctx, w)
+		}
 	}
 	return version, now.version, err
+}
+
+// isRefusal tells whether a Commit has surely changed nothing.
+func isRefusal(err error) bool {
+	return slices.ContainsFunc([]error{keystore.ErrConflict, keystore.ErrExists, keystore.ErrBusy, keystore.ErrFull, keystore.ErrReadOnly},
+		func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
 // seal returns the changes with their seals, and the revisions; what is deleted has one, too, of before it is. Without a key there are
@@ -96,29 +118,44 @@ func (s *Store) nextRevision(ref keystore.Ref) uint64 {
 	return now
 }
 
-// written remembers what a Commit has written, and that what it has deleted is not to come back; and tells who collects that for the audit
-// log.
-func (s *Store) written(ctx context.Context, changes []keystore.Change, revisions []uint64) {
+// writes is what the audit log is told of changes, if it is told: what was there before is what the commit replaces, or it fails. What
+// follows from other records or is no business of an auditor's is left out: counters, what is known of tokens, service keys.
+func (s *Store) writes(ctx context.Context, now *state, changes []keystore.Change, revisions []uint64) (writes []audit.Wrote, err error) {
+	if now.seals == nil || !audit.CollectsWrites(ctx) {
+		return nil, nil
+	}
 	for i, c := range changes {
-		if c.Op == keystore.Check {
+		if c.Op == keystore.Check || !Told(c.Ref) {
 			continue
 		}
-		s.see(c.Ref, revisions[i])
-		w := audit.Wrote{Revision: revisions[i], Deleted: c.Op == keystore.Delete}
+		w := audit.Wrote{Record: Name(c.Ref), Revision: revisions[i], Deleted: c.Op == keystore.Delete, Epoch: now.root.Epoch}
 		if !w.Deleted {
 			w.SHA256 = sha256.Sum256(c.Value)
 		}
-		note(ctx, c.Ref, w)
+		if c.Expect > 0 {
+			if w.Was, err = s.before(ctx, now, c); err != nil {
+				return nil, err
+			}
+		}
+		writes = append(writes, w)
 	}
+	return writes, nil
 }
 
-// note leaves out what follows from other records or is no business of an auditor's: counters, what is known of tokens, service keys.
-func note(ctx context.Context, ref keystore.Ref, w audit.Wrote) {
-	if !Told(ref) {
-		return
+// before is what a change replaces.
+func (s *Store) before(ctx context.Context, now *state, c keystore.Change) (*audit.Stored, error) {
+	rec, err := s.Store.Get(ctx, c.Ref)
+	if errors.Is(err, keystore.ErrNotFound) || err == nil && rec.Version != c.Expect {
+		return nil, keystore.ErrConflict
 	}
-	w.Record = Name(ref)
-	audit.NoteWrite(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	revision, err := now.check(rec)
+	if err != nil {
+		return nil, s.refuse(rec, err)
+	}
+	return &audit.Stored{Revision: revision, SHA256: sha256.Sum256(rec.Value)}, nil
 }
 
 // Told tells whether the audit log is told what is written to a record.
@@ -132,7 +169,7 @@ func Told(ref keystore.Ref) bool {
 	return false
 }
 
-// Name is the name of a record in the audit log.
+// Name is what a record is called in errors, reports and the audit log.
 func Name(ref keystore.Ref) string {
 	return string(ref.Kind) + "/" + ref.Region + "/" + ref.Account + "/" + ref.ID
 }

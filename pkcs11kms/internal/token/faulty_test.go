@@ -275,6 +275,13 @@ func (f *faulty) GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle
 	return values, err
 }
 
+func (f *faulty) CreateObject(s pkcs11.SessionHandle, a []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	if err := f.hit("C_CreateObject"); err != nil {
+		return 0, err
+	}
+	return f.Module.CreateObject(s, a)
+}
+
 func (f *faulty) DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error {
 	if err := f.hit("C_DestroyObject"); err != nil {
 		return err
