@@ -118,7 +118,7 @@ func TestSigningKeyOfADayAndARegion(t *testing.T) {
 	}
 }
 
-// At most 16 signing keys of an access key are kept, whatever the dates and regions that requests name. Which are kept shows
+// At most 64 signing keys of an access key are kept, whatever the dates and regions that requests name. Which are kept shows
 // when the token, which makes them, is busy.
 func TestSigningKeysThatAreKeptAreBounded(t *testing.T) {
 	cfg := newConfig(t)
@@ -141,18 +141,18 @@ func TestSigningKeysThatAreKeptAreBounded(t *testing.T) {
 		require.NoError(t, s.Close())
 		requireSessionsBack(t, c)
 	}
-	for n := range 16 {
+	for n := range 64 {
 		require.NoError(t, ask(t.Context(), n))
 	}
 	while(func(short context.Context) {
-		for n := range 16 {
+		for n := range 64 {
 			require.NoError(t, ask(t.Context(), n), "the token is not asked")
 		}
-		require.ErrorIs(t, ask(short, 16), token.ErrBusy)
+		require.ErrorIs(t, ask(short, 64), token.ErrBusy)
 	})
-	require.NoError(t, ask(t.Context(), 16))
+	require.NoError(t, ask(t.Context(), 64))
 	while(func(short context.Context) {
-		require.NoError(t, ask(t.Context(), 16), "the newest is kept")
+		require.NoError(t, ask(t.Context(), 64), "the newest is kept")
 		require.ErrorIs(t, ask(short, 0), token.ErrBusy, "and an older one is not")
 	})
 }
