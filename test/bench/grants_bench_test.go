@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms"
-	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
@@ -23,19 +21,15 @@ import (
 func BenchmarkGrants(b *testing.B) {
 	r := setUp(b)
 	ctx := context.Background()
-	store := newStore(b, filepath.Join(b.TempDir(), "grants"))
-	keys := r.keys(b, store, 2)
-	bridge, err := pkcs11kms.Open(ctx, pkcs11kms.Config{Audit: audit.Discard, Store: store,
-		Regions: map[string]pkcs11kms.Region{region: r.region}, Quotas: pkcs11kms.Quotas{NoRates: true}})
-	require.NoError(b, err)
-	b.Cleanup(func() { require.NoError(b, bridge.Close()) })
-	root, err := bridge.Client(region)
-	require.NoError(b, err)
-	root = root.As(bridge.Root())
-	grantee := granteeOf(b, bridge, root)
-	full, ten := keys[0], keys[1]
-	fillGrants(b, store, full, grantee, 50_000)
-	fillGrants(b, store, ten, grantee, 10)
+	newKey := func() string {
+		made, err := r.client.CreateKey(ctx, &kms.CreateKeyInput{KeySpec: "HMAC_256", KeyUsage: "GENERATE_VERIFY_MAC"})
+		require.NoError(b, err)
+		return *made.KeyMetadata.KeyId
+	}
+	full, ten := newKey(), newKey()
+	grantee := r.grantee(b)
+	r.fillGrants(b, full, grantee, 50_000)
+	r.fillGrants(b, ten, grantee, 10)
 	mac := func(keyID string) func() error {
 		return func() error { return (&sized{client: grantee}).mac(keyID) }
 	}
@@ -47,42 +41,42 @@ func BenchmarkGrants(b *testing.B) {
 	})
 	page := func(keyID string, marker *string) func() error {
 		return func() error {
-			_, err := root.ListGrants(ctx, &kms.ListGrantsInput{KeyId: &keyID, Limit: aws.Int32(10), Marker: marker})
+			_, err := r.client.ListGrants(ctx, &kms.ListGrantsInput{KeyId: &keyID, Limit: aws.Int32(10), Marker: marker})
 			return err
 		}
 	}
 	b.Run("ListGrants", func(b *testing.B) {
-		marker := lastPage(b, root, full)
+		marker := lastPage(b, r.client, full)
 		compare(b, 1, page(full, marker), map[string]rival{"10-grants": each(page(ten, nil)), "first-page": each(page(full, nil))})
 	})
 }
 
-// granteeOf returns the client of a user without a policy.
-func granteeOf(b *testing.B, bridge *pkcs11kms.Bridge, c *pkcs11kms.Client) *pkcs11kms.Client {
-	made, err := bridge.IAM().As(bridge.Root()).CreatePrincipal(context.Background(),
+// grantee returns the client of a user without a policy.
+func (r *rig) grantee(b *testing.B) *pkcs11kms.Client {
+	made, err := r.bridge.IAM().As(r.bridge.Root()).CreatePrincipal(context.Background(),
 		iam.PrincipalName{Type: keystore.PrincipalUser, Name: "grantee"}, iam.PrincipalOptions{})
 	require.NoError(b, err)
-	caller, err := bridge.Caller(context.Background(), made.ARN)
+	caller, err := r.bridge.Caller(context.Background(), made.ARN)
 	require.NoError(b, err)
-	return c.As(caller)
+	return r.client.As(caller)
 }
 
-// fillGrants makes the records of n grants of GenerateMac, as CreateGrant would.
-func fillGrants(b *testing.B, store keystore.Store, keyID string, to *pkcs11kms.Client, n int) {
+// fillGrants makes the records of n grants of GenerateMac, as CreateGrant would, and many in one commit.
+func (r *rig) fillGrants(b *testing.B, keyID string, to *pkcs11kms.Client, n int) {
 	ctx := context.Background()
 	const account = pkcs11kms.DefaultAccountID
-	owner, operations := keystore.OwnerValue(account, to.Caller().ID()), []string{"GenerateMac"}
-	sum := keystore.Grantee{Region: region, Account: account, Key: keyID, Principal: owner, CKAID: objectOf(keyID)}
+	object, owner, operations := r.ckaIDOf(b, keyID), keystore.OwnerValue(account, to.Caller().ID()), []string{"GenerateMac"}
+	sum := keystore.Grantee{Region: region, Account: account, Key: keyID, Principal: owner, CKAID: object}
 	sum.Add(operations, n)
 	batch := []keystore.Change{sum.Put(0),
 		keystore.Counter{Region: region, Account: account, Name: keystore.CounterGrants + keyID, N: n}.Put(0)}
 	for i := range n {
 		id := make([]byte, 32)
 		rand.Read(id)
-		grant := keystore.Grant{Region: region, Account: account, ID: hex.EncodeToString(id), Key: keyID, CKAID: objectOf(keyID),
-			Grantee: owner, Issuer: account, Operations: operations, Created: time.Now().UTC().Truncate(time.Millisecond), TokenKey: id}
+		grant := keystore.Grant{Region: region, Account: account, ID: hex.EncodeToString(id), Key: keyID, CKAID: object, Grantee: owner,
+			Issuer: account, Operations: operations, Created: time.Now().UTC().Truncate(time.Millisecond), TokenKey: id}
 		if batch = append(batch, grant.Put(0)); len(batch) == keystore.MaxChanges || i == n-1 {
-			_, err := store.Commit(ctx, batch...)
+			_, err := r.bridge.Core().Cache.Commit(ctx, batch...)
 			require.NoError(b, err)
 			batch = batch[:0]
 		}
