@@ -22,8 +22,8 @@ func (a *app) iamCommand() *cobra.Command {
 	cmd := operations("iam", groupAdmin, "Users, roles, their policies, and the access keys that requests to the server are signed with",
 		"The operations have the flags and the output of \"aws iam\". An access key belongs to a user, to a role (which\n"+
 			"AWS does not have: there, sessions of a role have credentials), or to the account's root.\n"+
-			"They work on the state directory, as the account's root, and a server that runs on it takes notice within a second;\n"+
-			"with --endpoint-url they ask a server, as whoever the AWS credentials of environment or profile are.",
+			"They work on the state directory, as the account's root, and a server that runs on it takes notice within\n"+
+			"a second; with --endpoint-url they ask a server, as whoever the AWS credentials are.",
 		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
 		&cobra.Group{ID: groupAdmin, Title: "Access keys:"})

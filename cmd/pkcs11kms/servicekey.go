@@ -14,8 +14,8 @@ import (
 
 func (a *app) serviceKeyCommand() *cobra.Command {
 	cmd := operations("service-key", groupAdmin, "The keys that this program has for itself in the token, and their rotation",
-		"Such keys make the secrets of access keys (access-keys), sign the seals of the audit log (audit) and make the seals\n"+
-			"of the store's records (seal). Each can be followed by another one while servers run.",
+		"Such keys make the secrets of access keys (access-keys), sign the seals of the audit log (audit) and make\n"+
+			"the seals of the store's records (seal). Each can be followed by another one while servers run.",
 		"pkcs11kms service-key list")
 	cmd.AddGroup(&cobra.Group{ID: groupAdmin, Title: "Operations:"})
 	cmd.AddCommand(a.listServiceKeysCommand(), a.rotateServiceKeyCommand(), a.retireServiceKeyCommand())

@@ -21,6 +21,7 @@ type configYAML struct {
 	Account       string                `yaml:"account"`
 	Partition     string                `yaml:"partition,omitempty"`
 	DefaultRegion string                `yaml:"default-region"`
+	Services      []string              `yaml:"services,omitempty,flow"` // of the server; absent: kms
 	Regions       map[string]regionYAML `yaml:"regions"`
 	Sessions      int                   `yaml:"sessions,omitempty"`
 	SessionCopies string                `yaml:"session-copies,omitempty"` // auto or off
@@ -31,7 +32,6 @@ type configYAML struct {
 	AdminListen   string                `yaml:"admin-listen,omitempty"`
 	TLS           tlsYAML               `yaml:"tls,omitempty"`
 	Log           logYAML               `yaml:"log,omitempty"`
-	Services      []string              `yaml:"services,omitempty,flow"` // of the server; absent: kms
 	Quotas        quotasYAML            `yaml:"quotas,omitempty"`
 	Audit         auditYAML             `yaml:"audit,omitempty"`
 }
