@@ -19,7 +19,7 @@ func serveAudited() int {
 		tb.Fatalf("%v", err)
 	}
 	defer log.Close()
-	return serveTo(tb, kmstest.Configure(func(cfg *pkcs11kms.Config) { cfg.Audit = log }))
+	return serveTo(tb, kmstest.Configure(func(cfg *pkcs11kms.Config) { cfg.Audit, cfg.SealRecords = log, true }))
 }
 
 // BenchmarkAuditedServer measures GenerateMac over loopback with the audit log in files, beside the same with audit.Discard: the goal is at

@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pkcs11kms/bridge/pkcs11kms"
 	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
@@ -50,7 +51,7 @@ type served struct{ Address, AccessKeyID, Secret, KeyID string }
 func serveAPI() int {
 	tb := &childTB{}
 	defer tb.end()
-	return serveTo(tb)
+	return serveTo(tb, kmstest.Configure(func(cfg *pkcs11kms.Config) { cfg.SealRecords = true }))
 }
 
 // serveTo runs a server of the API for the parent.

@@ -29,6 +29,7 @@ var goals = []goal{
 
 	{3, "1 ms a call, 64 sessions", "SlowToken/GenerateMac/64/no-deadline", "x/C", 1 / .9, 0},
 	{3, "the same with a deadline", "SlowToken/GenerateMac/64/deadline", "x/C", 1 / .9, 0},
+	{3, "with the machine's processors alone", "SlowToken/GenerateMac/64/no-deadline/few-processors", "x/C", 1 / .9, 0},
 
 	{4, "server, 64 connections, CPU", "Server/GenerateMac/32B/64", "x-cpu-of-empty", 2, 0},
 	{4, "server, 64 connections, rate", "Server/GenerateMac/32B/64", "%-of-empty", 0, 60},
@@ -54,6 +55,8 @@ var goals = []goal{
 	{9, "by key, before a time", "AuditSearch/key-by-time", "ms/page", 1000, 0},
 	{9, "beside zcat and grep", "AuditSearch/key-seldom", "x/grep", .1, 0},
 	{9, "indexes, of the closed files", "AuditSearch/key", "%-index", 10, 0},
+
+	{10, "audit log, 64 connections, CPU", "AuditedServer/GenerateMac/32B/64", "%-more-cpu", 10, 0},
 }
 
 // group is what one process measures: the benchmarks that match, on the token that a script of test/tokens makes, or on a SoftHSM token of
@@ -73,4 +76,5 @@ var groups = []group{
 	{`^BenchmarkQuiet$`, ""},
 	{`^BenchmarkCachedKey$`, ""},
 	{`^BenchmarkAuditSearch$`, ""},
+	{`^BenchmarkAuditedServer$`, ""},
 }
