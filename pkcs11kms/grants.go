@@ -166,7 +166,28 @@ func (c *call) makeGrant(ctx context.Context, g keystore.Grant, k *key) (keystor
 	if c.req.dryRun {
 		return g, apierr.DryRun()
 	}
-	return g, c.commitGrant(ctx, k, append(changes, g.Put(0))...)
+	if err := c.commitGrant(ctx, k, append(changes, g.Put(0))...); err != nil {
+		return g, err
+	}
+	c.created = func(ctx context.Context) error { return c.takeBackGrant(ctx, g.Ref()) }
+	return g, nil
+}
+
+// takeBackGrant removes a grant that nobody was told of.
+func (c *call) takeBackGrant(ctx context.Context, ref keystore.Ref) error {
+	return records.RetryConflicts(ctx, func() error {
+		grant, err := records.Fresh(ctx, c.bridge.core.Cache, ref, decodeGrant)
+		if err != nil {
+			return records.IgnoreNotFound(err)
+		}
+		changes, err := c.countGrant(ctx, grant.Grant, -1)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, keystore.Change{Op: keystore.Delete, Ref: ref, Expect: grant.version})
+		_, err = c.bridge.core.Cache.Commit(ctx, changes...)
+		return err
+	})
 }
 
 // commitGrant makes changes to a grant on a key that is as it was when the call was permitted.

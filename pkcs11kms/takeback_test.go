@@ -56,6 +56,42 @@ func TestAKeyThatIsNotRecordedIsTakenBack(t *testing.T) {
 	}
 }
 
+// So is a grant, unless it was there before and the call has only found it by its name.
+func TestAGrantThatIsNotRecordedIsTakenBack(t *testing.T) {
+	log := &auditLog{}
+	cfg := newConfig(t)
+	cfg.Audit = log
+	c := openClient(t, cfg)
+	mac := mustCreate(t, c, types.KeySpecHmac256)
+	grantee := mustCreatePrincipal(t, c.bridge, iam.PrincipalName{Type: keystore.PrincipalRole, Name: "Grantee"}).ARN
+	grant := func(name *string) error {
+		_, err := c.CreateGrant(t.Context(), &kms.CreateGrantInput{KeyId: mac.KeyId, GranteePrincipal: &grantee, Name: name,
+			Operations: []types.GrantOperation{types.GrantOperationGenerateMac}})
+		return err
+	}
+	grants := func() int {
+		out, err := c.ListGrants(t.Context(), &kms.ListGrantsInput{KeyId: mac.KeyId})
+		require.NoError(t, err)
+		return len(out.Grants)
+	}
+	name := "named"
+	for _, tc := range []struct {
+		name          *string
+		before, after int
+	}{{nil, 0, 1}, {&name, 1, 2}} {
+		log.record = errors.New("the disk is full")
+		requireCode(t, grant(tc.name), "KMSInternalException")
+		log.record = nil
+		require.Equal(t, tc.before, grants())
+		require.NoError(t, grant(tc.name))
+		require.Equal(t, tc.after, grants())
+	}
+	log.record = errors.New("the disk is full")
+	requireCode(t, grant(&name), "KMSInternalException")
+	log.record = nil
+	require.Equal(t, 2, grants(), "it was made by the call before")
+}
+
 func listAll(t *testing.T, c *Client) []types.KeyListEntry {
 	out, err := c.ListKeys(t.Context(), nil)
 	require.NoError(t, err)
