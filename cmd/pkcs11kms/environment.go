@@ -29,8 +29,9 @@ var (
 	envProfile      = variable{"AWS_PROFILE", "", "the profile of the AWS configuration, in place of an access key"}
 	envRegion       = variable{"AWS_REGION", "--region", "the region, for a server"}
 	envCABundle     = variable{"AWS_CA_BUNDLE", "", "certificates (PEM) of the authorities to trust, for a server"}
+	envProcessors   = variable{"GOMAXPROCS", "", "the processors that Go uses; without it serve takes more for a slow token"}
 	allVariables    = []variable{envStateDir, envPIN, envModule, envSoftHSM, envKMSEndpoint, envEndpoint, envAccessKey, envSecret,
-		envSessionToken, envProfile, envRegion, envCABundle}
+		envSessionToken, envProfile, envRegion, envCABundle, envProcessors}
 	childSecrets  = []variable{envPIN, envSecret, envSessionToken} // never handed to a child process
 	noEnvironment = "-"
 )

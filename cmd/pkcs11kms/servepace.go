@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"runtime"
 	"time"
 
@@ -22,7 +21,7 @@ const (
 // watchPace gives Go more processors when a token turns out to be slow, unless GOMAXPROCS in the environment says how many there are to
 // be. It ends with ctx, or when that was done.
 func (s *serving) watchPace(ctx context.Context, bridge *pkcs11kms.Bridge) {
-	if os.Getenv("GOMAXPROCS") != "" {
+	if envProcessors.value() != "" {
 		return
 	}
 	tick := time.NewTicker(paceLook)
