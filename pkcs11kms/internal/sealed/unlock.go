@@ -116,7 +116,7 @@ func (s *Store) Open(ctx context.Context) error {
 }
 
 // unlockTries is how often a store is unlocked whose seals are made anew meanwhile.
-const unlockTries = 5
+const unlockTries = 25
 
 func (s *Store) takeTurn(ctx context.Context) error {
 	select {
@@ -166,7 +166,10 @@ func (s *Store) endSeen(ctx context.Context, before *state) (changed bool, err e
 		return false, err
 	}
 	root, err := rootIn(rec)
-	if err != nil || root.Previous != nil || !sameKey(root, before.root) {
+	switch {
+	case err == nil && root.Epoch > before.root.Epoch: // which the next epoch has come after meanwhile
+		return s.lookAgain(ctx, before)
+	case err != nil || root.Previous != nil || !sameKey(root, before.root):
 		return false, errors.Join(ErrChanged, err)
 	}
 	if _, err := before.seals.check(rec); err != nil {

@@ -33,7 +33,7 @@ func (s *Store) Commit(ctx context.Context, changes ...keystore.Change) (uint64,
 }
 
 // commitTries is how often a commit is made whose seals are others than they were.
-const commitTries = 5
+const commitTries = 25
 
 // rootVersion is the version of the record of seals now; where it cannot be read, that which is known.
 func (s *Store) rootVersion(ctx context.Context) uint64 {
