@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -109,11 +110,16 @@ func TestProcessesFightForKeys(t *testing.T) {
 	d.doctor(t)
 }
 
-// destroyAmong has a key destroyed that others schedule for a later date and take back again and again.
+// destroyAmong has a key destroyed that others schedule for a later date and take back again and again. It is scheduled as often, also
+// while it is about to be destroyed: else it would hardly ever be due just then.
 func (d *stateDir) destroyAmong(t *testing.T, c *pkcs11kms.Client, id string) {
 	t.Helper()
-	gone := func() bool {
+	schedule := func() error {
 		_, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: &id, PendingWindowInDays: aws.Int32(7)})
+		return err
+	}
+	gone := func() bool {
+		err := schedule()
 		if _, ok := errors.AsType[*types.NotFoundException](err); ok {
 			return true
 		}
@@ -121,6 +127,20 @@ func (d *stateDir) destroyAmong(t *testing.T, c *pkcs11kms.Client, id string) {
 			return false // somebody else has scheduled it; somebody will take that back
 		}
 		require.NoError(t, err)
+		ended := make(chan struct{})
+		var scheduling sync.WaitGroup
+		defer scheduling.Wait()
+		defer close(ended)
+		scheduling.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+					_ = schedule() // which others may have done, or is refused since the key is gone
+				}
+			}
+		})
 		d.destroyer(t, destroyerJob{Ahead: 8 * 24 * time.Hour, Settled: true}).finish()
 		return false
 	}
