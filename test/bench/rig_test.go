@@ -68,7 +68,6 @@ func rigOn(b *testing.B, tok softhsm.TestToken, path string, sessions int) *rig 
 		Store:       r.store,
 		Quotas:      pkcs11kms.Quotas{NoRates: true},
 		MaxSessions: sessions,
-		SealRecords: true, // as every new state directory has it
 	})
 	require.NoError(b, err)
 	client, err := r.bridge.Client(region)
