@@ -33,7 +33,20 @@ const hangLook = 250 * time.Millisecond
 
 // watchHangs ends the run when a token has hung for so long that it is not to be waited for. It ends with ctx.
 func (s *serving) watchHangs(ctx context.Context, bridge *pkcs11kms.Bridge) {
-	tick := time.NewTicker(hangLook)
+	lookEach(ctx, hangLook, func() (done bool) {
+		for region, t := range bridge.Stats().Tokens {
+			if t.Hangs && time.Since(t.WaitingSince) > s.hangTime {
+				s.stop(&hangError{region, t.Waiting, t.WaitingSince})
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// lookEach calls look at each interval until it is done, or ctx ends.
+func lookEach(ctx context.Context, interval time.Duration, look func() (done bool)) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
@@ -41,11 +54,8 @@ func (s *serving) watchHangs(ctx context.Context, bridge *pkcs11kms.Bridge) {
 		case <-ctx.Done():
 			return
 		}
-		for region, t := range bridge.Stats().Tokens {
-			if t.Hangs && time.Since(t.WaitingSince) > s.hangTime {
-				s.stop(&hangError{region, t.Waiting, t.WaitingSince})
-				return
-			}
+		if look() {
+			return
 		}
 	}
 }

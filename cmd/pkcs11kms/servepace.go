@@ -24,23 +24,19 @@ func (s *serving) watchPace(ctx context.Context, bridge *pkcs11kms.Bridge) {
 	if envProcessors.value() != "" {
 		return
 	}
-	tick := time.NewTicker(paceLook)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		for region, took := range bridge.Stats().MACTimes {
-			more := min(processorsFor*runtime.NumCPU(), mostForSlow)
-			if took < slowMAC || more <= runtime.GOMAXPROCS(0) {
-				continue
-			}
-			runtime.GOMAXPROCS(more)
-			s.log.Info("the token takes long for a MAC, so Go gets more processors", "region", region,
-				"mac", took.Round(time.Microsecond), "GOMAXPROCS", more)
-			return
-		}
+	more := min(processorsFor*runtime.NumCPU(), mostForSlow)
+	if more <= runtime.GOMAXPROCS(0) {
+		return
 	}
+	lookEach(ctx, paceLook, func() (done bool) {
+		for region, took := range bridge.Stats().MACTimes {
+			if took >= slowMAC {
+				runtime.GOMAXPROCS(more)
+				s.log.Info("the token takes long for a MAC, so Go gets more processors", "region", region,
+					"mac", took.Round(time.Microsecond), "GOMAXPROCS", more)
+				return true
+			}
+		}
+		return false
+	})
 }

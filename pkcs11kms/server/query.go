@@ -73,11 +73,8 @@ func queryOp[In, Out any](namespace string, call func(context.Context, *pkcs11km
 			return nil, undo(in, formError(err))
 		}
 		out, err := call(ctx, c, in)
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case out == nil:
-			return awsquery.Encode(x.op, namespace, x.id, nil), nil
 		}
 		return awsquery.Encode(x.op, namespace, x.id, out), nil
 	}

@@ -115,7 +115,7 @@ func TestEncode(t *testing.T) {
 	require.Equal(t, begin+`<CreateDate>2011-09-01T22:59:59Z</CreateDate>`+
 		`<Tags><member><Key>&lt;k&gt;&amp;</Key><Value></Value></member></Tags>`+end, encode())
 	require.Equal(t, `<DeleteUserResponse xmlns="n"><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></DeleteUserResponse>`,
-		string(awsquery.Encode("DeleteUser", "n", "r", nil)))
+		string(awsquery.Encode[input]("DeleteUser", "n", "r", nil)))
 	list := struct {
 		Names       []string
 		IsTruncated bool

@@ -12,7 +12,7 @@ import (
 // the struct that out points to, in their order: strings, integers, truth values and times, structs, and lists of strings and structs.
 // Fields of embedded structs count as the struct's. Nil pointers, nil lists, the zero time and empty strings that no pointer points to
 // are left out.
-func Encode(action, namespace, requestID string, out any) []byte {
+func Encode[Out any](action, namespace, requestID string, out *Out) []byte {
 	w := writer{}
 	w.begin(action+"Response", namespace)
 	if out != nil {
