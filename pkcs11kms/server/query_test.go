@@ -250,6 +250,16 @@ func TestCallerIdentityOverTheWire(t *testing.T) {
 	}
 }
 
+// What is signed for a region that is not configured is for no key of this server: only a service without regions takes it.
+func TestOnlyServicesWithoutRegionsTakeTheGlobalOne(t *testing.T) {
+	f, r := newQueryFixture(t)
+	req := f.request(t, r.url, "ListKeys", "{}")
+	f.sign(t, req, "{}", signing{region: globalRegion})
+	got := f.send(t, req)
+	require.Equal(t, http.StatusBadRequest, got.StatusCode)
+	require.Contains(t, got.body, "Credential should be scoped to a valid region. This endpoint answers for "+testRegion+". ")
+}
+
 // Lists come in pages, which what is made and deleted meanwhile does not move.
 func TestPagesOverTheWire(t *testing.T) {
 	f, r := newQueryFixture(t)
