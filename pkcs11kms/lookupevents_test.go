@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,8 +211,9 @@ func TestWhoMayLookUpEvents(t *testing.T) {
 func TestTimesOfLookupEvents(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "audit")
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
-	clock := now.Add(-91 * 24 * time.Hour)
-	log, err := audit.Open(dir, audit.Options{Now: func() time.Time { return clock }})
+	var clock atomic.Pointer[time.Time] // which the goroutine that seals reads too
+	clock.Store(aws.Time(now.Add(-91 * 24 * time.Hour)))
+	log, err := audit.Open(dir, audit.Options{Now: func() time.Time { return *clock.Load() }})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, log.Close()) })
 	cfg := newConfig(t)
@@ -221,9 +223,10 @@ func TestTimesOfLookupEvents(t *testing.T) {
 		_, _ = c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: aws.String(operation)})
 	}
 	record("alias/old")
-	clock = now.Add(-89 * 24 * time.Hour)
+	clock.Store(aws.Time(now.Add(-89 * 24 * time.Hour)))
 	record("alias/first")
-	clock = now.Add(-time.Hour)
+	last := now.Add(-time.Hour)
+	clock.Store(&last)
 	record("alias/second")
 	names := func(in *cloudtrail.LookupEventsInput) (names []string) {
 		in.LookupAttributes = lookedUp(cttypes.LookupAttributeKeyEventName, "DescribeKey").LookupAttributes
@@ -239,7 +242,7 @@ func TestTimesOfLookupEvents(t *testing.T) {
 	require.Equal(t, []string{"alias/second", "alias/first"}, names(&cloudtrail.LookupEventsInput{}))
 	long := now.Add(-1e4 * time.Hour)
 	require.Equal(t, []string{"alias/second", "alias/first"}, names(&cloudtrail.LookupEventsInput{StartTime: &long}))
-	require.Equal(t, []string{"alias/second"}, names(&cloudtrail.LookupEventsInput{StartTime: &clock}))
-	require.Equal(t, []string{"alias/second", "alias/first"}, names(&cloudtrail.LookupEventsInput{EndTime: &clock}))
-	require.Equal(t, []string{"alias/first"}, names(&cloudtrail.LookupEventsInput{EndTime: aws.Time(clock.Add(-time.Second))}))
+	require.Equal(t, []string{"alias/second"}, names(&cloudtrail.LookupEventsInput{StartTime: &last}))
+	require.Equal(t, []string{"alias/second", "alias/first"}, names(&cloudtrail.LookupEventsInput{EndTime: &last}))
+	require.Equal(t, []string{"alias/first"}, names(&cloudtrail.LookupEventsInput{EndTime: aws.Time(last.Add(-time.Second))}))
 }
