@@ -125,6 +125,9 @@ func (a *app) compareStore(ctx context.Context, dir string, v *audit.Verificatio
 	if err != nil {
 		return err
 	}
+	for _, name := range found.Edited {
+		found.Problems = append(found.Problems, fmt.Sprintf("the record %s of the store is not as it was sealed", name))
+	}
 	for _, problem := range found.Problems {
 		v.Problems = append(v.Problems, audit.Problem{File: cfg.StorePath, Text: problem})
 	}

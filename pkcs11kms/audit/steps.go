@@ -11,7 +11,7 @@ import (
 type step struct {
 	from, to *Checkpoint // to.Time is zero: now
 	by       Multiset
-	restored uint64 // what was written before this revision does not count
+	anew     uint64 // what was written before this revision does not count
 
 	hash    Sum   // what the log says that was added to that of from
 	records int64 // and to the number
@@ -33,7 +33,7 @@ func newSteps(log history, now StoredRecords) (steps []*step) {
 		last.Hash = last.Hash.Plus(now.Hash.Element(name, r))
 	}
 	for i, c := range append(own, last)[1:] {
-		steps = append(steps, &step{from: own[i], to: c, by: now.Hash, restored: log.restored})
+		steps = append(steps, &step{from: own[i], to: c, by: now.Hash, anew: log.anew})
 	}
 	return steps
 }
@@ -44,7 +44,7 @@ func (s *step) add(w Wrote, at time.Time) {
 		s.doubt(at)
 		return
 	}
-	if w.Epoch != s.to.Epoch || w.Commit <= s.from.Commit || w.Commit > s.to.Commit || w.Revision < s.restored {
+	if w.Epoch != s.to.Epoch || w.Commit <= s.from.Commit || w.Commit > s.to.Commit || w.Revision < s.anew {
 		return
 	}
 	if w.Was != nil {

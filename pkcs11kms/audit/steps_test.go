@@ -62,7 +62,8 @@ func newMadeStore(t *testing.T) *madeStore {
 }
 
 func (s *madeStore) now() StoredRecords {
-	return StoredRecords{StoreMoment{Store: "0a", Epoch: 3, Commit: s.commit, Hash: plainHash{}}, s.records}
+	moment := StoreMoment{Store: "0a", Epoch: 3, Commit: s.commit, Hash: plainHash{}}
+	return StoredRecords{StoreMoment: moment, Records: s.records}
 }
 
 func (s *madeStore) checkpoint() {

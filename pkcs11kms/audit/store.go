@@ -20,11 +20,13 @@ type Stored struct {
 type StoredRecords struct {
 	StoreMoment
 	Records map[string]Stored
+	Edited  []string // those that are there, and whose seals are not right
 }
 
 // Comparison is what CompareStore has found.
 type Comparison struct {
 	Problems []string
+	Edited   []string // the names of records that are not as they were sealed, of which nothing else is told
 	Notes    []string // what is no fault, and to be known
 	Compared int      // records that the log names
 }
@@ -44,12 +46,15 @@ func CompareStore(dir string, check func([]byte, Signature) error, read func() (
 	}
 	since := before
 	steps := newSteps(before, now)
+	out := &Comparison{Compared: len(before.last), Edited: now.Edited}
+	for _, name := range now.Edited {
+		delete(before.last, name)
+	}
 	if anyGone(before.last, now.Records) || len(steps) > 0 {
 		if since, err = readWrites(dir, check, steps...); err != nil {
 			return nil, err
 		}
 	}
-	out := &Comparison{Compared: len(before.last)}
 	if before.unsigned > 0 {
 		why := "their signatures are not by the key"
 		if check == nil {
@@ -68,16 +73,22 @@ func CompareStore(dir string, check func([]byte, Signature) error, read func() (
 
 // history is what a log says of the store.
 type history struct {
-	last        map[string]Wrote // to each record, since the store was restored
-	restored    uint64           // the revision of that time
+	last        map[string]Wrote // to each record, since the store was made anew
+	anew        uint64           // the revision of that time
 	checkpoints []*Checkpoint
 	unsigned    int                   // that are signed by no key that is known
 	open        map[string]OpenIntent // by requestID
 	since       time.Time             // before that there may be files which have gone
 }
 
-// restoreEvent is the event of a store that was restored: what was written before is not what is to be there.
-const restoreEvent = `"eventName":"RestoreStore"`
+// anewEvents are those by which an operator has made the store what is to be there, whatever was written before: by a backup, or by sealing
+// it as it was then.
+var anewEvents = []string{"RestoreStore", "SealRecords"}
+
+// mayBeAnew tells whether a record of the log may be of one of anewEvents.
+func mayBeAnew(line []byte) bool {
+	return slices.ContainsFunc(anewEvents, func(name string) bool { return bytes.Contains(line, []byte(`"eventName":"`+name+`"`)) })
+}
 
 // readWrites reads what was written last to each record, and adds up in steps what was written in each of them.
 func readWrites(dir string, check func([]byte, Signature) error, steps ...*step) (history, error) {
@@ -88,8 +99,8 @@ func readWrites(dir string, check func([]byte, Signature) error, steps ...*step)
 	}
 	err = Scan(dir, func(line []byte) error {
 		switch {
-		case bytes.Contains(line, []byte(restoreEvent)):
-			w.restored = max(w.restored, restoredAt(line))
+		case mayBeAnew(line):
+			w.anew = max(w.anew, anewAt(line))
 		case bytes.Contains(line, []byte(`"`+wroteMember+`"`)):
 			w.add(line, steps)
 		case mayBeCheckpoint(line):
@@ -104,8 +115,8 @@ func readWrites(dir string, check func([]byte, Signature) error, steps ...*step)
 		}
 		return noteIntent(w.open, line)
 	})
-	maps.DeleteFunc(w.last, func(_ string, one Wrote) bool { return one.Revision < w.restored })
-	w.checkpoints = slices.DeleteFunc(w.checkpoints, func(c *Checkpoint) bool { return uint64(c.Time.UnixMicro()) < w.restored })
+	maps.DeleteFunc(w.last, func(_ string, one Wrote) bool { return one.Revision < w.anew })
+	w.checkpoints = slices.DeleteFunc(w.checkpoints, func(c *Checkpoint) bool { return uint64(c.Time.UnixMicro()) < w.anew })
 	return w, err
 }
 
@@ -144,15 +155,15 @@ func (w *history) add(line []byte, steps []*step) {
 	}
 }
 
-// restoredAt is the revision of the time at which a restore has ended; 0 if it has not, or the line is of something else.
-func restoredAt(line []byte) uint64 {
+// anewAt is the revision of the time at which one of anewEvents has ended; 0 if it has failed, or the line is of something else.
+func anewAt(line []byte) uint64 {
 	var event struct {
 		Name  string    `json:"eventName"`
 		Type  string    `json:"eventType"`
 		Error string    `json:"errorCode"`
 		Time  time.Time `json:"eventTime"`
 	}
-	if json.Unmarshal(line, &event) != nil || event.Name != "RestoreStore" || event.Type == kinds[Intent] || event.Error != "" {
+	if json.Unmarshal(line, &event) != nil || !slices.Contains(anewEvents, event.Name) || event.Type == kinds[Intent] || event.Error != "" {
 		return 0
 	}
 	return uint64(event.Time.UnixMicro())

@@ -122,7 +122,18 @@ func TestCompareStore(t *testing.T) {
 	}
 }
 
-// What is deleted while the store is compared is no fault, and what was written before a restore is not missed after it.
+// A record that was edited is named as that, and nothing else is told of it.
+func TestCompareStoreEdited(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "audit")
+	l := mustOpen(t, dir, Options{})
+	require.NoError(t, l.Record(t.Context(), writing(wrote("key/a", uint64(time.Now().UnixMicro())))))
+	found, err := CompareStore(dir, nil, func() (StoredRecords, error) { return StoredRecords{Edited: []string{"key/a"}}, nil })
+	require.NoError(t, err)
+	require.Empty(t, found.Problems)
+	require.Equal(t, []string{"key/a"}, found.Edited)
+}
+
+// What is deleted while the store is compared is no fault.
 func TestCompareStoreMeanwhile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "audit")
 	l := mustOpen(t, dir, Options{})
@@ -133,21 +144,32 @@ func TestCompareStoreMeanwhile(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Empty(t, found.Problems)
+}
 
-	require.NoError(t, l.Record(t.Context(), writing(wrote("key/b", at-10_000_000))))
-	none := func() (StoredRecords, error) { return StoredRecords{}, nil }
-	found, err = CompareStore(dir, nil, none)
-	require.NoError(t, err)
-	require.Len(t, found.Problems, 1)
-	restored := Event{Kind: ServiceEvent, Service: ownService, Operation: "RestoreStore", Err: errors.New("failed")}
-	require.NoError(t, l.Record(t.Context(), restored))
-	found, err = CompareStore(dir, nil, none)
-	require.NoError(t, err)
-	require.Len(t, found.Problems, 1, "a restore that has failed")
-	restored.Err = nil
-	require.NoError(t, l.Record(t.Context(), restored))
-	found, err = CompareStore(dir, nil, none)
-	require.NoError(t, err)
-	require.Empty(t, found.Problems)
-	require.NoError(t, l.Close())
+// What was written before a restore is not missed after it, and so what was not there when the records were sealed as they were.
+func TestCompareStoreMadeAnew(t *testing.T) {
+	for _, how := range []string{"RestoreStore", "SealRecords"} {
+		t.Run(how, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "audit")
+			l := mustOpen(t, dir, Options{})
+			missed := func() []string {
+				found, err := CompareStore(dir, nil, func() (StoredRecords, error) { return StoredRecords{}, nil })
+				require.NoError(t, err)
+				return found.Problems
+			}
+			require.NoError(t, l.Record(t.Context(), writing(wrote("key/b", uint64(time.Now().UnixMicro()-10_000_000)))))
+			require.Len(t, missed(), 1)
+			anew := Event{Kind: Intent, Service: ownService, Operation: how}
+			require.NoError(t, l.Record(t.Context(), anew))
+			require.Len(t, missed(), 1, "it was begun")
+			anew.Kind, anew.Err = ServiceEvent, errors.New("failed")
+			require.NoError(t, l.Record(t.Context(), anew))
+			require.Len(t, missed(), 1, "it has failed")
+			anew.Err = nil
+			require.NoError(t, l.Record(t.Context(), anew))
+			require.Empty(t, missed())
+			require.NoError(t, l.Record(t.Context(), writing(wrote("key/b", uint64(time.Now().UnixMicro()+10_000_000)))))
+			require.Len(t, missed(), 1, "what was written since")
+		})
+	}
 }

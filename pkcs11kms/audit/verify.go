@@ -143,6 +143,20 @@ func Heads(dir string) (heads []Head, err error) {
 	return heads, nil
 }
 
+// Size is that of the files of a directory, in bytes. fs.ErrNotExist where there is no log.
+func Size(dir string) (bytes int64, err error) {
+	found, err := list(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, files := range found.files {
+		for _, f := range files {
+			bytes += bytesOf(f)
+		}
+	}
+	return bytes, nil
+}
+
 // verifier reads chains one after the other.
 type verifier struct {
 	out    Verification

@@ -114,5 +114,6 @@ func (d *examination) examineSeals(ctx context.Context, name string) {
 	case found == 0:
 		d.add("store", name, StatusOK, fmt.Sprintf("every record is as it was written: its seals, of the epoch %d, are right", root.Epoch))
 	}
+	d.compareLog(ctx, name)
 	d.store.Trust()
 }

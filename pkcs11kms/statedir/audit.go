@@ -99,7 +99,8 @@ var errAuditNotOpen = errors.New("the audit log of the state directory is not op
 func (notOpen) Intend(context.Context, audit.Event) error { return errAuditNotOpen }
 func (notOpen) Record(context.Context, audit.Event) error { return errAuditNotOpen }
 
-// Holds and TokenSeal are those of the audit log.
+// Directory, Holds and TokenSeal are those of the audit log.
+func (n notOpen) Directory() string        { return n.dir }
 func (n notOpen) Holds(h audit.Head) error { return audit.Holds(n.dir, h) }
 func (n notOpen) TokenSeal() bool          { return n.options.TokenSeal() }
 
@@ -172,8 +173,7 @@ var ErrNoSeals = errors.New("the records of the store have no seals")
 var ErrRolledBack = keyring.ErrRolledBack
 
 // StoredRecords returns the records of the store that the audit log is told of, for audit.CompareStore; it opens the token that unlocks the
-// store. Records whose seals are not right are left out: doctor names them. ErrNoSeals where there are none. They are returned with an
-// ErrRolledBack, too, which is of the last seal that the token keeps.
+// store. ErrNoSeals where they have none. They are returned with an ErrRolledBack, too, which is of the last seal that the token keeps.
 func (cfg Config) StoredRecords(ctx context.Context) (stored audit.StoredRecords, err error) {
 	with, err := cfg.WithDefaults()
 	if err != nil {
@@ -200,7 +200,6 @@ func (cfg Config) StoredRecords(ctx context.Context) (stored audit.StoredRecords
 	if _, there := store.Root(); !there {
 		return stored, ErrNoSeals
 	}
-	stored.Records = map[string]audit.Stored{}
-	stored.StoreMoment, err = store.Stored(ctx, func(name string, r audit.Stored) { stored.Records[name] = r })
+	stored, err = store.Stored(ctx)
 	return stored, errors.Join(err, rolledBack)
 }

@@ -49,9 +49,18 @@ func (m multiset) hash(which byte, text []byte) audit.Sum {
 // ErrNoSnapshot says that the store cannot show one moment of itself.
 var ErrNoSnapshot = errors.New("the store shows no single moment of itself")
 
-// Stored visits the records of an unlocked store that the audit log is told of, as they are at one moment. Those that are refused are left
-// out: Faults names them. The moment is returned without records.
-func (s *Store) Stored(ctx context.Context, visit func(name string, r audit.Stored)) (now audit.StoreMoment, err error) {
+// Stored returns the records of an unlocked store that the audit log is told of, as they are at one moment.
+func (s *Store) Stored(ctx context.Context) (now audit.StoredRecords, err error) {
+	now.Records = map[string]audit.Stored{}
+	now.StoreMoment, err = s.eachStored(ctx, func(name string, r audit.Stored) { now.Records[name] = r },
+		func(name string) { now.Edited = append(now.Edited, name) })
+	return now, err
+}
+
+// eachStored visits them, and calls edited for those whose seals are not right.
+func (s *Store) eachStored(
+	ctx context.Context, visit func(name string, r audit.Stored), edited func(name string),
+) (now audit.StoreMoment, err error) {
 	is := s.state.Load()
 	below, ok := s.Store.(keystore.Snapshots)
 	switch {
@@ -71,7 +80,9 @@ func (s *Store) Stored(ctx context.Context, visit func(name string, r audit.Stor
 			if !Told(rec.Ref) {
 				continue
 			}
-			if revision, err := is.check(rec); err == nil {
+			if revision, err := is.check(rec); err != nil {
+				edited(Name(rec.Ref))
+			} else {
 				visit(Name(rec.Ref), audit.Stored{Revision: revision, SHA256: sha256.Sum256(rec.Value)})
 			}
 		}
@@ -97,14 +108,14 @@ func (s *Store) Checkpoint(ctx context.Context) (*audit.Checkpoint, error) {
 	}
 	hash, began := key.multiset(), time.Now()
 	c.Hash = hash.Nonce(c.Nonce)
-	now, err := s.Stored(ctx, func(name string, r audit.Stored) {
+	now, err := s.eachStored(ctx, func(name string, r audit.Stored) {
 		c.Hash = c.Hash.Plus(hash.Element(name, r))
 		c.Records++
 		if c.Records%restEach == 0 {
 			rest(ctx, restShare*time.Since(began))
 			began = time.Now()
 		}
-	})
+	}, func(string) {})
 	if err != nil {
 		return nil, err
 	}

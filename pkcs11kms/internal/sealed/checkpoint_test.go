@@ -15,10 +15,9 @@ import (
 func stored(t *testing.T, s *sealed.Store) (map[string]audit.Stored, audit.StoreMoment) {
 	t.Helper()
 	require.NoError(t, s.Open(t.Context()))
-	records := map[string]audit.Stored{}
-	now, err := s.Stored(t.Context(), func(name string, r audit.Stored) { records[name] = r })
+	now, err := s.Stored(t.Context())
 	require.NoError(t, err)
-	return records, now
+	return now.Records, now.StoreMoment
 }
 
 // The hash of a checkpoint is that of all records that the log is told of, and the next one's follows from it by what was written, in
