@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -49,17 +50,30 @@ func PrincipalID(t PrincipalType, random string) string { return t.idPrefix() + 
 
 // Principal is a user or a role of an account. What is bound to one is bound to its ID: a namesake made later has another.
 type Principal struct {
-	Account     string         `json:"-"` // 12 digits
-	ID          string         `json:"-"` // AIDA or AROA and 17 characters of base32
-	Type        PrincipalType  `json:"type"`
-	Name        string         `json:"name"` // ASCII, unique in account and type without regard to case
-	Path        string         `json:"path"` // begins and ends with a slash
-	Created     time.Time      `json:"created"`
-	Description string         `json:"description,omitempty"` // roles only
-	Trust       string         `json:"trust,omitempty"`       // who may assume the role, a policy document; roles only
-	AccessKeys  int            `json:"access_keys,omitempty"` // how many access keys that are not deleted name the principal
-	Tags        []Tag          `json:"tags,omitempty"`        // ordered by key
-	Policies    []InlinePolicy `json:"policies,omitempty"`    // ordered by name
+	Account            string         `json:"-"` // 12 digits
+	ID                 string         `json:"-"` // AIDA or AROA and 17 characters of base32
+	Type               PrincipalType  `json:"type"`
+	Name               string         `json:"name"` // ASCII, unique in account and type without regard to case
+	Path               string         `json:"path"` // begins and ends with a slash
+	Created            time.Time      `json:"created"`
+	Description        string         `json:"description,omitempty"`          // roles only
+	Trust              string         `json:"trust,omitempty"`                // who may assume the role, a policy document; roles only
+	MaxSessionDuration int            `json:"max_session_duration,omitempty"` // see LongestSession, in seconds; roles only
+	AccessKeys         int            `json:"access_keys,omitempty"`          // how many access keys that are not deleted name the principal
+	Tags               []Tag          `json:"tags,omitempty"`                 // ordered by key
+	Policies           []InlinePolicy `json:"policies,omitempty"`             // ordered by name
+}
+
+// How long a session of a role may last, in seconds.
+const (
+	LeastMaxSession   = 3600
+	MostMaxSession    = 43200
+	DefaultMaxSession = 3600 // of roles that were made without one
+)
+
+// LongestSession is how long a session of the role may last.
+func (p Principal) LongestSession() time.Duration {
+	return time.Duration(cmp.Or(p.MaxSessionDuration, DefaultMaxSession)) * time.Second
 }
 
 // InlinePolicy is a policy that is part of its principal.
@@ -110,8 +124,10 @@ func (p Principal) check() error {
 		return fmt.Errorf("unknown type %q", p.Type)
 	case !ok || !principalIDPattern.MatchString(rest):
 		return fmt.Errorf("the id is not one of a %s", p.Type)
-	case p.Type != PrincipalRole && (p.Trust != "" || p.Description != ""):
-		return fmt.Errorf("a %s with a trust policy or a description", p.Type)
+	case p.Type != PrincipalRole && (p.Trust != "" || p.Description != "" || p.MaxSessionDuration != 0):
+		return fmt.Errorf("a %s with a trust policy, a description or sessions", p.Type)
+	case p.MaxSessionDuration != 0 && (p.MaxSessionDuration < LeastMaxSession || p.MaxSessionDuration > MostMaxSession):
+		return fmt.Errorf("sessions of %d seconds", p.MaxSessionDuration)
 	case p.AccessKeys < 0:
 		return errors.New("negative number of access keys")
 	case !slices.IsSortedFunc(p.Policies, func(a, b InlinePolicy) int { return strings.Compare(a.Name, b.Name) }):

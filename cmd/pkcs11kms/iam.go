@@ -34,7 +34,7 @@ func (a *app) iamCommand() *cobra.Command {
 			a.putPrincipalPolicyCommand(k), a.getPrincipalPolicyCommand(k), a.listPrincipalPoliciesCommand(k), a.deletePrincipalPolicyCommand(k),
 			a.tagPrincipalCommand(k), a.untagPrincipalCommand(k), a.listPrincipalTagsCommand(k))
 	}
-	cmd.AddCommand(a.updateTrustCommand(roleKind))
+	cmd.AddCommand(a.updateRoleCommand(roleKind), a.updateTrustCommand(roleKind))
 	for _, operation := range cmd.Commands() {
 		operation.Annotations = map[string]string{printsResponse: "", allRegions: "", takesEndpoint: ""}
 	}

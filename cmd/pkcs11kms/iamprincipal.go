@@ -21,6 +21,7 @@ type iamPrincipal struct {
 	CreateDate               string
 	AssumeRolePolicyDocument jsonText
 	Description              string
+	MaxSessionDuration       int32
 	Tags                     []iamTag
 }
 
@@ -47,7 +48,8 @@ func iamTagsOf(tags []keystore.Tag) (list []iamTag) {
 
 func iamPrincipalOf(p iam.Principal) iamPrincipal {
 	out := iamPrincipal{Path: p.Path, Arn: p.ARN, CreateDate: iamTime(p.Created), Description: p.Description,
-		AssumeRolePolicyDocument: jsonText(p.TrustPolicy), Tags: iamTagsOf(p.Tags)}
+		AssumeRolePolicyDocument: jsonText(p.TrustPolicy), MaxSessionDuration: p.MaxSessionDuration,
+		Tags: iamTagsOf(p.Tags)}
 	if p.Type == keystore.PrincipalUser {
 		out.UserName, out.UserId = p.Name, p.ID
 	} else {
@@ -90,19 +92,37 @@ func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
 	cmd, in := k.verb("create-{kind} --{kind}-name NAME [flags]", "Make a {kind}", long, examples...)
 	name := k.named(in)
 	var path, trust, description *string
+	var session *int32
 	var options iam.PrincipalOptions
 	in.text(&path, "path", "the path, which is part of the ARN; it begins and ends with / (default: /)")
 	if k.principal == keystore.PrincipalRole {
 		in.text(&trust, "assume-role-policy-document", "who may assume the role: kept, without effect")
 		in.text(&description, "description", "what the role is for")
+		in.number(&session, "max-session-duration", sessionUsage)
 	}
 	in.iamTags(&options.Tags, "tags", iamTagsUsage)
 	cmd.RunE = a.iamOperation(k.text.Replace("Create{Kind}"), in, func(ctx context.Context, client identities) (any, change, error) {
 		options.Path, options.TrustPolicy, options.Description = aws.ToString(path), aws.ToString(trust), aws.ToString(description)
+		options.MaxSessionDuration = aws.ToInt32(session)
 		p, err := client.CreatePrincipal(ctx, name(), options)
 		return onePrincipal(p), k.changed("creating", name()), err
 	})
 	return cmd
+}
+
+const sessionUsage = "how many seconds a session of the role may last, 3600 to 43200 (default: 3600)"
+
+func (a *app) updateRoleCommand(k iamKind) *cobra.Command {
+	cmd, in := k.verb("update-role --role-name NAME [flags]", "Describe a role anew, or say how long its sessions last",
+		"What is not given stays. Sessions that there are last as long as they were given. Prints nothing.",
+		"update-role --role-name {name} --max-session-duration 7200")
+	name := k.named(in)
+	var to iam.RoleUpdate
+	in.text(&to.Description, "description", "what the role is for")
+	in.number(&to.MaxSessionDuration, "max-session-duration", "how many seconds a session of the role may last, 3600 to 43200")
+	return k.act(a, cmd, in, "UpdateRole", "updating", name, func(ctx context.Context, client identities) error {
+		return client.UpdateRole(ctx, name().Name, to)
+	})
 }
 
 func (a *app) getPrincipalCommand(k iamKind) *cobra.Command {

@@ -24,6 +24,7 @@ type identities interface {
 	ListPrincipals(ctx context.Context, t keystore.PrincipalType, pathPrefix string) ([]iam.Principal, error)
 	DeletePrincipal(context.Context, iam.PrincipalName) error
 	UpdateTrustPolicy(ctx context.Context, roleName, document string) error
+	UpdateRole(ctx context.Context, roleName string, to iam.RoleUpdate) error
 	PutPrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName, document string) error
 	GetPrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName string) (string, error)
 	ListPrincipalPolicies(context.Context, iam.PrincipalName) ([]string, error)
@@ -88,6 +89,9 @@ func (r remoteIdentities) CreatePrincipal(ctx context.Context, name iam.Principa
 	in := &awsiam.CreateRoleInput{RoleName: &name.Name, Path: path, AssumeRolePolicyDocument: &o.TrustPolicy, Tags: tagsToSDK(o.Tags)}
 	if o.Description != "" {
 		in.Description = &o.Description
+	}
+	if o.MaxSessionDuration != 0 {
+		in.MaxSessionDuration = &o.MaxSessionDuration
 	}
 	if o.TrustPolicy == "" {
 		return iam.Principal{}, usagef("--assume-role-policy-document is required where a server is asked, as with AWS")
@@ -167,6 +171,12 @@ func (r remoteIdentities) UpdateTrustPolicy(ctx context.Context, roleName, docum
 	return err
 }
 
+func (r remoteIdentities) UpdateRole(ctx context.Context, roleName string, to iam.RoleUpdate) error {
+	_, err := r.client.UpdateRole(ctx, &awsiam.UpdateRoleInput{RoleName: &roleName, Description: to.Description,
+		MaxSessionDuration: to.MaxSessionDuration})
+	return err
+}
+
 func userOf(user types.User) (iam.Principal, error) {
 	return iam.Principal{PrincipalName: iam.PrincipalName{Type: keystore.PrincipalUser, Name: aws.ToString(user.UserName)},
 		PrincipalOptions: iam.PrincipalOptions{Path: aws.ToString(user.Path), Tags: tagsFromSDK(user.Tags)},
@@ -177,7 +187,7 @@ func roleOf(role types.Role) (iam.Principal, error) {
 	trust, err := unescaped(role.AssumeRolePolicyDocument)
 	return iam.Principal{PrincipalName: iam.PrincipalName{Type: keystore.PrincipalRole, Name: aws.ToString(role.RoleName)},
 		PrincipalOptions: iam.PrincipalOptions{Path: aws.ToString(role.Path), Description: aws.ToString(role.Description),
-			TrustPolicy: trust, Tags: tagsFromSDK(role.Tags)},
+			TrustPolicy: trust, Tags: tagsFromSDK(role.Tags), MaxSessionDuration: aws.ToInt32(role.MaxSessionDuration)},
 		ID: aws.ToString(role.RoleId), ARN: aws.ToString(role.Arn), Created: timeOf(role.CreateDate)}, err
 }
 

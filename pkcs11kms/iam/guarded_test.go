@@ -103,6 +103,9 @@ func requests(x target) map[string]asked {
 	all["ListInstanceProfilesForRole"] = asked{x.arn, func(ctx context.Context, c *Client) error {
 		return c.ListInstanceProfiles(ctx, x.name.Name)
 	}}
+	all["UpdateRole"] = asked{x.arn, func(ctx context.Context, c *Client) error {
+		return c.UpdateRole(ctx, x.name.Name, RoleUpdate{Description: new("other"), MaxSessionDuration: new(int32(7200))})
+	}}
 	all["UpdateAssumeRolePolicy"] = asked{x.arn, func(ctx context.Context, c *Client) error {
 		return c.UpdateTrustPolicy(ctx, x.name.Name, `{"Version": "2012-10-17"}`)
 	}}

@@ -31,6 +31,7 @@ func (c *Client) CreatePrincipal(ctx context.Context, name PrincipalName, option
 	in := name.input()
 	in["path"], in["tags"] = options.Path, options.Tags
 	in["description"], in["assumeRolePolicyDocument"] = options.Description, options.TrustPolicy
+	in["maxSessionDuration"] = options.MaxSessionDuration
 	err = c.perform(ctx, createPrincipal.of(name.Type), request{
 		input: in, form: cmp.Or(name.check(), options.check(name.Type)), given: RequestTags(options.Tags),
 		find: func(context.Context) (s subject, missing, err error) {
@@ -53,6 +54,7 @@ func (c *call) createPrincipal(ctx context.Context, name PrincipalName, options 
 		Account: c.caller.account, ID: keystore.PrincipalID(name.Type, randomBase32(keystore.PrincipalIDLength)),
 		Type: name.Type, Name: name.Name, Path: options.Path, Created: c.Now().UTC().Truncate(time.Second),
 		Description: options.Description, Trust: options.TrustPolicy, Tags: tags,
+		MaxSessionDuration: storedSession(options.MaxSessionDuration),
 	}
 	counter, err := c.countPrincipal(ctx, record.Type, 1)
 	if err != nil {
@@ -96,12 +98,16 @@ func randomBase32(n int) string {
 }
 
 func (d *Directory) describe(record keystore.Principal) Principal {
-	return Principal{
+	shown := Principal{
 		PrincipalName: PrincipalName{record.Type, record.Name},
 		PrincipalOptions: PrincipalOptions{Path: record.Path, Description: record.Description, TrustPolicy: record.Trust,
 			Tags: record.Tags},
 		ID: record.ID, ARN: d.principalARN(record), Created: record.Created,
 	}
+	if record.Type == keystore.PrincipalRole {
+		shown.MaxSessionDuration = int32(record.LongestSession() / time.Second)
+	}
+	return shown
 }
 
 // about returns what finds the user or role of that name, or the account's root, which the zero PrincipalName names.

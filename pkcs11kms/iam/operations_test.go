@@ -17,7 +17,7 @@ func TestPrincipalLife(t *testing.T) {
 	b := newRig(t)
 	for name, options := range map[PrincipalName]PrincipalOptions{
 		alice:    {Path: "/jwt/", Tags: []keystore.Tag{{Key: "Stage", Value: "test"}}},
-		producer: {Path: "/jwt/", Description: "signs", TrustPolicy: `{"Version": "2012-10-17"}`},
+		producer: {Path: "/jwt/", Description: "signs", TrustPolicy: `{"Version": "2012-10-17"}`, MaxSessionDuration: 7200},
 	} {
 		made, err := b.CreatePrincipal(t.Context(), name, options)
 		require.NoError(t, err)
@@ -45,6 +45,40 @@ func TestPrincipalLife(t *testing.T) {
 		requireAPIError(t, b.TagPrincipal(t.Context(), name, nil), "NoSuchEntity", gone)
 		requireAPIError(t, b.UntagPrincipal(t.Context(), name, nil), "NoSuchEntity", gone)
 	}
+}
+
+// A role's sessions last an hour unless it says more; what UpdateRole is not told stays.
+func TestUpdateRole(t *testing.T) {
+	b := newRig(t)
+	mustCreatePrincipal(t, b.Client, producer)
+	want := func(description string, seconds int32) {
+		t.Helper()
+		found, err := b.GetPrincipal(t.Context(), producer)
+		require.NoError(t, err)
+		require.Equal(t, [2]any{description, seconds}, [2]any{found.Description, found.MaxSessionDuration})
+	}
+	want("", 3600)
+	for _, step := range []struct {
+		to          RoleUpdate
+		description string
+		seconds     int32
+	}{
+		{RoleUpdate{MaxSessionDuration: new(int32(43200))}, "", 43200},
+		{RoleUpdate{Description: new("signs")}, "signs", 43200},
+		{RoleUpdate{}, "signs", 43200},
+		{RoleUpdate{Description: new(""), MaxSessionDuration: new(int32(3600))}, "", 3600},
+	} {
+		require.NoError(t, b.UpdateRole(t.Context(), producer.Name, step.to))
+		want(step.description, step.seconds)
+	}
+	for seconds, side := range map[int32]string{0: "greater", 3599: "greater", -1: "greater", 43201: "less"} {
+		bound := map[string]int{"greater": 3600, "less": 43200}[side]
+		requireAPIError(t, b.UpdateRole(t.Context(), producer.Name, RoleUpdate{MaxSessionDuration: &seconds}), "ValidationError",
+			fmt.Sprintf("1 validation error detected: Value at 'maxSessionDuration' failed to satisfy constraint: "+
+				"Member must have value %s than or equal to %d", side, bound))
+	}
+	want("", 3600)
+	requireAPIError(t, b.UpdateRole(t.Context(), "None", RoleUpdate{}), "NoSuchEntity", "The role with name None cannot be found.")
 }
 
 func TestListPrincipals(t *testing.T) {
@@ -105,6 +139,8 @@ func TestFormOfPrincipals(t *testing.T) {
 		"path of blanks": {PrincipalOptions{Path: "/a b/"}, "ValidationError", "must begin and end with /"},
 		"long path":      {PrincipalOptions{Path: "/" + strings.Repeat("x", 511) + "/"}, "ValidationError", "less than or equal to 512"},
 		"description":    {PrincipalOptions{Description: strings.Repeat("x", 1001)}, "ValidationError", "less than or equal to 1000"},
+		"short sessions": {PrincipalOptions{MaxSessionDuration: 3599}, "ValidationError", "greater than or equal to 3600"},
+		"long sessions":  {PrincipalOptions{MaxSessionDuration: 43201}, "ValidationError", "less than or equal to 43200"},
 		"no JSON":        {PrincipalOptions{TrustPolicy: "{"}, "MalformedPolicyDocument", "This policy contains invalid Json"},
 		"null":           {PrincipalOptions{TrustPolicy: "null"}, "MalformedPolicyDocument", "This policy contains invalid Json"},
 		"long trust": {PrincipalOptions{TrustPolicy: `"` + strings.Repeat("x", 2047) + `"`}, "LimitExceeded",
@@ -118,8 +154,10 @@ func TestFormOfPrincipals(t *testing.T) {
 		require.Equal(t, test.code, errorCode(err), "%s: %v", name, err)
 		require.ErrorContains(t, err, test.text, name)
 	}
-	_, err := b.CreatePrincipal(t.Context(), alice, PrincipalOptions{TrustPolicy: "{}"})
-	require.Equal(t, "ValidationError", errorCode(err), "of a user")
+	for _, ofARole := range []PrincipalOptions{{TrustPolicy: "{}"}, {MaxSessionDuration: 3600}} {
+		_, err := b.CreatePrincipal(t.Context(), alice, ofARole)
+		require.Equal(t, "ValidationError", errorCode(err), "of a user")
+	}
 }
 
 func TestPrincipalQuotas(t *testing.T) {

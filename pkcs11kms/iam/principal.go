@@ -1,11 +1,15 @@
 package iam
 
 import (
+	"cmp"
+	"context"
+	"fmt"
 	"regexp"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // PrincipalName names a user or a role of the account. The zero PrincipalName is the account's root, which has access keys
@@ -40,6 +44,8 @@ type PrincipalOptions struct {
 	// role here, since there are no sessions. Roles have access keys instead.
 	TrustPolicy string
 	Tags        []keystore.Tag // ordered by key; at most 50
+	// MaxSessionDuration is how many seconds a session of a role may last: 3600, or 0 for that, to 43200.
+	MaxSessionDuration int32
 }
 
 // principalKind is what the rules of users and of roles differ in.
@@ -97,14 +103,63 @@ func (o PrincipalOptions) check(t keystore.PrincipalType) error {
 		checkTrustText(&v, "assumeRolePolicyDocument", o.TrustPolicy)
 	}
 	checkTags(&v, o.Tags)
+	checkSession(&v, o.MaxSessionDuration)
 	if err := invalid(v); err != nil {
 		return err
 	}
 	if !pathPattern.MatchString(o.Path) {
 		return invalidPath("path")
 	}
-	if t != keystore.PrincipalRole && (o.TrustPolicy != "" || o.Description != "") {
-		return failure(validationError, "Only a role has a description and an assume role policy.")
+	if t != keystore.PrincipalRole && (o.TrustPolicy != "" || o.Description != "" || o.MaxSessionDuration != 0) {
+		return failure(validationError, "Only a role has a description, sessions and an assume role policy.")
 	}
 	return checkTrustPolicy(o.TrustPolicy)
+}
+
+// checkSession checks a MaxSessionDuration; 0 says nothing.
+func checkSession(v *form.Violations, seconds int32) {
+	switch {
+	case seconds != 0 && seconds < keystore.LeastMaxSession:
+		v.Add("", "maxSessionDuration", fmt.Sprintf("have value greater than or equal to %d", keystore.LeastMaxSession))
+	case seconds > keystore.MostMaxSession:
+		v.Add("", "maxSessionDuration", fmt.Sprintf("have value less than or equal to %d", keystore.MostMaxSession))
+	}
+}
+
+// storedSession is what a record has for a MaxSessionDuration: nothing for the one that is there without being asked for.
+func storedSession(seconds int32) int {
+	if seconds == keystore.DefaultMaxSession {
+		return 0
+	}
+	return int(seconds)
+}
+
+// RoleUpdate is what UpdateRole changes; nil: not that.
+type RoleUpdate struct {
+	Description        *string
+	MaxSessionDuration *int32 // seconds, 3600 to 43200
+}
+
+// UpdateRole gives a role another description, or other sessions from now on. (UpdateRole)
+func (c *Client) UpdateRole(ctx context.Context, roleName string, to RoleUpdate) error {
+	name := PrincipalName{keystore.PrincipalRole, roleName}
+	in, v := name.input(), form.Violations{}
+	if to.Description != nil {
+		in["description"] = *to.Description
+		v.Hidden("description", *to.Description, 0, 1000, descriptionPattern)
+	}
+	if to.MaxSessionDuration != nil {
+		in["maxSessionDuration"] = *to.MaxSessionDuration
+		checkSession(&v, cmp.Or(*to.MaxSessionDuration, -1)) // 0 is no duration
+	}
+	op := byType{ops.UpdateRole, ops.UpdateRole}
+	return c.change(ctx, op, name, request{input: in, form: invalid(v)}, func(record *keystore.Principal) error {
+		if to.Description != nil {
+			record.Description = *to.Description
+		}
+		if to.MaxSessionDuration != nil {
+			record.MaxSessionDuration = storedSession(*to.MaxSessionDuration)
+		}
+		return nil
+	})
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -28,6 +29,7 @@ var identities = &service{signingName: "iam", codec: query("iam", iamNamespace),
 
 	"CreateRole":                  iamOp(createRole),
 	"GetRole":                     iamOp(getRole),
+	"UpdateRole":                  iamOp(updateRole),
 	"ListRoles":                   iamOp(listRoles),
 	"DeleteRole":                  iamOp(deletePrincipal[roleInput]),
 	"UpdateAssumeRolePolicy":      iamOp(updateTrust),
@@ -119,14 +121,15 @@ func listGroups(ctx context.Context, c *iam.Client, in *userPage) (*groupsOutput
 // Roles.
 
 func createRole(ctx context.Context, c *iam.Client, in *createRoleInput) (*roleOutput, error) {
-	switch {
-	case in.PermissionsBoundary != nil:
+	if in.PermissionsBoundary != nil {
 		return nil, noBoundaries
-	case in.MaxSessionDuration != nil && *in.MaxSessionDuration != defaultSession:
-		return nil, validation("This service makes no sessions of roles: MaxSessionDuration can only be 3600.")
 	}
-	made, err := c.CreatePrincipal(ctx, role(*in.RoleName), iam.PrincipalOptions{Path: text(in.Path), Description: text(in.Description),
-		TrustPolicy: *in.AssumeRolePolicyDocument, Tags: tagsOf(in.Tags)})
+	options := iam.PrincipalOptions{Path: text(in.Path), Description: text(in.Description), TrustPolicy: *in.AssumeRolePolicyDocument,
+		Tags: tagsOf(in.Tags)}
+	if in.MaxSessionDuration != nil {
+		options.MaxSessionDuration = cmp.Or(*in.MaxSessionDuration, -1) // 0 is no duration on the wire
+	}
+	made, err := c.CreatePrincipal(ctx, role(*in.RoleName), options)
 	shown := shownRole(made)
 	shown.MaxSessionDuration, shown.Description = nil, nil // as the real service has it
 	return &roleOutput{Role: shown}, err
@@ -155,6 +158,10 @@ func listRoles(ctx context.Context, c *iam.Client, in *listInput) (*rolesOutput,
 		out.Roles = append(out.Roles, *shown)
 	}
 	return out, nil
+}
+
+func updateRole(ctx context.Context, c *iam.Client, in *updateRoleInput) (*nothing, error) {
+	return &nothing{}, c.UpdateRole(ctx, *in.RoleName, iam.RoleUpdate{Description: in.Description, MaxSessionDuration: in.MaxSessionDuration})
 }
 
 func updateTrust(ctx context.Context, c *iam.Client, in *trustInput) (*nothing, error) {

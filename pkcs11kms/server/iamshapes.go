@@ -44,6 +44,11 @@ type (
 		PermissionsBoundary      *string
 		Tags                     []tagShape
 	}
+	updateRoleInput struct {
+		RoleName           *string `query:"required"`
+		Description        *string
+		MaxSessionDuration *int32
+	}
 	trustInput struct {
 		RoleName       *string `query:"required"`
 		PolicyDocument *string `query:"required"`
@@ -211,9 +216,6 @@ type (
 	}
 )
 
-// defaultSession is the MaxSessionDuration of roles that were made without one, in seconds.
-const defaultSession int32 = 3600
-
 func shownUser(p iam.Principal, tags bool) *userShape {
 	shown := &userShape{Path: p.Path, UserName: p.Name, UserId: p.ID, Arn: p.ARN, CreateDate: p.Created}
 	if tags {
@@ -223,9 +225,8 @@ func shownUser(p iam.Principal, tags bool) *userShape {
 }
 
 func shownRole(p iam.Principal) *roleShape {
-	session := defaultSession
-	shown := &roleShape{Path: p.Path, RoleName: p.Name, RoleId: p.ID, Arn: p.ARN, CreateDate: p.Created, MaxSessionDuration: &session,
-		Tags: shownTags(p.Tags)}
+	shown := &roleShape{Path: p.Path, RoleName: p.Name, RoleId: p.ID, Arn: p.ARN, CreateDate: p.Created,
+		MaxSessionDuration: &p.MaxSessionDuration, Tags: shownTags(p.Tags)}
 	if p.TrustPolicy != "" {
 		trust := escaped(p.TrustPolicy)
 		shown.AssumeRolePolicyDocument = &trust

@@ -128,6 +128,8 @@ func TestRolesOverTheWire(t *testing.T) {
 	found := must("GetRole", "RoleName", "Maker")
 	require.Contains(t, found, "<Description>makes</Description><MaxSessionDuration>3600</MaxSessionDuration>"+
 		"<RoleLastUsed></RoleLastUsed></Role>")
+	require.Contains(t, must("UpdateRole", "RoleName", "Maker", "MaxSessionDuration", "7200"), "<UpdateRoleResult></UpdateRoleResult>")
+	require.Contains(t, must("GetRole", "RoleName", "Maker"), "<Description>makes</Description><MaxSessionDuration>7200</MaxSessionDuration>")
 	must("TagRole", "RoleName", "Maker", "Tags.member.1.Key", "k", "Tags.member.1.Value", "v")
 	require.NotContains(t, must("ListRoles"), "Tags")
 	require.Contains(t, must("ListRoleTags", "RoleName", "Maker"), "<Key>k</Key>")
@@ -196,9 +198,9 @@ func TestRefusalsOfTheQueryProtocol(t *testing.T) {
 		"has access keys": {good, 409, "DeleteConflict",
 			"Cannot delete entity, must delete access keys first.",
 			[]string{"Action", "DeleteUser", "UserName", "Bob"}},
-		"longer sessions": {good, 400, "ValidationError",
-			"MaxSessionDuration can only be 3600",
-			[]string{"Action", "CreateRole", "RoleName", "R", "AssumeRolePolicyDocument", trustText, "MaxSessionDuration", "7200"}},
+		"no sessions": {good, 400, "ValidationError",
+			"at 'maxSessionDuration' failed to satisfy constraint: Member must have value greater than or equal to 3600",
+			[]string{"Action", "CreateRole", "RoleName", "R", "AssumeRolePolicyDocument", trustText, "MaxSessionDuration", "0"}},
 		"boundary": {good, 400, "ValidationError",
 			"no permissions boundaries",
 			[]string{"Action", "CreateUser", "UserName", "U", "PermissionsBoundary", "arn:aws:iam::aws:policy/A"}},

@@ -40,8 +40,10 @@ var (
 var (
 	CreateRole = add(Operation{Service: iam, Name: "CreateRole", Subject: Principal, IdentityOnly: true, Writes: true,
 		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"},
-		Record:     []string{"roleName", "path", "assumeRolePolicyDocument", "description", "tags"},
+		Record:     []string{"roleName", "path", "assumeRolePolicyDocument", "description", "maxSessionDuration", "tags"},
 		Respond:    []string{"role"}})
+	UpdateRole = add(Operation{Service: iam, Name: "UpdateRole", Subject: Principal, IdentityOnly: true, Writes: true,
+		Record: []string{"roleName", "description", "maxSessionDuration"}})
 	GetRole = add(Operation{Service: iam, Name: "GetRole", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"roleName"}})
 	ListRoles = add(Operation{Service: iam, Name: "ListRoles", Subject: Account, IdentityOnly: true,
