@@ -46,10 +46,11 @@ func (d *stateDir) crash(t *testing.T, step string, args ...string) {
 	require.Empty(t, r.stdout, "it acknowledged a key before it was done")
 }
 
-// assertWhole holds that every record is finished and has its object, and that the token has no objects besides.
+// assertWhole holds that every record is finished and has its object, and that the token has no objects besides, but for husks: a process
+// that is killed may be making the pair that seals the audit log.
 func (d *stateDir) assertWhole(t *testing.T) {
 	t.Helper()
-	d.assertRecorded(t, raw(t, d.token, rawJob{}).Objects)
+	d.assertRecorded(t, slices.DeleteFunc(raw(t, d.token, rawJob{}).Objects, rawObject.husk))
 }
 
 // assertRecorded holds that every record is finished, and that the objects are those that the records name.

@@ -115,7 +115,9 @@ func (d condemned) assertGone(t *testing.T, ckaID string) {
 	assert.ElementsMatch(t, []string{d.later, d.kept}, ids(d.records(t)))
 	d.assertJudged(t, nil)
 	rest := slices.DeleteFunc(slices.Clone(d.before), func(o rawObject) bool { return o.ID == ckaID })
-	assert.ElementsMatch(t, rest, raw(t, d.token, rawJob{}).Objects, "objects in the token")
+	// A process that is killed may be making the pair that seals the audit log.
+	left := slices.DeleteFunc(raw(t, d.token, rawJob{}).Objects, rawObject.husk)
+	assert.ElementsMatch(t, rest, left, "objects in the token")
 	listed, err := opensc(t, d.token, "--list-objects").CombinedOutput()
 	require.NoError(t, err, "%s", listed)
 	assert.NotContains(t, string(listed), ckaID)
