@@ -66,6 +66,8 @@ func EntriesOf(r Record) ([]Entry, error) {
 		return entriesOf(DecodeGrant, r)
 	case KindGrantee:
 		return entriesOf(DecodeGrantee, r)
+	case KindAccount:
+		return entriesOf(DecodeAccount, r)
 	case KindKeyUse:
 		return entriesOf(DecodeKeyUse, r)
 	case KindSeals:

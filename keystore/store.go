@@ -23,6 +23,8 @@ const (
 	KindGrant   Kind = "grant"   // what a principal may do with a key: Value is a Grant
 	KindGrantee Kind = "grantee" // what all grants on a key give to one principal: Value is a Grantee
 
+	KindAccount Kind = "account" // an owner of keys and principals: Value is an Account. Of no region and account
+
 	KindSeals Kind = "seals" // that and how the records of the store are sealed: Value is a Seals. Of no region and account; there is one
 )
 

@@ -23,6 +23,7 @@ func recordFormats() string {
 		keystore.KindCounter: keystore.Counter{}, keystore.KindAccessKey: keystore.AccessKey{}, keystore.KindPrincipal: keystore.Principal{},
 		keystore.KindSeals: keystore.Seals{}, keystore.KindKeyUse: keystore.KeyUse{},
 		keystore.KindGrant: keystore.Grant{}, keystore.KindGrantee: keystore.Grantee{},
+		keystore.KindAccount: keystore.Account{},
 	} {
 		writeFields(&b, string(kind), reflect.TypeOf(record))
 	}
