@@ -35,7 +35,7 @@ func producerRequest() Request {
 
 func TestTenStatements(t *testing.T) {
 	p, r := Policies{Key: tenStatements(t)}, producerRequest()
-	require.Equal(t, Decision{Allowed: true, Reason: AllowedByKeyPolicy, Statement: 9, Sid: "produce"}, Evaluate(r, p))
+	require.Equal(t, Decision{Allowed: true, Reason: AllowedByKeyPolicy, Statement: 9, Sid: "produce", ByKey: true}, Evaluate(r, p))
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { Evaluate(r, p) }), 1.0)
 }
 

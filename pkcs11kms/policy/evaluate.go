@@ -98,6 +98,7 @@ func (e *evaluation) decide(p *Policies) Decision {
 		d = key.deny.decision(DeniedByKeyPolicy, otherwise)
 	}
 	d.ByIdentity = who.Root || identity.allow.found
+	d.ByKey = !key.deny.found && (key.allow.found || key.delegated.found || e.granted(p.Grants) != notNamed)
 	return d
 }
 

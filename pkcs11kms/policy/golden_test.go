@@ -89,6 +89,7 @@ type goldenCase struct {
 	grants  []Grant
 	request Request
 	want    string
+	byKey   string // told, untold, or empty: it is not looked at
 }
 
 type inlinePolicy struct {
@@ -124,6 +125,10 @@ func parseCase(t *testing.T, where, text string) *goldenCase {
 			who, ok := callers[rest]
 			require.True(t, ok, where)
 			c.request.Principal = who
+		case "owner:":
+			c.request.Account = rest
+		case "told", "untold":
+			c.byKey = word
 		case "action:":
 			c.request.Action = rest
 		case "resource:":
@@ -208,7 +213,11 @@ func (c *goldenCase) run(t *testing.T) {
 		return
 	}
 	require.NoError(t, err)
-	assert.Equal(t, c.want, describe(Evaluate(c.request, p)), c.rule)
+	d := Evaluate(c.request, p)
+	assert.Equal(t, c.want, describe(d), c.rule)
+	if c.byKey != "" {
+		assert.Equal(t, c.byKey == "told", d.ByKey, c.rule)
+	}
 }
 
 func (c *goldenCase) policies(t *testing.T) (Policies, error) {

@@ -12,7 +12,7 @@ type principals struct {
 	not      bool
 	everyone bool     // "*"
 	accounts []string // by 12 digits or the ARN of the root
-	ids      []string // AIDA..., AROA...
+	ids      []string // AIDA..., AROA..., see SplitID
 	arns     []string // users, roles, sessions
 }
 
@@ -113,11 +113,11 @@ func invalidPrincipal(value string) string {
 const maxPrincipalBytes = 160
 
 // The forms of a principal. Groups, organizations and wildcards inside an ARN are none. A unique id is what the text of
-// a saved policy shows for an identity that is gone. How long the parts of an ARN may be is counted, see isARNPrincipal: expressions that
+// a saved policy shows for an identity that is gone, and with an account before it what is kept of one of another account. How long the parts of an ARN may be is counted, see isARNPrincipal: expressions that
 // count so far are large, and every process pays for them.
 var (
 	accountPrincipal = regexp.MustCompile(`^(?:arn:aws(?:-[a-z]+)*:iam::)?([0-9]{12})(:root)?$`)
-	idPrincipal      = regexp.MustCompile(`^(AIDA|AROA)[0-9A-Z]{12,124}$`)
+	idPrincipal      = regexp.MustCompile(`^(?:[0-9]{12}/)?((?:AIDA|AROA)[0-9A-Z]{12,124})$`)
 	arnPrincipal     = regexp.MustCompile(`^arn:aws(?:-[a-z]+)*:(?:iam::[0-9]{12}:(?:user|role)/(?:([!-)+->@-~]+)/)?` + principalName +
 		`|sts::[0-9]{12}:(?:assumed-role/` + principalName + `/` + principalName + `|federated-user/` + principalName + `))$`)
 	servicePrincipal = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?$`)
@@ -146,15 +146,23 @@ func (p *principals) add(value string) bool {
 		p.accounts = append(p.accounts, m[1])
 		return true
 	}
-	switch {
-	case idPrincipal.MatchString(value):
-		p.ids = append(p.ids, value)
+	switch m := idPrincipal.FindStringSubmatch(value); {
+	case m != nil:
+		p.ids = append(p.ids, m[1]) // which nobody else has, in whatever account
 	case isARNPrincipal(value):
 		p.arns = append(p.arns, value)
 	default:
 		return false
 	}
 	return true
+}
+
+// SplitID takes a unique id apart as key policies keep it: with the account before it and a slash where that is not the key's.
+func SplitID(text, keyAccount string) (account, id string) {
+	if account, id, ok := strings.Cut(text, "/"); ok {
+		return account, id
+	}
+	return keyAccount, text
 }
 
 // span is one value of a principal in the text of a document.

@@ -73,5 +73,6 @@ type Decision struct {
 	Statement  int    // index of the deciding statement in its document, -1: none
 	Sid        string // the Sid of that statement
 	ByIdentity bool   // an identity policy allows it, denying statements aside; always so for root
+	ByKey      bool   // the key policy or a grant allows it to the caller or leaves it to its account, and the key policy does not deny it
 	Otherwise  bool   // only for explicit denies: it would have been allowed without the denying statements
 }
