@@ -46,6 +46,12 @@ type Event struct {
 	RequestID       string
 	CallID, EventID uuid.UUID
 
+	// Owner is the account of the key where that is not the caller's, 12 digits: such a call has two records, see ForOwner, with one SharedID.
+	// OwnerEventID is the eventID of the other one.
+	Owner                  string
+	SharedID, OwnerEventID uuid.UUID
+	forOwner               bool // this is the other one
+
 	// Resource is the ARN of the key that the request led to, or of the user or role that was decided on; empty when it names none, or no
 	// key that there is. Alias is that of the alias that is made, changed or deleted.
 	Resource, Alias string

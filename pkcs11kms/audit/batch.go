@@ -23,26 +23,27 @@ func (b *batch) finish(err error) {
 	}
 }
 
-// put gives a record its place, and returns when it is written, by this goroutine or another.
-func (l *Log) put(record []byte, e *Event) (seq uint64, err error) {
+// put gives the record of an event its place, and behind it that for the owner if there is one, and returns when they are written, by this
+// goroutine or another.
+func (l *Log) put(record, owners []byte, e *Event) (seq uint64, err error) {
+	n := int64(len(record) + maxLink)
+	if owners != nil {
+		n += int64(len(owners) + maxLink)
+	}
 	l.mu.Lock()
-	if err := l.admit(int64(len(record)+maxLink), e); err != nil {
+	if err := l.admit(n, e); err != nil {
 		l.mu.Unlock()
 		return 0, err
 	}
-	b := l.filling
-	start := len(b.buf)
-	l.place.seq++
 	if l.fresh.IsZero() && e.Kind != Seal {
 		l.fresh = time.Now()
 	}
-	b.buf = l.place.append(append(b.buf, record...))
-	l.place.prev = hashOf(b.buf[start:])
-	b.buf = append(b.buf, '\n')
-	b.last = l.place
-	b.records++
+	b := l.filling
+	l.chain(b, record)
+	if owners != nil {
+		l.chain(b, owners)
+	}
 	seq = l.place.seq
-	l.end += int64(len(b.buf) - start)
 	if !l.leading {
 		l.leading = true
 		l.gather()
@@ -60,6 +61,18 @@ func (l *Log) put(record []byte, e *Event) (seq uint64, err error) {
 		l.mu.Lock()
 		return seq, l.write()
 	}
+}
+
+// chain puts a record into a batch, behind the one that was put last. mu is held.
+func (l *Log) chain(b *batch, record []byte) {
+	start := len(b.buf)
+	l.place.seq++
+	b.buf = l.place.append(append(b.buf, record...))
+	l.place.prev = hashOf(b.buf[start:])
+	b.buf = append(b.buf, '\n')
+	b.last = l.place
+	b.records++
+	l.end += int64(len(b.buf) - start)
 }
 
 // gather lets others put their records into the batch, where there are such: calls that can run now do, up to their records. Whether it is

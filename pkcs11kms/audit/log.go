@@ -238,8 +238,15 @@ func (l *Log) take(e *Event) error {
 	if buf == nil {
 		buf = new([]byte)
 	}
-	*buf = appendOpen((*buf)[:0], e, l.o.Now())
-	seq, err := l.put(*buf, e)
+	now := l.o.Now()
+	*buf = appendOpen((*buf)[:0], e, now)
+	records, owners := uint64(1), []byte(nil)
+	if e.Owner != "" {
+		if other, ok := e.ForOwner(); ok {
+			records, owners = 2, appendOpen(nil, &other, now)
+		}
+	}
+	seq, err := l.put(*buf, owners, e)
 	if cap(*buf) <= 64<<10 {
 		l.buffer.Put(buf)
 	}
@@ -253,7 +260,7 @@ func (l *Log) take(e *Event) error {
 		l.counts.failures.Add(1)
 		return fmt.Errorf("writing the audit log: %w", err)
 	}
-	l.counts.records.Add(1)
+	l.counts.records.Add(records)
 	return nil
 }
 

@@ -64,8 +64,11 @@ func appendOpen(b []byte, e *Event, at time.Time) []byte {
 	b = e.appendResources(b)
 	b = append(append(b, `,"eventType":"`...), e.Kind.String()...)
 	b = append(b, `","managementEvent":true`...)
-	if e.Account != "" {
-		b = appendMember(b, "recipientAccountId", e.Account)
+	if recipient := e.recipient(); recipient != "" {
+		b = appendMember(b, "recipientAccountId", recipient)
+	}
+	if e.shared() {
+		b = append(appendID(append(b, `,"sharedEventID":"`...), e.SharedID), '"')
 	}
 	b = append(b, `,"eventCategory":"Management"`...)
 	return e.appendTLS(b)
@@ -102,6 +105,10 @@ func (e *Event) appendIdentity(b []byte) []byte {
 	}
 	if e.Principal == "" {
 		return append(b, `{"type":"Unknown"}`...)
+	}
+	if e.forOwner {
+		b = appendMember(append(b, `{"type":"AWSAccount"`...), "principalId", e.PrincipalID)
+		return append(appendMember(b, "accountId", e.Account), '}')
 	}
 	kind, user := e.identityType()
 	b = append(append(b, `{"type":"`...), kind...)
@@ -208,6 +215,9 @@ func appendID(b []byte, id uuid.UUID) []byte {
 
 func (e *Event) appendResources(b []byte) []byte {
 	b = append(b, `,"resources":[`...)
+	if e.hidden() {
+		return append(b, ']')
+	}
 	if e.Resource != "" {
 		b = appendResource(b, e.Resource)
 	}

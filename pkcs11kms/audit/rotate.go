@@ -38,6 +38,9 @@ func (l *Log) admit(n int64, e *Event) error {
 		return l.room(l.end + n + l.reserved)
 	}
 	keep := int64(maxOutcome(int(n)))
+	if e.Owner != "" {
+		keep *= 2 // the outcome has two records
+	}
 	if err := l.room(l.end + n + l.reserved + keep); err != nil {
 		return err
 	}

@@ -134,7 +134,7 @@ func (s Stored) append(b []byte) []byte {
 
 // appendAdditional appends additionalEventData, if there is any.
 func (e *Event) appendAdditional(b []byte) []byte {
-	if len(e.Additional) == 0 && len(e.Wrote.Last) == 0 {
+	if len(e.Additional) == 0 && len(e.Wrote.Last) == 0 || e.hidden() {
 		return b
 	}
 	b = append(b, `,"additionalEventData":{`...)
