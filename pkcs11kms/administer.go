@@ -7,6 +7,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // Refused tells the audit log of a request of the Client's caller that was refused before it reached an operation: what was sent is no
@@ -22,6 +23,14 @@ func (c *Client) Refused(ctx context.Context, service, operation string, in any,
 
 // administration is a call of one of this service's own operations. What it ends with is said to an operator, who needs the cause.
 type administration struct{ *call }
+
+// Check implements guard.Call: these operations are about all of the service, so that nobody of an account that was made in it may do them.
+func (a administration) Check() error {
+	if a.caller.Account() != a.bridge.cfg.AccountID {
+		return accessDenied(a.caller, a.op, "*", policy.Decision{})
+	}
+	return a.call.Check()
+}
 
 // Answer implements guard.Call.
 func (a administration) Answer(_ context.Context, _ subject, err error) error { return err }

@@ -17,9 +17,22 @@ import (
 type question struct {
 	resource string           // the ARN that is decided on, or *
 	shown    string           // what the refusal names instead, where the resource must not be told
-	document *policy.Document // the key policy; nil: only the caller's own policies count
+	document *policy.Document // the key policy; nil: only the caller's own policies count, and in other accounts nobody's
 	key      keystore.Ref     // of the key, or of the place where it would be; zero: the question is about none
 	about    conditions
+}
+
+// account is the owner of what is decided on: of a key its account, whoever asks. A grant is retired in the account that has made it.
+func (q *question) account(op *ops.Operation, caller Caller) string {
+	if op == ops.RetireGrant && q.about.req.retire != nil {
+		return q.about.req.retire.Issuer
+	}
+	return cmp.Or(q.key.Account, caller.Account())
+}
+
+// across tells whether the question is about a key of another account than the caller's.
+func (q *question) across(caller Caller) bool {
+	return q.key.Account != "" && q.key.Account != caller.Account()
 }
 
 // accountQuestion is the question about what concerns no key.
@@ -32,6 +45,10 @@ func (c *Client) decide(ctx context.Context, op *ops.Operation, q *question) err
 	d, err := c.decision(ctx, op, q)
 	if err != nil || d.Allowed {
 		return err
+	}
+	if q.across(c.caller) && !d.ByKey {
+		// What the policies of the caller say can hang on what the key is like, and that of the key on whether it is there.
+		d = noKeyPolicyAllows
 	}
 	return accessDenied(c.caller, op, q.shown, d)
 }
@@ -46,7 +63,7 @@ func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (
 		Principal: who.Principal(),
 		Action:    op.ActionName(),
 		Resource:  q.resource,
-		Account:   c.caller.Account(),
+		Account:   q.account(op, c.caller),
 		Context:   &q.about,
 		Child:     q.about.req.child,
 	}
@@ -65,7 +82,7 @@ func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (
 }
 
 // authorise decides on a key, or on the place where one would be: there, the default policy counts, so that only who may use
-// any key by its own policies learns that there is none. With cached, nothing may be asked of the store for it.
+// any key of its account by its own policies learns that there is none. With cached, nothing may be asked of the store for it.
 func (c *Client) authorise(ctx context.Context, op *ops.Operation, req *request, s subject, cached bool) error {
 	if op.IdentityOnly {
 		q := accountQuestion(req)
@@ -82,18 +99,20 @@ func (c *Client) authorise(ctx context.Context, op *ops.Operation, req *request,
 }
 
 func (c *Client) questionAbout(s subject, req *request, cached bool) (question, error) {
-	q := question{
-		document: c.bridge.defaultPolicy,
-		key:      keystore.KeyRef(c.region.Name, c.caller.Account(), s.id),
-		about:    conditions{req: req, key: s.key, keyID: s.id, alias: cmp.Or(s.name.alias, req.byAlias), cached: cached},
-	}
+	q := question{about: conditions{req: req, key: s.key, alias: cmp.Or(s.name.alias, req.byAlias), cached: cached}}
 	var err error
 	if s.key == nil {
+		q.key = keystore.KeyRef(c.region.Name, s.name.account, s.id)
 		q.resource = c.arn(keyID{region: s.name.region, account: s.name.account, id: s.id})
+		if !q.across(c.caller) {
+			q.document, err = c.bridge.defaultPolicyFor(s.name.account)
+		}
 	} else {
+		q.key = s.key.Record.Ref()
 		q.resource = s.key.ARN
 		q.document, err = s.key.policy()
 	}
+	q.about.ref = q.key
 	q.shown = q.resource
 	if req.keyID == nil {
 		q.shown = "*" // which key a grant token leads to is told to those who may use it
@@ -133,4 +152,4 @@ func (c *Client) authoriseAccount(ctx context.Context, op *ops.Operation, req *r
 }
 
 // noKeyPolicyAllows is the decision on those who are refused without a look at any policy.
-var noKeyPolicyAllows = policy.Decision{Reason: policy.NoKeyPolicyAllow}
+var noKeyPolicyAllows = policy.Decision{Reason: policy.NoKeyPolicyAllow, Statement: -1}

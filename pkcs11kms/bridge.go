@@ -10,7 +10,6 @@ import (
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
-	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // Bridge is what the Clients of one process share: the store, and its own are the tokens, the caches and the two goroutines that
@@ -21,7 +20,7 @@ type Bridge struct {
 	cfg  Config
 	core *core.Core // nil until Open has come that far
 
-	defaultPolicy *policy.Document // the policy of keys that were created without one
+	defaultPolicies sync.Map // account -> *policy.Document: the policy of its keys that were created without one
 
 	throttle  throttle
 	searching chan struct{} // has one while the audit log is searched for a caller
@@ -48,9 +47,6 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 			err = &SetupError{Problem: hidden.Problem, Advice: hidden.Advice}
 		}
 		return nil, errors.Join(err, b.Close())
-	}
-	if b.defaultPolicy, err = policy.ParseKeyPolicy(defaultPolicyOf(b.Root())); err != nil {
-		return nil, errors.Join(fmt.Errorf("reading the default key policy: %w", err), b.Close())
 	}
 	return b, nil
 }

@@ -101,6 +101,8 @@ type call struct {
 	used         *key      // whose material an operation uses
 	callID       uuid.UUID // of the record of that, see audit.Event; made when they are first asked for
 	eventID      uuid.UUID
+	ownerEventID uuid.UUID                   // of the record for the key's account, where that is another one, and
+	sharedID     uuid.UUID                   // of both
 	name         keyID                       // what req.keyID names
 	precondition []keystore.Change           // what every commit is bound to
 	created      func(context.Context) error // undoes what the call has created; nil: nothing that a repeated call makes again
@@ -151,7 +153,7 @@ func (c *call) Check() (err error) {
 	if c.name, err = c.parseKeyID(*c.req.keyID, c.op.TakesAlias); err != nil {
 		return err
 	}
-	if c.name.account != c.caller.Account() {
+	if c.name.account != c.caller.Account() && !c.op.Across {
 		return accessDenied(c.caller, c.op, c.arn(c.name), noKeyPolicyAllows)
 	}
 	return nil
@@ -225,6 +227,9 @@ func (c *call) Event(s subject) audit.Event {
 		e.Input = c.req.shown
 	}
 	c.caller.Describe(&e)
+	if s.key != nil && s.key.Record.Account != e.Account {
+		c.share(&e, s.key.Record.Account)
+	}
 	if c.op.Writes {
 		c.describeChange(&e, s)
 	}
@@ -235,6 +240,14 @@ func (c *call) Event(s subject) audit.Event {
 		c.identify(&e)
 	}
 	return e
+}
+
+// share has a call recorded for the account of the key as well.
+func (c *call) share(e *audit.Event, owner string) {
+	if c.sharedID == uuid.Nil {
+		c.sharedID, c.ownerEventID = audit.NewUUID(), audit.NewUUID()
+	}
+	e.Owner, e.SharedID, e.OwnerEventID = owner, c.sharedID, c.ownerEventID
 }
 
 // keyIDAlone is what CloudTrail shows of the answer where the API answers nothing.

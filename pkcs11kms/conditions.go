@@ -1,6 +1,7 @@
 package pkcs11kms
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -18,9 +19,9 @@ type conditions struct {
 	ctx    context.Context
 	who    iam.Identity
 	req    *request
-	key    *key   // nil: the request is about no key, or there is none
-	keyID  string // of the key, or of the place where it would be; empty: the request is about none
-	alias  string // by which the caller named the key
+	key    *key         // nil: the request is about no key, or there is none
+	ref    keystore.Ref // of the key, or of the place where it would be; zero: the request is about none
+	alias  string       // by which the caller named the key
 
 	cached  bool     // nothing may be asked of the store
 	err     error    // why a value could not be told: no decision counts then
@@ -89,7 +90,7 @@ func (x *conditions) service(name string) ([]string, bool) {
 
 // resourceAliases reads the aliases of the key. It reads those of a key that is not there as well, see resolve.go.
 func (x *conditions) resourceAliases() ([]string, bool) {
-	if x.keyID == "" || x.aliases != nil {
+	if x.ref.ID == "" || x.aliases != nil {
 		return x.aliases, len(x.aliases) > 0
 	}
 	if x.cached {
@@ -97,7 +98,7 @@ func (x *conditions) resourceAliases() ([]string, bool) {
 		return nil, false
 	}
 	c := x.client
-	value := keystore.TargetValue(c.region.Name, c.caller.Account(), x.keyID)
+	value := keystore.TargetValue(x.ref.Region, x.ref.Account, x.ref.ID)
 	recs, err := c.bridge.core.Store.Lookup(x.ctx, keystore.IndexAliasTarget, value, keystore.Ref{}, MaxAliasesPerKey)
 	if err != nil {
 		x.err = err
@@ -118,7 +119,7 @@ func (x *conditions) global(name string) ([]string, bool) {
 	case "requestedregion":
 		return one(x.client.region.Name)
 	case "resourceaccount":
-		return one(x.client.caller.Account())
+		return one(cmp.Or(x.ref.Account, x.client.caller.Account()))
 	}
 	return x.who.Condition(name, x.client.bridge.cfg.Now())
 }

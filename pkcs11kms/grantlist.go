@@ -15,6 +15,7 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/form"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 // ListGrants returns the grants on a key in whatever state, or those with an id or to a grantee; Limit 1 to 100, default 50. A page may
@@ -41,7 +42,7 @@ func (c *Client) ListGrants(ctx context.Context, in *kms.ListGrantsInput, optFns
 func (c *call) grantsAsked(ctx context.Context, in *kms.ListGrantsInput, k *key) (read reader, filter string, err error) {
 	record, index := k.Record, keystore.IndexGrantKey
 	value := keystore.TargetValue(record.Region, record.Account, record.ID)
-	filter = record.ID
+	filter = record.Account + "/" + record.ID
 	if in.GranteePrincipal != nil {
 		owner, ok, err := c.askedOwner(ctx, *in.GranteePrincipal)
 		if err != nil {
@@ -57,7 +58,7 @@ func (c *call) grantsAsked(ctx context.Context, in *kms.ListGrantsInput, k *key)
 		return noRecords, filter + "/" + *in.GranteeServicePrincipal, nil
 	}
 	if in.GrantId == nil {
-		return c.grantsBehind(index, value), filter, nil
+		return c.grantsOfKey(record.Account, index, value), filter, nil
 	}
 	return func(ctx context.Context, after string, _ int) ([]keystore.Record, error) {
 		rec, err := c.bridge.core.Store.Get(ctx, keystore.GrantRef(record.Region, record.Account, *in.GrantId))
@@ -82,16 +83,34 @@ func (c *call) askedOwner(ctx context.Context, name string) (owner string, ok bo
 	return keystore.OwnerValue(c.caller.Account(), name), true, nil
 }
 
-// grantsBehind reads grants of an index behind an id.
-func (c *Client) grantsBehind(index keystore.Index, value string) reader {
+// grantsOfKey reads grants on a key of an account, which an index has, behind an id.
+func (c *Client) grantsOfKey(account string, index keystore.Index, value string) reader {
 	return func(ctx context.Context, after string, limit int) ([]keystore.Record, error) {
 		var from keystore.Ref
 		if after != "" {
-			from = keystore.GrantRef(c.region.Name, c.caller.Account(), after)
+			from = keystore.GrantRef(c.region.Name, account, after)
 		}
 		return c.bridge.core.Store.Lookup(ctx, index, value, from, limit)
 	}
 }
+
+// grantsToRetire reads the grants that a principal may retire: on keys of all accounts, whose numbers stand before the ids.
+func (c *Client) grantsToRetire(owner string) reader {
+	return func(ctx context.Context, after string, limit int) ([]keystore.Record, error) {
+		var from keystore.Ref
+		if after != "" {
+			account, id, ok := strings.Cut(after, "/")
+			if !ok {
+				return nil, apierr.InvalidMarker()
+			}
+			from = keystore.GrantRef(c.region.Name, account, id)
+		}
+		return c.bridge.core.Store.Lookup(ctx, keystore.IndexGrantRetiring, keystore.RetiringValue(c.region.Name, owner), from, limit)
+	}
+}
+
+// placeInAccount is how a marker names a grant of a list that has those of all accounts.
+func placeInAccount(ref keystore.Ref) string { return ref.Account + "/" + ref.ID }
 
 // listGrants shows one page of the grants that count, and returns the marker of the next one.
 func (c *Client) listGrants(ctx context.Context, p page, read reader, counts func(*grantRecord) (bool, error)) (
@@ -162,7 +181,7 @@ func (c *Client) shownPrincipal(ctx context.Context, owner string, names map[str
 }
 
 // ListRetirableGrants returns the grants in the region, on whatever key, that name a retiring principal; Limit 1 to 100, default 50.
-// Exactly one of RetiringPrincipal and RetiringServicePrincipal names it.
+// Exactly one of RetiringPrincipal and RetiringServicePrincipal names it, and it is of the caller's account.
 func (c *Client) ListRetirableGrants(
 	ctx context.Context, in *kms.ListRetirableGrantsInput, optFns ...func(*kms.Options),
 ) (*kms.ListRetirableGrantsOutput, error) {
@@ -185,13 +204,16 @@ func (c *Client) ListRetirableGrants(
 			if err != nil {
 				return nil, err
 			}
+			if ok && !strings.HasPrefix(owner, c.caller.Account()+"/") { // whose grants are its account's business
+				return nil, accessDenied(c.caller, ops.ListRetirableGrants, *in.RetiringPrincipal, policy.Decision{})
+			}
 			if filter = owner; ok {
-				read = c.grantsBehind(keystore.IndexGrantRetiring, keystore.RetiringValue(c.region.Name, owner))
+				read = c.grantsToRetire(owner)
 			}
 		}
 		out := &kms.ListRetirableGrantsOutput{}
 		var err error
-		p := page{op: ops.ListRetirableGrants.Name, filter: filter, limit: in.Limit, marker: in.Marker}
+		p := page{op: ops.ListRetirableGrants.Name, filter: filter, limit: in.Limit, marker: in.Marker, place: placeInAccount}
 		out.Grants, out.NextMarker, err = c.listGrants(ctx, p, read, c.onItsKey(ctx))
 		out.Truncated = out.NextMarker != nil
 		return out, err

@@ -240,8 +240,8 @@ func readGrantee(ctx context.Context, store records.Getter, g keystore.Grant) (k
 	return grantee, rec.Version, err
 }
 
-// namedPrincipal returns what a grant keeps of a principal, see keystore.OwnerValue. As in a key policy, users and roles must exist and
-// be of this service's account; other accounts are taken without a look.
+// namedPrincipal returns what a grant keeps of a principal, see keystore.OwnerValue. As in a key policy, users and roles must exist, in
+// whatever account; accounts are taken without a look.
 func (c *call) namedPrincipal(ctx context.Context, arn string) (string, error) {
 	owner, ok, err := c.bridge.ownerOf(ctx, arn)
 	if err == nil && !ok {

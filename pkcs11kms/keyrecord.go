@@ -36,7 +36,7 @@ func (b *Bridge) decodeKey(rec keystore.Record) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &key{held, func() (*policy.Document, error) { return b.defaultPolicy, nil }}
+	k := &key{held, func() (*policy.Document, error) { return b.defaultPolicyFor(held.Record.Account) }}
 	if held.Record.Policy != "" {
 		k.policy = sync.OnceValues(func() (*policy.Document, error) { return policy.ParseKeyPolicy(held.Record.Policy) })
 	}

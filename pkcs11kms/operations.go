@@ -12,6 +12,7 @@ type Operation struct {
 	Name         string // as in the API
 	Action       string // what policies call it by, such as kms:GenerateMac
 	TakesAlias   bool   // KeyId may be an alias name or alias ARN
+	CrossAccount bool   // KeyId may be the ARN of a key of another account, or where TakesAlias of an alias
 	IdentityOnly bool   // no key policy can allow it
 	Writes       bool   // changes something
 	ReadOnly     bool   // CloudTrail calls it read-only
@@ -27,8 +28,9 @@ func Operations() (all []Operation) {
 			continue
 		}
 		all = append(all, Operation{
-			Service: op.Service, Name: op.Name, Action: op.ActionName(), TakesAlias: op.TakesAlias, IdentityOnly: op.IdentityOnly,
-			Writes: op.Writes, ReadOnly: op.Read, Refused: op.Answer == ops.Refused, Unsupported: op.Answer == ops.NotSupported,
+			Service: op.Service, Name: op.Name, Action: op.ActionName(), TakesAlias: op.TakesAlias, CrossAccount: op.Across,
+			IdentityOnly: op.IdentityOnly,
+			Writes:       op.Writes, ReadOnly: op.Read, Refused: op.Answer == ops.Refused, Unsupported: op.Answer == ops.NotSupported,
 		})
 	}
 	return all

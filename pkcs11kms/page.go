@@ -17,6 +17,7 @@ type page struct {
 	max    int // the service's own maximum; a larger limit is taken for it
 	normal int // when no limit is given
 	marker *string
+	place  func(keystore.Ref) string // how the marker names a record; nil: by its id, of a list of one account
 }
 
 func (p page) size() int {
@@ -51,7 +52,10 @@ func (c *Client) walk(ctx context.Context, p page, read reader, show func(keysto
 		return nil, nil
 	}
 	// A full page is not the last one unless nothing follows it.
-	m.After = recs[len(recs)-1].Ref.ID
+	last := recs[len(recs)-1].Ref
+	if m.After = last.ID; p.place != nil {
+		m.After = p.place(last)
+	}
 	rest, err := read(ctx, m.After, 1)
 	if err != nil || len(rest) == 0 {
 		return nil, err

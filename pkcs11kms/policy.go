@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
@@ -34,6 +35,20 @@ func defaultPolicyOf(root Caller) string {
 }`
 }
 
+// defaultPolicyFor is the policy of the keys of an account that were created without one. It is kept, so the account must be one that there
+// is: anybody can name others.
+func (b *Bridge) defaultPolicyFor(account string) (*policy.Document, error) {
+	if kept, ok := b.defaultPolicies.Load(account); ok {
+		return kept.(*policy.Document), nil
+	}
+	document, err := policy.ParseKeyPolicy(defaultPolicyOf(b.core.Identities.Root(account)))
+	if err != nil {
+		return nil, fmt.Errorf("reading the default key policy: %w", err)
+	}
+	b.defaultPolicies.Store(account, document)
+	return document, nil
+}
+
 // The texts of the real service.
 const (
 	invalidPrincipalsText = "Policy contains a statement with one or more invalid principals."
@@ -58,7 +73,7 @@ func (c *Client) givenPolicy(ctx context.Context, text string, k *key, bypass bo
 		return bound.Text(), nil
 	}
 	later := request{given: givenBypass(false)} // the next PutKeyPolicy, not what is asked for now
-	q := question{resource: k.ARN, document: bound, about: conditions{req: &later, key: k, keyID: k.Record.ID}}
+	q := question{resource: k.ARN, document: bound, about: conditions{req: &later, key: k, ref: k.Record.Ref()}}
 	d, err := c.decision(ctx, ops.PutKeyPolicy, &q)
 	if err == nil && !d.Allowed {
 		err = apierr.MalformedPolicy(lockoutText)
@@ -92,8 +107,8 @@ func LintKeyPolicy(ctx context.Context, b *Bridge, text string) ([]policy.Findin
 	return findings, err
 }
 
-// bindPolicy puts the unique ids of users and roles, of the account of a key, into the place of their ARNs. Principals that do
-// not exist here are refused; other accounts are taken, though none of theirs can call this service.
+// bindPolicy puts the unique ids of users and roles into the place of their ARNs, with the account before those that are not of the key's.
+// Principals that do not exist here are refused; accounts are taken whether there are such or not.
 func (b *Bridge) bindPolicy(ctx context.Context, account string, given *policy.Document) (*policy.Document, error) {
 	ids, unknown, err := b.principalsOf(ctx, account, given)
 	if err != nil {
@@ -117,7 +132,7 @@ func (b *Bridge) principalsOf(ctx context.Context, account string, given *policy
 ) {
 	ids = map[string]string{}
 	for _, name := range given.Principals() {
-		if name == "*" || accountPattern.MatchString(name) || b.isAccountRoot(name) {
+		if name == "*" || keystore.IsAccountID(name) || b.isAccountRoot(name) {
 			continue
 		}
 		id, ok, err := b.principalID(ctx, account, name)
@@ -125,7 +140,7 @@ func (b *Bridge) principalsOf(ctx context.Context, account string, given *policy
 			return nil, nil, err
 		}
 		if !ok {
-			unknown = append(unknown, given.PrincipalError(name, "no user or role of this account has it"))
+			unknown = append(unknown, given.PrincipalError(name, "no user or role has it"))
 			continue
 		}
 		ids[name] = id
@@ -133,20 +148,24 @@ func (b *Bridge) principalsOf(ctx context.Context, account string, given *policy
 	return ids, unknown, nil
 }
 
-// principalID returns the unique id of a user or role, given its ARN or that id.
+// principalID returns what a key policy of an account keeps of a user or role, given its ARN or just that.
 func (b *Bridge) principalID(ctx context.Context, account, name string) (id string, ok bool, err error) {
 	if strings.HasPrefix(name, "arn:") {
-		return b.core.Identities.ARNToID(ctx, name)
+		id, ok, err = b.core.Identities.ARNToID(ctx, name)
+		if of := accountOfARN(name); ok && of != account {
+			id = keystore.OwnerValue(of, id)
+		}
+		return id, ok, err
 	}
-	_, ok, err = b.core.Identities.IDToARN(ctx, account, name)
+	of, id := policy.SplitID(name, account)
+	_, ok, err = b.core.Identities.IDToARN(ctx, of, id)
 	return name, ok, err
 }
 
 // isAccountRoot tells whether an ARN is that of an account.
 func (b *Bridge) isAccountRoot(arn string) bool {
-	rest, iam := strings.CutPrefix(arn, "arn:"+b.cfg.Partition+":iam::")
-	account, root := strings.CutSuffix(rest, ":root")
-	return iam && root && accountPattern.MatchString(account)
+	_, ok := b.core.Identities.RootAccount(arn)
+	return ok
 }
 
 // shownPolicy is the text of a key's policy for those who ask for it.
@@ -157,11 +176,12 @@ func (b *Bridge) shownPolicy(ctx context.Context, k *key) (string, error) {
 	}
 	names := map[string]string{}
 	for _, id := range document.Principals() {
-		arn, ok, err := b.core.Identities.IDToARN(ctx, k.Record.Account, id)
+		account, bare := policy.SplitID(id, k.Record.Account)
+		arn, ok, err := b.core.Identities.IDToARN(ctx, account, bare)
 		if err != nil {
 			return "", err
 		}
-		if ok {
+		if names[id] = bare; ok {
 			names[id] = arn
 		}
 	}

@@ -59,6 +59,9 @@ func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, err
 		if err != nil {
 			return Verdict{}, c.answer(ctx, "SimulatePolicy", "", err)
 		}
+		if found.across(c.caller) && !op.Across {
+			return Verdict{noKeyPolicyAllows, found.resource}, nil
+		}
 		if !op.IdentityOnly {
 			q = found
 		}

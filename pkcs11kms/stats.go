@@ -8,6 +8,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -115,18 +116,16 @@ func (c *tokenErrorCounts) count(err error) {
 	}
 }
 
-// CountKeys counts the KMS keys of a region's account by reading their records: for monitoring, not for a request path.
-func (b *Bridge) CountKeys(ctx context.Context, regionName string) (int, error) {
-	count, after := 0, ""
-	for {
-		recs, err := b.core.Store.List(ctx, keystore.KindKey, regionName, b.cfg.AccountID, after, keystore.MaxPage)
-		if err != nil {
-			return 0, err
+// CountKeys counts the KMS keys of a region, of all accounts, by reading their records: for monitoring, not for a request path.
+func (b *Bridge) CountKeys(ctx context.Context, regionName string) (count int, err error) {
+	accounts, err := records.Accounts(ctx, b.core.Store, b.cfg.AccountID)
+	for _, account := range accounts {
+		if err == nil {
+			err = records.EachOf(ctx, b.core.Store, keystore.KindKey, regionName, account.ID, func(keystore.Record) error {
+				count++
+				return nil
+			})
 		}
-		count += len(recs)
-		if len(recs) < keystore.MaxPage {
-			return count, nil
-		}
-		after = recs[len(recs)-1].Ref.ID
 	}
+	return count, err
 }

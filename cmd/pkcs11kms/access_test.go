@@ -23,7 +23,7 @@ func TestAccessDocument(t *testing.T) {
 	}
 	out, err := readmeServer(t)(script.String()).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	assert.Equal(t, 1, strings.Count(string(out), `"MacValid": true`))
+	assert.Equal(t, 2, strings.Count(string(out), `"MacValid": true`), "of the own account, and of another")
 	assert.Equal(t, 1, strings.Count(string(out), `"sub": "alice"`))
 	assert.Equal(t, 2, strings.Count(string(out), "role/JwtConsumer is not authorized to perform: kms:GenerateMac"), "%s", out)
 	for _, denied := range []string{"role/JwtConsumer is not authorized to perform: kms:GenerateMac",

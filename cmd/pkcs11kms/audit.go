@@ -90,7 +90,7 @@ func (a *app) auditTailCommand() *cobra.Command {
 
 func (a *app) auditSearchCommand() *cobra.Command {
 	cmd := verb(groupAdmin, "search [--event-name NAME] [--key-id KEY] [--principal PRINCIPAL] [--since TIME] [--until TIME] "+
-		"[--error-code CODE]", "Find records of the audit log",
+		"[--error-code CODE] [--account-id ID]", "Find records of the audit log",
 		"Prints the records that fit all of what is given, the oldest first; those before a change, which have the\n"+
 			"same requestID as the record of what became of it, among them (eventType Pkcs11KmsIntent). Closed files have an\n"+
 			"index beside them, so that little of them is read; one that is missing is made first. TIME is 2026-01-02,\n"+
@@ -105,6 +105,7 @@ func (a *app) auditSearchCommand() *cobra.Command {
 	flags.StringVar(&q.KeyID, "key-id", "", "key id, key ARN, alias name or alias ARN, of the request or of what it led to")
 	flags.StringVar(&q.Principal, "principal", "", "ARN, name of a user, or access key id")
 	flags.StringVar(&q.ErrorCode, "error-code", "", "such as AccessDenied, or any")
+	flags.StringVar(&q.Account, "account-id", "", "only what was recorded for this account: its calls, and those of others on its keys")
 	flags.StringVar(&since, "since", "", "not before this time")
 	flags.StringVar(&until, "until", "", "before this time")
 	flags.IntVar(&q.Max, "max-items", 100, "the newest so many; 0: all")

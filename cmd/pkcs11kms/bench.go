@@ -154,7 +154,11 @@ func (a *app) bench(ctx context.Context, b *bench) error {
 			if err := b.fit(b.sessions().Size); err != nil {
 				return err
 			}
-			client = client.As(bridge.Root())
+			caller, err := a.caller(ctx, bridge)
+			if err != nil {
+				return err
+			}
+			client = client.As(caller)
 			b.keys, b.measured = client, client
 			return b.run(ctx)
 		})

@@ -38,6 +38,9 @@ func (a *app) usesDirectory() bool { return a.endpoint == "" && a.hasDirectory()
 
 // serverConfig is the AWS configuration for the server, which is the one of a.endpoint then.
 func (a *app) serverConfig(ctx context.Context) (aws.Config, error) {
+	if a.account != "" || a.actAs != "" {
+		return aws.Config{}, a.actsByCredentials()
+	}
 	cfg, err := a.awsConfig(ctx)
 	if err != nil && a.endpoint == "" {
 		err = fmt.Errorf("no state directory is given, and no server can be found: %w", err)

@@ -16,6 +16,8 @@ import (
 const (
 	groupUsers = "users"
 	groupRoles = "roles"
+
+	groupAccounts = "accounts"
 )
 
 func (a *app) iamCommand() *cobra.Command {
@@ -23,10 +25,11 @@ func (a *app) iamCommand() *cobra.Command {
 		"The operations have the flags and the output of \"aws iam\". An access key belongs to a user, to a role (which\n"+
 			"AWS does not have: there, sessions of a role have credentials), or to the account's root.\n"+
 			"They work on the state directory, as the account's root, and a server that runs on it takes notice within\n"+
-			"a second; with --endpoint-url they ask a server, as whoever the AWS credentials are.",
+			"a second; with --endpoint-url they ask a server, as whoever the AWS credentials are. --account-id names\n"+
+			"another account than the one of config.yaml.",
 		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
-		&cobra.Group{ID: groupAdmin, Title: "Access keys:"})
+		&cobra.Group{ID: groupAdmin, Title: "Access keys:"}, &cobra.Group{ID: groupAccounts, Title: "Accounts:"})
 	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.getAccessKeyLastUsedCommand(), a.updateAccessKeyCommand(),
 		a.deleteAccessKeyCommand())
 	for _, k := range []iamKind{userKind, roleKind} {
@@ -38,6 +41,7 @@ func (a *app) iamCommand() *cobra.Command {
 	for _, operation := range cmd.Commands() {
 		operation.Annotations = map[string]string{printsResponse: "", allRegions: "", takesEndpoint: ""}
 	}
+	cmd.AddCommand(a.createAccountCommand(), a.listAccountsCommand())
 	return cmd
 }
 

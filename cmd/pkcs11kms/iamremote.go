@@ -44,10 +44,10 @@ var (
 	_ identities = remoteIdentities{}
 )
 
-// withIdentities gives use the identities of the server, or of the state directory in the name of its root.
+// withIdentities gives use the identities of the server, or of the state directory in the name of whom the command line names.
 func (a *app) withIdentities(ctx context.Context, use func(identities) error) error {
 	if a.usesDirectory() {
-		return a.withBridge(ctx, func(bridge *pkcs11kms.Bridge) error { return use(bridge.IAM().As(bridge.Root())) })
+		return a.withToken(ctx, func(client *pkcs11kms.Client) error { return use(client.IAM()) })
 	}
 	cfg, err := a.serverConfig(ctx)
 	if err != nil {

@@ -29,6 +29,8 @@ type app struct {
 	query    string
 	debug    bool
 	endpoint string
+	account  string // whose root acts on the state directory, and
+	actAs    string // the ARN of who does; empty: the root of the account that config.yaml names
 
 	tokenHint string // see sessionTokenHint
 
@@ -146,6 +148,8 @@ func (a *app) globalFlags(root *cobra.Command) {
 		"the region (default: that of the state directory, or with --endpoint-url of the AWS configuration)")
 	flags.StringVar(&a.output, "output", "json", "the form of the response: json, text or table")
 	flags.StringVar(&a.query, "query", "", "a JMESPath expression that picks from the response")
+	flags.StringVar(&a.account, "account-id", "", "act as the root of this account of the state directory (default: that of config.yaml)")
+	flags.StringVar(&a.actAs, "as", "", "act as the user, role or root with this ARN on the state directory")
 	flags.BoolVar(&a.debug, "debug", false, "write the log to standard error")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputFormats, cobra.ShellCompDirectiveNoFileComp)))
 }
@@ -200,7 +204,14 @@ func (a *app) checkFit(cmd *cobra.Command) error {
 			return usagef("--%s does not go with %s, which prints no API response", flag, cmd.Name())
 		}
 	}
+	acting := a.account != "" || a.actAs != ""
 	switch {
+	case a.account != "" && a.actAs != "":
+		return usagef("--account-id does not go with --as, whose ARN names an account")
+	case acting && given("endpoint-url"):
+		return a.actsByCredentials()
+	case acting && !has(takesEndpoint):
+		return usagef("--account-id and --as do not go with %s, which is about the whole of the state directory", cmd.Name())
 	case given("region") && has(allRegions) && !given("endpoint-url"):
 		return usagef("--region does not go with %s, which works for all regions of the state directory", cmd.Name())
 	case !given("endpoint-url"):
@@ -278,18 +289,41 @@ func pinFromEnvironment() func(context.Context) (string, error) {
 	return func(context.Context) (string, error) { return envPIN.value(), nil }
 }
 
-// withToken opens the state directory for the time that use takes.
+// withToken opens the state directory for the time that use takes, in the name of whom the command line names.
 func (a *app) withToken(ctx context.Context, use func(*pkcs11kms.Client) error) (err error) {
-	cfg, err := a.oneShotConfig()
-	if err != nil {
-		return err
+	return a.withBridge(ctx, func(bridge *pkcs11kms.Bridge) error {
+		client, err := bridge.Client("")
+		if err != nil {
+			return err
+		}
+		caller, err := a.caller(ctx, bridge)
+		if err != nil {
+			return err
+		}
+		return use(client.As(caller))
+	})
+}
+
+// caller is in whose name the state directory is used.
+func (a *app) caller(ctx context.Context, bridge *pkcs11kms.Bridge) (caller pkcs11kms.Caller, err error) {
+	switch {
+	case a.account != "":
+		if caller, err = bridge.RootOf(ctx, a.account); err != nil {
+			err = &usageError{err: fmt.Errorf("argument --account-id: %w", err), hint: "see which there are: pkcs11kms iam list-accounts"}
+		}
+		return caller, err
+	case a.actAs != "":
+		if caller, err = bridge.Caller(ctx, a.actAs); err != nil {
+			err = &usageError{err: fmt.Errorf("argument --as: %w", err)}
+		}
+		return caller, err
 	}
-	client, err := statedir.New(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer closing(client, &err)
-	return use(client)
+	return bridge.Root(), nil
+}
+
+// actsByCredentials refuses to say who acts where a server is asked.
+func (a *app) actsByCredentials() error {
+	return usagef("--account-id and --as do not go with a server, which is asked as whoever the AWS credentials are")
 }
 
 // withBridge opens the state directory for the time that use takes, for what is no operation of the KMS API.

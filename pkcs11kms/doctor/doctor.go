@@ -99,6 +99,8 @@ type examination struct {
 	store  *sealed.Store
 	ready  *openedToken // of the region that was opened before its turn, since its token unlocks the store
 	report Report
+
+	accounts []string // the configured one first
 }
 
 func (d *examination) add(area, subject, status, text string) {
@@ -145,6 +147,7 @@ func Examine(ctx context.Context, cfg pkcs11kms.Config, name string, open OpenSt
 			d.store = sealed.Trusting(store)
 		}
 		d.unlock(ctx, name)
+		d.readAccounts(ctx)
 		d.examineStore(ctx, name)
 	}
 	for _, name := range d.regions() {

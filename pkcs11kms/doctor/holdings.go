@@ -8,6 +8,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/refcount"
 )
 
@@ -27,7 +28,7 @@ func (d *examination) examineHoldings(ctx context.Context) {
 	aside := map[string]int{}
 	for _, h := range held {
 		_, configured := d.cfg.Regions[h.Region]
-		if h.Region == "" || configured && (h.Account == "" || h.Account == d.cfg.AccountID) {
+		if h.Region == "" || configured && (h.Account == "" || slices.Contains(d.accounts, h.Account)) {
 			continue // of no region, or examined with the region's token
 		}
 		err := d.eachKey(ctx, h.Region, h.Account, func(record keystore.Key) {
@@ -57,6 +58,18 @@ func keysAre(n int) string {
 		return "1 key is"
 	}
 	return fmt.Sprintf("%d keys are", n)
+}
+
+// readAccounts finds out which accounts there are. Where the store does not tell, it is the one that the configuration names.
+func (d *examination) readAccounts(ctx context.Context) {
+	found, err := records.Accounts(ctx, d.store, d.cfg.AccountID)
+	if err != nil {
+		d.fail("store", "accounts", err)
+		found = []keystore.Account{{ID: d.cfg.AccountID}}
+	}
+	for _, account := range found {
+		d.accounts = append(d.accounts, account.ID)
+	}
 }
 
 // examineConsistency reports what Repair would correct.

@@ -18,18 +18,20 @@ import (
 // service's own by which an operator works on records and objects. Policies with "Action": "*" were written when nothing but kms:
 // actions was ever asked for.
 func (d *examination) examineIdentities(ctx context.Context) {
-	err := records.EachOf(ctx, d.store, keystore.KindPrincipal, "", d.cfg.AccountID, func(rec keystore.Record) error {
-		record, err := keystore.DecodePrincipal(rec)
+	for _, account := range d.accounts {
+		err := records.EachOf(ctx, d.store, keystore.KindPrincipal, "", account, func(rec keystore.Record) error {
+			record, err := keystore.DecodePrincipal(rec)
+			if err != nil {
+				return err
+			}
+			for _, inline := range record.Policies {
+				d.examineIdentityPolicy(record, inline)
+			}
+			return nil
+		})
 		if err != nil {
-			return err
+			d.fail("store", "users and roles", err)
 		}
-		for _, inline := range record.Policies {
-			d.examineIdentityPolicy(record, inline)
-		}
-		return nil
-	})
-	if err != nil {
-		d.fail("store", "users and roles", err)
 	}
 }
 
@@ -104,5 +106,13 @@ func (d *examination) examineIdentityPolicy(record keystore.Principal, inline ke
 		show = "pkcs11kms iam get-role-policy --role-name "
 	}
 	d.advise(string(record.Type), record.Name, StatusWarning, text,
-		"if that is not meant, put it again with kms: actions only: "+show+record.Name+" --policy-name "+inline.Name)
+		"if that is not meant, put it again with kms: actions only: "+show+record.Name+" --policy-name "+inline.Name+d.inAccount(record.Account))
+}
+
+// inAccount is the flag of a command for another account than the one that it works for.
+func (d *examination) inAccount(account string) string {
+	if account == d.cfg.AccountID {
+		return ""
+	}
+	return " --account-id " + account
 }

@@ -23,12 +23,12 @@ type inventory struct {
 	token   *token.Token
 }
 
-// examineKeys compares every record of the region with its object: the keys of the account, and the service keys, which
+// examineKeys compares every record of the region with its object: the keys of the accounts, and the service keys, which
 // are of none. Objects that no record names belong to other applications, other state directories, or to keys newer than
 // a restored backup.
 func (d *examination) examineKeys(ctx context.Context, region *RegionReport, held inventory) {
 	sharing := byCKAID(held.objects)
-	for _, account := range []string{d.cfg.AccountID, ""} {
+	for _, account := range append(slices.Clone(d.accounts), "") {
 		err := d.eachKey(ctx, region.Name, account, func(record keystore.Key) {
 			region.Keys = append(region.Keys, d.examineKey(ctx, record, sharing[string(record.CKAID)], held.token))
 			d.examinePolicy(ctx, record)

@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
-
-// accountPattern is what names an account as a principal.
-var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
 
 // examinePolicy reads the key policy, and looks for the users and roles that it names by their unique ids.
 func (d *examination) examinePolicy(ctx context.Context, record keystore.Key) {
@@ -27,10 +23,10 @@ func (d *examination) examinePolicy(ctx context.Context, record keystore.Key) {
 	}
 	var gone []string
 	for _, name := range document.Principals() {
-		if name == "*" || strings.HasPrefix(name, "arn:") || accountPattern.MatchString(name) {
+		if name == "*" || strings.HasPrefix(name, "arn:") || keystore.IsAccountID(name) {
 			continue // everybody, or an account
 		}
-		_, err := d.store.Get(ctx, keystore.PrincipalRef(record.Account, name))
+		_, err := d.store.Get(ctx, keystore.PrincipalRef(policy.SplitID(name, record.Account)))
 		switch {
 		case errors.Is(err, keystore.ErrNotFound):
 			gone = append(gone, name)
@@ -41,6 +37,7 @@ func (d *examination) examinePolicy(ctx context.Context, record keystore.Key) {
 	}
 	if len(gone) > 0 {
 		d.advise("key", record.ID, StatusWarning, "its key policy names users or roles that were deleted: "+strings.Join(gone, ", "),
-			"put the policy again without them: pkcs11kms get-key-policy --key-id "+record.ID+" --query Policy --output text")
+			"put the policy again without them: pkcs11kms get-key-policy --key-id "+record.ID+d.inAccount(record.Account)+
+				" --query Policy --output text")
 	}
 }

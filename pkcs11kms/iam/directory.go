@@ -17,7 +17,7 @@ import (
 // Config is what a Directory works with. Every field is required.
 type Config struct {
 	Partition string   // the second part of every ARN
-	Accounts  []string // those that this service answers for; everybody else is nobody
+	Accounts  []string // those that there are without a record; the store has the others, and everybody else is nobody
 	Regions   []string // in which access keys are used
 
 	Store keystore.Store
@@ -45,33 +45,32 @@ type Epoch struct {
 // concurrent use.
 type Directory struct {
 	cfg    Config
-	uses   map[string]*lastuse.AccessKeys // of access keys, by account; the map is never changed
-	coming chan later                     // signing keys to be made for the day after
+	uses   *lastuse.AccessKeys
+	coming chan later // signing keys to be made for the day after
 }
 
 // New makes a Directory.
 func New(cfg Config) *Directory {
-	d := &Directory{cfg: cfg, uses: map[string]*lastuse.AccessKeys{}, coming: make(chan later, comingKeys)}
-	for _, account := range cfg.Accounts {
-		d.uses[account] = d.newUses(account)
-	}
-	return d
+	uses := lastuse.NewAccessKeys(cfg.Cache.Direct(), cfg.Now, cfg.Log) // whose commits go through the cache, as all do
+	return &Directory{cfg: cfg, uses: uses, coming: make(chan later, comingKeys)}
 }
 
 // Client returns a handle on the operations of AWS IAM, without a Caller: give it one with As. It is cheap.
 func (d *Directory) Client() *Client { return &Client{dir: d} }
 
-// Root returns the root of an account. It may do everything there that key policies leave to the account.
+// Root returns the root of an account. It may do everything there that key policies leave to the account, if there is such an account.
 func (d *Directory) Root(account string) Caller {
 	return Caller{account: account, arn: d.arn(account, "root"), id: account}
 }
 
 // Caller returns the Caller with this ARN: the root of an account, or a user or role that there is. NoSuchEntity when there is none.
 func (d *Directory) Caller(ctx context.Context, arn string) (Caller, error) {
-	for _, account := range d.cfg.Accounts {
-		if root := d.Root(account); arn == root.arn {
-			return root, nil
+	if account, isRoot := d.RootAccount(arn); isRoot {
+		there, err := d.answersFor(ctx, account)
+		if err == nil && !there {
+			err = failure(noSuchEntity, "The principal with ARN %s cannot be found.", arn)
 		}
+		return answered(d.Root(account), err)
 	}
 	record, err := d.principalByARN(ctx, arn)
 	if errors.Is(err, keystore.ErrNotFound) {
@@ -117,12 +116,34 @@ func (d *Directory) callerOf(p keystore.Principal) Caller {
 	return Caller{account: p.Account, arn: d.principalARN(p), id: p.ID}
 }
 
-// answersFor tells whether an account is one of this service.
-func (d *Directory) answersFor(account string) bool { return slices.Contains(d.cfg.Accounts, account) }
+// answersFor tells whether an account is one of this service. One that is made counts within a second in every process.
+func (d *Directory) answersFor(ctx context.Context, account string) (bool, error) {
+	if slices.Contains(d.cfg.Accounts, account) {
+		return true, nil
+	}
+	if !keystore.IsAccountID(account) {
+		return false, nil
+	}
+	return records.IsAccount(ctx, d.cfg.Cache, account)
+}
+
+// RootAccount takes the account out of the ARN of an account's root, whether there is such an account or not.
+func (d *Directory) RootAccount(arn string) (account string, ok bool) {
+	rest, iam := strings.CutPrefix(arn, "arn:"+d.cfg.Partition+":iam::")
+	account, root := strings.CutSuffix(rest, ":root")
+	return account, iam && root && keystore.IsAccountID(account)
+}
 
 // principalByARN reads the user or role that has exactly this ARN now, or keystore.ErrNotFound.
 func (d *Directory) principalByARN(ctx context.Context, arn string) (keystore.Principal, error) {
 	account, name, ok := d.parsePrincipalARN(arn)
+	var err error
+	if ok {
+		ok, err = d.answersFor(ctx, account)
+	}
+	if err != nil {
+		return keystore.Principal{}, err
+	}
 	if !ok {
 		return keystore.Principal{}, keystore.ErrNotFound
 	}
@@ -140,7 +161,7 @@ func (d *Directory) parsePrincipalARN(arn string) (account string, name Principa
 	kind, rest, ok := strings.Cut(resource, "/")
 	name = PrincipalName{keystore.PrincipalType(kind), rest[strings.LastIndexByte(rest, '/')+1:]}
 	_, known := principalKinds[name.Type]
-	return account, name, ok && known && d.answersFor(account) && namePattern.MatchString(name.Name)
+	return account, name, ok && known && namePattern.MatchString(name.Name)
 }
 
 // find reads the record of a principal, past the cache, and its version; keystore.ErrNotFound when there is none.

@@ -69,8 +69,8 @@ func (d *Directory) decodePrincipal(rec keystore.Record) (*principal, error) {
 // Identify looks a caller up. A user or role that is not there any more is nobody, whom every policy denies everything, and so is
 // who is of no account of this service.
 func (d *Directory) Identify(ctx context.Context, caller Caller) (Identity, error) {
-	if !d.answersFor(caller.account) {
-		return Identity{}, nil
+	if there, err := d.answersFor(ctx, caller.account); err != nil || !there {
+		return Identity{}, err
 	}
 	if caller.IsRoot() {
 		return Identity{caller: caller}, nil

@@ -54,22 +54,15 @@ func (c *Client) lastUse(ctx context.Context, id string) (AccessKeyLastUsed, err
 // AccessKeyUsed notes that a caller has proved to hold an access key, by a request to a region. It costs no more than a look at the
 // clock.
 func (d *Directory) AccessKeyUsed(caller Caller, id, region string) {
-	if uses := d.uses[caller.account]; uses != nil {
-		uses.Note(lastuse.AccessKey{ID: id, Region: region}, struct{}{})
+	if !caller.IsNobody() {
+		d.uses.Note(lastuse.AccessKey{Account: caller.account, ID: id, Region: region}, struct{}{})
 	}
-}
-
-// newUses makes what notes the uses of an account's access keys. Its commits go through the cache, as all do.
-func (d *Directory) newUses(account string) *lastuse.AccessKeys {
-	return lastuse.NewAccessKeys(d.cfg.Cache.Direct(), account, d.cfg.Now, d.cfg.Log)
 }
 
 // Run writes the noted uses until ctx ends, and then a last time; and makes signing keys for the day after.
 func (d *Directory) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { d.deriveComing(ctx) })
-	for _, uses := range d.uses {
-		running.Go(func() { uses.Run(ctx) })
-	}
+	running.Go(func() { d.uses.Run(ctx) })
 	running.Wait()
 }

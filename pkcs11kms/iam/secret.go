@@ -18,6 +18,13 @@ var ErrUnknownAccessKey = errors.New("no active access key has this id")
 
 // keyCaller returns the Caller that an access key stands for, or keystore.ErrNotFound when it was removed.
 func (d *Directory) keyCaller(ctx context.Context, key keystore.AccessKey) (Caller, error) {
+	there, err := d.answersFor(ctx, key.Account)
+	if err == nil && !there {
+		err = keystore.ErrNotFound
+	}
+	if err != nil {
+		return Caller{}, err
+	}
 	if key.Owner == key.Account {
 		return d.Root(key.Account), nil
 	}

@@ -185,7 +185,7 @@ func (d *Directory) decodeCredential(rec keystore.Record) (*credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	if record.Status != keystore.AccessKeyActive || !d.answersFor(record.Account) {
+	if record.Status != keystore.AccessKeyActive {
 		return nil, keystore.ErrNotFound
 	}
 	return &credential{record: record, signing: map[scope]signingKey{}}, nil

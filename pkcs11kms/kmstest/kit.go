@@ -126,6 +126,24 @@ func NewClient(tb TB, opts ...Option) *pkcs11kms.Client {
 	return c.As(b.Root())
 }
 
+// MustCreateAccount makes another account, of 12 digits, and returns the client that works in process as its root, or fails the test. Its
+// users and access keys are made by the IAM of that client.
+func MustCreateAccount(tb TB, b *pkcs11kms.Bridge, id string) *pkcs11kms.Client {
+	tb.Helper()
+	c, err := b.Client("")
+	if err == nil {
+		_, err = c.As(b.Root()).CreateAccount(context.Background(), pkcs11kms.NewAccount{ID: id, Agreed: true})
+	}
+	if err != nil {
+		tb.Fatalf("making the account %s: %s", id, withHint(err))
+	}
+	root, err := b.RootOf(context.Background(), id)
+	if err != nil {
+		tb.Fatalf("making the account %s: %v", id, err)
+	}
+	return c.As(root)
+}
+
 // KeyCreator is what MustCreateKey needs of a client: *kms.Client and *pkcs11kms.Client have it.
 type KeyCreator interface {
 	CreateKey(context.Context, *kms.CreateKeyInput, ...func(*kms.Options)) (*kms.CreateKeyOutput, error)

@@ -13,12 +13,17 @@ import (
 
 // roleWith makes a role that may do one thing with one key, and returns what its service signs with.
 func roleWith(t *testing.T, srv *kmstest.Server, name, action, key string) target {
+	return roleOf(t, srv, asRoot(srv.Bridge()), name, action, key)
+}
+
+// roleOf is roleWith for the account of a root.
+func roleOf(t *testing.T, srv *kmstest.Server, root *iam.Client, name, action, key string) target {
 	role := iam.PrincipalName{Type: keystore.PrincipalRole, Name: name}
-	_, err := asRoot(srv.Bridge()).CreatePrincipal(t.Context(), role, iam.PrincipalOptions{})
+	_, err := root.CreatePrincipal(t.Context(), role, iam.PrincipalOptions{})
 	require.NoError(t, err)
 	policy := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"` + action + `","Resource":"` + key + `"}]}`
-	require.NoError(t, asRoot(srv.Bridge()).PutPrincipalPolicy(t.Context(), role, "tokens", policy))
-	made, err := asRoot(srv.Bridge()).CreateAccessKey(t.Context(), role)
+	require.NoError(t, root.PutPrincipalPolicy(t.Context(), role, "tokens", policy))
+	made, err := root.CreateAccessKey(t.Context(), role)
 	require.NoError(t, err)
 	to := targetOf(srv)
 	to.AccessKey, to.Secret = made.ID, made.Secret

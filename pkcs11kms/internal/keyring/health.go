@@ -76,10 +76,12 @@ func (r *Ring) healthKeys(ctx context.Context, region *Region) ([]Material, erro
 		}
 		return []Material{service.Material}, nil
 	}
-	recs, err := r.cfg.Store.List(ctx, keystore.KindKey, region.Name, r.cfg.Account, "", healthCandidates)
+	serviceKeys := keystore.KeyRef(region.Name, "", lastID) // which come before those of the accounts
+	recs, err := r.cfg.Store.Lookup(ctx, keystore.IndexCKAID, "", serviceKeys, healthCandidates)
 	if err != nil {
 		return nil, err
 	}
+	recs = slices.DeleteFunc(recs, func(rec keystore.Record) bool { return rec.Ref.Region != region.Name })
 	var macs, others []Material
 	for _, rec := range recs {
 		k, err := r.Decode(rec)

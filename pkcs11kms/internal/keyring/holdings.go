@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
 // A key's record carries the name of its region and the number of its account. Whoever edits those in the configuration would see no
@@ -49,8 +50,8 @@ func Holdings(ctx context.Context, store keystore.Store) (held []Holding, err er
 			held = append(held, Holding{after.Account, after.Region})
 		}
 	}
-	// Access keys have no account in their names. All are of one, unless somebody has changed the configuration of a store in which
-	// nothing else tells the account, so the first one speaks for the others.
+	// Access keys have no account in their names. Where there are several accounts, each has a record. Where there is one, all are of it,
+	// unless somebody has changed the configuration of a store in which nothing else tells the account: so the first one speaks for the others.
 	recs, err := store.Lookup(ctx, keystore.IndexAccessKeyOwner, "", keystore.Ref{}, 1)
 	if err != nil || len(recs) == 0 {
 		return held, err
@@ -107,7 +108,10 @@ func unnamed(ctx context.Context, store keystore.Store, account string, regions 
 		return nil, err
 	}
 	for _, h := range held {
-		ok := h.Account == "" || h.Account == account
+		ok, err := known(ctx, store, h.Account, account)
+		if err != nil {
+			return nil, err
+		}
 		if ok && h.Region != "" && !slices.Contains(regions, h.Region) {
 			bound, err := BoundTo(ctx, store, h.Region)
 			if err != nil {
@@ -120,4 +124,13 @@ func unnamed(ctx context.Context, store keystore.Store, account string, regions 
 		}
 	}
 	return strange, nil
+}
+
+// known tells whether an account is the one that the configuration names, or one of the store's own; service keys are of none.
+func known(ctx context.Context, store keystore.Store, id, configured string) (bool, error) {
+	if id == "" || id == configured {
+		return true, nil
+	}
+	_, err := store.Get(ctx, keystore.AccountRef(id))
+	return err == nil, records.IgnoreNotFound(err)
 }

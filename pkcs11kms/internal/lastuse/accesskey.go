@@ -21,15 +21,15 @@ const (
 // counterPrefix begins the names of the counters; the access key id follows.
 const counterPrefix = "access-key-used/"
 
-// AccessKey is an access key in a region in which it is used.
-type AccessKey struct{ ID, Region string }
+// AccessKey is an access key of an account, in a region in which it is used.
+type AccessKey struct{ Account, ID, Region string }
 
-// AccessKeys notes the uses of the access keys of an account.
+// AccessKeys notes the uses of access keys.
 type AccessKeys = Recorder[AccessKey, struct{}]
 
 // NewAccessKeys makes what notes them.
-func NewAccessKeys(store Store, account string, now func() time.Time, log *slog.Logger) *AccessKeys {
-	return &AccessKeys{form: counters{store, account}, store: store, now: now, log: log, what: "access keys", interval: accessKeyInterval,
+func NewAccessKeys(store Store, now func() time.Time, log *slog.Logger) *AccessKeys {
+	return &AccessKeys{form: counters{store}, store: store, now: now, log: log, what: "access keys", interval: accessKeyInterval,
 		least: accessKeyLag}
 }
 
@@ -42,7 +42,7 @@ type Use struct {
 // ReadAccessKey returns the last use of an access key in any of the regions that the store knows of.
 func ReadAccessKey(ctx context.Context, store Store, account, id string, regions []string) (last Use, err error) {
 	for _, region := range regions {
-		at, version, err := counters{store, account}.last(ctx, AccessKey{id, region})
+		at, version, err := counters{store}.last(ctx, AccessKey{account, id, region})
 		if err != nil {
 			return Use{}, err
 		}
@@ -53,18 +53,15 @@ func ReadAccessKey(ctx context.Context, store Store, account, id string, regions
 	return last, nil
 }
 
-// counters is the form of the uses of an account's access keys.
-type counters struct {
-	store   Store
-	account string
-}
+// counters is the form of the uses of access keys.
+type counters struct{ store Store }
 
 func (c counters) last(ctx context.Context, k AccessKey) (at int64, version uint64, err error) {
-	counter, version, err := records.ReadCounter(ctx, c.store, k.Region, c.account, counterPrefix+k.ID)
+	counter, version, err := records.ReadCounter(ctx, c.store, k.Region, k.Account, counterPrefix+k.ID)
 	return int64(counter.N), version, err
 }
 
 func (c counters) changes(_ context.Context, k AccessKey, _ struct{}, at int64, version uint64) ([]keystore.Change, error) {
-	counter := keystore.Counter{Region: k.Region, Account: c.account, Name: counterPrefix + k.ID, N: int(at)}
+	counter := keystore.Counter{Region: k.Region, Account: k.Account, Name: counterPrefix + k.ID, N: int(at)}
 	return []keystore.Change{counter.Put(version)}, nil
 }

@@ -85,12 +85,12 @@ func newProcess(t *testing.T, path string) *process {
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
 	p := &process{store: &counting{Store: store}, now: began, log: &bytes.Buffer{}}
 	now, log := func() time.Time { return p.now }, slog.New(slog.NewTextHandler(p.log, nil))
-	p.AccessKeys, p.keys = lastuse.NewAccessKeys(p.store, account, now, log), lastuse.NewKeys(p.store, now, log)
+	p.AccessKeys, p.keys = lastuse.NewAccessKeys(p.store, now, log), lastuse.NewKeys(p.store, now, log)
 	return p
 }
 
 func (p *process) use(id, region string) {
-	p.Note(lastuse.AccessKey{ID: id, Region: region}, struct{}{})
+	p.Note(lastuse.AccessKey{Account: account, ID: id, Region: region}, struct{}{})
 }
 
 func (p *process) used(t *testing.T) lastuse.Use {

@@ -36,7 +36,7 @@ var (
 		Record: []string{"policy", "description", "keyUsage", "customerMasterKeySpec", "keySpec", "origin", "customKeyStoreId",
 			"bypassPolicyLockoutSafetyCheck", "tags", "multiRegion", "xksKeyId"},
 		Respond: []string{"keyMetadata"}})
-	DescribeKey = add(Operation{Service: kms, Name: "DescribeKey", TakesAlias: true, Grantable: true,
+	DescribeKey = add(Operation{Service: kms, Name: "DescribeKey", Across: true, TakesAlias: true, Grantable: true,
 		Rate: own(2000), Read: true, Record: []string{"keyId"}})
 	GetKeyLastUsage = add(Operation{Service: kms, Name: "GetKeyLastUsage",
 		Rate: own(100), Read: true, Record: []string{"keyId"}})
@@ -58,23 +58,23 @@ var (
 
 // MACs, signatures and random bytes.
 var (
-	GenerateMac = add(Operation{Service: kms, Name: "GenerateMac", TakesAlias: true, Grantable: true,
+	GenerateMac = add(Operation{Service: kms, Name: "GenerateMac", Across: true, TakesAlias: true, Grantable: true,
 		States: EnabledOnly, Usage: generateVerifyMac, Rate: symmetric, Uses: true, Read: true,
 		Conditions: []string{"kms:MacAlgorithm"},
 		Record:     []string{"macAlgorithm", "keyId", "dryRun"}})
-	VerifyMac = add(Operation{Service: kms, Name: "VerifyMac", TakesAlias: true, Grantable: true,
+	VerifyMac = add(Operation{Service: kms, Name: "VerifyMac", Across: true, TakesAlias: true, Grantable: true,
 		States: EnabledOnly, Usage: generateVerifyMac, Rate: symmetric, Uses: true, Read: true,
 		Conditions: []string{"kms:MacAlgorithm"},
 		Record:     []string{"macAlgorithm", "keyId", "dryRun"}})
-	Sign = add(Operation{Service: kms, Name: "Sign", TakesAlias: true, Grantable: true,
+	Sign = add(Operation{Service: kms, Name: "Sign", Across: true, TakesAlias: true, Grantable: true,
 		States: EnabledOnly, Usage: signVerify, Rate: rsa, Curve: ecc, Uses: true, Read: true,
 		Conditions: []string{"kms:SigningAlgorithm", "kms:MessageType"},
 		Record:     []string{"messageType", "keyId", "signingAlgorithm", "dryRun"}})
-	Verify = add(Operation{Service: kms, Name: "Verify", TakesAlias: true, Grantable: true,
+	Verify = add(Operation{Service: kms, Name: "Verify", Across: true, TakesAlias: true, Grantable: true,
 		States: EnabledOnly, Usage: signVerify, Rate: rsa, Curve: ecc, Uses: true, Read: true,
 		Conditions: []string{"kms:SigningAlgorithm", "kms:MessageType"},
 		Record:     []string{"messageType", "keyId", "signingAlgorithm", "dryRun"}})
-	GetPublicKey = add(Operation{Service: kms, Name: "GetPublicKey", TakesAlias: true, Grantable: true,
+	GetPublicKey = add(Operation{Service: kms, Name: "GetPublicKey", Across: true, TakesAlias: true, Grantable: true,
 		States: EnabledOnly, Rate: own(2000), Read: true, Record: []string{"keyId"}})
 	GenerateRandom = add(Operation{Service: kms, Name: "GenerateRandom", Subject: Account, IdentityOnly: true,
 		Rate: symmetric, Read: true, Record: []string{"numberOfBytes", "customKeyStoreId"}})
@@ -113,19 +113,19 @@ var (
 
 // Grants.
 var (
-	CreateGrant = add(Operation{Service: kms, Name: "CreateGrant", Grantable: true,
+	CreateGrant = add(Operation{Service: kms, Name: "CreateGrant", Across: true, Grantable: true,
 		Writes: true, States: EnabledOnly, Rate: own(50),
 		Conditions: []string{"kms:GrantOperations", "kms:GranteePrincipal", "kms:GranteeServicePrincipal", "kms:RetiringPrincipal",
 			"kms:RetiringServicePrincipal", "kms:GrantConstraintType", "kms:GrantConstraintSourceArn", "kms:GrantIsForAWSResource"},
 		Record: []string{"keyId", "granteePrincipal", "retiringPrincipal", "operations", "constraints", "name", "dryRun",
 			"granteeServicePrincipal", "retiringServicePrincipal"},
 		Respond: []string{"grantId"}})
-	ListGrants = add(Operation{Service: kms, Name: "ListGrants", Conditions: []string{"kms:GrantIsForAWSResource"},
+	ListGrants = add(Operation{Service: kms, Name: "ListGrants", Across: true, Conditions: []string{"kms:GrantIsForAWSResource"},
 		Rate: own(100), Read: true, Record: []string{"keyId", "grantId", "granteePrincipal", "limit", "marker"}})
 	ListRetirableGrants = add(Operation{Service: kms, Name: "ListRetirableGrants", Subject: Account, IdentityOnly: true,
 		Rate: own(100), Read: true, Record: []string{"retiringPrincipal", "limit", "marker"}})
-	RetireGrant = add(Operation{Service: kms, Name: "RetireGrant", Grantable: true,
+	RetireGrant = add(Operation{Service: kms, Name: "RetireGrant", Across: true, Grantable: true,
 		Writes: true, Rate: own(30), Record: []string{"keyId", "grantId", "dryRun"}})
-	RevokeGrant = add(Operation{Service: kms, Name: "RevokeGrant", Conditions: []string{"kms:GrantIsForAWSResource"},
+	RevokeGrant = add(Operation{Service: kms, Name: "RevokeGrant", Across: true, Conditions: []string{"kms:GrantIsForAWSResource"},
 		Writes: true, Rate: own(30), Record: []string{"keyId", "grantId", "dryRun"}})
 )

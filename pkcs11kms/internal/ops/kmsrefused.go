@@ -4,31 +4,32 @@ package ops
 
 // Encryption, key agreement and encapsulation: found and checked like the others, then refused for every key.
 var (
-	Encrypt = add(Operation{Service: kms, Name: "Encrypt", TakesAlias: true,
+	Encrypt = add(Operation{Service: kms, Name: "Encrypt", Across: true, TakesAlias: true,
 		States: EnabledOnly, Usage: encryptDecrypt, Rate: symmetric, Answer: Refused, Read: true,
 		Record: []string{"encryptionContext", "keyId", "encryptionAlgorithm", "dryRun"}})
-	Decrypt = add(Operation{Service: kms, Name: "Decrypt", TakesAlias: true,
+	Decrypt = add(Operation{Service: kms, Name: "Decrypt", Across: true, TakesAlias: true,
 		States: EnabledOnly, Rate: symmetric, Answer: Refused, Read: true,
 		Record: []string{"encryptionContext", "keyId", "encryptionAlgorithm", "dryRun"}})
 	// ReEncrypt is decided on the key that it would encrypt with. That it would decrypt with another is never asked: this
 	// service has no such key.
-	ReEncrypt = add(Operation{Service: kms, Name: "ReEncrypt", Action: "ReEncryptTo", TakesAlias: true,
+	ReEncrypt = add(Operation{Service: kms, Name: "ReEncrypt", Across: true, Action: "ReEncryptTo", TakesAlias: true,
 		States: EnabledOnly, Usage: encryptDecrypt, Rate: symmetric, Answer: Refused, Read: true,
 		Record: []string{"sourceEncryptionContext", "sourceKeyId", "destinationKeyId", "destinationEncryptionContext",
 			"sourceEncryptionAlgorithm", "destinationEncryptionAlgorithm", "dryRun"}})
-	GenerateDataKey = add(Operation{Service: kms, Name: "GenerateDataKey", TakesAlias: true,
+	GenerateDataKey = add(Operation{Service: kms, Name: "GenerateDataKey", Across: true, TakesAlias: true,
 		States: EnabledOnly, Usage: encryptDecrypt, Rate: symmetric, Answer: Refused, Read: true,
 		Record: []string{"keyId", "encryptionContext", "numberOfBytes", "keySpec", "dryRun"}})
-	GenerateDataKeyWithoutPlaintext = add(Operation{Service: kms, Name: "GenerateDataKeyWithoutPlaintext", TakesAlias: true,
+	GenerateDataKeyWithoutPlaintext = add(Operation{Service: kms, Name: "GenerateDataKeyWithoutPlaintext", Across: true, TakesAlias: true,
 		States: EnabledOnly, Usage: encryptDecrypt, Rate: symmetric, Answer: Refused, Read: true,
 		Record: []string{"keyId", "encryptionContext", "keySpec", "numberOfBytes", "dryRun"}})
-	GenerateDataKeyPair = add(Operation{Service: kms, Name: "GenerateDataKeyPair", TakesAlias: true,
+	GenerateDataKeyPair = add(Operation{Service: kms, Name: "GenerateDataKeyPair", Across: true, TakesAlias: true,
 		States: EnabledOnly, Usage: encryptDecrypt, Answer: Refused, Read: true,
 		Record: []string{"encryptionContext", "keyId", "keyPairSpec", "dryRun"}})
-	GenerateDataKeyPairWithoutPlaintext = add(Operation{Service: kms, Name: "GenerateDataKeyPairWithoutPlaintext", TakesAlias: true,
-		States: EnabledOnly, Usage: encryptDecrypt, Answer: Refused, Read: true,
+	GenerateDataKeyPairWithoutPlaintext = add(Operation{Service: kms, Name: "GenerateDataKeyPairWithoutPlaintext", Across: true,
+		TakesAlias: true,
+		States:     EnabledOnly, Usage: encryptDecrypt, Answer: Refused, Read: true,
 		Record: []string{"encryptionContext", "keyId", "keyPairSpec", "dryRun"}})
-	DeriveSharedSecret = add(Operation{Service: kms, Name: "DeriveSharedSecret", TakesAlias: true,
+	DeriveSharedSecret = add(Operation{Service: kms, Name: "DeriveSharedSecret", Across: true, TakesAlias: true,
 		States: EnabledOnly, Usage: keyAgreement, Rate: ecc, Answer: Refused, Read: true,
 		Record: []string{"keyId", "keyAgreementAlgorithm", "dryRun"}})
 	Encapsulate = add(Operation{Service: kms, Name: "Encapsulate", TakesAlias: true,
@@ -47,7 +48,7 @@ var (
 		States: EnabledOnly, Rate: own(5), Answer: Refused, Record: []string{"keyId"}})
 	ListKeyRotations = add(Operation{Service: kms, Name: "ListKeyRotations",
 		Rate: own(100), Answer: Refused, Read: true, Record: []string{"keyId", "includeKeyMaterial", "limit", "marker"}})
-	GetKeyRotationStatus = add(Operation{Service: kms, Name: "GetKeyRotationStatus",
+	GetKeyRotationStatus = add(Operation{Service: kms, Name: "GetKeyRotationStatus", Across: true,
 		Rate: own(1000), Read: true, Record: []string{"keyId"}})
 )
 

@@ -24,6 +24,7 @@ type Operation struct {
 	Free         bool     // nobody is denied it: policies have no say
 	IdentityOnly bool     // no key policy can allow it: only the caller's own policies can, on the user or role, or on the resource *
 	Grantable    bool     // a grant on a key of this service can allow it
+	Across       bool     // the key may be of another account than the caller; of others that is AccessDeniedException
 	Conditions   []string // condition keys that its requests have beyond those of the caller, the connection and the key
 
 	Writes bool          // changes something: reads records from the store, and is decided anew when it lost a race

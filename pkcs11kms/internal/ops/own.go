@@ -20,4 +20,7 @@ var (
 		Record: []string{"purpose"}})
 	RetireServiceKey = add(Operation{Service: bridge, Name: "RetireServiceKey", Subject: Account, IdentityOnly: true, Writes: true,
 		Record: []string{"purpose", "epoch"}})
+	CreateAccount = add(Operation{Service: bridge, Name: "CreateAccount", Subject: Account, IdentityOnly: true, Writes: true,
+		Record: []string{"accountId", "accountName"}})
+	ListAccounts = add(Operation{Service: bridge, Name: "ListAccounts", Subject: Account, IdentityOnly: true, Read: true})
 )

@@ -7,6 +7,7 @@
 package refcount
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -29,14 +30,21 @@ type Discrepancy struct {
 // countTries bounds how often the keys of an account are counters while others create and delete them.
 const countTries = 20
 
-// Find reads all keys, principals, and what names them. The counters of the account in the regions are looked at even where the
-// store has nothing that they count.
+// Find reads all keys, principals, and what names them. The counters of the accounts in the regions are looked at even where the
+// store has nothing that they count. account is the one that the configuration names.
 func Find(ctx context.Context, store keystore.Store, account string, regions []string) ([]Discrepancy, error) {
 	counts := counters{}
-	for _, name := range regions {
-		counts.add(name, account, keystore.CounterKeys)
+	accounts, err := records.Accounts(ctx, store, account)
+	if err != nil {
+		return nil, err
 	}
-	counts.add("", account, keystore.CounterUsers, keystore.CounterRoles)
+	for _, a := range accounts {
+		for _, name := range regions {
+			counts.add(name, a.ID, keystore.CounterKeys)
+		}
+		counts.add("", a.ID, keystore.CounterUsers, keystore.CounterRoles)
+	}
+	counts.add("", "", keystore.CounterAccounts)
 	held, err := keyring.Holdings(ctx, store) // also what the configuration does not name
 	if err != nil {
 		return nil, err
@@ -86,7 +94,7 @@ func (c counters) add(region, account string, names ...string) {
 func examineCounter(ctx context.Context, store keystore.Store, ref keystore.Ref) ([]Discrepancy, error) {
 	where := ref.Region
 	if where == "" {
-		where = ref.Account
+		where = cmp.Or(ref.Account, ref.ID)
 	}
 	for range countTries {
 		counter, version, err := records.ReadCounter(ctx, store, ref.Region, ref.Account, ref.ID)
@@ -109,25 +117,39 @@ func examineCounter(ctx context.Context, store keystore.Store, ref keystore.Ref)
 		}
 		was := counter.N
 		counter.N = n
-		remedy := fmt.Sprintf("corrected the counter of the %s of account %s from %d to %d", ref.ID, ref.Account, was, n)
-		if ref.Region != "" {
-			remedy = fmt.Sprintf("corrected the counter of the %s of account %s in %s from %d to %d", ref.ID, ref.Account, ref.Region, was, n)
-		}
 		return []Discrepancy{{
 			Area: "store", Subject: where,
-			Text:   fmt.Sprintf("account %s has %d %s, but their counter says %d", ref.Account, n, ref.ID, was),
-			Remedy: remedy,
+			Text:   fmt.Sprintf("%s has %d %s, but their counter says %d", ownerOf(ref), n, ref.ID, was),
+			Remedy: fmt.Sprintf("corrected the counter of the %s from %d to %d", counted(ref), was, n),
 			Batch:  []keystore.Change{counter.Put(version)},
 		}}, nil
 	}
 	return []Discrepancy{{Area: "store", Subject: where,
-		Text: fmt.Sprintf("%s of account %s come and go too fast for their counter to be checked", ref.ID, ref.Account)}}, nil
+		Text: fmt.Sprintf("%s of %s come and go too fast for their counter to be checked", ref.ID, ownerOf(ref))}}, nil
+}
+
+// ownerOf names what has that which a counter counts.
+func ownerOf(counter keystore.Ref) string {
+	if counter.Account == "" {
+		return "the store"
+	}
+	return "account " + counter.Account
+}
+
+// counted names what a counter counts.
+func counted(counter keystore.Ref) string {
+	text := counter.ID + " of " + ownerOf(counter)
+	if counter.Region != "" {
+		text += " in " + counter.Region
+	}
+	return text
 }
 
 // count counts the records that the counter of that name is for.
 func count(ctx context.Context, store keystore.Store, counter keystore.Ref) (n int, err error) {
-	if counter.ID == keystore.CounterKeys {
-		err = records.EachOf(ctx, store, keystore.KindKey, counter.Region, counter.Account, func(keystore.Record) error {
+	every := map[string]keystore.Kind{keystore.CounterKeys: keystore.KindKey, keystore.CounterAccounts: keystore.KindAccount}
+	if kind, ok := every[counter.ID]; ok {
+		err = records.EachOf(ctx, store, kind, counter.Region, counter.Account, func(keystore.Record) error {
 			n++
 			return nil
 		})
