@@ -13,8 +13,8 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
-// An account owns keys, aliases, users and roles; nobody of another one has anything to do with them unless a key policy or a grant says so,
-// and the other account's own policies do. The configuration names one. Others are made while servers run, and are never removed.
+// An account owns keys, aliases, users and roles; nobody of another one has anything to do with them unless a key policy or a grant says
+// so, and the other account's own policies do. The configuration names one. Others are made while servers run, and are never removed.
 
 // Account is an owner of keys and principals.
 type Account struct {
@@ -34,8 +34,8 @@ type NewAccount struct {
 
 // CreateAccount makes an account. It counts at once in this process, and within a second in every other. What policies and grants of
 // before say of the number or of everybody counts for its root, users and roles from then on: where there are such, and nobody has Agreed,
-// the error is a *RefusedError that lists them. The Client's caller is of the account that the configuration names, and needs the permission
-// pkcs11kms:CreateAccount.
+// the error is a *RefusedError that lists them. The Client's caller is of the account that the configuration names, and needs the
+// permission pkcs11kms:CreateAccount.
 func (c *Client) CreateAccount(ctx context.Context, in NewAccount) (made Account, err error) {
 	record := keystore.Account{ID: in.ID, Name: in.Name, Created: c.bridge.cfg.Now().UTC().Truncate(time.Second)}
 	switch {
@@ -78,7 +78,9 @@ func (b *Bridge) RootOf(ctx context.Context, account string) (Caller, error) {
 	return b.core.Identities.Caller(ctx, b.core.Identities.Root(account).ARN())
 }
 
-func (b *Bridge) createAccount(ctx context.Context, inside *core.Core, record keystore.Account, agreed bool, bound []keystore.Change) error {
+func (b *Bridge) createAccount(
+	ctx context.Context, inside *core.Core, record keystore.Account, agreed bool, bound []keystore.Change,
+) error {
 	_, err := inside.Store.Get(ctx, record.Ref())
 	if err == nil || record.ID == inside.Account {
 		return &RefusedError{Problem: "there is an account " + record.ID + " already", Advice: "see which there are: pkcs11kms iam list-accounts"}

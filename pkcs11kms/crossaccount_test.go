@@ -19,7 +19,9 @@ func noKeyPolicy(op string) string {
 }
 
 // aliasOf is the ARN of an alias of an account.
-func aliasOf(account, name string) string { return "arn:aws:kms:" + testRegion + ":" + account + ":" + name }
+func aliasOf(account, name string) string {
+	return "arn:aws:kms:" + testRegion + ":" + account + ":" + name
+}
 
 // fillAcross is fillAll for a key of another account, with a grant that there is.
 func fillAcross(op, keyID, grantID string, c *Client) func(reflect.Value) {
@@ -90,7 +92,8 @@ func TestNothingIsRevealedToOtherAccounts(t *testing.T) {
 		`"Condition":{"StringEquals":{"kms:KeySpec":"HMAC_256"}}},{"Effect":"Deny","Action":"kms:*","Resource":"*",` +
 		`"Condition":{"StringEquals":{"kms:KeySpec":"HMAC_512"}}}]}`
 	callers := []*Client{second, userOf(t, second, "all", allow("*", "kms:*")), userOf(t, second, "none"), userOf(t, second, "kinds", byKind)}
-	plain, denying, longer := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac512)
+	plain, denying := mustCreate(t, c, types.KeySpecHmac256), mustCreate(t, c, types.KeySpecHmac256)
+	longer := mustCreate(t, c, types.KeySpecHmac512)
 	putPolicy(t, c, denying.KeyId, keyPolicy(grant("Deny", "*", "kms:Verify*"), grant("Deny", secondAccount, "kms:*")))
 	createAlias(t, c, "alias/there", plain.KeyId)
 	mustGrant(t, c, grantInput(plain.KeyId, c, opMAC))
@@ -188,7 +191,10 @@ func TestPermissionsOfOtherAccountsEndEverywhere(t *testing.T) {
 	second := inAccount(t, c, secondAccount)
 	key := mustCreate(t, c, types.KeySpecHmac256)
 	putPolicy(t, c, key.KeyId, keyPolicy(grant("Allow", secondAccount, "kms:GenerateMac")))
-	mac := func() error { _, err := generate(t.Context(), other.As(second.caller), key.Arn, []byte("m")); return err }
+	mac := func() error {
+		_, err := generate(t.Context(), other.As(second.caller), key.Arn, []byte("m"))
+		return err
+	}
 	require.Eventually(t, func() bool { return mac() == nil }, 2*time.Second, 10*time.Millisecond)
 	putPolicy(t, c, key.KeyId, keyPolicy())
 	require.Eventually(t, func() bool { return mac() != nil }, 1500*time.Millisecond, 10*time.Millisecond)
@@ -221,5 +227,35 @@ func TestKeyPoliciesNameUsersOfOtherAccounts(t *testing.T) {
 		secondAccount + "/" + user.caller.ID(), again.caller.ID(), testAccount + "/" + again.caller.ID()} {
 		_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyId, Policy: ptr(keyPolicy(grant("Allow", name, "kms:*")))})
 		requireCode(t, err, "MalformedPolicyDocumentException")
+	}
+}
+
+// The condition keys of a key are those of the key of another account, and of its account, in policies of either side.
+func TestConditionsAcrossAccounts(t *testing.T) {
+	c := newClient(t)
+	second := inAccount(t, c, secondAccount)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	createAlias(t, c, "alias/shared", key.KeyId)
+	theirs := mustCreate(t, second, types.KeySpecHmac256)
+	createAlias(t, second, "alias/other", theirs.KeyId)
+	putPolicy(t, c, key.KeyId, keyPolicy(grant("Allow", secondAccount, "kms:GenerateMac")))
+	for condition, want := range map[string]bool{
+		`"StringEquals":{"aws:ResourceAccount":"` + testAccount + `"}`:                      true,
+		`"StringEquals":{"aws:ResourceAccount":"` + secondAccount + `"}`:                    false,
+		`"StringEquals":{"aws:PrincipalAccount":"` + secondAccount + `"}`:                   true,
+		`"StringEquals":{"kms:CallerAccount":"` + testAccount + `"}`:                        false,
+		`"ForAnyValue:StringEquals":{"kms:ResourceAliases":"alias/shared"}`:                 true,
+		`"ForAnyValue:StringEquals":{"kms:ResourceAliases":["alias/other","alias/shared"]}`: true,
+		`"ForAnyValue:StringEquals":{"kms:ResourceAliases":"alias/other"}`:                  false,
+		`"StringEquals":{"kms:RequestAlias":"alias/shared"}`:                                false,
+	} {
+		user := userOf(t, second, "u", strings.Replace(allow("*", "kms:GenerateMac"), `"Resource":"*"`,
+			`"Resource":"*","Condition":{`+condition+`}`, 1))
+		for range 2 { // from the store, and cached
+			_, err := generate(t.Context(), user, key.Arn, []byte("m"))
+			require.Equal(t, want, err == nil, "%s: %v", condition, err)
+		}
+		require.NoError(t, second.IAM().DeletePrincipalPolicy(t.Context(), userName("u"), "p0"))
+		require.NoError(t, second.IAM().DeletePrincipal(t.Context(), userName("u")))
 	}
 }

@@ -41,8 +41,8 @@ func TestGrantsToOtherAccounts(t *testing.T) {
 	requireCode(t, err, "InvalidArnException")
 }
 
-// Grants are made, listed and revoked from another account where the key policy says so. The root of the account that has made one may retire
-// it, and that of the key may not: it revokes.
+// Grants are made, listed and revoked from another account where the key policy says so. The root of the account that has made one may
+// retire it, and that of the key may not: it revokes.
 func TestGrantsMadeByOtherAccounts(t *testing.T) {
 	c := newClient(t)
 	second := inAccount(t, c, secondAccount)
@@ -156,7 +156,8 @@ func TestBothAccountsFindTheUseOfAKey(t *testing.T) {
 	require.Len(t, calling[0]["sharedEventID"], 36)
 	require.NotEqual(t, calling[0]["eventID"], owning[0]["eventID"])
 	require.Equal(t, [2]any{secondAccount, testAccount}, [2]any{calling[0]["recipientAccountId"], owning[0]["recipientAccountId"]})
-	require.Equal(t, map[string]any{"type": "AWSAccount", "principalId": user.caller.ID(), "accountId": secondAccount}, owning[0]["userIdentity"])
+	require.Equal(t, map[string]any{"type": "AWSAccount", "principalId": user.caller.ID(), "accountId": secondAccount},
+		owning[0]["userIdentity"])
 	require.Equal(t, user.caller.ARN(), calling[0]["userIdentity"].(map[string]any)["arn"])
 	for _, same := range []string{"requestID", "eventTime", "requestParameters", "resources", "sourceIPAddress"} {
 		require.Equal(t, calling[0][same], owning[0][same], same)

@@ -20,8 +20,8 @@ func (b *Bridge) IAM() *iam.Client { return b.core.Identities.Client() }
 // IAM returns a handle on AWS IAM that acts in the name of the Client's caller.
 func (c *Client) IAM() *iam.Client { return c.bridge.IAM().As(c.caller) }
 
-// Root returns the root principal of the account that the configuration names. The default key policy allows it everything, and whatever needs a policy
-// of the caller's own is allowed to it without one.
+// Root returns the root principal of the account that the configuration names. The default key policy allows it everything, and whatever
+// needs a policy of the caller's own is allowed to it without one.
 func (b *Bridge) Root() Caller { return b.core.Identities.Root(b.cfg.AccountID) }
 
 // Caller returns the Caller with this ARN, for Client.As: the root of an account, or a user or role that there is.

@@ -113,11 +113,11 @@ func invalidPrincipal(value string) string {
 const maxPrincipalBytes = 160
 
 // The forms of a principal. Groups, organizations and wildcards inside an ARN are none. A unique id is what the text of
-// a saved policy shows for an identity that is gone, and with an account before it what is kept of one of another account. How long the parts of an ARN may be is counted, see isARNPrincipal: expressions that
-// count so far are large, and every process pays for them.
+// a saved policy shows for an identity that is gone, and with an account before it what is kept of one of another account. How long the
+// parts of an ARN may be is counted, see isARNPrincipal: expressions that count so far are large, and every process pays for them.
 var (
 	accountPrincipal = regexp.MustCompile(`^(?:arn:aws(?:-[a-z]+)*:iam::)?([0-9]{12})(:root)?$`)
-	idPrincipal      = regexp.MustCompile(`^(?:[0-9]{12}/)?((?:AIDA|AROA)[0-9A-Z]{12,124})$`)
+	idPrincipal      = regexp.MustCompile(`^(?:([0-9]{12})/)?((?:AIDA|AROA)[0-9A-Z]{12,124})$`)
 	arnPrincipal     = regexp.MustCompile(`^arn:aws(?:-[a-z]+)*:(?:iam::[0-9]{12}:(?:user|role)/(?:([!-)+->@-~]+)/)?` + principalName +
 		`|sts::[0-9]{12}:(?:assumed-role/` + principalName + `/` + principalName + `|federated-user/` + principalName + `))$`)
 	servicePrincipal = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?$`)
@@ -148,7 +148,7 @@ func (p *principals) add(value string) bool {
 	}
 	switch m := idPrincipal.FindStringSubmatch(value); {
 	case m != nil:
-		p.ids = append(p.ids, m[1]) // which nobody else has, in whatever account
+		p.ids = append(p.ids, m[2]) // which nobody else has, in whatever account
 	case isARNPrincipal(value):
 		p.arns = append(p.arns, value)
 	default:
@@ -159,8 +159,8 @@ func (p *principals) add(value string) bool {
 
 // SplitID takes a unique id apart as key policies keep it: with the account before it and a slash where that is not the key's.
 func SplitID(text, keyAccount string) (account, id string) {
-	if account, id, ok := strings.Cut(text, "/"); ok {
-		return account, id
+	if m := idPrincipal.FindStringSubmatch(text); m != nil && m[1] != "" {
+		return m[1], m[2]
 	}
 	return keyAccount, text
 }

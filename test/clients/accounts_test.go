@@ -17,8 +17,8 @@ const (
 )
 
 // TestProducerAndConsumerOfTwoAccounts: the producer makes MACs with a key of its own account, and the consumer of another account verifies
-// them by the ARN of the key or of an alias, since the key policy lets that account and its own policy lets the role. It can do nothing else,
-// and a third account, or a role whose own account does not let it, nothing at all.
+// them by the ARN of the key or of an alias, since the key policy lets that account and its own policy lets the role. It can do nothing
+// else, and a third account, or a role whose own account does not let it, nothing at all.
 func TestProducerAndConsumerOfTwoAccounts(t *testing.T) {
 	srv := newServer(t)
 	library := inProcess(t, srv)

@@ -51,7 +51,7 @@ func Holdings(ctx context.Context, store keystore.Store) (held []Holding, err er
 		}
 	}
 	// Access keys have no account in their names. Where there are several accounts, each has a record. Where there is one, all are of it,
-	// unless somebody has changed the configuration of a store in which nothing else tells the account: so the first one speaks for the others.
+	// unless somebody has changed the configuration of a store in which nothing else tells the account: so the first speaks for the others.
 	recs, err := store.Lookup(ctx, keystore.IndexAccessKeyOwner, "", keystore.Ref{}, 1)
 	if err != nil || len(recs) == 0 {
 		return held, err
