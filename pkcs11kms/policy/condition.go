@@ -143,6 +143,12 @@ func (c *compiler) keys(n *node, path string, op operator, s *statement) error {
 
 // key refuses names that are none, and in a key policy those of other services, which no request here can have.
 func (c *compiler) key(name *node, path, key string, op operator) error {
+	if c.kind == TrustPolicy {
+		if !isTrustKey(name.text) {
+			return c.errorf(name, path, "%s is no condition key of a trust policy", excerpt(name.text))
+		}
+		return nil
+	}
 	if !isConditionKey(name.text) {
 		return c.errorf(name, path, "%s is no condition key", excerpt(name.text))
 	}

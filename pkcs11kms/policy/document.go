@@ -6,12 +6,13 @@ import "fmt"
 // quota on a stored key policy (32,768 bytes) is the caller's to check.
 const MaxCharacters = 131072
 
-// Kind tells the two kinds of documents apart.
+// Kind tells the kinds of documents apart.
 type Kind int
 
 const (
 	KeyPolicy      Kind = iota // resource-based: has a Principal; its Resource "*" means the key it belongs to
-	IdentityPolicy             // an inline policy of a user or a role: has no Principal; its Resource is an ARN pattern
+	IdentityPolicy             // an inline policy of a user or a role, or of a session: has no Principal; its Resource is an ARN pattern
+	TrustPolicy                // who may assume a role: has a Principal, the actions of AWS STS alone, and no Resource, which is the role
 )
 
 // Document is a parsed and compiled policy. It never changes and may be used concurrently.
@@ -32,6 +33,7 @@ type SyntaxError struct {
 	// InvalidPrincipal: a principal has none of the forms that a key policy may name. The service has a message of its
 	// own for it, the one that also answers for well-formed names of nobody.
 	InvalidPrincipal bool
+	Principal        string // that one, as JSON has it with its kind: "AWS":"arn:..."; a long one is cut
 }
 
 func (e *SyntaxError) Error() string {
@@ -48,8 +50,13 @@ func (e *SyntaxError) Error() string {
 // The error is a *SyntaxError.
 func ParseKeyPolicy(text string) (*Document, error) { return parse(KeyPolicy, text) }
 
-// ParseIdentityPolicy reads an IAM inline policy: no statement has a Principal, each has an Effect, an Action or
-// NotAction, and a Resource or NotResource of ARN patterns. The error is a *SyntaxError.
+// ParseTrustPolicy reads the trust policy of a role with the checks of AWS IAM that need nothing but the text: every statement has an
+// Effect, a Principal (or, with Deny, a NotPrincipal), an Action of AWS STS, and no Resource. Whether the principals exist is for the
+// caller to find out. The error is a *SyntaxError.
+func ParseTrustPolicy(text string) (*Document, error) { return parse(TrustPolicy, text) }
+
+// ParseIdentityPolicy reads an IAM inline policy, or a session policy, which has the same grammar: no statement has a Principal, each has
+// an Effect, an Action or NotAction, and a Resource or NotResource of ARN patterns. The error is a *SyntaxError.
 func ParseIdentityPolicy(text string) (*Document, error) { return parse(IdentityPolicy, text) }
 
 // MayAllow tells whether a statement with the Effect Allow covers an action, such as iam:CreateUser, on whatever resource and under

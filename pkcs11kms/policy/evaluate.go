@@ -79,7 +79,18 @@ func (h *hit) note(policy string, index int, s *statement) {
 type hits struct {
 	deny      hit
 	allow     hit
+	byRole    hit // key policy: an Allow for a session's role, or for everybody
 	delegated hit // key policy: an Allow for the caller's account
+}
+
+// contributed is the Allow of a key policy in whatever way it names the caller.
+func (h *hits) contributed() *hit {
+	for _, found := range []*hit{&h.allow, &h.byRole} {
+		if found.found {
+			return found
+		}
+	}
+	return &h.delegated
 }
 
 func (e *evaluation) decide(p *Policies) Decision {
@@ -87,27 +98,38 @@ func (e *evaluation) decide(p *Policies) Decision {
 	if who.Account == "" || who.ARN == "" || who.ID == "" || !p.usable() {
 		return Decision{Reason: NoIdentityAllow, Statement: -1}
 	}
-	identity, key := e.identityHits(p.Identity), e.keyHits(p.Key)
-	d := e.withoutDeny(p, &identity, &key)
+	identity, key := e.identityHits(p.Identity), e.keyHits(p.resource())
+	var session hits
+	if p.Limited {
+		session = e.identityHits(p.Session)
+	}
+	d := e.withoutDeny(p, &identity, &key, !p.Limited || session.allow.found)
 	otherwise := d.Allowed
 	switch {
 	// The identity's own policies first: what they deny looks the same whatever the key policy says.
 	case identity.deny.found:
 		d = identity.deny.decision(DeniedByIdentityPolicy, otherwise)
+	case session.deny.found:
+		d = session.deny.decision(DeniedBySessionPolicy, otherwise)
 	case key.deny.found:
 		d = key.deny.decision(DeniedByKeyPolicy, otherwise)
 	}
 	d.ByIdentity = who.Root || identity.allow.found
-	d.ByKey = !key.deny.found && (key.allow.found || key.delegated.found || e.granted(p.Grants) != notNamed)
+	d.ByKey = !key.deny.found && (key.contributed().found || e.granted(p.Grants) != notNamed)
 	return d
 }
 
 // usable refuses documents of the wrong kind: a key policy taken as an inline policy would lose its Principal.
 func (p *Policies) usable() bool {
-	for i := range p.Identity {
-		if d := p.Identity[i].Document; d == nil || d.kind != IdentityPolicy {
-			return false
+	for _, list := range [][]Named{p.Identity, p.Session} {
+		for i := range list {
+			if d := list[i].Document; d == nil || d.kind != IdentityPolicy {
+				return false
+			}
 		}
+	}
+	if p.Trust != nil {
+		return p.Key == nil && p.Trust.kind == TrustPolicy
 	}
 	return p.Key == nil || p.Key.kind == KeyPolicy
 }
@@ -119,40 +141,43 @@ func (h *hit) decision(reason Reason, otherwise bool) Decision {
 // retiring tells whether the action is one that key policies can only forbid.
 func (e *evaluation) retiring() bool { return strings.EqualFold(e.request.Action, retireGrant) }
 
-// withoutDeny decides as if there were no denying statement.
-func (e *evaluation) withoutDeny(p *Policies, identity, key *hits) Decision {
-	d := e.byPolicies(p, identity, key)
+// withoutDeny decides as if there were no denying statement. inSession tells whether session policies allow it, or there are none.
+func (e *evaluation) withoutDeny(p *Policies, identity, key *hits, inSession bool) Decision {
+	d := e.byPolicies(p, identity, key, inSession)
 	if d.Allowed {
 		return d
 	}
 	byIdentity := e.request.Principal.Root || identity.allow.found
-	if how := e.granted(p.Grants); how == directly || how == byAccount && byIdentity {
+	how := e.granted(p.Grants)
+	if how == directly || inSession && (how == byRole || how == byAccount && byIdentity) {
 		return Decision{Allowed: true, Reason: AllowedByGrant, Statement: -1}
 	}
 	return d
 }
 
 // byPolicies decides as if there were no denying statement and no grant.
-func (e *evaluation) byPolicies(p *Policies, identity, key *hits) Decision {
+func (e *evaluation) byPolicies(p *Policies, identity, key *hits, inSession bool) Decision {
 	who := &e.request.Principal
 	own := who.Account == e.request.Account
 	byIdentity := who.Root || identity.allow.found
-	asked := p.Key != nil && !e.retiring() // whether the key policy has a say in what is allowed
-	fromKey := key.allow                   // what the key policy contributes when the identity allows as well
-	if !fromKey.found {
-		fromKey = key.delegated
-	}
+	document := p.resource()
+	asked := document != nil && !e.retiring() // whether the resource's policy has a say in what is allowed
+	from := key.contributed()                 // what it contributes when the identity allows as well
 	switch {
 	case own && key.allow.found:
 		return key.allow.allowed(AllowedByKeyPolicy)
+	case own && key.byRole.found && inSession:
+		return key.byRole.allowed(AllowedByKeyPolicy)
 	case !byIdentity:
 		return Decision{Reason: NoIdentityAllow, Statement: -1}
-	case !asked && !own, asked && !fromKey.found:
+	case !inSession:
+		return Decision{Reason: NoSessionAllow, Statement: -1}
+	case !asked && !own, asked && !from.found:
 		return Decision{Reason: NoKeyPolicyAllow, Statement: -1}
 	case who.Root && !asked:
 		return Decision{Allowed: true, Reason: AllowedRoot, Statement: -1}
 	case who.Root:
-		return fromKey.allowed(AllowedRoot)
+		return from.allowed(AllowedRoot)
 	}
 	return identity.allow.allowed(AllowedByIdentityPolicy)
 }
@@ -194,6 +219,8 @@ func (e *evaluation) keyHits(d *Document) hits {
 		switch {
 		case s.allow && how == directly:
 			into = &h.allow
+		case s.allow && how == byRole:
+			into = &h.byRole
 		case s.allow:
 			into = &h.delegated
 		}

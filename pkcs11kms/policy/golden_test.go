@@ -17,6 +17,7 @@ import (
 // The cases are in testdata; testdata/README.md says how to read them.
 
 const (
+	assumedARN       = "arn:aws:iam::111122223333:role/Assumed"
 	keyARN           = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 	defaultKeyPolicy = `{
   "Version" : "2012-10-17",
@@ -40,6 +41,11 @@ var callers = map[string]Principal{
 	"partner":     {Account: "444455556666", ARN: "arn:aws:iam::444455556666:role/Partner", ID: "AROAPARTNER000000001"},
 	"partnerroot": {Account: "444455556666", ARN: "arn:aws:iam::444455556666:root", ID: "444455556666", Root: true},
 	"nobody":      {},
+
+	"job": {Account: "111122223333", ARN: "arn:aws:sts::111122223333:assumed-role/JwtProducer/job", ID: "AROAPRODUCER00000001:job",
+		RoleARN: "arn:aws:iam::111122223333:role/JwtProducer", RoleID: "AROAPRODUCER00000001"},
+	"partnerjob": {Account: "444455556666", ARN: "arn:aws:sts::444455556666:assumed-role/Partner/job", ID: "AROAPARTNER000000001:job",
+		RoleARN: "arn:aws:iam::444455556666:role/Partner", RoleID: "AROAPARTNER000000001"},
 
 	"withoutaccount": {ARN: "arn:aws:iam::111122223333:role/JwtProducer", ID: "AROAPRODUCER00000001"},
 	"withoutarn":     {Account: "111122223333", ID: "AROAPRODUCER00000001"},
@@ -80,16 +86,20 @@ func TestGolden(t *testing.T) {
 
 // goldenCase is one section of a file.
 type goldenCase struct {
-	rule    string
-	version string
-	key     []string // statements
-	rawKey  *string
-	noKey   bool
-	inline  []inlinePolicy
-	grants  []Grant
-	request Request
-	want    string
-	byKey   string // told, untold, or empty: it is not looked at
+	rule     string
+	version  string
+	key      []string // statements
+	rawKey   *string
+	rawTrust *string
+	noKey    bool
+	inline   []inlinePolicy
+	session  []inlinePolicy
+	limited  bool // by session policies, be it none
+	trust    []string
+	grants   []Grant
+	request  Request
+	want     string
+	byKey    string // told, untold, or empty: it is not looked at
 }
 
 type inlinePolicy struct {
@@ -118,7 +128,16 @@ func parseCase(t *testing.T, where, text string) *goldenCase {
 		case "no":
 			c.noKey = true
 		case "inline":
-			c.addInline(rest)
+			addInline(&c.inline, rest)
+		case "session":
+			addInline(&c.session, rest)
+			c.limited = true
+		case "trust:":
+			c.trust = append(c.trust, rest)
+			c.noKey = true
+			if c.request.Action == "kms:GenerateMac" {
+				c.request.Action, c.request.Resource = "sts:AssumeRole", assumedARN
+			}
 		case "version:":
 			c.version = rest
 		case "as:":
@@ -160,17 +179,25 @@ func (c *goldenCase) raw(t *testing.T, where, line string) {
 		c.rawKey = &text
 	case "inline":
 		c.inline = append(c.inline, inlinePolicy{name: "raw", raw: &text})
+	case "session":
+		c.session, c.limited = append(c.session, inlinePolicy{name: "raw", raw: &text}), true
+	case "trust":
+		c.rawTrust, c.noKey = &text, true
 	default:
 		require.Fail(t, "unknown line", "%s: %q", where, line)
 	}
 }
 
-func (c *goldenCase) addInline(line string) {
-	name, statement, _ := strings.Cut(line, ": ")
-	if n := len(c.inline); n == 0 || c.inline[n-1].name != name {
-		c.inline = append(c.inline, inlinePolicy{name: name})
+// addInline adds a statement; "inline NAME" without one is a list of policies that is empty.
+func addInline(list *[]inlinePolicy, line string) {
+	name, statement, some := strings.Cut(line, ": ")
+	if !some {
+		return
 	}
-	last := &c.inline[len(c.inline)-1]
+	if n := len(*list); n == 0 || (*list)[n-1].name != name {
+		*list = append(*list, inlinePolicy{name: name})
+	}
+	last := &(*list)[len(*list)-1]
 	last.statements = append(last.statements, statement)
 }
 
@@ -221,7 +248,7 @@ func (c *goldenCase) run(t *testing.T) {
 }
 
 func (c *goldenCase) policies(t *testing.T) (Policies, error) {
-	p := Policies{Grants: c.grants}
+	p := Policies{Grants: c.grants, Limited: c.limited}
 	text := defaultKeyPolicy
 	switch {
 	case c.rawKey != nil:
@@ -237,15 +264,33 @@ func (c *goldenCase) policies(t *testing.T) (Policies, error) {
 		key, err := ParseKeyPolicy(text)
 		p.Key, errs = key, append(errs, err)
 	}
-	for _, inline := range c.inline {
-		if inline.raw != nil {
-			text = *inline.raw
+	if c.trust != nil || c.rawTrust != nil {
+		if text = ""; c.rawTrust != nil {
+			text = *c.rawTrust
 		} else {
-			text = c.document(t, inline.statements, map[string]any{"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "*"})
+			text = c.document(t, c.trust, map[string]any{"Effect": "Allow", "Action": "sts:AssumeRole",
+				"Principal": map[string]any{"AWS": "arn:aws:iam::111122223333:role/JwtProducer"}})
 		}
-		d, err := ParseIdentityPolicy(text)
-		p.Identity, errs = append(p.Identity, Named{inline.name, d}), append(errs, err)
+		trust, err := ParseTrustPolicy(text)
+		p.Trust, errs = trust, append(errs, err)
 	}
+	usual := "kms:GenerateMac"
+	if p.Trust != nil {
+		usual = "sts:AssumeRole"
+	}
+	named := func(list []inlinePolicy) (all []Named) {
+		for _, inline := range list {
+			if inline.raw != nil {
+				text = *inline.raw
+			} else {
+				text = c.document(t, inline.statements, map[string]any{"Effect": "Allow", "Action": usual, "Resource": "*"})
+			}
+			d, err := ParseIdentityPolicy(text)
+			all, errs = append(all, Named{inline.name, d}), append(errs, err)
+		}
+		return all
+	}
+	p.Identity, p.Session = named(c.inline), named(c.session)
 	return p, errors.Join(errs...)
 }
 
@@ -283,7 +328,10 @@ func describe(d Decision) string {
 	s += d.Reason.String()
 	if d.Statement >= 0 {
 		where := "key"
-		if d.Policy != "" {
+		switch {
+		case d.Reason == DeniedBySessionPolicy:
+			where = "session " + d.Policy
+		case d.Policy != "":
 			where = "inline " + d.Policy
 		}
 		s += fmt.Sprintf(" %s[%d]", where, d.Statement)

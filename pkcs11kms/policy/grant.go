@@ -9,7 +9,7 @@ import (
 // and never against a Deny. The caller of Evaluate gives those grants alone that are on the resource.
 type Grant struct {
 	Account    string   // of the grantee, 12 digits
-	Grantee    string   // the unique id of a user or role; the account itself: like a key policy that leaves it to the account
+	Grantee    string   // the unique id of a user, role or session; the account itself: like a key policy that leaves it to the account
 	Operations []string // GenerateMac, without the service
 	SourceARN  string   // a constraint: what aws:SourceArn must be, except for RetireGrant; empty: none
 }
@@ -31,11 +31,13 @@ func (e *evaluation) granted(grants []Grant) reach {
 		if g.Account != who.Account || !e.gives(g) {
 			continue
 		}
-		switch g.Grantee {
-		case who.ID:
+		switch {
+		case g.Grantee == who.ID:
 			return directly
-		case g.Account:
-			how = byAccount
+		case who.isSession() && g.Grantee == who.RoleID:
+			how = byRole
+		case g.Grantee == g.Account:
+			how = max(how, byAccount)
 		}
 	}
 	return how

@@ -19,6 +19,7 @@ const (
 	aboutKey                  // those about a key
 	namingKey                 // those in which an alias can stand in the place of a key id
 	ownRequests               // those of the actions that list it, see Action
+	assuming                  // those for a session of a role
 )
 
 // conditionKeys by lower-case name: semantics 6.5. A name that ends with a slash or a colon has a tag key or the like
@@ -48,33 +49,42 @@ var conditionKeys = map[string]keyInfo{
 	"kms:grantisforawsresource":                  {family: boolFamily, of: ownRequests},
 
 	// For keys, callers and operations that this service does not have.
-	"kms:multiregionkeytype":     {family: stringFamily, of: noRequest},
-	"kms:rotationperiodindays":   {family: numericFamily, of: noRequest},
-	"kms:replicaregion":          {family: stringFamily, of: noRequest},
-	"kms:primaryregion":          {family: stringFamily, of: noRequest},
-	"kms:expirationmodel":        {family: stringFamily, of: noRequest},
-	"kms:validto":                {family: dateFamily, of: noRequest},
-	"kms:wrappingalgorithm":      {family: stringFamily, of: noRequest},
-	"kms:wrappingkeyspec":        {family: stringFamily, of: noRequest},
-	"kms:viaservice":             {family: stringFamily, of: noRequest},
-	"kms:encryptionalgorithm":    {family: stringFamily, of: noRequest},
-	"kms:encryptioncontext:":     {family: stringFamily, of: noRequest},
-	"kms:encryptioncontextkeys":  {family: stringFamily, multi: true, of: noRequest},
-	"kms:datakeypairspec":        {family: stringFamily, of: noRequest},
-	"kms:reencryptonsamekey":     {family: boolFamily, of: noRequest},
-	"kms:keyagreementalgorithm":  {family: stringFamily, of: noRequest},
-	"kms:recipientattestation:":  {family: stringFamily, of: noRequest},
-	"aws:principalorgid":         {family: stringFamily, of: noRequest},
-	"aws:principalorgpaths":      {family: stringFamily, multi: true, of: noRequest},
-	"aws:sourcevpc":              {family: stringFamily, of: noRequest},
-	"aws:sourcevpce":             {family: stringFamily, of: noRequest},
-	"aws:vpcsourceip":            {family: ipFamily, of: noRequest},
-	"aws:sourcearn":              {family: arnFamily, of: noRequest},
-	"aws:sourceaccount":          {family: stringFamily, of: noRequest},
-	"aws:calledvia":              {family: stringFamily, multi: true, of: noRequest},
-	"aws:tokenissuetime":         {family: dateFamily, of: noRequest},
-	"aws:multifactorauthpresent": {family: boolFamily, of: noRequest},
-	"aws:multifactorauthage":     {family: numericFamily, of: noRequest},
+	"kms:multiregionkeytype":    {family: stringFamily, of: noRequest},
+	"kms:rotationperiodindays":  {family: numericFamily, of: noRequest},
+	"kms:replicaregion":         {family: stringFamily, of: noRequest},
+	"kms:primaryregion":         {family: stringFamily, of: noRequest},
+	"kms:expirationmodel":       {family: stringFamily, of: noRequest},
+	"kms:validto":               {family: dateFamily, of: noRequest},
+	"kms:wrappingalgorithm":     {family: stringFamily, of: noRequest},
+	"kms:wrappingkeyspec":       {family: stringFamily, of: noRequest},
+	"kms:viaservice":            {family: stringFamily, of: noRequest},
+	"kms:encryptionalgorithm":   {family: stringFamily, of: noRequest},
+	"kms:encryptioncontext:":    {family: stringFamily, of: noRequest},
+	"kms:encryptioncontextkeys": {family: stringFamily, multi: true, of: noRequest},
+	"kms:datakeypairspec":       {family: stringFamily, of: noRequest},
+	"kms:reencryptonsamekey":    {family: boolFamily, of: noRequest},
+	"kms:keyagreementalgorithm": {family: stringFamily, of: noRequest},
+	"kms:recipientattestation:": {family: stringFamily, of: noRequest},
+	"aws:principalorgid":        {family: stringFamily, of: noRequest},
+	"aws:principalorgpaths":     {family: stringFamily, multi: true, of: noRequest},
+	"aws:sourcevpc":             {family: stringFamily, of: noRequest},
+	"aws:sourcevpce":            {family: stringFamily, of: noRequest},
+	"aws:vpcsourceip":           {family: ipFamily, of: noRequest},
+	"aws:sourcearn":             {family: arnFamily, of: noRequest},
+	"aws:sourceaccount":         {family: stringFamily, of: noRequest},
+	"aws:calledvia":             {family: stringFamily, multi: true, of: noRequest},
+	"aws:multifactorauthage":    {family: numericFamily, of: noRequest},
+	"aws:federatedprovider":     {family: stringFamily, of: noRequest},
+
+	// Of sessions alone; a request by another caller has none.
+	"aws:tokenissuetime":         {family: dateFamily, of: anyRequest},
+	"aws:multifactorauthpresent": {family: boolFamily, of: anyRequest},
+	"aws:sourceidentity":         {family: stringFamily, of: anyRequest},
+
+	"sts:externalid":        {family: stringFamily, of: assuming},
+	"sts:rolesessionname":   {family: stringFamily, of: assuming},
+	"sts:sourceidentity":    {family: stringFamily, of: assuming},
+	"sts:transitivetagkeys": {family: stringFamily, multi: true, of: assuming},
 
 	"aws:principalarn":          {family: arnFamily, of: anyRequest},
 	"aws:principalaccount":      {family: stringFamily, of: anyRequest},

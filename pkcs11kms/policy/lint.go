@@ -79,10 +79,10 @@ func (l *linter) document(root *node) {
 		l.actions(p)
 		l.conditions(p)
 		l.variables(root, p)
-		if l.kind == KeyPolicy {
-			l.principals(p)
-		} else {
+		if l.kind == IdentityPolicy {
 			l.resources(p)
+		} else {
+			l.principals(p)
 		}
 		keeper = keeper || p.compiled.allow && p.compiled.speaksOf("kms:PutKeyPolicy")
 	}
@@ -115,13 +115,16 @@ func (l *linter) principals(p place) {
 	if n.kind == aString {
 		return
 	}
+	if providers := n.member("Federated"); providers != nil {
+		l.warn(providers, path+".Federated", "nobody logs in by an identity provider here")
+	}
 	if services := n.member("Service"); services != nil {
 		l.warn(services, path+".Service", "no AWS service calls this service")
 	}
 	if aws := n.member("AWS"); aws != nil {
 		for _, item := range aws.list() {
-			if strings.Contains(item.text, ":sts::") {
-				l.warn(&item, path+".AWS", "there are no sessions here: name the role or the user")
+			if strings.Contains(item.text, ":federated-user/") {
+				l.warn(&item, path+".AWS", "there are no federated users here: name the role or the user")
 			}
 			if idPrincipal.MatchString(item.text) {
 				l.warn(&item, path+".AWS", "a unique id: the identity may be gone")

@@ -63,8 +63,11 @@ func TestLint(t *testing.T) {
 
 func lintCase(t *testing.T, section txtar.File) {
 	kind := IdentityPolicy
-	if strings.HasPrefix(section.Name, "key") {
+	switch {
+	case strings.HasPrefix(section.Name, "key"):
 		kind = KeyPolicy
+	case strings.HasPrefix(section.Name, "trust"):
+		kind = TrustPolicy
 	}
 	var doc strings.Builder
 	type expectation struct {

@@ -7,6 +7,10 @@ import (
 
 // actions remarks on actions that do not exist, and on those that do nothing where they stand.
 func (l *linter) actions(p place) {
+	if l.kind == TrustPolicy {
+		l.trustActions(p)
+		return
+	}
 	n, path := p.node.member("Action"), p.path+".Action"
 	if p.compiled.notAction {
 		n, path = p.node.member("NotAction"), p.path+".NotAction"
@@ -28,6 +32,16 @@ func (l *linter) actions(p place) {
 			l.warn(&item, path, "%s has no effect in a key policy: only identity policies allow it", excerpt(item.text))
 		case l.kind == KeyPolicy && p.compiled.allow && !p.compiled.notAction && strings.EqualFold(item.text, retireGrant):
 			l.warn(&item, path, "kms:RetireGrant has no effect in a key policy: the grant decides")
+		}
+	}
+}
+
+// trustActions remarks on those of AWS STS that nobody asks for here.
+func (l *linter) trustActions(p place) {
+	for _, item := range p.node.member("Action").list() {
+		name := strings.ToLower(item.text)
+		if strings.HasPrefix(name, "sts:assumerolewith") || name == "sts:setcontext" {
+			l.warn(&item, p.path+".Action", "%s is not here: no request is for it", excerpt(item.text))
 		}
 	}
 }
@@ -73,14 +87,15 @@ func (l *linter) operands(op operator, values *node, path string) {
 
 func (l *linter) conditionKey(p place, op operator, name *node, path string) {
 	key := strings.ToLower(name.text)
-	if !strings.HasPrefix(key, "kms:") && !strings.HasPrefix(key, "aws:") {
-		return // of another service, in an identity policy
+	service, _, _ := strings.Cut(key, ":")
+	if own := map[bool]string{false: "kms", true: "sts"}[l.kind == TrustPolicy]; service != own && service != "aws" {
+		return // of another service, in an identity policy; or of a provider
 	}
 	info, known := lookupKey(key)
 	short := excerpt(name.text)
 	switch {
 	case !known:
-		l.warn(name, path, "%s is no condition key of KMS", short)
+		l.warn(name, path, "%s is no condition key of %s", short, map[bool]string{false: "KMS", true: "STS"}[l.kind == TrustPolicy])
 		return
 	case info.of == noRequest:
 		l.warn(name, path, "no request to this service has %s", short)

@@ -129,12 +129,24 @@ func (c *compiler) actions(n *node, path string, s *statement) error {
 		if !actionPattern.MatchString(item.text) {
 			return c.errorf(item, path, "%s is no action", excerpt(item.text))
 		}
+		if c.kind == TrustPolicy && (not || !assumes(item.text)) {
+			return c.errorf(item, path, "%s", onlyAssumeText)
+		}
 		s.actions = append(s.actions, newPattern(strings.ToLower(item.text)))
 		return nil
 	})
 }
 
 func (c *compiler) resources(n *node, path string, s *statement) error {
+	if c.kind == TrustPolicy {
+		for _, name := range []string{"Resource", "NotResource"} {
+			if prohibited := n.member(name); prohibited != nil {
+				return c.errorf(prohibited, path+"."+name, "Has prohibited field %s", name)
+			}
+		}
+		s.resources = append(s.resources, template{pattern: newPattern("*")}) // the role that the document is of
+		return nil
+	}
 	list, path, not, err := c.either(n, path, "Resource", "NotResource")
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ type principals struct {
 	not      bool
 	everyone bool     // "*"
 	accounts []string // by 12 digits or the ARN of the root
-	ids      []string // AIDA..., AROA..., see SplitID
+	ids      []string // AIDA..., AROA..., AROA...:SESSION, see SplitID
 	arns     []string // users, roles, sessions
 }
 
@@ -22,6 +22,7 @@ type reach int
 const (
 	notNamed  reach = iota
 	byAccount       // through the account: an Allow only lets that account's identity policies decide
+	byRole          // a session through its role, or through being somebody: an Allow gives what its session policies allow as well
 	directly
 )
 
@@ -34,16 +35,27 @@ func (p *principals) names(who *Principal) reach {
 	// To be spared by a NotPrincipal, an identity and its account must both be listed: the account stands for all that
 	// is in it.
 	spared := p.everyone || slices.Contains(p.accounts, who.Account) && (who.Root || named == directly)
+	if who.isSession() { // and so do a session and its role
+		spared = spared && (p.everyone || p.namesRole(who))
+	}
 	if spared {
 		return notNamed
 	}
 	return directly
 }
 
+func (p *principals) namesRole(who *Principal) bool {
+	return who.isSession() && (slices.Contains(p.ids, who.RoleID) || slices.Contains(p.arns, who.RoleARN))
+}
+
 func (p *principals) listed(who *Principal) reach {
 	switch {
-	case p.everyone, slices.Contains(p.ids, who.ID), slices.Contains(p.arns, who.ARN):
+	case slices.Contains(p.ids, who.ID), slices.Contains(p.arns, who.ARN):
 		return directly
+	case p.everyone && !who.isSession():
+		return directly
+	case p.everyone, p.namesRole(who):
+		return byRole
 	case slices.Contains(p.accounts, who.Account):
 		return byAccount
 	}
@@ -70,9 +82,13 @@ func (c *compiler) principals(n *node, path string, s *statement) error {
 		return nil
 	}
 	if value.kind == aString {
-		return c.invalidPrincipal(value, path)
+		return c.invalidPrincipal(value, path, "AWS")
 	}
-	if err := c.object(value, path, "AWS", "Service"); err != nil {
+	kinds := []string{"AWS", "Service"}
+	if c.kind == TrustPolicy {
+		kinds = append(kinds, "Federated")
+	}
+	if err := c.object(value, path, kinds...); err != nil {
 		return err
 	}
 	if len(value.items) == 0 {
@@ -81,7 +97,7 @@ func (c *compiler) principals(n *node, path string, s *statement) error {
 	if list := value.member("AWS"); list != nil {
 		err := c.each(list, path+".AWS", func(item *node, path string) error {
 			if !s.principals.add(item.text) {
-				return c.invalidPrincipal(item, path)
+				return c.invalidPrincipal(item, path, "AWS")
 			}
 			return nil
 		})
@@ -89,20 +105,33 @@ func (c *compiler) principals(n *node, path string, s *statement) error {
 			return err
 		}
 	}
-	if list := value.member("Service"); list != nil {
-		return c.each(list, path+".Service", func(item *node, path string) error {
-			if !servicePrincipal.MatchString(item.text) {
-				return c.invalidPrincipal(item, path)
+	for kind, form := range otherPrincipals { // the services of AWS never call here, nor does who has logged in elsewhere
+		list := value.member(kind)
+		if list == nil {
+			continue
+		}
+		err := c.each(list, path+"."+kind, func(item *node, path string) error {
+			if len(item.text) > maxOtherPrincipal || !form.MatchString(item.text) {
+				return c.invalidPrincipal(item, path, kind)
 			}
-			return nil // the services of AWS never call here
+			return nil
 		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (c *compiler) invalidPrincipal(n *node, path string) error {
+func (c *compiler) invalidPrincipal(n *node, path, kind string) error {
 	line, column := position(c.text, n.start)
-	return &SyntaxError{Path: path, Reason: invalidPrincipal(n.text), Line: line, Column: column, InvalidPrincipal: true}
+	return &SyntaxError{Path: path, Reason: invalidPrincipal(n.text), Line: line, Column: column, InvalidPrincipal: true,
+		Principal: kindAndValue(kind, n.text)}
+}
+
+// kindAndValue is a principal as AWS IAM names an invalid one.
+func kindAndValue(kind, value string) string {
+	return `"` + kind + `":"` + beginning(value, maxPrincipalBytes) + `"`
 }
 
 // invalidPrincipal names a principal in full, as far as its name is one that could be found.
@@ -117,11 +146,19 @@ const maxPrincipalBytes = 160
 // parts of an ARN may be is counted, see isARNPrincipal: expressions that count so far are large, and every process pays for them.
 var (
 	accountPrincipal = regexp.MustCompile(`^(?:arn:aws(?:-[a-z]+)*:iam::)?([0-9]{12})(:root)?$`)
-	idPrincipal      = regexp.MustCompile(`^(?:([0-9]{12})/)?((?:AIDA|AROA)[0-9A-Z]{12,124})$`)
+	idPrincipal      = regexp.MustCompile(`^(?:([0-9]{12})/)?(AIDA[0-9A-Z]{12,124}|AROA[0-9A-Z]{12,124}(?::([\w+=,.@-]+))?)$`)
 	arnPrincipal     = regexp.MustCompile(`^arn:aws(?:-[a-z]+)*:(?:iam::[0-9]{12}:(?:user|role)/(?:([!-)+->@-~]+)/)?` + principalName +
 		`|sts::[0-9]{12}:(?:assumed-role/` + principalName + `/` + principalName + `|federated-user/` + principalName + `))$`)
-	servicePrincipal = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?$`)
+
+	otherPrincipals = map[string]*regexp.Regexp{
+		"Service": regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?$`),
+		"Federated": regexp.MustCompile(`^(?:arn:aws(?:-[a-z]+)*:iam::[0-9]{12}:(?:oidc|saml)-provider/[\w+=,.@:/~-]+` +
+			`|[a-z0-9-]+(\.[a-z0-9-]+)+)$`),
+	}
 )
+
+// maxOtherPrincipal is how many bytes the name of a service or an identity provider may have.
+const maxOtherPrincipal = 512
 
 const principalName = `([\w+=,.@-]+)`
 
@@ -147,7 +184,7 @@ func (p *principals) add(value string) bool {
 		return true
 	}
 	switch m := idPrincipal.FindStringSubmatch(value); {
-	case m != nil:
+	case m != nil && len(m[3]) <= maxPrincipalName:
 		p.ids = append(p.ids, m[2]) // which nobody else has, in whatever account
 	case isARNPrincipal(value):
 		p.arns = append(p.arns, value)
@@ -209,11 +246,11 @@ func (d *Document) Principals() []string {
 func (d *Document) PrincipalError(value, reason string) *SyntaxError {
 	i := slices.IndexFunc(d.spans, func(s span) bool { return s.value == value })
 	if i < 0 {
-		return &SyntaxError{Reason: reason, Line: 1, Column: 1, InvalidPrincipal: true}
+		return &SyntaxError{Reason: reason, Line: 1, Column: 1, InvalidPrincipal: true, Principal: kindAndValue("AWS", value)}
 	}
 	line, column := position(d.text, d.spans[i].start)
 	return &SyntaxError{Path: d.spans[i].path, Reason: invalidPrincipal(value) + ": " + reason, Line: line, Column: column,
-		InvalidPrincipal: true}
+		InvalidPrincipal: true, Principal: kindAndValue("AWS", value)}
 }
 
 // MapPrincipals returns the text with each value of Principal.AWS and NotPrincipal.AWS replaced by what f makes of it.
