@@ -87,7 +87,7 @@ func DecodeGrant(r Record) (Grant, error) {
 
 var (
 	grantIDPattern   = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	grantNamePattern = regexp.MustCompile(`^[0-9]{12}/([0-9]{12}|A[A-Z]{3}[A-Z2-7]{17})$`)
+	grantNamePattern = regexp.MustCompile(`^[0-9]{12}/([0-9]{12}|A[A-Z]{3}[A-Z2-7]{17}|AROA[A-Z2-7]{17}:[\w+=,.@-]{2,64})$`)
 )
 
 // IsGrantID tells whether a text has the form of a grant's id.

@@ -50,14 +50,17 @@ func PrincipalID(t PrincipalType, random string) string { return t.idPrefix() + 
 
 // Principal is a user or a role of an account. What is bound to one is bound to its ID: a namesake made later has another.
 type Principal struct {
-	Account            string         `json:"-"` // 12 digits
-	ID                 string         `json:"-"` // AIDA or AROA and 17 characters of base32
-	Type               PrincipalType  `json:"type"`
-	Name               string         `json:"name"` // ASCII, unique in account and type without regard to case
-	Path               string         `json:"path"` // begins and ends with a slash
-	Created            time.Time      `json:"created"`
-	Description        string         `json:"description,omitempty"`          // roles only
-	Trust              string         `json:"trust,omitempty"`                // who may assume the role, a policy document; roles only
+	Account     string        `json:"-"` // 12 digits
+	ID          string        `json:"-"` // AIDA or AROA and 17 characters of base32
+	Type        PrincipalType `json:"type"`
+	Name        string        `json:"name"` // ASCII, unique in account and type without regard to case
+	Path        string        `json:"path"` // begins and ends with a slash
+	Created     time.Time     `json:"created"`
+	Description string        `json:"description,omitempty"` // roles only
+	// Trust is the trust policy of a role as programs kept it that took any JSON for one: it is shown, and lets nobody assume the role.
+	Trust string `json:"trust,omitempty"`
+	// TrustPolicy says who may assume a role: a policy document with unique ids in the place of the ARNs of users, roles and sessions.
+	TrustPolicy        string         `json:"trust_policy,omitempty"`
 	MaxSessionDuration int            `json:"max_session_duration,omitempty"` // see LongestSession, in seconds; roles only
 	AccessKeys         int            `json:"access_keys,omitempty"`          // how many access keys that are not deleted name the principal
 	Tags               []Tag          `json:"tags,omitempty"`                 // ordered by key
@@ -124,10 +127,12 @@ func (p Principal) check() error {
 		return fmt.Errorf("unknown type %q", p.Type)
 	case !ok || !principalIDPattern.MatchString(rest):
 		return fmt.Errorf("the id is not one of a %s", p.Type)
-	case p.Type != PrincipalRole && (p.Trust != "" || p.Description != "" || p.MaxSessionDuration != 0):
+	case p.Type != PrincipalRole && (p.Trust != "" || p.TrustPolicy != "" || p.Description != "" || p.MaxSessionDuration != 0):
 		return fmt.Errorf("a %s with a trust policy, a description or sessions", p.Type)
 	case p.MaxSessionDuration != 0 && (p.MaxSessionDuration < LeastMaxSession || p.MaxSessionDuration > MostMaxSession):
 		return fmt.Errorf("sessions of %d seconds", p.MaxSessionDuration)
+	case p.Trust != "" && p.TrustPolicy != "":
+		return errors.New("a role with two trust policies")
 	case p.AccessKeys < 0:
 		return errors.New("negative number of access keys")
 	case !slices.IsSortedFunc(p.Policies, func(a, b InlinePolicy) int { return strings.Compare(a.Name, b.Name) }):

@@ -183,7 +183,7 @@ func TestMentionsOfAnAccountThatIsNotThereYet(t *testing.T) {
 	in.GranteePrincipal = ptr("arn:aws:iam::" + secondAccount + ":root")
 	made := mustGrant(t, c, in)
 	_, err := c.IAM().CreatePrincipal(t.Context(), roleName("trusting"), iam.PrincipalOptions{TrustPolicy: `{"Version":"2012-10-17",` +
-		`"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + secondAccount + `:user/u"},"Action":"sts:AssumeRole"}}`})
+		`"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + secondAccount + `:root"},"Action":"sts:AssumeRole"}}`})
 	require.NoError(t, err)
 	_, err = c.CreateAccount(t.Context(), NewAccount{ID: secondAccount})
 	refused := requireRefusal(t, err, "4 policies and grants name the account "+secondAccount+" or everybody")

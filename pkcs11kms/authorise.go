@@ -67,7 +67,8 @@ func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (
 		Context:   &q.about,
 		Child:     q.about.req.child,
 	}
-	policies := policy.Policies{Key: q.document, Identity: who.Policies}
+	policies := who.Judged()
+	policies.Key = q.document
 	d := policy.Evaluate(asked, policies)
 	q.about.req.bound = nil
 	if !d.Allowed && op.Grantable && q.key != (keystore.Ref{}) && q.about.err == nil {

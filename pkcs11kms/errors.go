@@ -25,6 +25,10 @@ func accessDenied(caller Caller, op *ops.Operation, resource string, d policy.De
 		because = "with an explicit deny in a resource-based policy"
 	case d.Reason == policy.DeniedByIdentityPolicy && (d.Otherwise || d.ByIdentity):
 		because = "with an explicit deny in an identity-based policy"
+	case d.Reason == policy.DeniedBySessionPolicy && (d.Otherwise || d.ByIdentity):
+		because = "with an explicit deny in a session policy"
+	case d.Reason == policy.NoSessionAllow:
+		because = "because no session policy allows the " + op.ActionName() + " action"
 	case d.Reason == policy.NoKeyPolicyAllow:
 		because = "because no resource-based policy allows the " + op.ActionName() + " action"
 	}

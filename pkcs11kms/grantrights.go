@@ -15,7 +15,7 @@ import (
 
 // What grants add to a decision is asked only where the policies alone do not allow, and costs the same however many grants there
 // are: all that the grants on a key give to one principal is in one record, which the cache holds as it holds a key. A refusal reads
-// the records of the caller and of its account, whether there is such a key or not, so that it tells nothing.
+// the records of the caller, of the role of a session and of its account, whether there is such a key or not, so that it tells nothing.
 
 // grantsFor returns the grants that may allow what a question asks. What the permission would rest on is noted in the request, so that
 // the commit of a call that writes is bound to it.
@@ -23,8 +23,13 @@ func (c *Client) grantsFor(ctx context.Context, op *ops.Operation, q *question, 
 	if op == ops.RetireGrant {
 		return retiringRights(q.about.req.retire), nil // which its commit deletes
 	}
-	account, id := who.Principal().Account, who.Principal().ID
-	for _, principal := range slices.Compact([]string{id, account}) {
+	caller := who.Principal()
+	account := caller.Account
+	principals := []string{caller.ID, account}
+	if caller.RoleID != "" { // a session has what its role is given as well
+		principals = []string{caller.ID, caller.RoleID, account}
+	}
+	for _, principal := range slices.Compact(principals) {
 		rights, version, err := c.rightsOf(ctx, q, keystore.OwnerValue(account, principal))
 		if err != nil {
 			return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
@@ -252,7 +253,7 @@ func (c *call) namedPrincipal(ctx context.Context, arn string) (string, error) {
 
 // ownerOf finds the principal of an ARN, see keystore.OwnerValue; ok tells whether there is one.
 func (b *Bridge) ownerOf(ctx context.Context, arn string) (owner string, ok bool, err error) {
-	account := accountOfARN(arn)
+	account := iam.AccountOfARN(arn)
 	if b.isAccountRoot(arn) {
 		return keystore.OwnerValue(account, account), true, nil
 	}
@@ -261,15 +262,6 @@ func (b *Bridge) ownerOf(ctx context.Context, arn string) (owner string, ok bool
 	}
 	id, ok, err := b.core.Identities.ARNToID(ctx, arn)
 	return keystore.OwnerValue(account, id), ok, err
-}
-
-// accountOfARN is the account in an ARN, or empty.
-func accountOfARN(arn string) string {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) < 6 {
-		return ""
-	}
-	return parts[4]
 }
 
 // RevokeGrant ends a grant on a key, whatever the key's state: nobody is allowed anything by it any more, in this process at once, in

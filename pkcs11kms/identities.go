@@ -48,6 +48,16 @@ func (b *Bridge) SigningKey(ctx context.Context, accessKeyID, date, region, serv
 	return key, caller, err
 }
 
+// SessionKey is SigningKey for the access key of a session of a role and its token. A token that this service has not made for that access
+// key, or whose role was removed, is iam.ErrUnknownAccessKey; one of a session that has ended is iam.ErrExpiredToken.
+func (b *Bridge) SessionKey(ctx context.Context, accessKeyID, token, date, region, service string) (sigv4.Key, Caller, error) {
+	key, caller, err := b.core.Identities.SessionKey(ctx, accessKeyID, token, date, region, service)
+	if err != nil && !errors.Is(err, iam.ErrUnknownAccessKey) && !errors.Is(err, iam.ErrExpiredToken) {
+		err = b.authenticationFailed(ctx, err)
+	}
+	return key, caller, err
+}
+
 // AccessKeyUsed notes that a caller has proved to hold an access key, by a request to a region. It costs no more than a look at
 // the clock.
 func (b *Bridge) AccessKeyUsed(caller Caller, id, region string) {

@@ -28,7 +28,7 @@ func (b *Bridge) mentions(ctx context.Context, store keystore.Store, account str
 	}
 	err = records.EachIndexed(ctx, store, keystore.IndexPrincipalName, func(rec keystore.Record) error {
 		role, err := keystore.DecodePrincipal(rec)
-		for _, statement := range statementsNaming(role.Trust, account) {
+		for _, statement := range statementsNaming(role.TrustPolicy, account) {
 			places = append(places, "trust policy of the role "+role.Name+" of account "+role.Account+": "+statement)
 		}
 		return err

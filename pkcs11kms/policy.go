@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
-	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
@@ -99,7 +97,7 @@ func LintKeyPolicy(ctx context.Context, b *Bridge, text string) ([]policy.Findin
 	if err != nil {
 		return findings, nil // which has the reason
 	}
-	_, unknown, err := b.principalsOf(ctx, b.cfg.AccountID, document)
+	_, unknown, err := b.core.Identities.PrincipalIDs(ctx, b.cfg.AccountID, document)
 	for _, refused := range unknown {
 		findings = append(findings, policy.Finding{Line: refused.Line, Path: refused.Path, Severity: policy.Error, Text: refused.Reason})
 	}
@@ -110,7 +108,7 @@ func LintKeyPolicy(ctx context.Context, b *Bridge, text string) ([]policy.Findin
 // bindPolicy puts the unique ids of users and roles into the place of their ARNs, with the account before those that are not of the key's.
 // Principals that do not exist here are refused; accounts are taken whether there are such or not.
 func (b *Bridge) bindPolicy(ctx context.Context, account string, given *policy.Document) (*policy.Document, error) {
-	ids, unknown, err := b.principalsOf(ctx, account, given)
+	ids, unknown, err := b.core.Identities.PrincipalIDs(ctx, account, given)
 	if err != nil {
 		return nil, err
 	}
@@ -125,43 +123,6 @@ func (b *Bridge) bindPolicy(ctx context.Context, account string, given *policy.D
 	}))
 }
 
-// principalsOf returns the unique ids of the users and roles that a document names, and the refusals of those that there are
-// not, in the order of the document.
-func (b *Bridge) principalsOf(ctx context.Context, account string, given *policy.Document) (
-	ids map[string]string, unknown []*policy.SyntaxError, err error,
-) {
-	ids = map[string]string{}
-	for _, name := range given.Principals() {
-		if name == "*" || keystore.IsAccountID(name) || b.isAccountRoot(name) {
-			continue
-		}
-		id, ok, err := b.principalID(ctx, account, name)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !ok {
-			unknown = append(unknown, given.PrincipalError(name, "no user or role has it"))
-			continue
-		}
-		ids[name] = id
-	}
-	return ids, unknown, nil
-}
-
-// principalID returns what a key policy of an account keeps of a user or role, given its ARN or just that.
-func (b *Bridge) principalID(ctx context.Context, account, name string) (id string, ok bool, err error) {
-	if strings.HasPrefix(name, "arn:") {
-		id, ok, err = b.core.Identities.ARNToID(ctx, name)
-		if of := accountOfARN(name); ok && of != account {
-			id = keystore.OwnerValue(of, id)
-		}
-		return id, ok, err
-	}
-	of, id := policy.SplitID(name, account)
-	_, ok, err = b.core.Identities.IDToARN(ctx, of, id)
-	return name, ok, err
-}
-
 // isAccountRoot tells whether an ARN is that of an account.
 func (b *Bridge) isAccountRoot(arn string) bool {
 	_, ok := b.core.Identities.RootAccount(arn)
@@ -174,21 +135,5 @@ func (b *Bridge) shownPolicy(ctx context.Context, k *key) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	names := map[string]string{}
-	for _, id := range document.Principals() {
-		account, bare := policy.SplitID(id, k.Record.Account)
-		arn, ok, err := b.core.Identities.IDToARN(ctx, account, bare)
-		if err != nil {
-			return "", err
-		}
-		if names[id] = bare; ok {
-			names[id] = arn
-		}
-	}
-	return document.MapPrincipals(func(id string) string {
-		if arn, ok := names[id]; ok {
-			return arn
-		}
-		return id
-	}), nil
+	return b.core.Identities.ShownPolicy(ctx, k.Record.Account, document)
 }

@@ -85,8 +85,8 @@ func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
 	examples := []string{"create-{kind} --{kind}-name {name}",
 		"create-{kind} --{kind}-name {name} --path /jwt/ --tags Key=Stage,Value=test Key=Team,Value=id"}
 	if k.principal == keystore.PrincipalRole {
-		long += "\nNobody can assume a role here: give it an access key. So, unlike with AWS, the assume role policy may be\n" +
-			"left out; one that is given is shown and has no effect."
+		long += "\nThe assume role policy says who may assume the role. Unlike with AWS it may be left out, as of a role that has\n" +
+			"access keys of its own: then nobody may."
 		examples = append(examples, "create-role --role-name JwtProducer --assume-role-policy-document file://trust.json")
 	}
 	cmd, in := k.verb("create-{kind} --{kind}-name NAME [flags]", "Make a {kind}", long, examples...)
@@ -96,7 +96,7 @@ func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
 	var options iam.PrincipalOptions
 	in.text(&path, "path", "the path, which is part of the ARN; it begins and ends with / (default: /)")
 	if k.principal == keystore.PrincipalRole {
-		in.text(&trust, "assume-role-policy-document", "who may assume the role: kept, without effect")
+		in.text(&trust, "assume-role-policy-document", "who may assume the role: JSON, or file://PATH (default: nobody)")
 		in.text(&description, "description", "what the role is for")
 		in.number(&session, "max-session-duration", sessionUsage)
 	}

@@ -95,6 +95,8 @@ var reasons = map[policy.Reason]string{
 	policy.AllowedByIdentityPolicy: "a policy of the principal allows it",
 	policy.AllowedRoot:             "the principal is the root of the account",
 	policy.AllowedByGrant:          "a grant on the key allows it",
+	policy.NoSessionAllow:          "others allow it, and no session policy does",
+	policy.DeniedBySessionPolicy:   "a session policy denies it",
 }
 
 func simulationOf(principal, action string, v pkcs11kms.Verdict) *simulation {
@@ -102,7 +104,7 @@ func simulationOf(principal, action string, v pkcs11kms.Verdict) *simulation {
 	switch {
 	case v.Allowed:
 		s.Decision = "allowed"
-	case v.Reason == policy.DeniedByKeyPolicy, v.Reason == policy.DeniedByIdentityPolicy:
+	case v.Reason == policy.DeniedByKeyPolicy, v.Reason == policy.DeniedByIdentityPolicy, v.Reason == policy.DeniedBySessionPolicy:
 		s.Decision = "explicitDeny"
 	}
 	if v.Statement < 0 {
@@ -112,6 +114,9 @@ func simulationOf(principal, action string, v pkcs11kms.Verdict) *simulation {
 	if v.Policy != "" {
 		s.DecidedBy.Document = "policy " + v.Policy + " of the principal"
 	}
+	if v.Reason == policy.DeniedBySessionPolicy {
+		s.DecidedBy.Document = "session policy"
+	}
 	if v.Sid != "" {
 		s.DecidedBy.Sid = aws.String(v.Sid)
 	}
@@ -119,14 +124,15 @@ func simulationOf(principal, action string, v pkcs11kms.Verdict) *simulation {
 }
 
 func (a *app) policyLintCommand() *cobra.Command {
-	cmd := verb(groupPolicies, "lint [--identity] FILE", "Find mistakes in a policy document",
+	cmd := verb(groupPolicies, "lint [--identity | --trust] FILE", "Find mistakes in a policy document",
 		"Reads a policy document from a file, or from standard input for -, and prints what the service would refuse\n"+
 			"and what is legal but probably not meant, one line each: FILE:LINE: SEVERITY: PATH: TEXT. Where a state\n"+
 			"directory is named, principals that do not exist in it are found as well. The exit code is 1 when the\n"+
 			"document would be refused.",
 		"pkcs11kms policy lint policy.json",
 		"pkcs11kms policy lint --identity generate-mac.json")
-	identity := cmd.Flags().Bool("identity", false, "the document is a policy of a user or role, and no key policy")
+	identity := cmd.Flags().Bool("identity", false, "the document is a policy of a user or role, or of a session, and no key policy")
+	trust := cmd.Flags().Bool("trust", false, "the document is the trust policy of a role, and no key policy")
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) != 1 {
 			return usagef("name one file, or - for standard input")
@@ -143,7 +149,16 @@ func (a *app) policyLintCommand() *cobra.Command {
 			}
 			return &environmentError{fmt.Errorf("reading the document: %w", err), hint}
 		}
-		findings, err := a.findings(cmd.Context(), *identity, text)
+		kind := policy.KeyPolicy
+		switch {
+		case *identity && *trust:
+			return usagef("give --identity or --trust, not both")
+		case *identity:
+			kind = policy.IdentityPolicy
+		case *trust:
+			kind = policy.TrustPolicy
+		}
+		findings, err := a.findings(cmd.Context(), kind, text)
 		if err != nil {
 			return err
 		}
@@ -153,9 +168,9 @@ func (a *app) policyLintCommand() *cobra.Command {
 }
 
 // findings looks for the principals of a key policy where a state directory is named, which lint can do without.
-func (a *app) findings(ctx context.Context, identity bool, text string) (findings []policy.Finding, err error) {
-	if identity {
-		return pkcs11kms.LintPolicy(policy.IdentityPolicy, text), nil
+func (a *app) findings(ctx context.Context, kind policy.Kind, text string) (findings []policy.Finding, err error) {
+	if kind != policy.KeyPolicy {
+		return pkcs11kms.LintPolicy(kind, text), nil
 	}
 	if _, err := a.directory(); err != nil {
 		return pkcs11kms.LintPolicy(policy.KeyPolicy, text), nil

@@ -8,6 +8,7 @@ package audit
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -39,7 +40,8 @@ type Event struct {
 
 	Account     string // of the caller, 12 digits; empty when nobody calls
 	Principal   string // ARN of the caller; empty when nobody calls
-	PrincipalID string // the unique id of a user or role; of the account's root the account
+	PrincipalID string // the unique id of a user, role or session; of the account's root the account
+	Session     *Session
 	Origin      Origin
 	// RequestID is that of the call, the same in its Intent and its end. Empty: it is CallID. EventID is that of the record. What is zero of
 	// both is made with the record.
@@ -69,6 +71,13 @@ type Event struct {
 	// Intended tells that Intend was called for this call and allowed it: whatever it was to change may be changed.
 	Intended bool
 	Err      error // what the call is answered with; nil in Intend, and when it succeeded
+}
+
+// Session is what a caller that is a session of a role is of; nil for others.
+type Session struct {
+	RoleARN, RoleID, RoleName string
+	Created                   time.Time
+	SourceIdentity            string // empty: none
 }
 
 // Origin is where a request came from. That of a call in process is zero.

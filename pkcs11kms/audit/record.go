@@ -94,7 +94,7 @@ func (e *Event) appendSource(b []byte) []byte {
 	return appendText(b, e.Service)
 }
 
-// appendIdentity appends userIdentity. Whoever acts by the access key of a role is a Role: there are no sessions.
+// appendIdentity appends userIdentity. Whoever acts by the access key of a role is a Role, and a session of one an AssumedRole.
 func (e *Event) appendIdentity(b []byte) []byte {
 	if e.Kind == ServiceEvent || e.Kind == Seal {
 		b = append(b, `{"type":"AWSService"`...)
@@ -122,6 +122,26 @@ func (e *Event) appendIdentity(b []byte) []byte {
 	if user != "" {
 		b = appendMember(b, "userName", user)
 	}
+	if e.Session != nil {
+		b = e.appendSession(b)
+	}
+	return append(b, '}')
+}
+
+// appendSession appends what session of what role the caller is.
+func (e *Event) appendSession(b []byte) []byte {
+	s := e.Session
+	b = append(b, `,"sessionContext":{"sessionIssuer":{"type":"Role"`...)
+	b = appendMember(b, "principalId", s.RoleID)
+	b = appendMember(b, "arn", s.RoleARN)
+	b = appendMember(b, "accountId", e.Account)
+	b = appendMember(b, "userName", s.RoleName)
+	b = append(b, `},"webIdFederationData":{},"attributes":{"creationDate":"`...)
+	b = s.Created.UTC().AppendFormat(b, "2006-01-02T15:04:05Z")
+	b = append(b, `","mfaAuthenticated":"false"}`...)
+	if s.SourceIdentity != "" {
+		b = appendMember(b, "sourceIdentity", s.SourceIdentity)
+	}
 	return append(b, '}')
 }
 
@@ -129,6 +149,8 @@ func (e *Event) appendIdentity(b []byte) []byte {
 func (e *Event) identityType() (kind, user string) {
 	resource := e.Principal[strings.LastIndexByte(e.Principal, ':')+1:]
 	switch {
+	case e.Session != nil:
+		return "AssumedRole", ""
 	case resource == "root":
 		return "Root", ""
 	case strings.HasPrefix(resource, "user/"):

@@ -303,3 +303,30 @@ func TestDoctorListsPoliciesThatAllowMoreThanKeys(t *testing.T) {
 	require.Equal(t, `its policy "own" allows more than the use of keys: pkcs11kms:AdoptKey`, texts["own"])
 	require.Regexp(t, ` allows more than the use of keys: iam:CreateUser and \d+ more$`, texts["all"])
 }
+
+// A role's trust policy that an earlier version has kept lets nobody assume the role, and is told; one that counts is not.
+func TestDoctorListsTrustPoliciesThatHaveNoEffect(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	root := c.bridge.IAM().As(c.bridge.Root())
+	const trust = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}}`
+	for _, name := range []string{"Old", "New"} {
+		_, err := root.CreatePrincipal(t.Context(), iam.PrincipalName{Type: keystore.PrincipalRole, Name: name},
+			iam.PrincipalOptions{TrustPolicy: trust})
+		require.NoError(t, err)
+	}
+	require.Empty(t, examine(t.Context(), cfg).find("role", "Old"))
+	store := c.bridge.Core().Store
+	recs, err := store.Lookup(t.Context(), keystore.IndexPrincipalName,
+		keystore.PrincipalNameValue(testAccount, keystore.PrincipalRole, "Old"), keystore.Ref{}, 1)
+	require.NoError(t, err)
+	record, err := keystore.DecodePrincipal(recs[0])
+	require.NoError(t, err)
+	record.Trust, record.TrustPolicy = trust, ""
+	_, err = c.bridge.Core().Cache.Commit(t.Context(), record.Put(recs[0].Version))
+	require.NoError(t, err)
+	found := examine(t.Context(), cfg)
+	require.Empty(t, found.find("role", "New"))
+	require.Len(t, found.find("role", "Old"), 1)
+	require.Contains(t, found.find("role", "Old")[0].Hint, "pkcs11kms iam update-assume-role-policy --role-name Old")
+}

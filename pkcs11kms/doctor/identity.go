@@ -27,6 +27,11 @@ func (d *examination) examineIdentities(ctx context.Context) {
 			for _, inline := range record.Policies {
 				d.examineIdentityPolicy(record, inline)
 			}
+			if record.Trust != "" {
+				d.advise(string(record.Type), record.Name, StatusWarning,
+					"its trust policy is of an earlier version of the program, which let nobody assume roles: it has no effect",
+					"if it is meant, set it again: pkcs11kms iam update-assume-role-policy --role-name "+record.Name)
+			}
 			return nil
 		})
 		if err != nil {
@@ -90,7 +95,8 @@ func (d *examination) examineIdentityPolicy(record keystore.Principal, inline ke
 	}
 	var more []string
 	for op := range ops.All {
-		if !op.Free && op.Service != "kms" && op.Service != "cloudtrail" && document.MayAllow(op.ActionName()) { // which changes nothing
+		// Those of CloudTrail change nothing, and roles say themselves whom they trust.
+		if !op.Free && !slices.Contains([]string{"kms", "cloudtrail", "sts"}, op.Service) && document.MayAllow(op.ActionName()) {
 			more = append(more, op.ActionName())
 		}
 	}

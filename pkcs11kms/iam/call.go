@@ -22,6 +22,9 @@ type subject struct {
 	version uint64             // of the record; 0: there is none
 	root    bool               // the account's root
 
+	assumed bool             // a role that the caller wants to assume
+	trust   *policy.Document // its trust policy; nil: nobody may
+
 	key        keystore.AccessKey // of operations on an access key
 	keyVersion uint64
 }
@@ -92,6 +95,9 @@ func (c *call) Authorise(ctx context.Context, s subject, _ bool) error {
 	if c.op.Free {
 		return nil
 	}
+	if s.assumed {
+		return c.trusts(ctx, s)
+	}
 	who, err := c.dir.Identify(ctx, c.caller)
 	if err != nil {
 		return err
@@ -102,7 +108,7 @@ func (c *call) Authorise(ctx context.Context, s subject, _ bool) error {
 	d := policy.Evaluate(policy.Request{
 		Principal: who.Principal(), Action: c.op.ActionName(), Resource: s.arn, Account: c.caller.account,
 		Context: &conditions{call: c, who: &who, tags: s.record.Tags},
-	}, policy.Policies{Identity: who.Policies})
+	}, who.Judged())
 	if d.Allowed {
 		return nil
 	}
@@ -159,6 +165,8 @@ type conditions struct {
 	call *call
 	who  *Identity
 	tags []keystore.Tag // of the user or role that the call is about
+
+	account string // of what the call is about; empty: the caller's
 }
 
 // Values implements policy.Context.
@@ -172,7 +180,7 @@ func (x *conditions) Values(name string) ([]string, bool) {
 		}
 	}
 	if name == "aws:resourceaccount" {
-		return one(x.call.caller.account)
+		return one(cmp.Or(x.account, x.call.caller.account))
 	}
 	if rest, ok := strings.CutPrefix(name, "aws:"); ok {
 		return x.who.Condition(rest, x.call.Now())

@@ -12,8 +12,9 @@ import (
 type Caller struct {
 	account string
 	arn     string
-	id      string // unique id of the user or role; for the account's root the account
+	id      string // unique id of the user, role or session; for the account's root the account
 	conn    Connection
+	session *session // of a role; nil for others
 
 	connected bool // conn says where the caller comes from; otherwise the call is one in process
 }
@@ -38,7 +39,7 @@ func (c Caller) Account() string { return c.account }
 // ARN returns the ARN of the principal, or the empty string for nobody.
 func (c Caller) ARN() string { return c.arn }
 
-// ID returns the unique id of a user or role; for the account's root it is the account.
+// ID returns the unique id of a user, a role or a session (AROA...:NAME); for the account's root it is the account.
 func (c Caller) ID() string { return c.id }
 
 // From returns the same principal as it comes by a connection.
@@ -53,6 +54,9 @@ func (c Caller) RequestID() string { return c.conn.RequestID }
 // Describe tells an event who calls, and from where.
 func (c Caller) Describe(e *audit.Event) {
 	e.Account, e.Principal, e.PrincipalID = c.account, c.arn, c.id
+	if c.session != nil {
+		c.session.describe(e)
+	}
 	if !c.connected {
 		return
 	}
@@ -63,6 +67,17 @@ func (c Caller) Describe(e *audit.Event) {
 
 // IsNobody tells whether the caller is no principal at all.
 func (c Caller) IsNobody() bool { return c.arn == "" }
+
+// IsSession tells whether the caller is a session of a role.
+func (c Caller) IsSession() bool { return c.session != nil }
+
+// recordID is the id of the record that the caller's rights are in: of a session that of its role.
+func (c Caller) recordID() string {
+	if c.session != nil {
+		return c.session.RoleID
+	}
+	return c.id
+}
 
 // IsRoot tells whether the caller is the root of its account.
 func (c Caller) IsRoot() bool { return !c.IsNobody() && c.id == c.account }

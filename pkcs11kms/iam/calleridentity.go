@@ -10,7 +10,7 @@ import (
 
 // CallerIdentity is who a caller is, as AWS STS tells it.
 type CallerIdentity struct {
-	UserID  string // the unique id of the user or role; of the account's root the account
+	UserID  string // the unique id of the user, role or session; of the account's root the account
 	Account string
 	ARN     string
 }
@@ -24,12 +24,13 @@ func (c *Client) GetCallerIdentity(ctx context.Context) (who CallerIdentity, err
 	return answered(who, err)
 }
 
-// Name returns the name of the Client's caller: the zero PrincipalName for the account's root, and for a user or role that has gone.
+// Name returns the name of the Client's caller: the zero PrincipalName for the account's root, and for a user or role that has gone. A
+// session has that of its role.
 func (c *Client) Name(ctx context.Context) (PrincipalName, error) {
 	if c.caller.IsNobody() || c.caller.IsRoot() {
 		return PrincipalName{}, nil
 	}
-	p, err := c.dir.principal(ctx, c.caller.account, c.caller.id)
+	p, err := c.dir.principal(ctx, c.caller.account, c.caller.recordID())
 	if errors.Is(err, keystore.ErrNotFound) {
 		return PrincipalName{}, nil
 	}

@@ -40,7 +40,7 @@ func TestTheRootAsAUser(t *testing.T) {
 func TestUpdateTrustPolicy(t *testing.T) {
 	r := newRig(t)
 	mustCreatePrincipal(t, r.Client, producer)
-	const trust = `{"Version": "2012-10-17", "Statement": []}`
+	const trust = trustsNobody
 	require.NoError(t, r.UpdateTrustPolicy(t.Context(), producer.Name, trust))
 	found, err := r.GetPrincipal(t.Context(), producer)
 	require.NoError(t, err)

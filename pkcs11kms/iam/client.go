@@ -30,7 +30,8 @@ type request struct {
 	given map[string][]string // condition keys that the input has values of, in lower case
 	// find reads what the call is about, each time that it is decided. missing is what those are told who may ask when it is not
 	// there. Nil: the call is about nothing that has a name.
-	find func(context.Context) (s subject, missing, err error)
+	find    func(context.Context) (s subject, missing, err error)
+	actions []*ops.Operation // of AssumeRole: what it must be allowed beside itself
 	// rootOnly: if the call is about the account's root, no policy can allow it to anybody else.
 	rootOnly bool
 }

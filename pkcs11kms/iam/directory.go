@@ -29,6 +29,8 @@ type Config struct {
 	Newest func(context.Context) (epoch uint32, holds keystore.Change, err error)
 	// Epoch changes when what was made of MAC by the key of an epoch is not to be believed any more. It is as current as what Cache confirms.
 	Epoch func(ctx context.Context, epoch uint32) (Epoch, error)
+	// Latest is the latest time that the store has seen; the zero Time where it has seen none.
+	Latest func(context.Context) (time.Time, error)
 
 	Audit audit.Writer
 	Log   *slog.Logger
@@ -47,12 +49,17 @@ type Directory struct {
 	cfg    Config
 	uses   *lastuse.AccessKeys
 	coming chan later // signing keys to be made for the day after
+
+	tokenKeys  *tokenKeys
+	sessions   *sessions
+	storeClock storeClock
 }
 
 // New makes a Directory.
 func New(cfg Config) *Directory {
 	uses := lastuse.NewAccessKeys(cfg.Cache.Direct(), cfg.Now, cfg.Log) // whose commits go through the cache, as all do
-	return &Directory{cfg: cfg, uses: uses, coming: make(chan later, comingKeys)}
+	return &Directory{cfg: cfg, uses: uses, coming: make(chan later, comingKeys), tokenKeys: newTokenKeys(),
+		sessions: newSessions()}
 }
 
 // Client returns a handle on the operations of AWS IAM, without a Caller: give it one with As. It is cheap.
@@ -82,8 +89,19 @@ func (d *Directory) Caller(ctx context.Context, arn string) (Caller, error) {
 	return d.callerOf(record), nil
 }
 
-// ARNToID returns the unique id that the ARN of a user or role stands for now; ok tells whether there is one. Roots have none.
+// ARNToID returns the unique id that the ARN of a user, a role or a session of a role stands for now; ok tells whether there is one: a
+// session need not be there, its role must. Roots have none.
 func (d *Directory) ARNToID(ctx context.Context, arn string) (id string, ok bool, err error) {
+	if account, roleName, name, isSession := d.parseSessionARN(arn); isSession {
+		if ok, err = d.answersFor(ctx, account); err != nil || !ok {
+			return "", false, err
+		}
+		role, _, err := d.find(ctx, account, PrincipalName{keystore.PrincipalRole, roleName})
+		if errors.Is(err, keystore.ErrNotFound) {
+			return "", false, nil
+		}
+		return sessionID(role.ID, name), err == nil, err
+	}
 	record, err := d.principalByARN(ctx, arn)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return "", false, nil
@@ -91,14 +109,19 @@ func (d *Directory) ARNToID(ctx context.Context, arn string) (id string, ok bool
 	return record.ID, err == nil, err
 }
 
-// IDToARN returns the ARN of the user or role of an account with a unique id; ok tells whether there is one still.
+// IDToARN returns the ARN of the user, role or session of an account with a unique id; ok tells whether there is one still, or its role.
 func (d *Directory) IDToARN(ctx context.Context, account, id string) (arn string, ok bool, err error) {
-	p, err := d.principal(ctx, account, id)
+	record, name, isSession := strings.Cut(id, ":")
+	p, err := d.principal(ctx, account, record)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return "", false, nil
 	}
 	if err != nil {
 		return "", false, err
+	}
+	if isSession {
+		isRole := p.record.Type == keystore.PrincipalRole && isSessionName(name)
+		return d.sessionARN(account, p.record.Name, name), isRole, nil
 	}
 	return p.arn, true, nil
 }

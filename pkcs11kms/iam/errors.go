@@ -2,6 +2,7 @@ package iam
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/aws/smithy-go"
 
@@ -22,6 +23,8 @@ const (
 	invalidInput            = "InvalidInput"
 	validationError         = "ValidationError"
 	accessDenied            = "AccessDenied"
+	invalidParameterValue   = "InvalidParameterValue"
+	packedPolicyTooLarge    = "PackedPolicyTooLarge"
 )
 
 func failure(code, format string, args ...any) error {
@@ -38,9 +41,18 @@ func invalid(v form.Violations) error {
 
 // denied is the answer to a caller who may not. That a policy denies explicitly is told only to those whom others allow.
 func denied(caller Caller, op *ops.Operation, resource string, d policy.Decision) error {
+	if op.Service == ops.AssumeRole.Service { // whose answer is the same whatever stands in the way
+		return failure(accessDenied, "%s", strings.TrimSpace(apierr.Denial(caller.arn, op.ActionName(), resource, "")))
+	}
 	because := "because no identity-based policy allows the " + op.ActionName() + " action"
 	if d.Reason == policy.DeniedByIdentityPolicy && d.ByIdentity {
 		because = "with an explicit deny in an identity-based policy"
+	}
+	if d.Reason == policy.NoSessionAllow {
+		because = "because no session policy allows the " + op.ActionName() + " action"
+	}
+	if d.Reason == policy.DeniedBySessionPolicy && d.ByIdentity {
+		because = "with an explicit deny in a session policy"
 	}
 	return failure(accessDenied, "%s", apierr.Denial(caller.arn, op.ActionName(), resource, because))
 }

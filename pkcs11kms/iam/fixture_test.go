@@ -95,8 +95,14 @@ func newRig(t *testing.T) *rig {
 		Newest: func(context.Context) (uint32, keystore.Change, error) {
 			return 1, keystore.Change{Op: keystore.Check, Ref: keystore.CounterRef("", "", "none")}, nil
 		},
-		Epoch: func(context.Context, uint32) (Epoch, error) { return Epoch{}, nil },
-		Audit: log, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Epoch: func(_ context.Context, epoch uint32) (Epoch, error) {
+			if epoch > 1 {
+				return Epoch{}, nil
+			}
+			return Epoch{Key: 1}, nil
+		},
+		Latest: func(context.Context) (time.Time, error) { return time.Time{}, nil },
+		Audit:  log, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}
 	d := New(cfg)
 	return &rig{Client: d.Client().As(d.Root(testAccount)), dir: d, cfg: cfg, log: log}

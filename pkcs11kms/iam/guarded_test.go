@@ -107,7 +107,7 @@ func requests(x target) map[string]asked {
 		return c.UpdateRole(ctx, x.name.Name, RoleUpdate{Description: new("other"), MaxSessionDuration: new(int32(7200))})
 	}}
 	all["UpdateAssumeRolePolicy"] = asked{x.arn, func(ctx context.Context, c *Client) error {
-		return c.UpdateTrustPolicy(ctx, x.name.Name, `{"Version": "2012-10-17"}`)
+		return c.UpdateTrustPolicy(ctx, x.name.Name, trustsNobody)
 	}}
 	return all
 }

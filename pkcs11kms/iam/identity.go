@@ -15,7 +15,9 @@ import (
 
 // Identity is a caller as policies see it; the zero Identity is nobody. Every call makes one, so it is small.
 type Identity struct {
-	Policies []policy.Named // the inline policies, ordered by name
+	Policies []policy.Named // the inline policies, ordered by name; of a session those of its role
+	Session  []policy.Named // the session policies of a session that is Limited to what they allow
+	Limited  bool
 
 	caller Caller
 	user   *keystore.Principal // the record of a user or role, which is not changed; nil for others
@@ -24,7 +26,16 @@ type Identity struct {
 // Principal is the caller as the statements of policies name it.
 func (who *Identity) Principal() policy.Principal {
 	c := &who.caller
-	return policy.Principal{Account: c.account, ARN: c.arn, ID: c.id, Root: c.IsRoot()}
+	p := policy.Principal{Account: c.account, ARN: c.arn, ID: c.id, Root: c.IsRoot()}
+	if c.session != nil {
+		p.RoleARN, p.RoleID = c.session.roleARN, c.session.RoleID
+	}
+	return p
+}
+
+// Judged are the policies that a request of the caller is judged by, to which what is of the resource is added.
+func (who *Identity) Judged() policy.Policies {
+	return policy.Policies{Identity: who.Policies, Session: who.Session, Limited: who.Limited}
 }
 
 // record is that of a user or role, and empty for others.
@@ -67,7 +78,7 @@ func (d *Directory) decodePrincipal(rec keystore.Record) (*principal, error) {
 }
 
 // Identify looks a caller up. A user or role that is not there any more is nobody, whom every policy denies everything, and so is
-// who is of no account of this service.
+// a session that has ended, or whose role is not there any more, and who is of no account of this service.
 func (d *Directory) Identify(ctx context.Context, caller Caller) (Identity, error) {
 	if there, err := d.answersFor(ctx, caller.account); err != nil || !there {
 		return Identity{}, err
@@ -75,14 +86,21 @@ func (d *Directory) Identify(ctx context.Context, caller Caller) (Identity, erro
 	if caller.IsRoot() {
 		return Identity{caller: caller}, nil
 	}
-	p, err := d.principal(ctx, caller.account, caller.id)
+	p, err := d.principal(ctx, caller.account, caller.recordID())
 	if errors.Is(err, keystore.ErrNotFound) {
 		return Identity{}, nil
 	}
 	if err != nil {
 		return Identity{}, err
 	}
-	return Identity{Policies: p.policies, caller: caller, user: &p.record}, nil
+	who := Identity{Policies: p.policies, caller: caller, user: &p.record}
+	if s := caller.session; s != nil {
+		if s.expired(d.cfg.Now()) {
+			return Identity{}, nil
+		}
+		who.Session, who.Limited = s.policies, s.limited()
+	}
+	return who, nil
 }
 
 // Unchanged binds the commits of an operation to the caller's user or role as it is when the operation is permitted: a policy
@@ -92,7 +110,7 @@ func (d *Directory) Unchanged(ctx context.Context, caller Caller) ([]keystore.Ch
 	if caller.IsNobody() || caller.IsRoot() {
 		return nil, nil
 	}
-	p, err := d.principal(ctx, caller.account, caller.id)
+	p, err := d.principal(ctx, caller.account, caller.recordID())
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, nil // and nothing is permitted to it
 	}
@@ -105,6 +123,11 @@ func (d *Directory) Unchanged(ctx context.Context, caller Caller) ([]keystore.Ch
 // Condition returns the value of a condition key that every request of the caller has, in whatever service: of the caller, the
 // connection and the time. name is what follows "aws:", in lower case.
 func (who *Identity) Condition(name string, now time.Time) ([]string, bool) {
+	if s := who.caller.session; s != nil {
+		if values, ok := s.condition(name); ok {
+			return values, true
+		}
+	}
 	if tag, ok := strings.CutPrefix(name, "principaltag/"); ok {
 		return TagValues(who.record().Tags, tag)
 	}
@@ -114,7 +137,7 @@ func (who *Identity) Condition(name string, now time.Time) ([]string, bool) {
 	case "epochtime":
 		return one(strconv.FormatInt(now.Unix(), 10))
 	case "viaawsservice", "principalisawsservice":
-		return one("false") // nobody but users, roles and root calls this service
+		return one("false") // nobody but users, roles, their sessions and root calls this service
 	}
 	if values, ok := who.principalCondition(name); ok {
 		return values, true
@@ -140,8 +163,7 @@ func (who *Identity) principalCondition(name string) ([]string, bool) {
 	return nil, false
 }
 
-// principalTypes are the values of aws:PrincipalType. AWS calls the sessions of a role so; here its access keys are used
-// directly.
+// principalTypes are the values of aws:PrincipalType. Who uses an access key of a role is called as its sessions are.
 var principalTypes = map[keystore.PrincipalType]string{"": "Account", keystore.PrincipalUser: "User", keystore.PrincipalRole: "AssumedRole"}
 
 func (c Caller) condition(name string) ([]string, bool) {

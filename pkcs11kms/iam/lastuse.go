@@ -54,7 +54,7 @@ func (c *Client) lastUse(ctx context.Context, id string) (AccessKeyLastUsed, err
 // AccessKeyUsed notes that a caller has proved to hold an access key, by a request to a region. It costs no more than a look at the
 // clock.
 func (d *Directory) AccessKeyUsed(caller Caller, id, region string) {
-	if !caller.IsNobody() {
+	if !caller.IsNobody() && caller.session == nil { // that of a session is in no record
 		d.uses.Note(lastuse.AccessKey{Account: caller.account, ID: id, Region: region}, struct{}{})
 	}
 }
@@ -63,6 +63,7 @@ func (d *Directory) AccessKeyUsed(caller Caller, id, region string) {
 func (d *Directory) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { d.deriveComing(ctx) })
+	running.Go(func() { d.watchStoreClock(ctx) })
 	running.Go(func() { d.uses.Run(ctx) })
 	running.Wait()
 }

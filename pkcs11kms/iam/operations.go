@@ -53,8 +53,10 @@ func (c *call) createPrincipal(ctx context.Context, name PrincipalName, options 
 	record := keystore.Principal{
 		Account: c.caller.account, ID: keystore.PrincipalID(name.Type, randomBase32(keystore.PrincipalIDLength)),
 		Type: name.Type, Name: name.Name, Path: options.Path, Created: c.Now().UTC().Truncate(time.Second),
-		Description: options.Description, Trust: options.TrustPolicy, Tags: tags,
-		MaxSessionDuration: storedSession(options.MaxSessionDuration),
+		Description: options.Description, MaxSessionDuration: storedSession(options.MaxSessionDuration), Tags: tags,
+	}
+	if record.TrustPolicy, err = c.dir.boundTrust(ctx, record.Account, options.TrustPolicy); err != nil {
+		return Principal{}, err
 	}
 	counter, err := c.countPrincipal(ctx, record.Type, 1)
 	if err != nil {
@@ -64,7 +66,10 @@ func (c *call) createPrincipal(ctx context.Context, name PrincipalName, options 
 	if errors.Is(err, keystore.ErrExists) {
 		err = failure(entityAlreadyExists, "%s with name %s already exists.", kindOf(name.Type).entity, name.Name)
 	}
-	return c.dir.describe(record), err
+	if err != nil {
+		return Principal{}, err
+	}
+	return c.dir.describe(ctx, record)
 }
 
 // countPrincipal returns the change of the counter of users or roles, or LimitExceeded.
@@ -97,17 +102,18 @@ func randomBase32(n int) string {
 	return base32.StdEncoding.EncodeToString(random)[:n]
 }
 
-func (d *Directory) describe(record keystore.Principal) Principal {
+func (d *Directory) describe(ctx context.Context, record keystore.Principal) (Principal, error) {
+	trust, err := d.shownTrust(ctx, record)
 	shown := Principal{
 		PrincipalName: PrincipalName{record.Type, record.Name},
-		PrincipalOptions: PrincipalOptions{Path: record.Path, Description: record.Description, TrustPolicy: record.Trust,
+		PrincipalOptions: PrincipalOptions{Path: record.Path, Description: record.Description, TrustPolicy: trust,
 			Tags: record.Tags},
 		ID: record.ID, ARN: d.principalARN(record), Created: record.Created,
 	}
 	if record.Type == keystore.PrincipalRole {
 		shown.MaxSessionDuration = int32(record.LongestSession() / time.Second)
 	}
-	return shown
+	return shown, err
 }
 
 // about returns what finds the user or role of that name, or the account's root, which the zero PrincipalName names.
@@ -161,9 +167,9 @@ func (c *Client) GetPrincipal(ctx context.Context, name PrincipalName) (found Pr
 		})
 		return answered(found, err)
 	}
-	err = c.read(ctx, getPrincipal, name, name.input(), nil, func(record keystore.Principal) error {
-		found = c.dir.describe(record)
-		return nil
+	err = c.read(ctx, getPrincipal, name, name.input(), nil, func(record keystore.Principal) (err error) {
+		found, err = c.dir.describe(ctx, record)
+		return err
 	})
 	return answered(found, err)
 }
@@ -176,9 +182,11 @@ func (c *Client) ListPrincipals(ctx context.Context, t keystore.PrincipalType, p
 		list = []Principal{}
 		return records.EachOf(ctx, c.dir.cfg.Store, keystore.KindPrincipal, "", c.caller.account, func(rec keystore.Record) error {
 			record, err := keystore.DecodePrincipal(rec)
-			if err == nil && record.Type == t && strings.HasPrefix(record.Path, pathPrefix) {
-				list = append(list, c.dir.describe(record))
+			if err != nil || record.Type != t || !strings.HasPrefix(record.Path, pathPrefix) {
+				return err
 			}
+			found, err := c.dir.describe(ctx, record)
+			list = append(list, found)
 			return err
 		})
 	})

@@ -17,7 +17,7 @@ func TestPrincipalLife(t *testing.T) {
 	b := newRig(t)
 	for name, options := range map[PrincipalName]PrincipalOptions{
 		alice:    {Path: "/jwt/", Tags: []keystore.Tag{{Key: "Stage", Value: "test"}}},
-		producer: {Path: "/jwt/", Description: "signs", TrustPolicy: `{"Version": "2012-10-17"}`, MaxSessionDuration: 7200},
+		producer: {Path: "/jwt/", Description: "signs", TrustPolicy: trustsNobody, MaxSessionDuration: 7200},
 	} {
 		made, err := b.CreatePrincipal(t.Context(), name, options)
 		require.NoError(t, err)

@@ -40,8 +40,7 @@ func (p Principal) shown() map[string]any {
 type PrincipalOptions struct {
 	Path        string // begins and ends with a slash; empty: /
 	Description string // of a role, up to 1,000 characters
-	// TrustPolicy is the assume-role policy document of a role. It is kept and shown and has no effect: nobody can assume a
-	// role here, since there are no sessions. Roles have access keys instead.
+	// TrustPolicy is the assume-role policy document of a role: who may assume it (AssumeRole). Nobody may assume one without.
 	TrustPolicy string
 	Tags        []keystore.Tag // ordered by key; at most 50
 	// MaxSessionDuration is how many seconds a session of a role may last: 3600, or 0 for that, to 43200.

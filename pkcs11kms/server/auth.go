@@ -31,15 +31,22 @@ func (s *Server) newVerifier(service *service, o Options) *sigv4.Verifier[identi
 // for their own region instead.
 const globalRegion = "us-east-1"
 
-// lookup finds the signing key of an access key. There are no temporary credentials here, so a session token cannot be
-// right.
-func (s *Server) lookup(ctx context.Context, claim *sigv4.Claim) (sigv4.Key, identity, error) {
-	if claim.SessionToken != "" {
-		return sigv4.Key{}, identity{}, sigv4.ErrUnknownKey
+// lookup finds the signing key of an access key: with a session token that of a session, and without one no session's.
+func (s *Server) lookup(ctx context.Context, claim *sigv4.Claim) (key sigv4.Key, who identity, err error) {
+	var caller pkcs11kms.Caller
+	switch {
+	case claim.SessionToken != "":
+		key, caller, err = s.bridge.SessionKey(ctx, claim.AccessKeyID, claim.SessionToken, claim.Date, claim.Region, claim.Service)
+	case iam.IsSessionKey(claim.AccessKeyID):
+		err = iam.ErrUnknownAccessKey
+	default:
+		key, caller, err = s.bridge.SigningKey(ctx, claim.AccessKeyID, claim.Date, claim.Region, claim.Service)
 	}
-	key, caller, err := s.bridge.SigningKey(ctx, claim.AccessKeyID, claim.Date, claim.Region, claim.Service)
-	if errors.Is(err, iam.ErrUnknownAccessKey) {
+	switch {
+	case errors.Is(err, iam.ErrUnknownAccessKey):
 		err = sigv4.ErrUnknownKey
+	case errors.Is(err, iam.ErrExpiredToken):
+		err = sigv4.ErrTokenExpired
 	}
 	return key, identity{caller: caller, accessKey: claim.AccessKeyID, region: claim.Region}, err
 }

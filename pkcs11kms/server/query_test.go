@@ -52,7 +52,7 @@ func TestTheTableOfTheQueryServicesIsServed(t *testing.T) {
 	for _, service := range []*service{identities, securityTokens} {
 		rows := map[string]bool{}
 		for op := range ops.All {
-			if op.Service == service.signingName {
+			if op.Service == service.signingName && op.Answer != ops.ActionOnly {
 				rows[op.Name] = true
 				require.NotNil(t, service.operations[op.Name], "%s has a row and is not served", op.Name)
 			}
@@ -134,8 +134,8 @@ func TestRolesOverTheWire(t *testing.T) {
 	require.NotContains(t, must("ListRoles"), "Tags")
 	require.Contains(t, must("ListRoleTags", "RoleName", "Maker"), "<Key>k</Key>")
 	must("UntagRole", "RoleName", "Maker", "TagKeys.member.1", "k")
-	must("UpdateAssumeRolePolicy", "RoleName", "Maker", "PolicyDocument", `{"Version": "2012-10-17", "Statement": []}`)
-	require.Contains(t, must("GetRole", "RoleName", "Maker"), "%22Statement%22%3A%20%5B%5D%7D</AssumeRolePolicyDocument>")
+	must("UpdateAssumeRolePolicy", "RoleName", "Maker", "PolicyDocument", strings.Replace(trustText, "Allow", "Deny", 1))
+	require.Contains(t, must("GetRole", "RoleName", "Maker"), "%22Effect%22%3A%20%22Deny%22")
 	must("PutRolePolicy", "RoleName", "Maker", "PolicyName", "own", "PolicyDocument",
 		`{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "*"}}`)
 	require.Contains(t, must("ListRolePolicies", "RoleName", "Maker"), "<member>own</member>")

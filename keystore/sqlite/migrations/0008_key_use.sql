@@ -1,4 +1,4 @@
 -- No table has changed. Records of a new kind tell when the material of a key was last used; an access key's record tells which service key
--- makes its secret, and the record of the seals of which epoch before the last one seals still count. A program that does not know of them
--- could not read them, nor what grants there are on keys and what accounts, which are of new kinds as well; the version keeps it
--- from opening the store.
+-- makes its secret, the record of the seals of which epoch before the last one seals still count, and a role's whom it trusts, beside
+-- what was kept before for that. A program that does not know of them could not read them, nor what grants there are on keys and what
+-- accounts, which are of new kinds as well; the version keeps it from opening the store.

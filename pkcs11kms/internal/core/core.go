@@ -77,7 +77,8 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 			version, err := c.Keys.SecretsVersion(ctx, epoch)
 			return iam.Epoch{Key: version, Mistaken: c.Keys.Mistaken()}, err
 		},
-		Audit: log, Log: c.Log, Now: c.now,
+		Latest: c.Keys.LatestTime,
+		Audit:  log, Log: c.Log, Now: c.now,
 	})
 	c.Uses = lastuse.NewKeys(c.Cache.Direct(), c.now, c.Log)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))

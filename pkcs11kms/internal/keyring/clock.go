@@ -16,6 +16,15 @@ const (
 	clockTolerance = time.Minute // how far clocks of one machine are apart
 )
 
+// LatestTime is the latest time that the store has seen; the zero Time where it has seen none.
+func (r *Ring) LatestTime(ctx context.Context) (time.Time, error) {
+	latest, version, err := records.ReadCounter(ctx, r.cfg.Store, "", "", ClockCounter)
+	if err != nil || version == 0 {
+		return time.Time{}, err
+	}
+	return time.Unix(int64(latest.N), 0), nil
+}
+
 // checkClock refuses a clock that is behind the store's, and moves the store's on.
 func (r *Ring) checkClock(ctx context.Context, now time.Time) error {
 	return records.RetryConflicts(ctx, func() error {

@@ -1,5 +1,17 @@
 package ops
 
-// AWS STS, of which this service has what needs no sessions.
-var GetCallerIdentity = add(Operation{Service: "sts", Name: "GetCallerIdentity", Subject: Account, IdentityOnly: true, Free: true,
-	Read: true})
+// AWS STS. A role's trust policy decides on who may assume it, and the caller's own policies where that leaves it to them.
+var (
+	GetCallerIdentity = add(Operation{Service: "sts", Name: "GetCallerIdentity", Subject: Account, IdentityOnly: true, Free: true,
+		Read: true})
+	AssumeRole = add(Operation{Service: "sts", Name: "AssumeRole", Subject: Principal, Read: true,
+		Conditions: []string{"sts:RoleSessionName", "sts:ExternalId", "sts:SourceIdentity", "sts:TransitiveTagKeys", "aws:RequestTag/",
+			"aws:TagKeys"},
+		Record: []string{"roleArn", "roleSessionName", "durationSeconds", "policy", "sourceIdentity", "tags", "transitiveTagKeys",
+			"incomingTransitiveTags"},
+		Respond: []string{"credentials", "assumedRoleUser", "packedPolicySize", "sourceIdentity"}})
+
+	// What AssumeRole needs beside, for session tags and a source identity.
+	TagSession        = add(Operation{Service: "sts", Name: "TagSession", Subject: Principal, Answer: ActionOnly})
+	SetSourceIdentity = add(Operation{Service: "sts", Name: "SetSourceIdentity", Subject: Principal, Answer: ActionOnly})
+)
