@@ -18,7 +18,6 @@ type question struct {
 	resource string           // the ARN that is decided on, or *
 	shown    string           // what the refusal names instead, where the resource must not be told
 	document *policy.Document // the key policy; nil: only the caller's own policies count, and in other accounts nobody's
-	key      keystore.Ref     // of the key, or of the place where it would be; zero: the question is about none
 	about    conditions
 }
 
@@ -27,12 +26,12 @@ func (q *question) account(op *ops.Operation, caller Caller) string {
 	if op == ops.RetireGrant && q.about.req.retire != nil {
 		return q.about.req.retire.Issuer
 	}
-	return cmp.Or(q.key.Account, caller.Account())
+	return cmp.Or(q.about.ref.Account, caller.Account())
 }
 
 // across tells whether the question is about a key of another account than the caller's.
 func (q *question) across(caller Caller) bool {
-	return q.key.Account != "" && q.key.Account != caller.Account()
+	return q.about.ref.Account != "" && q.about.ref.Account != caller.Account()
 }
 
 // accountQuestion is the question about what concerns no key.
@@ -71,7 +70,7 @@ func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (
 	policies.Key = q.document
 	d := policy.Evaluate(asked, policies)
 	q.about.req.bound = nil
-	if !d.Allowed && op.Grantable && q.key != (keystore.Ref{}) && q.about.err == nil {
+	if !d.Allowed && op.Grantable && q.about.ref != (keystore.Ref{}) && q.about.err == nil {
 		if policies.Grants, err = c.grantsFor(ctx, op, q, who); err != nil {
 			return d, err
 		}
@@ -82,8 +81,9 @@ func (c *Client) decision(ctx context.Context, op *ops.Operation, q *question) (
 	return d, q.about.err
 }
 
-// authorise decides on a key, or on the place where one would be: there, the default policy counts, so that only who may use
-// any key of its account by its own policies learns that there is none. With cached, nothing may be asked of the store for it.
+// authorise decides on a key, or on the place where one would be: there, only the caller's own policies count, as with a key that has the
+// default policy. So who may use any key of its account by them learns that there is none. With cached, nothing may be asked of the store
+// for it.
 func (c *Client) authorise(ctx context.Context, op *ops.Operation, req *request, s subject, cached bool) error {
 	if op.IdentityOnly {
 		q := accountQuestion(req)
@@ -103,17 +103,13 @@ func (c *Client) questionAbout(s subject, req *request, cached bool) (question, 
 	q := question{about: conditions{req: req, key: s.key, alias: cmp.Or(s.name.alias, req.byAlias), cached: cached}}
 	var err error
 	if s.key == nil {
-		q.key = keystore.KeyRef(c.region.Name, s.name.account, s.id)
+		q.about.ref = keystore.KeyRef(c.region.Name, s.name.account, s.id)
 		q.resource = c.arn(keyID{region: s.name.region, account: s.name.account, id: s.id})
-		if !q.across(c.caller) {
-			q.document, err = c.bridge.defaultPolicyFor(s.name.account)
-		}
 	} else {
-		q.key = s.key.Record.Ref()
+		q.about.ref = s.key.Record.Ref()
 		q.resource = s.key.ARN
 		q.document, err = s.key.policy()
 	}
-	q.about.ref = q.key
 	q.shown = q.resource
 	if req.keyID == nil {
 		q.shown = "*" // which key a grant token leads to is told to those who may use it

@@ -101,8 +101,7 @@ type call struct {
 	used         *key      // whose material an operation uses
 	callID       uuid.UUID // of the record of that, see audit.Event; made when they are first asked for
 	eventID      uuid.UUID
-	ownerEventID uuid.UUID                   // of the record for the key's account, where that is another one, and
-	sharedID     uuid.UUID                   // of both
+	across       *audit.Across               // made when the key's account is first seen to be another one
 	name         keyID                       // what req.keyID names
 	precondition []keystore.Change           // what every commit is bound to
 	created      func(context.Context) error // undoes what the call has created; nil: nothing that a repeated call makes again
@@ -244,10 +243,10 @@ func (c *call) Event(s subject) audit.Event {
 
 // share has a call recorded for the account of the key as well.
 func (c *call) share(e *audit.Event, owner string) {
-	if c.sharedID == uuid.Nil {
-		c.sharedID, c.ownerEventID = audit.NewUUID(), audit.NewUUID()
+	if c.across == nil {
+		c.across = &audit.Across{Owner: owner, EventID: audit.NewUUID(), SharedID: audit.NewUUID()}
 	}
-	e.Owner, e.SharedID, e.OwnerEventID = owner, c.sharedID, c.ownerEventID
+	e.Across = c.across
 }
 
 // keyIDAlone is what CloudTrail shows of the answer where the API answers nothing.

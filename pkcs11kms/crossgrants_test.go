@@ -112,7 +112,8 @@ func TestRetirableGrantsOfAllAccounts(t *testing.T) {
 	}
 	require.Equal(t, want, got)
 	for _, by := range []*Client{c, third} {
-		for _, principal := range []string{retiring.caller.ARN(), second.caller.ARN()} {
+		for _, principal := range []string{retiring.caller.ARN(), second.caller.ARN(), "arn:aws:iam::" + secondAccount + ":user/nobody",
+			"arn:aws:iam::123412341234:root", "arn:aws:iam::123412341234:user/nobody"} {
 			_, err := by.ListRetirableGrants(t.Context(), &kms.ListRetirableGrantsInput{RetiringPrincipal: &principal})
 			requireCode(t, err, "AccessDeniedException")
 		}

@@ -204,7 +204,8 @@ func (c *Client) ListRetirableGrants(
 			if err != nil {
 				return nil, err
 			}
-			if ok && !strings.HasPrefix(owner, c.caller.Account()+"/") { // whose grants are its account's business
+			// Who there is in another account, and which grants he has, is that account's business.
+			if account, _, _ := strings.Cut(owner, "/"); account != "" && account != c.caller.Account() {
 				return nil, accessDenied(c.caller, ops.ListRetirableGrants, *in.RetiringPrincipal, policy.Decision{})
 			}
 			if filter = owner; ok {

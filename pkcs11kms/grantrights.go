@@ -36,7 +36,7 @@ func (c *Client) grantsFor(ctx context.Context, op *ops.Operation, q *question, 
 		}
 		grants = append(grants, rights...)
 		if op.Writes && len(rights) > 0 {
-			ref := keystore.GranteeRef(q.key.Region, q.key.Account, q.key.ID, keystore.OwnerValue(account, principal))
+			ref := keystore.GranteeRef(q.about.ref.Region, q.about.ref.Account, q.about.ref.ID, keystore.OwnerValue(account, principal))
 			q.about.req.bound = append(q.about.req.bound, keystore.Change{Op: keystore.Check, Ref: ref, Expect: version})
 		}
 	}
@@ -65,7 +65,7 @@ func decodeGrantee(rec keystore.Record) (*granteeRecord, error) {
 
 // rightsOf reads what the grants on a key give to a principal.
 func (c *Client) rightsOf(ctx context.Context, q *question, principal string) ([]policy.Grant, uint64, error) {
-	ref := keystore.GranteeRef(q.key.Region, q.key.Account, q.key.ID, principal)
+	ref := keystore.GranteeRef(q.about.ref.Region, q.about.ref.Account, q.about.ref.ID, principal)
 	var found *granteeRecord
 	var err error
 	if q.about.cached {

@@ -62,7 +62,7 @@ func (c *call) identify(e *audit.Event) {
 
 // noteUse notes the use of a call whose record is written.
 func (c *call) noteUse() {
-	e := audit.Event{RequestID: c.requestID, CallID: c.callID, EventID: c.eventID, OwnerEventID: c.ownerEventID}
+	e := audit.Event{RequestID: c.requestID, CallID: c.callID, EventID: c.eventID, Across: c.across}
 	if id := c.caller.RequestID(); id != "" {
 		e.RequestID = id
 	}
@@ -73,8 +73,8 @@ func (c *call) noteUse() {
 func (b *Bridge) noteUse(k lastuse.Key, op *ops.Operation, e *audit.Event) {
 	use := lastuse.KeyUse{Operation: op.Name, RequestID: e.RequestID, Request: e.CallID}
 	if b.cfg.Audit != audit.Discard {
-		if use.Event = e.EventID; e.OwnerEventID != uuid.Nil {
-			use.Event = e.OwnerEventID // which the key's account finds
+		if use.Event = e.EventID; e.Across != nil {
+			use.Event = e.Across.EventID // which the key's account finds
 		}
 	}
 	b.core.Uses.Note(k, use)

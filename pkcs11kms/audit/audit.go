@@ -48,11 +48,7 @@ type Event struct {
 	RequestID       string
 	CallID, EventID uuid.UUID
 
-	// Owner is the account of the key where that is not the caller's, 12 digits: such a call has two records, see ForOwner, with one SharedID.
-	// OwnerEventID is the eventID of the other one.
-	Owner                  string
-	SharedID, OwnerEventID uuid.UUID
-	forOwner               bool // this is the other one
+	Across *Across // the key is of another account than the caller; nil: it is not
 
 	// Resource is the ARN of the key that the request led to, or of the user or role that was decided on; empty when it names none, or no
 	// key that there is. Alias is that of the alias that is made, changed or deleted.
@@ -78,6 +74,15 @@ type Session struct {
 	RoleARN, RoleID, RoleName string
 	Created                   time.Time
 	SourceIdentity            string // empty: none
+}
+
+// Across says for whom a call is recorded beside the caller's account, see ForOwner. It is not changed.
+type Across struct {
+	Owner    string    // the account of the key, 12 digits
+	EventID  uuid.UUID // of that record
+	SharedID uuid.UUID // of both
+
+	forOwner bool // the event is that record's
 }
 
 // Origin is where a request came from. That of a call in process is zero.

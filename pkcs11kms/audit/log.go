@@ -241,7 +241,7 @@ func (l *Log) take(e *Event) error {
 	now := l.o.Now()
 	*buf = appendOpen((*buf)[:0], e, now)
 	records, owners := uint64(1), []byte(nil)
-	if e.Owner != "" {
+	if e.Across != nil {
 		if other, ok := e.ForOwner(); ok {
 			records, owners = 2, appendOpen(nil, &other, now)
 		}

@@ -1,10 +1,6 @@
 package audit
 
-import (
-	"errors"
-
-	"github.com/google/uuid"
-)
+import "errors"
 
 // A call about a key of another account is recorded for both accounts, as CloudTrail does: once for the caller's, and once for the key's,
 // which learns the account and the unique id of the caller and not its name. What was denied is recorded for the caller's alone, and tells
@@ -13,25 +9,27 @@ import (
 // ForOwner returns the event of a call as it is recorded for the account of the key; ok tells whether it is. For Writers other than a Log,
 // which records both.
 func (e *Event) ForOwner() (owners Event, ok bool) {
-	if !e.shared() || e.forOwner {
+	if !e.shared() || e.Across.forOwner {
 		return Event{}, false
 	}
+	across := *e.Across
+	across.forOwner = true
 	owners = *e
-	owners.forOwner, owners.Intended, owners.Wrote, owners.EventID = true, false, Writes{}, e.OwnerEventID
+	owners.Across, owners.EventID, owners.Intended, owners.Wrote = &across, across.EventID, false, Writes{}
 	return owners, true
 }
 
 // recipient is the account that a record is for.
 func (e *Event) recipient() string {
-	if e.forOwner {
-		return e.Owner
+	if e.Across != nil && e.Across.forOwner {
+		return e.Across.Owner
 	}
 	return e.Account
 }
 
 // shared tells whether the call is recorded for the account of the key as well.
 func (e *Event) shared() bool {
-	return e.Owner != "" && e.Kind == Call && !e.hidden() && e.SharedID != uuid.Nil
+	return e.Across != nil && e.Kind == Call && !e.hidden()
 }
 
 // hidden tells whether the record says nothing of the key: the caller, of another account, is not allowed to do what it asks for.
@@ -40,5 +38,5 @@ func (e *Event) hidden() bool {
 		error
 		ErrorCode() string
 	}
-	return e.Owner != "" && errors.As(e.Err, &api) && api.ErrorCode() == "AccessDeniedException"
+	return e.Across != nil && errors.As(e.Err, &api) && api.ErrorCode() == "AccessDeniedException"
 }

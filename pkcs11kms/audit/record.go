@@ -68,7 +68,7 @@ func appendOpen(b []byte, e *Event, at time.Time) []byte {
 		b = appendMember(b, "recipientAccountId", recipient)
 	}
 	if e.shared() {
-		b = append(appendID(append(b, `,"sharedEventID":"`...), e.SharedID), '"')
+		b = append(appendID(append(b, `,"sharedEventID":"`...), e.Across.SharedID), '"')
 	}
 	b = append(b, `,"eventCategory":"Management"`...)
 	return e.appendTLS(b)
@@ -106,7 +106,7 @@ func (e *Event) appendIdentity(b []byte) []byte {
 	if e.Principal == "" {
 		return append(b, `{"type":"Unknown"}`...)
 	}
-	if e.forOwner {
+	if e.Across != nil && e.Across.forOwner {
 		b = appendMember(append(b, `{"type":"AWSAccount"`...), "principalId", e.PrincipalID)
 		return append(appendMember(b, "accountId", e.Account), '}')
 	}

@@ -38,7 +38,7 @@ func (l *Log) admit(n int64, e *Event) error {
 		return l.room(l.end + n + l.reserved)
 	}
 	keep := int64(maxOutcome(int(n)))
-	if e.Owner != "" {
+	if e.Across != nil {
 		keep *= 2 // the outcome has two records
 	}
 	if err := l.room(l.end + n + l.reserved + keep); err != nil {
