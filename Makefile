@@ -1,5 +1,5 @@
 # make run and make test do all set-up themselves; everything else expects that they ran once.
-.PHONY: build build-fips run check test test-fips bench benchmarks fuzz soak flood outages thorough faultp11 mutants ansible tools clean
+.PHONY: build build-fips run check test test-fips bench benchmarks fuzz soak flood outages faultp11 mutants ansible tools clean
 
 GO ?= go
 STATE_DIR ?= .pkcs11kms-dev
@@ -90,10 +90,6 @@ soak: tools
 FLOOD ?= 30s
 flood: tools
 	PKCS11KMS_FLOOD=$(FLOOD) $(GO) test -run Flood -timeout 0 -v ./test
-
-# Processes that are killed at random moments, and that fight for the same keys, more often than in "make test".
-thorough: tools
-	PKCS11KMS_THOROUGH=1 $(GO) test -race -run 'KilledAtRandomMoments|ProcessesFight|ProcessesShare' -timeout 0 -v ./test
 
 # The token is lost and comes back in every way, 20 times each, under a load of MACs and then of signatures, through a server and in
 # process; every answer is looked at, and the full rate must be back within a second. Takes half an hour.

@@ -57,10 +57,21 @@ const (
 	CounterKeys  = "keys"  // the KMS keys of a region and account, in whatever state
 	CounterUsers = "users" // the users of an account; of no region
 	CounterRoles = "roles" // the roles of an account; of no region
+
+	CounterGroups   = "groups"   // the groups of an account; of no region
+	CounterPolicies = "policies" // the managed policies of an account; of no region
 )
 
 // CounterGrants begins the names of the counters of the grants on a key of a region and account, whose id follows.
 const CounterGrants = "grants/"
+
+// CounterMembers begins the names of the counters of those who have a managed policy attached, or are in a group, of an account and of no
+// region; its id follows.
+const CounterMembers = "members/"
+
+// CounterPolicyChanges is a counter that no quota bounds: how often what managed policies and groups of an account say has changed. A
+// commit that one of them has permitted is bound to it.
+const CounterPolicyChanges = "policy-changes"
 
 // CounterSealed begins the names of counters that no quota bounds, of no region and account: up to which record a chain of the audit log,
 // whose id follows, was sealed when a seal of it was last kept here. They only rise.

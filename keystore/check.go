@@ -34,6 +34,14 @@ func CheckPage(limit int) error {
 	return nil
 }
 
+// CheckRange tells whether Store.Range takes an index and a limit.
+func CheckRange(index Index, limit int) error {
+	if !index.Unique() {
+		return fmt.Errorf("read index %q in order: it is not unique", index)
+	}
+	return CheckPage(limit)
+}
+
 // CheckRecord tells whether this program would have written the record just so, and with just these index entries (in
 // any order). It does not look at the seal. For Store.Verify.
 func CheckRecord(r Record, entries []Entry) error {
@@ -59,6 +67,10 @@ func EntriesOf(r Record) ([]Entry, error) {
 		return entriesOf(DecodeAccessKey, r)
 	case KindPrincipal:
 		return entriesOf(DecodePrincipal, r)
+	case KindManagedPolicy:
+		return entriesOf(DecodeManagedPolicy, r)
+	case KindMember:
+		return entriesOf(DecodeMember, r)
 	case KindCounter:
 		_, err := DecodeCounter(r)
 		return nil, err

@@ -16,6 +16,8 @@ type PrincipalType string
 const (
 	PrincipalUser PrincipalType = "user"
 	PrincipalRole PrincipalType = "role"
+	// PrincipalGroup is no principal, and has a record of the same form: users are in it and have its policies.
+	PrincipalGroup PrincipalType = "group"
 )
 
 // idPrefix begins the unique ids of a type, as in AWS IAM.
@@ -25,9 +27,14 @@ func (t PrincipalType) idPrefix() string {
 		return "AIDA"
 	case PrincipalRole:
 		return "AROA"
+	case PrincipalGroup:
+		return "AGPA"
 	}
 	return ""
 }
+
+// IsCaller tells whether those of the type can act. Groups cannot.
+func (t PrincipalType) IsCaller() bool { return t == PrincipalUser || t == PrincipalRole }
 
 // Counter is the name of the counter of an account's principals of a type.
 func (t PrincipalType) Counter() string {
@@ -36,6 +43,8 @@ func (t PrincipalType) Counter() string {
 		return CounterUsers
 	case PrincipalRole:
 		return CounterRoles
+	case PrincipalGroup:
+		return CounterGroups
 	}
 	return ""
 }
@@ -48,10 +57,10 @@ var principalIDPattern = regexp.MustCompile(`^[A-Z2-7]{17}$`)
 // PrincipalID puts a unique id together from PrincipalIDLength characters of base32.
 func PrincipalID(t PrincipalType, random string) string { return t.idPrefix() + random }
 
-// Principal is a user or a role of an account. What is bound to one is bound to its ID: a namesake made later has another.
+// Principal is a user, a role or a group of an account. What is bound to one is bound to its ID: a namesake made later has another.
 type Principal struct {
 	Account     string        `json:"-"` // 12 digits
-	ID          string        `json:"-"` // AIDA or AROA and 17 characters of base32
+	ID          string        `json:"-"` // AIDA, AROA or AGPA and 17 characters of base32
 	Type        PrincipalType `json:"type"`
 	Name        string        `json:"name"` // ASCII, unique in account and type without regard to case
 	Path        string        `json:"path"` // begins and ends with a slash
@@ -65,6 +74,9 @@ type Principal struct {
 	AccessKeys         int            `json:"access_keys,omitempty"`          // how many access keys that are not deleted name the principal
 	Tags               []Tag          `json:"tags,omitempty"`                 // ordered by key
 	Policies           []InlinePolicy `json:"policies,omitempty"`             // ordered by name
+	Attached           []Attached     `json:"attached,omitempty"`             // managed policies, ordered by id
+	Groups             []Attached     `json:"groups,omitempty"`               // that the user is in, ordered by id; users only
+	Revision           int            `json:"revision,omitempty"`             // counts the changes of what a group allows; groups only
 }
 
 // How long a session of a role may last, in seconds.
@@ -133,10 +145,15 @@ func (p Principal) check() error {
 		return fmt.Errorf("sessions of %d seconds", p.MaxSessionDuration)
 	case p.Trust != "" && p.TrustPolicy != "":
 		return errors.New("a role with two trust policies")
-	case p.AccessKeys < 0:
-		return errors.New("negative number of access keys")
+	case p.AccessKeys < 0, p.Type == PrincipalGroup && p.AccessKeys > 0:
+		return errors.New("a wrong number of access keys")
 	case !slices.IsSortedFunc(p.Policies, func(a, b InlinePolicy) int { return strings.Compare(a.Name, b.Name) }):
 		return errors.New("policies are not in order")
+	case p.Type != PrincipalUser && len(p.Groups) > 0, (p.Type == PrincipalGroup) != (p.Revision > 0):
+		return errors.New("members of a group, or a revision, where none can be")
 	}
-	return nil
+	if err := checkAttached(p.Groups, PrincipalGroup.idPrefix()); err != nil {
+		return err
+	}
+	return checkAttached(p.Attached, managedPolicyPrefix)
 }

@@ -16,7 +16,10 @@ const (
 	KindCounter Kind = "counter" // a number that a quota bounds: Value is a Counter
 
 	KindAccessKey Kind = "access-key" // what a caller signs with: Value is an AccessKey. Of no region and account
-	KindPrincipal Kind = "principal"  // a user or role: Value is a Principal. Of no region
+	KindPrincipal Kind = "principal"  // a user, role or group: Value is a Principal. Of no region
+
+	KindManagedPolicy Kind = "policy" // a policy that many can have: Value is a ManagedPolicy. Of no region
+	KindMember        Kind = "member" // who has a policy attached, or is in a group: Value is a Member. Of no region
 
 	KindKeyUse Kind = "key-use" // the last use of a key's material: Value is a KeyUse. Its Ref is the key's but for the kind
 
@@ -66,6 +69,8 @@ const (
 	IndexAccessKeyOwner Index = "access-key-owner"
 	// IndexPrincipalName finds a principal by its name, see PrincipalNameValue. Unique in the store, as IndexCKAID.
 	IndexPrincipalName Index = "principal-name"
+	// IndexPolicyName finds a managed policy by its name, see ManagedPolicyValue. Unique in the store, as IndexCKAID.
+	IndexPolicyName Index = "policy-name"
 	// IndexGrantKey finds the grants on a key, see TargetValue.
 	IndexGrantKey Index = "grant-key"
 	// IndexGrantGrantee finds the grants on a key to one grantee, see GranteeValue.
@@ -78,7 +83,7 @@ const (
 
 // Unique tells whether at most one record of the store may carry a given value of the index.
 func (i Index) Unique() bool {
-	return i == IndexCKAID || i == IndexPrincipalName || i == IndexGrantSame
+	return i == IndexCKAID || i == IndexPrincipalName || i == IndexPolicyName || i == IndexGrantSame
 }
 
 // Entry is one value under which an index finds a record. A record has at most one entry per index.
@@ -169,6 +174,10 @@ type Store interface {
 	// region, account, id) and after the given one (the zero Ref: from the start). An empty value means every
 	// record that carries the index.
 	Lookup(ctx context.Context, index Index, value string, after Ref, limit int) ([]Record, error)
+
+	// Range returns up to limit (1..MaxPage) records whose value in a unique index begins with prefix and is greater than after, ordered by
+	// that value, byte by byte. The cost does not depend on the position.
+	Range(ctx context.Context, index Index, prefix, after string, limit int) ([]Record, error)
 
 	// All returns up to limit (1..MaxPage) records of every kind, ordered by Ref and after the given one (the zero Ref: from the start).
 	// Fewer than limit means that there are no more.

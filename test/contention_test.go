@@ -58,11 +58,11 @@ func playContender(line []byte, rest io.Reader, answer *json.Encoder) (err error
 	return answer.Encode(u.Claim)
 }
 
-// TestProcessesFightForKeys: four processes make at least 150 changes each of the same ten keys, and a fifth one destroys
+// TestProcessesFightForKeys: four processes make at least 500 changes each of the same ten keys, and a fifth one destroys
 // two of the keys meanwhile.
 func TestProcessesFightForKeys(t *testing.T) {
 	long(t)
-	changes := times(150, 2000)
+	const changes = 500
 	d := newStateDir(t)
 	c := d.client(t)
 	var keys []string

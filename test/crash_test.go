@@ -174,7 +174,7 @@ func TestJanitorKnowsTheLivingFromTheDead(t *testing.T) {
 	d.assertWhole(t)
 }
 
-var killings = times(20, 200)
+const killings = 50
 
 // TestKilledAtRandomMoments kills create-key at moments that are spread over the time one takes, while another process
 // works on the same state directory and never sees a failure.
@@ -260,7 +260,7 @@ func (d *stateDir) killings(t *testing.T) (acknowledged []string, sum tally) {
 		require.Less(t, attempt, 20*killings, "create-key is always faster than the kill: %+v", sum)
 		// One moment in each of equal parts of the time, so that none is left out by chance.
 		part := float64(attempt%killings) + random.Float64()
-		r, err := runFor(d.command(createArgs...), time.Duration(part/float64(killings)*float64(sum.Typical)))
+		r, err := runFor(d.command(createArgs...), time.Duration(part/killings*float64(sum.Typical)))
 		require.NoError(t, err)
 		if r.killed {
 			sum.Killed++

@@ -207,17 +207,6 @@ func tool(t testing.TB, part, name string) string {
 	return ""
 }
 
-// envThorough asks for everything that is repeated as often as "make thorough" has it.
-const envThorough = "PKCS11KMS_THOROUGH"
-
-// times is how often something is done: usually, and where somebody has asked for it.
-func times(usually, thorough int) int {
-	if os.Getenv(envThorough) != "" {
-		return thorough
-	}
-	return usually
-}
-
 // long skips a test where short ones are asked for.
 func long(t *testing.T) {
 	t.Helper()

@@ -101,16 +101,16 @@ func outlastAll(t *testing.T, s *subject, ways []outage, operation string, quest
 // outlastOne has a token fail in one way a number of times.
 func outlastOne(t *testing.T, s *subject, way outage, operation string, questions []question, strict bool) {
 	t.Helper()
-	repeated, measured := 2, 100*time.Millisecond
+	times, measured := 3, 100*time.Millisecond
 	if strict {
-		repeated, measured = 20, time.Second
+		times, measured = 20, time.Second
 	}
 	a := startAsking(questions, s.clients)
 	var before float64
 	var slowest, sum time.Duration
 	slower := 0
 	var began figures
-	for i := range repeated {
+	for i := range times {
 		now := s.back(t)
 		if i == 0 {
 			began = now
@@ -140,8 +140,8 @@ func outlastOne(t *testing.T, s *subject, way outage, operation string, question
 	after := s.settled(t)
 	t.Logf("%s, %s, %s, %d times: losses %d, module initialised anew %d, %v; before the last %.0f a second, "+
 		"full rate again after %v on average, %v at most (%d times on a machine that had become slower)",
-		s.name, operation, way.name, repeated, after.losses-began.losses, after.reinitialized-began.reinitialized, a, before,
-		(sum / time.Duration(repeated)).Round(time.Millisecond), slowest.Round(time.Millisecond), slower)
+		s.name, operation, way.name, times, after.losses-began.losses, after.reinitialized-began.reinitialized, a, before,
+		(sum / time.Duration(times)).Round(time.Millisecond), slowest.Round(time.Millisecond), slower)
 	if strict && slowest > fullRateWithin {
 		s.late = append(s.late, fmt.Sprintf("%s, %s: %v", operation, way.name, slowest))
 	}

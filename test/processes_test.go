@@ -16,7 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const loops = 8 // processes at any one time
+const (
+	loops       = 8  // processes at any one time
+	keysPerLoop = 20 // keys that each loop makes
+)
 
 // signed is a MAC that one process made with a key that another one had made.
 type signed struct {
@@ -24,9 +27,6 @@ type signed struct {
 	message []byte
 	mac     string
 }
-
-// keysPerLoop is how many keys each loop makes.
-var keysPerLoop = times(8, 50)
 
 // board is where the loops find each other's keys. It is safe for concurrent use.
 type board struct {

@@ -31,6 +31,7 @@ func TestExamplesWork(t *testing.T) {
 	for kind := range principals {
 		p.shell(withPolicy(kind))
 	}
+	p.shell(makePolicy)
 	p.certificate("server", 1)
 	require.NoError(t, os.Mkdir(filepath.Join(p.dir, "dir"), 0o700))
 	mac := p.command("sh", "-c", "pkcs11kms generate-mac --key-id "+p.key+
@@ -91,11 +92,17 @@ const (
 	makeAlias   = "pkcs11kms create-alias --alias-name alias/tokens --target-key-id $KEY"
 	makeGrant   = "pkcs11kms create-grant --key-id $KEY --operations DescribeKey --grantee-principal arn:aws:iam::000000000000:root"
 	removeAlias = "pkcs11kms delete-alias --alias-name alias/tokens"
-	takeBack    = "pkcs11kms cancel-key-deletion --key-id $KEY && pkcs11kms enable-key --key-id $KEY"
+	makePolicy  = "pkcs11kms iam create-policy --policy-name Mac --policy-document file://generate-mac.json"
+	onPolicy    = " --policy-arn arn:aws:iam::000000000000:policy/Mac "
+	moreVersion = "pkcs11kms iam create-policy-version" + onPolicy + "--policy-document file://generate-mac.json"
+	dropPolicy  = "for v in $(pkcs11kms iam list-policy-versions" + onPolicy +
+		"--query 'Versions[?IsDefaultVersion==`false`].VersionId' --output text); do pkcs11kms iam delete-policy-version" + onPolicy +
+		"--version-id $v; done; pkcs11kms iam delete-policy" + onPolicy
+	takeBack = "pkcs11kms cancel-key-deletion --key-id $KEY && pkcs11kms enable-key --key-id $KEY"
 )
 
 // principals are the users and roles of the examples. They are there, with a policy, before each example.
-var principals = map[string]string{"user": "Alice", "role": "JwtProducer"}
+var principals = map[string]string{"user": "Alice", "role": "JwtProducer", "group": "Operators"}
 
 // principalVerb is a command line about the principal of a kind: KIND in it stands for user or role.
 func principalVerb(kind, line string) string {
@@ -138,6 +145,17 @@ func init() {
 		for _, changed := range []string{"create-KIND", "delete-KIND", "delete-KIND-policy"} {
 			afterExample[verb(changed)[len("pkcs11kms "):]] = withPolicy(kind)
 		}
+	}
+	for kind := range principals {
+		on := principalVerb(kind, "VERB-KIND-policy --principal"+onPolicy)
+		beforeExample["iam detach-"+kind+"-policy"] = strings.ReplaceAll(on, "VERB", "attach")
+		afterExample["iam attach-"+kind+"-policy"] = strings.ReplaceAll(on, "VERB", "detach")
+	}
+	afterExample["iam add-user-to-group"] = "pkcs11kms iam remove-user-from-group --group-name Operators --user-name Alice"
+	beforeExample["iam create-policy"], afterExample["iam delete-policy"] = dropPolicy, makePolicy
+	beforeExample["iam delete-policy-version"] = moreVersion
+	for _, changed := range []string{"create", "delete"} {
+		afterExample["iam "+changed+"-policy-version"] = dropPolicy + " && " + makePolicy
 	}
 	beforeExample["iam create-access-key"] = "pkcs11kms iam create-role --role-name JwtConsumer 2>/dev/null || true"
 }

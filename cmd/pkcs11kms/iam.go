@@ -14,14 +14,15 @@ import (
 
 // The groups of the help of iam, besides that of the access keys, which is groupAdmin.
 const (
-	groupUsers = "users"
-	groupRoles = "roles"
-
+	groupUsers    = "users"
+	groupRoles    = "roles"
+	groupGroups   = "groups"
+	groupManaged  = "managed"
 	groupAccounts = "accounts"
 )
 
 func (a *app) iamCommand() *cobra.Command {
-	cmd := operations("iam", groupAdmin, "Users, roles, their policies, and the access keys that requests to the server are signed with",
+	cmd := operations("iam", groupAdmin, "Users, roles, groups, policies, and the access keys that requests to the server are signed with",
 		"The operations have the flags and the output of \"aws iam\". An access key belongs to a user, to a role (which\n"+
 			"AWS does not have: there, sessions of a role have credentials), or to the account's root.\n"+
 			"They work on the state directory, as the account's root, and a server that runs on it takes notice within\n"+
@@ -29,14 +30,21 @@ func (a *app) iamCommand() *cobra.Command {
 			"another account than the one of config.yaml.",
 		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
+		&cobra.Group{ID: groupGroups, Title: "Groups:"}, &cobra.Group{ID: groupManaged, Title: "Managed policies:"},
 		&cobra.Group{ID: groupAdmin, Title: "Access keys:"}, &cobra.Group{ID: groupAccounts, Title: "Accounts:"})
 	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.getAccessKeyLastUsedCommand(), a.updateAccessKeyCommand(),
 		a.deleteAccessKeyCommand())
-	for _, k := range []iamKind{userKind, roleKind} {
-		cmd.AddCommand(a.createPrincipalCommand(k), a.getPrincipalCommand(k), a.listPrincipalsCommand(k), a.deletePrincipalCommand(k),
+	for _, k := range []iamKind{userKind, roleKind, groupKind} {
+		cmd.AddCommand(a.createPrincipalCommand(k), a.listPrincipalsCommand(k), a.deletePrincipalCommand(k),
 			a.putPrincipalPolicyCommand(k), a.getPrincipalPolicyCommand(k), a.listPrincipalPoliciesCommand(k), a.deletePrincipalPolicyCommand(k),
-			a.tagPrincipalCommand(k), a.untagPrincipalCommand(k), a.listPrincipalTagsCommand(k))
+			a.attachPolicyCommand(k), a.detachPolicyCommand(k), a.listAttachedCommand(k))
 	}
+	for _, k := range []iamKind{userKind, roleKind} {
+		cmd.AddCommand(a.getPrincipalCommand(k), a.tagPrincipalCommand(k), a.untagPrincipalCommand(k), a.listPrincipalTagsCommand(k))
+	}
+	cmd.AddCommand(a.getGroupCommand(groupKind), a.addUserToGroupCommand(groupKind), a.removeUserFromGroupCommand(groupKind),
+		a.listGroupsForUserCommand(userKind))
+	cmd.AddCommand(a.managedPolicyCommands()...)
 	cmd.AddCommand(a.updateRoleCommand(roleKind), a.updateTrustCommand(roleKind))
 	for _, operation := range cmd.Commands() {
 		operation.Annotations = map[string]string{printsResponse: "", allRegions: "", takesEndpoint: ""}
@@ -53,7 +61,9 @@ type iamKind struct {
 }
 
 var (
-	userKind = iamKind{keystore.PrincipalUser, groupUsers, strings.NewReplacer("{kind}", "user", "{Kind}", "User", "{name}", "Alice")}
+	userKind  = iamKind{keystore.PrincipalUser, groupUsers, strings.NewReplacer("{kind}", "user", "{Kind}", "User", "{name}", "Alice")}
+	groupKind = iamKind{keystore.PrincipalGroup, groupGroups,
+		strings.NewReplacer("{kind}", "group", "{Kind}", "Group", "{name}", "Operators")}
 	roleKind = iamKind{keystore.PrincipalRole, groupRoles, strings.NewReplacer("{kind}", "role", "{Kind}", "Role", "{name}", "JwtProducer")}
 )
 

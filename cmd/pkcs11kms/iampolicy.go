@@ -32,9 +32,9 @@ func (a *app) putPrincipalPolicyCommand(k iamKind) *cobra.Command {
 
 // iamPolicy is a policy as the API of AWS IAM has it.
 type iamPolicy struct {
-	UserName, RoleName string
-	PolicyName         string
-	PolicyDocument     jsonText
+	UserName, RoleName, GroupName string
+	PolicyName                    string
+	PolicyDocument                jsonText
 }
 
 func (a *app) getPrincipalPolicyCommand(k iamKind) *cobra.Command {
@@ -47,10 +47,13 @@ func (a *app) getPrincipalPolicyCommand(k iamKind) *cobra.Command {
 	return k.answer(a, cmd, in, "Get{Kind}Policy", func(ctx context.Context, client identities) (any, error) {
 		document, err := client.GetPrincipalPolicy(ctx, name(), aws.ToString(*policyName))
 		out := &iamPolicy{PolicyName: aws.ToString(*policyName), PolicyDocument: jsonText(document)}
-		if k.principal == keystore.PrincipalUser {
+		switch k.principal {
+		case keystore.PrincipalUser:
 			out.UserName = name().Name
-		} else {
+		case keystore.PrincipalRole:
 			out.RoleName = name().Name
+		case keystore.PrincipalGroup:
+			out.GroupName = name().Name
 		}
 		return out, err
 	})

@@ -11,17 +11,18 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
-// iamPrincipal is a user or role as the API of AWS IAM has it: of the members that name one, those of the other are empty
+// iamPrincipal is a user, role or group as the API of AWS IAM has it: of the members that name one, those of the other are empty
 // and so are not shown.
 type iamPrincipal struct {
 	Path                     string
 	UserName, RoleName       string
-	UserId, RoleId           string
+	GroupName                string
+	UserId, RoleId, GroupId  string
 	Arn                      string
 	CreateDate               string
 	AssumeRolePolicyDocument jsonText
 	Description              string
-	MaxSessionDuration       int32
+	MaxSessionDuration       *int32
 	Tags                     []iamTag
 }
 
@@ -32,8 +33,8 @@ type iamTag struct {
 
 // principalResponse is the response about one or about many.
 type principalResponse struct {
-	User, Role   *iamPrincipal
-	Users, Roles []iamPrincipal
+	User, Role, Group    *iamPrincipal
+	Users, Roles, Groups []iamPrincipal
 }
 
 // iamTime is a time as IAM has it. Unlike those of KMS its times are text on the wire, which the aws CLI leaves in UTC.
@@ -48,20 +49,28 @@ func iamTagsOf(tags []keystore.Tag) (list []iamTag) {
 
 func iamPrincipalOf(p iam.Principal) iamPrincipal {
 	out := iamPrincipal{Path: p.Path, Arn: p.ARN, CreateDate: iamTime(p.Created), Description: p.Description,
-		AssumeRolePolicyDocument: jsonText(p.TrustPolicy), MaxSessionDuration: p.MaxSessionDuration,
-		Tags: iamTagsOf(p.Tags)}
-	if p.Type == keystore.PrincipalUser {
+		AssumeRolePolicyDocument: jsonText(p.TrustPolicy), Tags: iamTagsOf(p.Tags)}
+	switch p.Type {
+	case keystore.PrincipalUser:
 		out.UserName, out.UserId = p.Name, p.ID
-	} else {
+	case keystore.PrincipalRole:
 		out.RoleName, out.RoleId = p.Name, p.ID
+		if p.MaxSessionDuration > 0 { // the answer to CreateRole does not have it
+			out.MaxSessionDuration = &p.MaxSessionDuration
+		}
+	case keystore.PrincipalGroup:
+		out.GroupName, out.GroupId = p.Name, p.ID
 	}
 	return out
 }
 
 func onePrincipal(p iam.Principal) *principalResponse {
 	out := iamPrincipalOf(p)
-	if p.Type == keystore.PrincipalUser {
+	switch p.Type {
+	case keystore.PrincipalUser:
 		return &principalResponse{User: &out}
+	case keystore.PrincipalGroup:
+		return &principalResponse{Group: &out}
 	}
 	return &principalResponse{Role: &out}
 }
@@ -73,8 +82,11 @@ func (k iamKind) manyPrincipals(list []iam.Principal) *principalResponse {
 		p.Tags = nil
 		out = append(out, iamPrincipalOf(p))
 	}
-	if k.principal == keystore.PrincipalUser {
+	switch k.principal {
+	case keystore.PrincipalUser:
 		return &principalResponse{Users: out}
+	case keystore.PrincipalGroup:
+		return &principalResponse{Groups: out}
 	}
 	return &principalResponse{Roles: out}
 }
@@ -82,8 +94,14 @@ func (k iamKind) manyPrincipals(list []iam.Principal) *principalResponse {
 func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
 	long := "It may do nothing until a policy of its own, or a key policy, allows something. What is bound to the {kind}\n" +
 		"is bound to its unique id: a namesake made after it was deleted inherits nothing."
-	examples := []string{"create-{kind} --{kind}-name {name}",
-		"create-{kind} --{kind}-name {name} --path /jwt/ --tags Key=Stage,Value=test Key=Team,Value=id"}
+	examples := []string{"create-{kind} --{kind}-name {name}"}
+	if k.principal == keystore.PrincipalGroup {
+		long = "Users in it may do what its policies allow, and not what they deny. A namesake made after it was deleted\n" +
+			"has neither its users nor its policies."
+		examples = append(examples, "create-group --group-name {name} --path /jwt/")
+	} else {
+		examples = append(examples, "create-{kind} --{kind}-name {name} --path /jwt/ --tags Key=Stage,Value=test Key=Team,Value=id")
+	}
 	if k.principal == keystore.PrincipalRole {
 		long += "\nThe assume role policy says who may assume the role. Unlike with AWS it may be left out, as of a role that has\n" +
 			"access keys of its own: then nobody may."
@@ -100,7 +118,9 @@ func (a *app) createPrincipalCommand(k iamKind) *cobra.Command {
 		in.text(&description, "description", "what the role is for")
 		in.number(&session, "max-session-duration", sessionUsage)
 	}
-	in.iamTags(&options.Tags, "tags", iamTagsUsage)
+	if k.principal != keystore.PrincipalGroup {
+		in.iamTags(&options.Tags, "tags", iamTagsUsage)
+	}
 	cmd.RunE = a.iamOperation(k.text.Replace("Create{Kind}"), in, func(ctx context.Context, client identities) (any, change, error) {
 		options.Path, options.TrustPolicy, options.Description = aws.ToString(path), aws.ToString(trust), aws.ToString(description)
 		options.MaxSessionDuration = aws.ToInt32(session)
@@ -148,8 +168,8 @@ func (a *app) listPrincipalsCommand(k iamKind) *cobra.Command {
 
 func (a *app) deletePrincipalCommand(k iamKind) *cobra.Command {
 	cmd, in := k.verb("delete-{kind} --{kind}-name NAME", "Delete a {kind}",
-		"Its access keys and policies must be deleted before. Whatever else was bound to the {kind} ends with it. Prints\n"+
-			"nothing.", "delete-{kind} --{kind}-name {name}")
+		"Its access keys and policies must be deleted and detached before, and users be removed from groups. Whatever\n"+
+			"else was bound to the {kind} ends with it. Prints nothing.", "delete-{kind} --{kind}-name {name}")
 	name := k.named(in)
 	cmd.RunE = a.iamOperation(k.text.Replace("Delete{Kind}"), in, func(ctx context.Context, client identities) (any, change, error) {
 		return nothing, change{}, client.DeletePrincipal(ctx, name())

@@ -25,10 +25,30 @@ type identities interface {
 	DeletePrincipal(context.Context, iam.PrincipalName) error
 	UpdateTrustPolicy(ctx context.Context, roleName, document string) error
 	UpdateRole(ctx context.Context, roleName string, to iam.RoleUpdate) error
+	GetGroup(ctx context.Context, name string, page iam.Page) (iam.Principal, []iam.Principal, string, error)
+	AddUserToGroup(ctx context.Context, group, user string) error
+	RemoveUserFromGroup(ctx context.Context, group, user string) error
+	ListGroups(ctx context.Context, user string) ([]iam.Principal, error)
 	PutPrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName, document string) error
 	GetPrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName string) (string, error)
 	ListPrincipalPolicies(context.Context, iam.PrincipalName) ([]string, error)
 	DeletePrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName string) error
+	AttachPolicy(ctx context.Context, name iam.PrincipalName, arn string) error
+	DetachPolicy(ctx context.Context, name iam.PrincipalName, arn string) error
+	ListAttachedPolicies(ctx context.Context, name iam.PrincipalName, pathPrefix string) ([]iam.AttachedPolicy, error)
+	CreatePolicy(ctx context.Context, name, document string, options iam.PolicyOptions) (iam.Policy, error)
+	GetPolicy(ctx context.Context, arn string) (iam.Policy, error)
+	ListPolicies(context.Context, iam.PolicyFilter, iam.Page) ([]iam.Policy, string, error)
+	DeletePolicy(ctx context.Context, arn string) error
+	CreatePolicyVersion(ctx context.Context, arn, document string, setAsDefault bool) (iam.PolicyVersion, error)
+	GetPolicyVersion(ctx context.Context, arn, id string) (iam.PolicyVersion, error)
+	ListPolicyVersions(ctx context.Context, arn string) ([]iam.PolicyVersion, error)
+	SetDefaultPolicyVersion(ctx context.Context, arn, id string) error
+	DeletePolicyVersion(ctx context.Context, arn, id string) error
+	ListEntitiesForPolicy(ctx context.Context, arn string, filter iam.EntityFilter, page iam.Page) ([]iam.Entity, string, error)
+	TagPolicy(ctx context.Context, arn string, tags []keystore.Tag) error
+	UntagPolicy(ctx context.Context, arn string, keys []string) error
+	ListPolicyTags(ctx context.Context, arn string) ([]keystore.Tag, error)
 	TagPrincipal(context.Context, iam.PrincipalName, []keystore.Tag) error
 	UntagPrincipal(context.Context, iam.PrincipalName, []string) error
 	ListPrincipalTags(context.Context, iam.PrincipalName) ([]keystore.Tag, error)
@@ -64,7 +84,39 @@ func (a *app) withIdentities(ctx context.Context, use func(identities) error) er
 // remoteIdentities are those of a server.
 type remoteIdentities struct{ client *awsiam.Client }
 
-func isUser(name iam.PrincipalName) bool { return name.Type == keystore.PrincipalUser }
+// byType makes the call of the type of a user, role or group.
+func byType(name iam.PrincipalName, user, role, group func() error) error {
+	switch name.Type {
+	case keystore.PrincipalUser:
+		return user()
+	case keystore.PrincipalRole:
+		return role()
+	}
+	return group()
+}
+
+// done is a call of which the answer does not matter.
+func done[T any](_ T, err error) error { return err }
+
+// eachMarker makes the calls of a list until it has no more pages: call asks for the one after a marker, which is nil at first.
+func eachMarker(call func(marker *string) (next *string, err error)) error {
+	var marker *string
+	for {
+		next, err := call(marker)
+		if err != nil || next == nil {
+			return err
+		}
+		marker = next
+	}
+}
+
+// given is an optional member: nil where there is nothing.
+func given(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
 
 // ofUser is the UserName of an owner of access keys: nil for whoever signs.
 func ofUser(owner iam.PrincipalName) (*string, error) {
@@ -77,19 +129,31 @@ func ofUser(owner iam.PrincipalName) (*string, error) {
 	return &owner.Name, nil
 }
 
-func (r remoteIdentities) CreatePrincipal(ctx context.Context, name iam.PrincipalName, o iam.PrincipalOptions) (iam.Principal, error) {
+func (r remoteIdentities) CreatePrincipal(ctx context.Context, name iam.PrincipalName, o iam.PrincipalOptions) (
+	made iam.Principal, err error) {
 	path := aws.String(cmp.Or(o.Path, "/"))
-	if isUser(name) {
+	err = byType(name, func() error {
 		out, err := r.client.CreateUser(ctx, &awsiam.CreateUserInput{UserName: &name.Name, Path: path, Tags: tagsToSDK(o.Tags)})
-		if err != nil {
-			return iam.Principal{}, err
+		if err == nil {
+			made = userOf(*out.User)
 		}
-		return userOf(*out.User)
-	}
-	in := &awsiam.CreateRoleInput{RoleName: &name.Name, Path: path, AssumeRolePolicyDocument: &o.TrustPolicy, Tags: tagsToSDK(o.Tags)}
-	if o.Description != "" {
-		in.Description = &o.Description
-	}
+		return err
+	}, func() (err error) {
+		made, err = r.createRole(ctx, name.Name, path, o)
+		return err
+	}, func() error {
+		out, err := r.client.CreateGroup(ctx, &awsiam.CreateGroupInput{GroupName: &name.Name, Path: path})
+		if err == nil {
+			made = groupOf(*out.Group)
+		}
+		return err
+	})
+	return made, err
+}
+
+func (r remoteIdentities) createRole(ctx context.Context, name string, path *string, o iam.PrincipalOptions) (iam.Principal, error) {
+	in := &awsiam.CreateRoleInput{RoleName: &name, Path: path, AssumeRolePolicyDocument: &o.TrustPolicy, Tags: tagsToSDK(o.Tags),
+		Description: given(o.Description)}
 	if o.MaxSessionDuration != 0 {
 		in.MaxSessionDuration = &o.MaxSessionDuration
 	}
@@ -103,67 +167,75 @@ func (r remoteIdentities) CreatePrincipal(ctx context.Context, name iam.Principa
 	return roleOf(*out.Role)
 }
 
-func (r remoteIdentities) GetPrincipal(ctx context.Context, name iam.PrincipalName) (iam.Principal, error) {
-	if isUser(name) {
+// GetPrincipal is of users and roles: a group has its own operation.
+func (r remoteIdentities) GetPrincipal(ctx context.Context, name iam.PrincipalName) (found iam.Principal, err error) {
+	err = byType(name, func() error {
 		out, err := r.client.GetUser(ctx, &awsiam.GetUserInput{UserName: &name.Name})
-		if err != nil {
-			return iam.Principal{}, err
+		if err == nil {
+			found = userOf(*out.User)
 		}
-		return userOf(*out.User)
-	}
-	out, err := r.client.GetRole(ctx, &awsiam.GetRoleInput{RoleName: &name.Name})
-	if err != nil {
-		return iam.Principal{}, err
-	}
-	return roleOf(*out.Role)
+		return err
+	}, func() error {
+		out, err := r.client.GetRole(ctx, &awsiam.GetRoleInput{RoleName: &name.Name})
+		if err == nil {
+			found, err = roleOf(*out.Role)
+		}
+		return err
+	}, func() (err error) {
+		found, _, _, err = r.GetGroup(ctx, name.Name, iam.Page{})
+		return err
+	})
+	return found, err
 }
 
 func (r remoteIdentities) ListPrincipals(ctx context.Context, t keystore.PrincipalType, prefix string) (list []iam.Principal, err error) {
-	var begins *string
-	if prefix != "" {
-		begins = &prefix
-	}
 	list = []iam.Principal{}
-	take := func(p iam.Principal, err error) error {
-		list = append(list, p)
-		return err
-	}
-	if t == keystore.PrincipalUser {
-		pages := awsiam.NewListUsersPaginator(r.client, &awsiam.ListUsersInput{PathPrefix: begins})
-		for err == nil && pages.HasMorePages() {
-			var page *awsiam.ListUsersOutput
-			if page, err = pages.NextPage(ctx); err == nil {
-				err = eachOf(page.Users, func(user types.User) error { return take(userOf(user)) })
+	begins := given(prefix)
+	err = byType(iam.PrincipalName{Type: t}, func() error {
+		return eachMarker(func(marker *string) (*string, error) {
+			out, err := r.client.ListUsers(ctx, &awsiam.ListUsersInput{PathPrefix: begins, Marker: marker})
+			if err != nil {
+				return nil, err
 			}
-		}
-		return list, err
-	}
-	pages := awsiam.NewListRolesPaginator(r.client, &awsiam.ListRolesInput{PathPrefix: begins})
-	for err == nil && pages.HasMorePages() {
-		var page *awsiam.ListRolesOutput
-		if page, err = pages.NextPage(ctx); err == nil {
-			err = eachOf(page.Roles, func(role types.Role) error { return take(roleOf(role)) })
-		}
-	}
+			list = append(list, usersOf(out.Users)...)
+			return out.Marker, nil
+		})
+	}, func() error {
+		return eachMarker(func(marker *string) (*string, error) {
+			out, err := r.client.ListRoles(ctx, &awsiam.ListRolesInput{PathPrefix: begins, Marker: marker})
+			if err != nil {
+				return nil, err
+			}
+			for _, role := range out.Roles {
+				found, err := roleOf(role)
+				if err != nil {
+					return nil, err
+				}
+				list = append(list, found)
+			}
+			return out.Marker, nil
+		})
+	}, func() error {
+		return eachMarker(func(marker *string) (*string, error) {
+			out, err := r.client.ListGroups(ctx, &awsiam.ListGroupsInput{PathPrefix: begins, Marker: marker})
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, groupsOf(out.Groups)...)
+			return out.Marker, nil
+		})
+	})
 	return list, err
 }
 
-func eachOf[T any](list []T, use func(T) error) error {
-	for _, one := range list {
-		if err := use(one); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r remoteIdentities) DeletePrincipal(ctx context.Context, name iam.PrincipalName) (err error) {
-	if isUser(name) {
-		_, err = r.client.DeleteUser(ctx, &awsiam.DeleteUserInput{UserName: &name.Name})
-	} else {
-		_, err = r.client.DeleteRole(ctx, &awsiam.DeleteRoleInput{RoleName: &name.Name})
-	}
-	return err
+func (r remoteIdentities) DeletePrincipal(ctx context.Context, name iam.PrincipalName) error {
+	return byType(name, func() error {
+		return done(r.client.DeleteUser(ctx, &awsiam.DeleteUserInput{UserName: &name.Name}))
+	}, func() error {
+		return done(r.client.DeleteRole(ctx, &awsiam.DeleteRoleInput{RoleName: &name.Name}))
+	}, func() error {
+		return done(r.client.DeleteGroup(ctx, &awsiam.DeleteGroupInput{GroupName: &name.Name}))
+	})
 }
 
 func (r remoteIdentities) UpdateTrustPolicy(ctx context.Context, roleName, document string) error {
@@ -177,10 +249,30 @@ func (r remoteIdentities) UpdateRole(ctx context.Context, roleName string, to ia
 	return err
 }
 
-func userOf(user types.User) (iam.Principal, error) {
+func userOf(user types.User) iam.Principal {
 	return iam.Principal{PrincipalName: iam.PrincipalName{Type: keystore.PrincipalUser, Name: aws.ToString(user.UserName)},
 		PrincipalOptions: iam.PrincipalOptions{Path: aws.ToString(user.Path), Tags: tagsFromSDK(user.Tags)},
-		ID:               aws.ToString(user.UserId), ARN: aws.ToString(user.Arn), Created: timeOf(user.CreateDate)}, nil
+		ID:               aws.ToString(user.UserId), ARN: aws.ToString(user.Arn), Created: timeOf(user.CreateDate)}
+}
+
+func usersOf(users []types.User) (list []iam.Principal) {
+	for _, user := range users {
+		list = append(list, userOf(user))
+	}
+	return list
+}
+
+func groupOf(group types.Group) iam.Principal {
+	return iam.Principal{PrincipalName: iam.PrincipalName{Type: keystore.PrincipalGroup, Name: aws.ToString(group.GroupName)},
+		PrincipalOptions: iam.PrincipalOptions{Path: aws.ToString(group.Path)},
+		ID:               aws.ToString(group.GroupId), ARN: aws.ToString(group.Arn), Created: timeOf(group.CreateDate)}
+}
+
+func groupsOf(groups []types.Group) (list []iam.Principal) {
+	for _, group := range groups {
+		list = append(list, groupOf(group))
+	}
+	return list
 }
 
 func roleOf(role types.Role) (iam.Principal, error) {

@@ -13,97 +13,122 @@ import (
 
 // What belongs to the users and roles of a server: policies, tags and access keys.
 
-func (r remoteIdentities) PutPrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName, document string) (err error) {
-	if isUser(name) {
-		_, err = r.client.PutUserPolicy(ctx,
-			&awsiam.PutUserPolicyInput{UserName: &name.Name, PolicyName: &policyName, PolicyDocument: &document})
-	} else {
-		_, err = r.client.PutRolePolicy(ctx,
-			&awsiam.PutRolePolicyInput{RoleName: &name.Name, PolicyName: &policyName, PolicyDocument: &document})
-	}
-	return err
+func (r remoteIdentities) PutPrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName, document string) error {
+	return byType(name, func() error {
+		return done(r.client.PutUserPolicy(ctx,
+			&awsiam.PutUserPolicyInput{UserName: &name.Name, PolicyName: &policyName, PolicyDocument: &document}))
+	}, func() error {
+		return done(r.client.PutRolePolicy(ctx,
+			&awsiam.PutRolePolicyInput{RoleName: &name.Name, PolicyName: &policyName, PolicyDocument: &document}))
+	}, func() error {
+		return done(r.client.PutGroupPolicy(ctx,
+			&awsiam.PutGroupPolicyInput{GroupName: &name.Name, PolicyName: &policyName, PolicyDocument: &document}))
+	})
 }
 
-func (r remoteIdentities) GetPrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName string) (string, error) {
-	if isUser(name) {
+func (r remoteIdentities) GetPrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName string) (text string, err error) {
+	var document *string
+	err = byType(name, func() error {
 		out, err := r.client.GetUserPolicy(ctx, &awsiam.GetUserPolicyInput{UserName: &name.Name, PolicyName: &policyName})
-		if err != nil {
-			return "", err
+		if err == nil {
+			document = out.PolicyDocument
 		}
-		return unescaped(out.PolicyDocument)
-	}
-	out, err := r.client.GetRolePolicy(ctx, &awsiam.GetRolePolicyInput{RoleName: &name.Name, PolicyName: &policyName})
+		return err
+	}, func() error {
+		out, err := r.client.GetRolePolicy(ctx, &awsiam.GetRolePolicyInput{RoleName: &name.Name, PolicyName: &policyName})
+		if err == nil {
+			document = out.PolicyDocument
+		}
+		return err
+	}, func() error {
+		out, err := r.client.GetGroupPolicy(ctx, &awsiam.GetGroupPolicyInput{GroupName: &name.Name, PolicyName: &policyName})
+		if err == nil {
+			document = out.PolicyDocument
+		}
+		return err
+	})
 	if err != nil {
 		return "", err
 	}
-	return unescaped(out.PolicyDocument)
+	return unescaped(document)
 }
 
 func (r remoteIdentities) ListPrincipalPolicies(ctx context.Context, name iam.PrincipalName) (names []string, err error) {
 	names = []string{}
-	if isUser(name) {
-		pages := awsiam.NewListUserPoliciesPaginator(r.client, &awsiam.ListUserPoliciesInput{UserName: &name.Name})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				return nil, err
+	err = eachMarker(func(marker *string) (next *string, err error) {
+		take := func(page []string, marker *string) {
+			names, next = append(names, page...), marker
+		}
+		err = byType(name, func() error {
+			out, err := r.client.ListUserPolicies(ctx, &awsiam.ListUserPoliciesInput{UserName: &name.Name, Marker: marker})
+			if err == nil {
+				take(out.PolicyNames, out.Marker)
 			}
-			names = append(names, page.PolicyNames...)
-		}
-		return names, nil
-	}
-	pages := awsiam.NewListRolePoliciesPaginator(r.client, &awsiam.ListRolePoliciesInput{RoleName: &name.Name})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, page.PolicyNames...)
-	}
-	return names, nil
+			return err
+		}, func() error {
+			out, err := r.client.ListRolePolicies(ctx, &awsiam.ListRolePoliciesInput{RoleName: &name.Name, Marker: marker})
+			if err == nil {
+				take(out.PolicyNames, out.Marker)
+			}
+			return err
+		}, func() error {
+			out, err := r.client.ListGroupPolicies(ctx, &awsiam.ListGroupPoliciesInput{GroupName: &name.Name, Marker: marker})
+			if err == nil {
+				take(out.PolicyNames, out.Marker)
+			}
+			return err
+		})
+		return next, err
+	})
+	return names, err
 }
 
-func (r remoteIdentities) DeletePrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName string) (err error) {
-	if isUser(name) {
-		_, err = r.client.DeleteUserPolicy(ctx, &awsiam.DeleteUserPolicyInput{UserName: &name.Name, PolicyName: &policyName})
-	} else {
-		_, err = r.client.DeleteRolePolicy(ctx, &awsiam.DeleteRolePolicyInput{RoleName: &name.Name, PolicyName: &policyName})
-	}
-	return err
+func (r remoteIdentities) DeletePrincipalPolicy(ctx context.Context, name iam.PrincipalName, policyName string) error {
+	return byType(name, func() error {
+		return done(r.client.DeleteUserPolicy(ctx, &awsiam.DeleteUserPolicyInput{UserName: &name.Name, PolicyName: &policyName}))
+	}, func() error {
+		return done(r.client.DeleteRolePolicy(ctx, &awsiam.DeleteRolePolicyInput{RoleName: &name.Name, PolicyName: &policyName}))
+	}, func() error {
+		return done(r.client.DeleteGroupPolicy(ctx, &awsiam.DeleteGroupPolicyInput{GroupName: &name.Name, PolicyName: &policyName}))
+	})
 }
 
-func (r remoteIdentities) TagPrincipal(ctx context.Context, name iam.PrincipalName, tags []keystore.Tag) (err error) {
-	given := append([]types.Tag{}, tagsToSDK(tags)...)
-	if isUser(name) {
-		_, err = r.client.TagUser(ctx, &awsiam.TagUserInput{UserName: &name.Name, Tags: given})
-	} else {
-		_, err = r.client.TagRole(ctx, &awsiam.TagRoleInput{RoleName: &name.Name, Tags: given})
-	}
-	return err
+// noTags is what is said of a group: it has none.
+func noTags() error { return usagef("a group has no tags") }
+
+func (r remoteIdentities) TagPrincipal(ctx context.Context, name iam.PrincipalName, tags []keystore.Tag) error {
+	set := append([]types.Tag{}, tagsToSDK(tags)...)
+	return byType(name, func() error {
+		return done(r.client.TagUser(ctx, &awsiam.TagUserInput{UserName: &name.Name, Tags: set}))
+	}, func() error {
+		return done(r.client.TagRole(ctx, &awsiam.TagRoleInput{RoleName: &name.Name, Tags: set}))
+	}, noTags)
 }
 
-func (r remoteIdentities) UntagPrincipal(ctx context.Context, name iam.PrincipalName, keys []string) (err error) {
-	if isUser(name) {
-		_, err = r.client.UntagUser(ctx, &awsiam.UntagUserInput{UserName: &name.Name, TagKeys: keys})
-	} else {
-		_, err = r.client.UntagRole(ctx, &awsiam.UntagRoleInput{RoleName: &name.Name, TagKeys: keys})
-	}
-	return err
+func (r remoteIdentities) UntagPrincipal(ctx context.Context, name iam.PrincipalName, keys []string) error {
+	return byType(name, func() error {
+		return done(r.client.UntagUser(ctx, &awsiam.UntagUserInput{UserName: &name.Name, TagKeys: keys}))
+	}, func() error {
+		return done(r.client.UntagRole(ctx, &awsiam.UntagRoleInput{RoleName: &name.Name, TagKeys: keys}))
+	}, noTags)
 }
 
-func (r remoteIdentities) ListPrincipalTags(ctx context.Context, name iam.PrincipalName) ([]keystore.Tag, error) { // at most 50: one page
-	if isUser(name) {
+// ListPrincipalTags reads one page: there are at most 50.
+func (r remoteIdentities) ListPrincipalTags(ctx context.Context, name iam.PrincipalName) (tags []keystore.Tag, err error) {
+	err = byType(name, func() error {
 		out, err := r.client.ListUserTags(ctx, &awsiam.ListUserTagsInput{UserName: &name.Name})
-		if err != nil {
-			return nil, err
+		if err == nil {
+			tags = tagsFromSDK(out.Tags)
 		}
-		return tagsFromSDK(out.Tags), nil
-	}
-	out, err := r.client.ListRoleTags(ctx, &awsiam.ListRoleTagsInput{RoleName: &name.Name})
-	if err != nil {
-		return nil, err
-	}
-	return tagsFromSDK(out.Tags), nil
+		return err
+	}, func() error {
+		out, err := r.client.ListRoleTags(ctx, &awsiam.ListRoleTagsInput{RoleName: &name.Name})
+		if err == nil {
+			tags = tagsFromSDK(out.Tags)
+		}
+		return err
+	}, noTags)
+	return tags, err
 }
 
 func (r remoteIdentities) CreateAccessKey(ctx context.Context, owner iam.PrincipalName) (iam.AccessKey, error) {
@@ -135,18 +160,18 @@ func (r remoteIdentities) ListAccessKeys(ctx context.Context, owner iam.Principa
 		return nil, err
 	}
 	keys := []iam.AccessKey{}
-	pages := awsiam.NewListAccessKeysPaginator(r.client, &awsiam.ListAccessKeysInput{UserName: user})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+	err = eachMarker(func(marker *string) (*string, error) {
+		out, err := r.client.ListAccessKeys(ctx, &awsiam.ListAccessKeysInput{UserName: user, Marker: marker})
 		if err != nil {
 			return nil, err
 		}
-		for _, key := range page.AccessKeyMetadata {
+		for _, key := range out.AccessKeyMetadata {
 			keys = append(keys, iam.AccessKey{Owner: namedUser(key.UserName), ID: aws.ToString(key.AccessKeyId),
 				Status: keystore.AccessKeyStatus(key.Status), Created: timeOf(key.CreateDate)})
 		}
-	}
-	return keys, nil
+		return out.Marker, nil
+	})
+	return keys, err
 }
 
 func (r remoteIdentities) UpdateAccessKey(

@@ -17,7 +17,8 @@ import (
 
 func (a *app) policyCommand() *cobra.Command {
 	cmd := operations("policy", groupPolicies, "Try out policies: who may do what, and by which statement",
-		"Key policies are set by put-key-policy, those of users and roles by iam put-user-policy and iam put-role-policy.",
+		"Key policies are set by put-key-policy, those of users, roles and groups by iam put-user-policy,\n"+
+			"put-role-policy, put-group-policy and create-policy.",
 		"pkcs11kms policy lint policy.json")
 	cmd.AddGroup(&cobra.Group{ID: groupPolicies, Title: "Operations:"})
 	cmd.AddCommand(a.policySimulateCommand(), a.policyLintCommand())
@@ -112,7 +113,7 @@ func simulationOf(principal, action string, v pkcs11kms.Verdict) *simulation {
 	}
 	s.DecidedBy = &decidedBy{Document: "key policy", Statement: v.Statement + 1}
 	if v.Policy != "" {
-		s.DecidedBy.Document = "policy " + v.Policy + " of the principal"
+		s.DecidedBy.Document = documentOf(v.Policy)
 	}
 	if v.Reason == policy.DeniedBySessionPolicy {
 		s.DecidedBy.Document = "session policy"
@@ -123,6 +124,15 @@ func simulationOf(principal, action string, v pkcs11kms.Verdict) *simulation {
 	return s
 }
 
+// documentOf says in words which policy one is that decides, see iam.Identity.
+func documentOf(policy string) string {
+	if rest, ok := strings.CutPrefix(policy, "group/"); ok {
+		group, policy, _ := strings.Cut(rest, ": ")
+		return "policy " + policy + " of the principal's group " + group
+	}
+	return "policy " + policy + " of the principal"
+}
+
 func (a *app) policyLintCommand() *cobra.Command {
 	cmd := verb(groupPolicies, "lint [--identity | --trust] FILE", "Find mistakes in a policy document",
 		"Reads a policy document from a file, or from standard input for -, and prints what the service would refuse\n"+
@@ -131,7 +141,7 @@ func (a *app) policyLintCommand() *cobra.Command {
 			"document would be refused.",
 		"pkcs11kms policy lint policy.json",
 		"pkcs11kms policy lint --identity generate-mac.json")
-	identity := cmd.Flags().Bool("identity", false, "the document is a policy of a user or role, or of a session, and no key policy")
+	identity := cmd.Flags().Bool("identity", false, "the document is a policy of a user, role, group or session, or a managed one")
 	trust := cmd.Flags().Bool("trust", false, "the document is the trust policy of a role, and no key policy")
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) != 1 {

@@ -22,7 +22,7 @@ var verbless = []string{"Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey", "G
 	"DeleteImportedKeyMaterial"}
 
 // iamVerbless are operations of AWS IAM that are there for programs that look before they delete: what they list is always empty.
-var iamVerbless = []string{"ListAttachedUserPolicies", "ListAttachedRolePolicies", "ListGroupsForUser", "ListInstanceProfilesForRole"}
+var iamVerbless = []string{"ListInstanceProfilesForRole"}
 
 // ownIAMVerbs are those that "aws iam" does not have: no request makes an account.
 var ownIAMVerbs = []string{"create-account", "list-accounts"}

@@ -174,3 +174,31 @@ func testLookupPages(t *testing.T, open Opener) {
 		}
 	}
 }
+
+// A unique index is read in the order of its values, of those with a prefix, a page at a time.
+func testRange(t *testing.T, open Opener) {
+	s := open(t)
+	for id, value := range map[string]string{"1": "p/c", "2": "p/a", "3": "p/ab", "4": "o/x", "5": "q/x", "6": "p/é", "7": "p"} {
+		mustCommit(t, s, put(id, 0, "", ckaID(value)))
+	}
+	read := func(prefix, after string, limit int) []string {
+		t.Helper()
+		recs, err := s.Range(t.Context(), keystore.IndexCKAID, prefix, after, limit)
+		require.NoError(t, err)
+		list := []string{}
+		for _, rec := range recs {
+			list = append(list, rec.Ref.ID)
+		}
+		return list
+	}
+	assert.Equal(t, []string{"2", "3", "1", "6"}, read("p/", "", 10))
+	assert.Equal(t, []string{"2", "3"}, read("p/", "", 2))
+	assert.Equal(t, []string{"1", "6"}, read("p/", "p/ab", 2))
+	assert.Equal(t, []string{"1", "6"}, read("p/", "p/abc", 2), "after what is not there")
+	assert.Equal(t, []string{"2", "3", "1", "6"}, read("p/", "o/x", 10), "the prefix begins later")
+	assert.Empty(t, read("p/", "q/", 10))
+	_, err := s.Range(t.Context(), keystore.IndexUnfinished, "", "", 10)
+	require.Error(t, err, "it gives one value to many")
+	_, err = s.Range(t.Context(), keystore.IndexCKAID, "", "", keystore.MaxPage+1)
+	require.Error(t, err)
+}

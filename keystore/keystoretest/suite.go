@@ -41,6 +41,7 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"MalformedBatch", testMalformedBatch},
 
 		{"UniqueIndex", testUniqueIndex},
+		{"Range", testRange},
 		{"UniqueIndexesAreApart", testUniqueIndexesAreApart},
 		{"PrincipalNamesAreUnique", testPrincipalNamesAreUnique},
 		{"UniqueValueIsFreed", testUniqueValueIsFreed},

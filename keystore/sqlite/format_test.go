@@ -22,6 +22,7 @@ func recordFormats() string {
 		keystore.KindKey: keystore.Key{}, keystore.KindRegion: keystore.Region{}, keystore.KindAlias: keystore.Alias{},
 		keystore.KindCounter: keystore.Counter{}, keystore.KindAccessKey: keystore.AccessKey{}, keystore.KindPrincipal: keystore.Principal{},
 		keystore.KindSeals: keystore.Seals{}, keystore.KindKeyUse: keystore.KeyUse{},
+		keystore.KindManagedPolicy: keystore.ManagedPolicy{}, keystore.KindMember: keystore.Member{},
 		keystore.KindGrant: keystore.Grant{}, keystore.KindGrantee: keystore.Grantee{},
 		keystore.KindAccount: keystore.Account{},
 	} {

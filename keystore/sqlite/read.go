@@ -14,7 +14,7 @@ import (
 // Some parameters stand in expressions that do nothing: SQLite notes when a plan took the value of a bare parameter
 // into account, and then plans the statement anew at every use, which takes longer than running it.
 type readStatements struct {
-	get, list, all, withValue, withIndex *sql.Stmt
+	get, list, all, withValue, withIndex, byValue *sql.Stmt
 }
 
 const (
@@ -36,6 +36,7 @@ func (r *readStatements) queries() map[**sql.Stmt]string {
 		&r.all:       allQuery,
 		&r.withValue: columns + indexed + "AND e.value = '' || ? " + after + page,
 		&r.withIndex: columns + indexed + after + page,
+		&r.byValue:   columns + indexed + "AND e.value > '' || ? AND e.value < '' || ? ORDER BY e.value " + page,
 	}
 }
 
@@ -119,6 +120,20 @@ func (s *Store) lookup(ctx context.Context, index keystore.Index, value string, 
 		return collect(s.read.withIndex.QueryContext(ctx, index, a.Kind, a.Region, a.Account, a.ID, limit))
 	}
 	return collect(s.read.withValue.QueryContext(ctx, index, value, a.Kind, a.Region, a.Account, a.ID, limit))
+}
+
+// Range implements keystore.Store.
+func (s *Store) Range(ctx context.Context, index keystore.Index, prefix, after string, limit int) ([]keystore.Record, error) {
+	if err := keystore.CheckRange(index, limit); err != nil {
+		return nil, err
+	}
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	// No byte of a text in UTF-8 is 0xff: what begins with the prefix is less than the prefix with such a byte.
+	recs, err := collect(s.read.byValue.QueryContext(ctx, index, max(prefix, after), prefix+"\xff", limit))
+	return recs, fail(ctx, "read", s.path, err)
 }
 
 func collect(rows *sql.Rows, err error) (recs []keystore.Record, _ error) {

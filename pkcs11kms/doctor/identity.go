@@ -24,20 +24,63 @@ func (d *examination) examineIdentities(ctx context.Context) {
 			if err != nil {
 				return err
 			}
+			show := fmt.Sprintf("pkcs11kms iam get-%s-policy --%[1]s-name %s --policy-name ", record.Type, record.Name)
 			for _, inline := range record.Policies {
-				d.examineIdentityPolicy(record, inline)
+				d.examineIdentityPolicy(string(record.Type), record.Name, inline, show+inline.Name+d.inAccount(account))
 			}
 			if record.Trust != "" {
 				d.advise(string(record.Type), record.Name, StatusWarning,
 					"its trust policy is of an earlier version of the program, which let nobody assume roles: it has no effect",
 					"if it is meant, set it again: pkcs11kms iam update-assume-role-policy --role-name "+record.Name)
 			}
-			return nil
+			return d.examineAttached(ctx, record)
 		})
+		if err == nil {
+			err = records.EachOf(ctx, d.store, keystore.KindManagedPolicy, "", account, func(rec keystore.Record) error {
+				record, err := keystore.DecodeManagedPolicy(rec)
+				if err != nil {
+					return err
+				}
+				version, _ := record.Version(record.Default)
+				d.examineIdentityPolicy("policy", record.Name, keystore.InlinePolicy{Name: record.Name, Document: version.Document},
+					"pkcs11kms iam list-policies"+d.inAccount(account))
+				return nil
+			})
+		}
 		if err != nil {
-			d.fail("store", "users and roles", err)
+			d.fail("store", "users, roles and policies", err)
 		}
 	}
+}
+
+// examineAttached looks whether the managed policies and groups that a user, role or group names are there, and not from before.
+func (d *examination) examineAttached(ctx context.Context, record keystore.Principal) error {
+	for _, a := range slices.Concat(record.Attached, record.Groups) {
+		ref := keystore.ManagedPolicyRef(record.Account, a.ID)
+		if slices.Contains(record.Groups, a) {
+			ref = keystore.PrincipalRef(record.Account, a.ID)
+		}
+		revision, why := 0, "is not in the store"
+		rec, err := d.store.Get(ctx, ref)
+		if err == nil && ref.Kind == keystore.KindManagedPolicy {
+			var p keystore.ManagedPolicy
+			p, err = keystore.DecodeManagedPolicy(rec)
+			revision, why = p.Revision, "is from before it got that"
+		} else if err == nil {
+			var p keystore.Principal
+			p, err = keystore.DecodePrincipal(rec)
+			revision, why = p.Revision, "is from before it got that"
+		}
+		if err := records.IgnoreNotFound(err); err != nil {
+			return err
+		}
+		if revision < a.Revision {
+			d.advise(string(record.Type), record.Name, StatusError,
+				"what it has of "+a.ID+" "+why+", and may have denied something: it may do nothing",
+				"restore the store from a backup; or delete the "+string(record.Type)+" and make it anew")
+		}
+	}
+	return nil
 }
 
 // examineSecrets looks whether there are records of the service keys that made the secrets of the access keys there are. Their objects are
@@ -85,12 +128,11 @@ func accessKeysByEpoch(ctx context.Context, store keystore.Store) (map[uint32][]
 	return made, err
 }
 
-func (d *examination) examineIdentityPolicy(record keystore.Principal, inline keystore.InlinePolicy) {
+func (d *examination) examineIdentityPolicy(area, name string, inline keystore.InlinePolicy, show string) {
 	document, err := policy.ParseIdentityPolicy(inline.Document)
 	if err != nil {
 		text := fmt.Sprintf("its policy %q cannot be read, so it may do nothing: %v", inline.Name, err)
-		d.advise(string(record.Type), record.Name, StatusError, text,
-			"restore the store from a backup; this program never wrote such a policy")
+		d.advise(area, name, StatusError, text, "restore the store from a backup; this program never wrote such a policy")
 		return
 	}
 	var more []string
@@ -107,12 +149,7 @@ func (d *examination) examineIdentityPolicy(record keystore.Principal, inline ke
 	if len(more) > 1 {
 		text += fmt.Sprintf(" and %d more", len(more)-1)
 	}
-	show := "pkcs11kms iam get-user-policy --user-name "
-	if record.Type == keystore.PrincipalRole {
-		show = "pkcs11kms iam get-role-policy --role-name "
-	}
-	d.advise(string(record.Type), record.Name, StatusWarning, text,
-		"if that is not meant, put it again with kms: actions only: "+show+record.Name+" --policy-name "+inline.Name+d.inAccount(record.Account))
+	d.advise(area, name, StatusWarning, text, "if that is not meant, put it again with kms: actions only: "+show)
 }
 
 // inAccount is the flag of a command for another account than the one that it works for.

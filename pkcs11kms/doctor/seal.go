@@ -130,7 +130,18 @@ func vouchLine(rec keystore.Record) (string, error) {
 		if len(policies) > 0 {
 			line += ", policies " + strings.Join(policies, ", ")
 		}
+		for _, a := range p.Attached {
+			line += ", with " + a.ID
+		}
+		for _, g := range p.Groups {
+			line += ", in " + g.ID
+		}
 		return line, err
+	case keystore.KindManagedPolicy:
+		p, err := keystore.DecodeManagedPolicy(rec)
+		version, _ := p.Version(p.Default)
+		return fmt.Sprintf("policy %s/%s%s %s, version v%d %s", p.Account, strings.TrimPrefix(p.Path, "/"), p.Name, p.ID, p.Default,
+			shortHash(version.Document)), err
 	case keystore.KindAccessKey:
 		key, err := keystore.DecodeAccessKey(rec)
 		return fmt.Sprintf("access key %s of %s/%s %s", key.ID, key.Account, key.Owner, key.Status), err

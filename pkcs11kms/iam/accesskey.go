@@ -49,8 +49,11 @@ func checkAccessKeyID(id string) error {
 
 // checkOwner checks the name of an owner; the zero PrincipalName is the account's root, or says nothing.
 func checkOwner(name PrincipalName) error {
-	if name.root() {
+	switch {
+	case name.root():
 		return nil
+	case !name.Type.IsCaller():
+		return failure(validationError, "A %s has no access keys.", name.Type)
 	}
 	return name.check()
 }

@@ -48,8 +48,12 @@ func TestAuditLog(t *testing.T) {
 func TestRecordedMembersAreInTheRequests(t *testing.T) {
 	r := newRig(t)
 	seen := map[string]map[string]bool{}
+	r.mustHave(t)
 	*r.log = recorder{}
-	for _, name := range []PrincipalName{alice, producer} {
+	for _, row := range policyRequests(freshPolicy) {
+		require.NoError(t, row.call(t.Context(), r.Client), row.name)
+	}
+	for _, name := range []PrincipalName{alice, producer, groupName("Admins")} {
 		x := newTarget(t, r, name)
 		for _, how := range requests(x) {
 			require.NoError(t, how.call(t.Context(), r.Client))

@@ -25,8 +25,19 @@ type subject struct {
 	assumed bool             // a role that the caller wants to assume
 	trust   *policy.Document // its trust policy; nil: nobody may
 
+	policy        keystore.ManagedPolicy // of operations on a managed policy
+	policyVersion uint64                 // of its record
+
 	key        keystore.AccessKey // of operations on an access key
 	keyVersion uint64
+}
+
+// tags are those of what the call is about.
+func (s subject) tags() []keystore.Tag {
+	if s.policy.ID != "" {
+		return s.policy.Tags
+	}
+	return s.record.Tags
 }
 
 // name is what a refusal calls the subject.
@@ -107,7 +118,7 @@ func (c *call) Authorise(ctx context.Context, s subject, _ bool) error {
 	}
 	d := policy.Evaluate(policy.Request{
 		Principal: who.Principal(), Action: c.op.ActionName(), Resource: s.arn, Account: c.caller.account,
-		Context: &conditions{call: c, who: &who, tags: s.record.Tags},
+		Context: &conditions{call: c, who: &who, tags: s.tags()},
 	}, who.Judged())
 	if d.Allowed {
 		return nil
@@ -164,7 +175,7 @@ func (c *call) TakeBack(ctx context.Context) bool {
 type conditions struct {
 	call *call
 	who  *Identity
-	tags []keystore.Tag // of the user or role that the call is about
+	tags []keystore.Tag // of what the call is about
 
 	account string // of what the call is about; empty: the caller's
 }

@@ -1,6 +1,7 @@
 package iam
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -51,13 +52,26 @@ func answered[Out any](out Out, err error) (Out, error) {
 	return out, nil
 }
 
-// byType is the two operations that users and roles have for one thing.
-type byType struct{ user, role *ops.Operation }
+// byType is the operations that users, roles and groups have for one thing; nil where they have none.
+type byType struct{ user, role, group *ops.Operation }
 
-// of returns the operation of a type; that of users for a type that there is not, which is refused by its form.
+// of returns the operation of a type; another one for a type that has none, which is refused by its form.
 func (p byType) of(t keystore.PrincipalType) *ops.Operation {
-	if t == keystore.PrincipalRole {
-		return p.role
+	op := p.user
+	switch t {
+	case keystore.PrincipalRole:
+		op = p.role
+	case keystore.PrincipalGroup:
+		op = p.group
 	}
-	return p.user
+	return cmp.Or(op, p.user, p.role, p.group)
+}
+
+// has tells whether a type has the operation.
+func (p byType) has(t keystore.PrincipalType) error {
+	if op := p.of(t); op != p.user && t == keystore.PrincipalUser || op != p.role && t == keystore.PrincipalRole ||
+		op != p.group && t == keystore.PrincipalGroup {
+		return failure(validationError, "A %s has nothing for %s.", t, op.Name)
+	}
+	return nil
 }

@@ -27,7 +27,8 @@ type Config struct {
 	MAC func(ctx context.Context, epoch uint32, message []byte) ([]byte, error)
 	// Newest tells the epoch of new access keys, and what must hold while one is made.
 	Newest func(context.Context) (epoch uint32, holds keystore.Change, err error)
-	// Epoch changes when what was made of MAC by the key of an epoch is not to be believed any more. It is as current as what Cache confirms.
+	// Epoch changes when what was made of MAC by the key of an epoch is not to be believed any more. It is as current as what Cache
+	// confirms.
 	Epoch func(ctx context.Context, epoch uint32) (Epoch, error)
 	// Latest is the latest time that the store has seen; the zero Time where it has seen none.
 	Latest func(context.Context) (time.Time, error)
@@ -123,7 +124,7 @@ func (d *Directory) IDToARN(ctx context.Context, account, id string) (arn string
 		isRole := p.record.Type == keystore.PrincipalRole && isSessionName(name)
 		return d.sessionARN(account, p.record.Name, name), isRole, nil
 	}
-	return p.arn, true, nil
+	return p.arn, p.record.Type.IsCaller(), nil
 }
 
 // arn is that of what IAM has in an account.
@@ -183,8 +184,7 @@ func (d *Directory) parsePrincipalARN(arn string) (account string, name Principa
 	account, resource, _ := strings.Cut(rest, ":")
 	kind, rest, ok := strings.Cut(resource, "/")
 	name = PrincipalName{keystore.PrincipalType(kind), rest[strings.LastIndexByte(rest, '/')+1:]}
-	_, known := principalKinds[name.Type]
-	return account, name, ok && known && namePattern.MatchString(name.Name)
+	return account, name, ok && name.Type.IsCaller() && namePattern.MatchString(name.Name)
 }
 
 // find reads the record of a principal, past the cache, and its version; keystore.ErrNotFound when there is none.

@@ -63,7 +63,15 @@ func (r *recorder) Record(_ context.Context, e audit.Event) error {
 // countingStore counts the calls that read.
 type countingStore struct {
 	keystore.Store
-	reads int
+	reads   int
+	records int // that Range has returned
+}
+
+func (s *countingStore) Range(ctx context.Context, index keystore.Index, prefix, after string, limit int) ([]keystore.Record, error) {
+	s.reads++
+	recs, err := s.Store.Range(ctx, index, prefix, after, limit)
+	s.records += len(recs)
+	return recs, err
 }
 
 func (s *countingStore) Get(ctx context.Context, ref keystore.Ref) (keystore.Record, error) {

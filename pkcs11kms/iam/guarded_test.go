@@ -27,9 +27,16 @@ type target struct {
 
 func newTarget(t *testing.T, r *rig, name PrincipalName) target {
 	t.Helper()
-	made, err := r.CreatePrincipal(t.Context(), name, PrincipalOptions{Path: "/jwt/", Tags: []keystore.Tag{{Key: "Team", Value: "id"}}})
+	options := PrincipalOptions{Path: "/jwt/", Tags: []keystore.Tag{{Key: "Team", Value: "id"}}}
+	if name.Type == keystore.PrincipalGroup {
+		options.Tags = nil
+	}
+	made, err := r.CreatePrincipal(t.Context(), name, options)
 	require.NoError(t, err)
 	require.NoError(t, r.PutPrincipalPolicy(t.Context(), name, "own", allowMAC))
+	if name.Type == keystore.PrincipalGroup {
+		return target{name, made.ARN, ""}
+	}
 	key, err := r.CreateAccessKey(t.Context(), name)
 	require.NoError(t, err)
 	return target{name, made.ARN, key.ID}
@@ -40,6 +47,58 @@ type asked struct {
 	resource string
 	call     func(context.Context, *Client) error
 }
+
+// attachable is the managed policy that the requests attach, and member the user that they put in groups. mustHave makes both.
+const attachable, member = "arn:aws:iam::" + testAccount + ":policy/Attachable", "Member"
+
+func (r *rig) mustHave(t *testing.T) {
+	t.Helper()
+	require.NoError(t, second(r.CreatePolicy(t.Context(), "Attachable", allowMAC, PolicyOptions{})))
+	mustCreatePrincipal(t, r.Client, userName(member))
+}
+
+// policyRequests are the operations of managed policies, in an order in which they can be asked for.
+func policyRequests(arn string) []struct {
+	name, resource, shown string
+	call                  func(context.Context, *Client) error
+} {
+	type row = struct {
+		name, resource, shown string
+		call                  func(context.Context, *Client) error
+	}
+	shown := "policy " + arn
+	tags := []keystore.Tag{{Key: "Stage", Value: "test"}}
+	return []row{
+		{"CreatePolicy", arn, "policy Fresh", func(ctx context.Context, c *Client) error {
+			return second(c.CreatePolicy(ctx, "Fresh", allowMAC, PolicyOptions{Path: "/new/", Description: "text", Tags: tags}))
+		}},
+		{"GetPolicy", arn, shown, func(ctx context.Context, c *Client) error { return second(c.GetPolicy(ctx, arn)) }},
+		{"ListPolicies", "*", "*", func(ctx context.Context, c *Client) error {
+			_, _, err := c.ListPolicies(ctx, PolicyFilter{Scope: "Local", OnlyAttached: true, PathPrefix: "/", Usage: "PermissionsPolicy"}, Page{})
+			return err
+		}},
+		{"CreatePolicyVersion", arn, shown, func(ctx context.Context, c *Client) error {
+			return second(c.CreatePolicyVersion(ctx, arn, allowMAC, true))
+		}},
+		{"GetPolicyVersion", arn, shown, func(ctx context.Context, c *Client) error { return second(c.GetPolicyVersion(ctx, arn, "v1")) }},
+		{"ListPolicyVersions", arn, shown, func(ctx context.Context, c *Client) error { return second(c.ListPolicyVersions(ctx, arn)) }},
+		{"SetDefaultPolicyVersion", arn, shown, func(ctx context.Context, c *Client) error {
+			return c.SetDefaultPolicyVersion(ctx, arn, "v1")
+		}},
+		{"DeletePolicyVersion", arn, shown, func(ctx context.Context, c *Client) error { return c.DeletePolicyVersion(ctx, arn, "v2") }},
+		{"ListEntitiesForPolicy", arn, shown, func(ctx context.Context, c *Client) error {
+			filter := EntityFilter{Type: keystore.PrincipalUser, PathPrefix: "/", Usage: "PermissionsPolicy"}
+			_, _, err := c.ListEntitiesForPolicy(ctx, arn, filter, Page{})
+			return err
+		}},
+		{"TagPolicy", arn, shown, func(ctx context.Context, c *Client) error { return c.TagPolicy(ctx, arn, tags) }},
+		{"ListPolicyTags", arn, shown, func(ctx context.Context, c *Client) error { return second(c.ListPolicyTags(ctx, arn)) }},
+		{"UntagPolicy", arn, shown, func(ctx context.Context, c *Client) error { return c.UntagPolicy(ctx, arn, []string{"Stage"}) }},
+		{"DeletePolicy", arn, shown, func(ctx context.Context, c *Client) error { return c.DeletePolicy(ctx, arn) }},
+	}
+}
+
+const freshPolicy = "arn:aws:iam::" + testAccount + ":policy/new/Fresh"
 
 // shown is what a refusal calls the resource of an operation on x: what was asked for, not what is known of it.
 func (x target) shown(operation, resource string) string {
@@ -77,8 +136,11 @@ func requests(x target) map[string]asked {
 		"UntagType": {x.arn, func(ctx context.Context, c *Client) error {
 			return c.UntagPrincipal(ctx, x.name, []string{"Stage"})
 		}},
-		"ListAttachedTypePolicies": {x.arn, func(ctx context.Context, c *Client) error { return c.ListAttachedPolicies(ctx, x.name) }},
-		"ListTypeTags":             {x.arn, func(ctx context.Context, c *Client) error { return second(c.ListPrincipalTags(ctx, x.name)) }},
+		"ListAttachedTypePolicies": {x.arn, func(ctx context.Context, c *Client) error {
+			return second(c.ListAttachedPolicies(ctx, x.name, "/"))
+		}},
+		"AttachTypePolicy": {x.arn, func(ctx context.Context, c *Client) error { return c.AttachPolicy(ctx, x.name, attachable) }},
+		"ListTypeTags":     {x.arn, func(ctx context.Context, c *Client) error { return second(c.ListPrincipalTags(ctx, x.name)) }},
 		"CreateAccessKey": {x.arn, func(ctx context.Context, c *Client) error {
 			made, err := c.CreateAccessKey(ctx, x.name)
 			if err == nil {
@@ -96,8 +158,21 @@ func requests(x target) map[string]asked {
 			return err
 		}},
 	}
-	if x.name.Type == keystore.PrincipalUser {
-		all["ListGroupsForUser"] = asked{x.arn, func(ctx context.Context, c *Client) error { return c.ListGroups(ctx, x.name.Name) }}
+	switch x.name.Type {
+	case keystore.PrincipalUser:
+		all["ListGroupsForUser"] = asked{x.arn, func(ctx context.Context, c *Client) error { return second(c.ListGroups(ctx, x.name.Name)) }}
+		return all
+	case keystore.PrincipalGroup:
+		for operation := range all {
+			if strings.HasSuffix(operation, "agType") || operation == "ListTypeTags" || strings.Contains(operation, "AccessKey") {
+				delete(all, operation)
+			}
+		}
+		all["GetType"] = asked{x.arn, func(ctx context.Context, c *Client) error {
+			_, _, _, err := c.GetGroup(ctx, x.name.Name, Page{})
+			return err
+		}}
+		all["AddUserToType"] = asked{x.arn, func(ctx context.Context, c *Client) error { return c.AddUserToGroup(ctx, x.name.Name, member) }}
 		return all
 	}
 	all["ListInstanceProfilesForRole"] = asked{x.arn, func(ctx context.Context, c *Client) error {
@@ -114,11 +189,18 @@ func requests(x target) map[string]asked {
 
 // ending are the operations after which nothing more can be asked, in the order in which they can be.
 func ending(x target) []asked {
-	return []asked{
+	all := []asked{
 		{"DeleteTypePolicy", func(ctx context.Context, c *Client) error { return c.DeletePrincipalPolicy(ctx, x.name, "own") }},
+		{"DetachTypePolicy", func(ctx context.Context, c *Client) error { return c.DetachPolicy(ctx, x.name, attachable) }},
 		{"DeleteAccessKey", func(ctx context.Context, c *Client) error { return c.DeleteAccessKey(ctx, x.name, x.accessKey) }},
 		{"DeleteType", func(ctx context.Context, c *Client) error { return c.DeletePrincipal(ctx, x.name) }},
 	}
+	if x.name.Type == keystore.PrincipalGroup {
+		all[2] = asked{"RemoveUserFromType", func(ctx context.Context, c *Client) error {
+			return c.RemoveUserFromGroup(ctx, x.name.Name, member)
+		}}
+	}
+	return all
 }
 
 func allowed(action, resource string) string {
@@ -135,7 +217,9 @@ func TestEveryOperationAsksItsCaller(t *testing.T) {
 			rows[op.Name] = true
 		}
 	}
-	names := map[keystore.PrincipalType]string{keystore.PrincipalUser: "User", keystore.PrincipalRole: "Role"}
+	r.mustHave(t)
+	names := map[keystore.PrincipalType]string{keystore.PrincipalUser: "User", keystore.PrincipalRole: "Role",
+		keystore.PrincipalGroup: "Group"}
 	stranger, admin := r.as(t, "Stranger", ""), PrincipalName{keystore.PrincipalUser, "Admin"}
 	administrator := r.as(t, admin.Name, allowMAC)
 	check := func(name, shown string, x asked) {
@@ -156,7 +240,10 @@ func TestEveryOperationAsksItsCaller(t *testing.T) {
 		require.NoError(t, r.PutPrincipalPolicy(t.Context(), admin, "p", allowed(action, x.resource)))
 		assert.NoError(t, x.call(t.Context(), administrator), name)
 	}
-	for _, name := range []PrincipalName{{keystore.PrincipalUser, "Target"}, {keystore.PrincipalRole, "Target"}} {
+	for _, row := range policyRequests(freshPolicy) {
+		check(row.name, row.shown, asked{row.resource, row.call})
+	}
+	for _, name := range []PrincipalName{{keystore.PrincipalUser, "Target"}, {keystore.PrincipalRole, "Target"}, groupName("Target")} {
 		x := newTarget(t, r, name)
 		for operation, how := range requests(x) {
 			check(strings.Replace(operation, "Type", names[name.Type], 1), x.shown(operation, how.resource), how)
@@ -172,6 +259,7 @@ func TestEveryOperationAsksItsCaller(t *testing.T) {
 // the same calls of the store.
 func TestWhoMayNotAskLearnsNothing(t *testing.T) {
 	r := newRig(t)
+	r.mustHave(t)
 	there := newTarget(t, r, producer)
 	counted, cfg := &countingStore{Store: r.cfg.Store}, r.cfg
 	cfg.Store = counted

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -15,7 +16,9 @@ import (
 
 // Identity is a caller as policies see it; the zero Identity is nobody. Every call makes one, so it is small.
 type Identity struct {
-	Policies []policy.Named // the inline policies, ordered by name; of a session those of its role
+	// Policies are its inline policies, ordered by name, then the managed ones that it has attached, by their ARNs, and then those of its
+	// groups, which are named "group/NAME: " and that. Those of a session are those of its role.
+	Policies []policy.Named
 	Session  []policy.Named // the session policies of a session that is Limited to what they allow
 	Limited  bool
 
@@ -53,6 +56,9 @@ type principal struct {
 	arn      string
 	caller   Caller
 	policies []policy.Named // the inline policies, ordered by name
+	length   int            // of these
+
+	all atomic.Pointer[composed] // with what else it has: see allPolicies
 }
 
 // principal returns a user or role by its unique id: from the cache, whose knowledge is confirmed within the last second.
@@ -73,6 +79,7 @@ func (d *Directory) decodePrincipal(rec keystore.Record) (*principal, error) {
 			return nil, fmt.Errorf("policy %q of %s: %w", inline.Name, p.arn, err)
 		}
 		p.policies = append(p.policies, policy.Named{Name: inline.Name, Document: document})
+		p.length += policyLength(inline.Document)
 	}
 	return p, nil
 }
@@ -87,13 +94,17 @@ func (d *Directory) Identify(ctx context.Context, caller Caller) (Identity, erro
 		return Identity{caller: caller}, nil
 	}
 	p, err := d.principal(ctx, caller.account, caller.recordID())
+	var policies []policy.Named
+	if err == nil {
+		p, policies, err = d.allPolicies(ctx, p)
+	}
 	if errors.Is(err, keystore.ErrNotFound) {
 		return Identity{}, nil
 	}
-	if err != nil {
+	if err != nil || !p.record.Type.IsCaller() {
 		return Identity{}, err
 	}
-	who := Identity{Policies: p.policies, caller: caller, user: &p.record}
+	who := Identity{Policies: policies, caller: caller, user: &p.record}
 	if s := caller.session; s != nil {
 		if s.expired(d.cfg.Now()) {
 			return Identity{}, nil
@@ -103,9 +114,9 @@ func (d *Directory) Identify(ctx context.Context, caller Caller) (Identity, erro
 	return who, nil
 }
 
-// Unchanged binds the commits of an operation to the caller's user or role as it is when the operation is permitted: a policy
-// or a principal that is taken away before the commit makes it fail, and the operation is decided anew. From the root nothing is
-// taken away.
+// Unchanged binds the commits of an operation to the caller's user or role, and what it has attached, as it is when the operation is
+// permitted: a policy or a principal that is taken away before the commit makes it fail, and the operation is decided anew. From the
+// root nothing is taken away.
 func (d *Directory) Unchanged(ctx context.Context, caller Caller) ([]keystore.Change, error) {
 	if caller.IsNobody() || caller.IsRoot() {
 		return nil, nil
@@ -117,7 +128,8 @@ func (d *Directory) Unchanged(ctx context.Context, caller Caller) ([]keystore.Ch
 	if err != nil {
 		return nil, err
 	}
-	return []keystore.Change{{Op: keystore.Check, Ref: p.record.Ref(), Expect: p.version}}, nil
+	parts, err := d.unchangedParts(ctx, p)
+	return append(parts, keystore.Change{Op: keystore.Check, Ref: p.record.Ref(), Expect: p.version}), err
 }
 
 // Condition returns the value of a condition key that every request of the caller has, in whatever service: of the caller, the

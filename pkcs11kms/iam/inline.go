@@ -26,16 +26,16 @@ func policyLength(document string) int {
 func checkInlineName(name string) error { return checkName("policyName", name, 128) }
 
 var (
-	putInlinePolicy    = byType{ops.PutUserPolicy, ops.PutRolePolicy}
-	getInlinePolicy    = byType{ops.GetUserPolicy, ops.GetRolePolicy}
-	listInlinePolicies = byType{ops.ListUserPolicies, ops.ListRolePolicies}
-	deleteInlinePolicy = byType{ops.DeleteUserPolicy, ops.DeleteRolePolicy}
+	putInlinePolicy    = byType{ops.PutUserPolicy, ops.PutRolePolicy, ops.PutGroupPolicy}
+	getInlinePolicy    = byType{ops.GetUserPolicy, ops.GetRolePolicy, ops.GetGroupPolicy}
+	listInlinePolicies = byType{ops.ListUserPolicies, ops.ListRolePolicies, ops.ListGroupPolicies}
+	deleteInlinePolicy = byType{ops.DeleteUserPolicy, ops.DeleteRolePolicy, ops.DeleteGroupPolicy}
 )
 
-// PutPrincipalPolicy gives a user or role an inline policy, or the one of this name another document. The document must be
-// an identity policy as policy.ParseIdentityPolicy takes it (MalformedPolicyDocument). All of a user's together have up to
-// 2,048 characters, a role's 10,240, blanks not counted (LimitExceeded). It counts at once in this process, within a second
-// in every other. (PutUserPolicy, PutRolePolicy)
+// PutPrincipalPolicy gives a user, role or group an inline policy, or the one of this name another document. The document must be an
+// identity policy as policy.ParseIdentityPolicy takes it (MalformedPolicyDocument). All of a user's together have up to 2,048
+// characters, a role's 10,240, a group's 5,120, blanks not counted (LimitExceeded). It counts at once in this process, within a second
+// in every other. (PutUserPolicy, PutRolePolicy, PutGroupPolicy)
 func (c *Client) PutPrincipalPolicy(ctx context.Context, name PrincipalName, policyName, document string) error {
 	in := name.input()
 	in["policyName"], in["policyDocument"] = policyName, document
@@ -81,7 +81,7 @@ func findInline(have []keystore.InlinePolicy, name string) (int, bool) {
 	return slices.BinarySearchFunc(have, name, func(p keystore.InlinePolicy, name string) int { return strings.Compare(p.Name, name) })
 }
 
-// GetPrincipalPolicy returns the document of an inline policy as it was given. (GetUserPolicy, GetRolePolicy)
+// GetPrincipalPolicy returns the document of an inline policy as it was given. (GetUserPolicy, GetRolePolicy, GetGroupPolicy)
 func (c *Client) GetPrincipalPolicy(ctx context.Context, name PrincipalName, policyName string) (document string, err error) {
 	in := name.input()
 	in["policyName"] = policyName
@@ -96,7 +96,7 @@ func (c *Client) GetPrincipalPolicy(ctx context.Context, name PrincipalName, pol
 	return answered(document, err)
 }
 
-// ListPrincipalPolicies returns the names of the inline policies, in order. (ListUserPolicies, ListRolePolicies)
+// ListPrincipalPolicies returns the names of the inline policies, in order. (ListUserPolicies, ListRolePolicies, ListGroupPolicies)
 func (c *Client) ListPrincipalPolicies(ctx context.Context, name PrincipalName) (names []string, err error) {
 	err = c.read(ctx, listInlinePolicies, name, name.input(), nil, func(record keystore.Principal) error {
 		names = []string{}
@@ -108,7 +108,7 @@ func (c *Client) ListPrincipalPolicies(ctx context.Context, name PrincipalName) 
 	return answered(names, err)
 }
 
-// DeletePrincipalPolicy removes an inline policy, or answers NoSuchEntity. (DeleteUserPolicy, DeleteRolePolicy)
+// DeletePrincipalPolicy removes an inline policy, or answers NoSuchEntity. (DeleteUserPolicy, DeleteRolePolicy, DeleteGroupPolicy)
 func (c *Client) DeletePrincipalPolicy(ctx context.Context, name PrincipalName, policyName string) error {
 	in := name.input()
 	in["policyName"] = policyName

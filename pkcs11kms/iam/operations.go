@@ -7,7 +7,6 @@ import (
 	"encoding/base32"
 	"errors"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,14 +17,14 @@ import (
 )
 
 var (
-	createPrincipal = byType{ops.CreateUser, ops.CreateRole}
-	getPrincipal    = byType{ops.GetUser, ops.GetRole}
-	listPrincipals  = byType{ops.ListUsers, ops.ListRoles}
-	deletePrincipal = byType{ops.DeleteUser, ops.DeleteRole}
+	createPrincipal = byType{ops.CreateUser, ops.CreateRole, ops.CreateGroup}
+	getPrincipal    = byType{ops.GetUser, ops.GetRole, ops.GetGroup}
+	listPrincipals  = byType{ops.ListUsers, ops.ListRoles, ops.ListGroups}
+	deletePrincipal = byType{ops.DeleteUser, ops.DeleteRole, ops.DeleteGroup}
 )
 
-// CreatePrincipal makes a user or role with an id of its own. EntityAlreadyExists when the name is taken, in whatever case;
-// LimitExceeded beyond 5,000 users or 1,000 roles, which holds for all processes at once. (CreateUser, CreateRole)
+// CreatePrincipal makes a user, role or group with an id of its own. EntityAlreadyExists when the name is taken, in whatever case;
+// LimitExceeded beyond 5,000 users, 1,000 roles or 300 groups, which holds for all processes at once. (CreateUser, CreateRole, CreateGroup)
 func (c *Client) CreatePrincipal(ctx context.Context, name PrincipalName, options PrincipalOptions) (made Principal, err error) {
 	options.Path = cmp.Or(options.Path, "/")
 	in := name.input()
@@ -58,6 +57,9 @@ func (c *call) createPrincipal(ctx context.Context, name PrincipalName, options 
 	if record.TrustPolicy, err = c.dir.boundTrust(ctx, record.Account, options.TrustPolicy); err != nil {
 		return Principal{}, err
 	}
+	if name.Type == keystore.PrincipalGroup {
+		record.Revision = 1
+	}
 	counter, err := c.countPrincipal(ctx, record.Type, 1)
 	if err != nil {
 		return Principal{}, err
@@ -72,22 +74,21 @@ func (c *call) createPrincipal(ctx context.Context, name PrincipalName, options 
 	return c.dir.describe(ctx, record)
 }
 
-// countPrincipal returns the change of the counter of users or roles, or LimitExceeded.
+// countPrincipal returns the change of the counter of users, roles or groups, or LimitExceeded.
 func (c *call) countPrincipal(ctx context.Context, t keystore.PrincipalType, n int) (keystore.Change, error) {
-	kind := kindOf(t)
-	counter, version, err := records.ReadCounter(ctx, c.dir.cfg.Store, "", c.caller.account, t.Counter())
-	if err != nil {
-		return keystore.Change{}, err
-	}
-	counter.N += n
-	if n > 0 && counter.N > kind.limit {
-		return keystore.Change{}, quotaExceeded(kind.quota, kind.limit)
-	}
-	return counter.Put(version), nil
+	return c.count(ctx, t.Counter(), n, kindOf(t).quota, kindOf(t).limit)
 }
 
-// commitPrincipal writes a principal's record, which must have the version, in one batch with more.
+// commitPrincipal writes a principal's or group's record, which must have the version, in one batch with more.
 func (c *call) commitPrincipal(ctx context.Context, record keystore.Principal, version uint64, more ...keystore.Change) error {
+	if record.Type == keystore.PrincipalGroup && version > 0 { // what it allows, others have
+		counted, err := c.policiesChanged(ctx)
+		if err != nil {
+			return err
+		}
+		record.Revision++
+		more = append(more, counted)
+	}
 	put := record.Put(version)
 	if len(put.Value) > keystore.MaxValue { // policies with very many blanks, which their own limit does not count
 		return failure(limitExceeded, "The %s with its policies exceeds the maximum size of %d bytes.", record.Type, keystore.MaxValue)
@@ -116,7 +117,7 @@ func (d *Directory) describe(ctx context.Context, record keystore.Principal) (Pr
 	return shown, err
 }
 
-// about returns what finds the user or role of that name, or the account's root, which the zero PrincipalName names.
+// about returns what finds the user, role or group of that name, or the account's root, which the zero PrincipalName names.
 func (c *Client) about(name PrincipalName) func(context.Context) (s subject, missing, err error) {
 	return func(ctx context.Context) (s subject, missing, err error) {
 		account := c.caller.account
@@ -140,13 +141,13 @@ func (c *Client) root() subject {
 
 // read makes a call that reads the record of a user or role.
 func (c *Client) read(ctx context.Context, op byType, name PrincipalName, in input, form error, use func(keystore.Principal) error) error {
-	req := request{input: in, form: cmp.Or(form, name.check()), find: c.about(name)}
+	req := request{input: in, form: cmp.Or(form, name.check(), op.has(name.Type)), find: c.about(name)}
 	return c.perform(ctx, op.of(name.Type), req, func(_ context.Context, _ *call, s subject) error { return use(s.record) })
 }
 
 // change makes a call that commits what edit makes of the record of a user or role, unless that is nothing new.
 func (c *Client) change(ctx context.Context, op byType, name PrincipalName, req request, edit func(*keystore.Principal) error) error {
-	req.form, req.find = cmp.Or(req.form, name.check()), c.about(name)
+	req.form, req.find = cmp.Or(req.form, name.check(), op.has(name.Type)), c.about(name)
 	return c.perform(ctx, op.of(name.Type), req, func(ctx context.Context, x *call, s subject) error {
 		record := s.record
 		if err := edit(&record); err != nil || reflect.DeepEqual(record, s.record) {
@@ -174,24 +175,35 @@ func (c *Client) GetPrincipal(ctx context.Context, name PrincipalName) (found Pr
 	return answered(found, err)
 }
 
-// ListPrincipals returns the users or the roles whose path begins with pathPrefix, ordered by name. The empty prefix means
-// all of them. (ListUsers, ListRoles)
+// ListPrincipals returns the users, roles or groups whose path begins with pathPrefix, ordered by name. The empty prefix means all of them.
+// (ListUsers, ListRoles, ListGroups)
 func (c *Client) ListPrincipals(ctx context.Context, t keystore.PrincipalType, pathPrefix string) (list []Principal, err error) {
-	req := request{input: input{"pathPrefix": pathPrefix}, form: checkPathPrefix(pathPrefix)}
+	list, _, err = c.PagePrincipals(ctx, t, pathPrefix, Page{})
+	return list, err
+}
+
+// PagePrincipals is ListPrincipals by pages.
+func (c *Client) PagePrincipals(ctx context.Context, t keystore.PrincipalType, pathPrefix string, page Page) (
+	list []Principal, next string, err error) {
+	req := request{input: input{"pathPrefix": pathPrefix}, form: cmp.Or(checkPathPrefix(pathPrefix), page.check())}
 	err = c.perform(ctx, listPrincipals.of(t), req, func(ctx context.Context, _ *call, _ subject) error {
 		list = []Principal{}
-		return records.EachOf(ctx, c.dir.cfg.Store, keystore.KindPrincipal, "", c.caller.account, func(rec keystore.Record) error {
+		prefix := keystore.PrincipalNameValue(c.caller.account, t, "")
+		next, err = c.eachNamed(ctx, keystore.IndexPrincipalName, prefix, page, func(rec keystore.Record) error {
 			record, err := keystore.DecodePrincipal(rec)
-			if err != nil || record.Type != t || !strings.HasPrefix(record.Path, pathPrefix) {
+			if err != nil || !strings.HasPrefix(record.Path, pathPrefix) {
 				return err
 			}
 			found, err := c.dir.describe(ctx, record)
 			list = append(list, found)
 			return err
 		})
+		return err
 	})
-	slices.SortFunc(list, func(a, b Principal) int { return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)) })
-	return answered(list, err)
+	if err != nil {
+		return nil, "", err
+	}
+	return list, next, nil
 }
 
 func checkPathPrefix(prefix string) error {
@@ -207,21 +219,57 @@ func checkPathPrefix(prefix string) error {
 	return nil
 }
 
-// DeletePrincipal removes a user or role that has neither access keys nor inline policies (DeleteConflict). Whoever acts in
-// its name is refused at once by this process, within a second by every other. (DeleteUser, DeleteRole)
+// DeletePrincipal removes a user or role that has no access keys, no policies, inline or attached, and is in no group, or a group without
+// users and policies (DeleteConflict). Whoever acts in its name is refused at once by this process, within a second by every other.
+// (DeleteUser, DeleteRole, DeleteGroup)
 func (c *Client) DeletePrincipal(ctx context.Context, name PrincipalName) error {
 	req := request{input: name.input(), form: name.check(), find: c.about(name)}
 	return c.perform(ctx, deletePrincipal.of(name.Type), req, func(ctx context.Context, x *call, s subject) error {
+		attached, groups, err := x.standing(ctx, s.record)
+		if err != nil {
+			return err
+		}
 		switch {
 		case s.record.AccessKeys > 0:
 			return failure(deleteConflict, "Cannot delete entity, must delete access keys first.")
+		case attached:
+			return failure(deleteConflict, "Cannot delete entity, must detach all policies first.")
 		case len(s.record.Policies) > 0:
 			return failure(deleteConflict, "Cannot delete entity, must delete policies first.")
+		case groups:
+			return failure(deleteConflict, "%s", removeUsersFirst)
 		}
 		counter, err := x.countPrincipal(ctx, name.Type, -1)
 		if err != nil {
 			return err
 		}
-		return x.commit(ctx, counter, keystore.Change{Op: keystore.Delete, Ref: s.record.Ref(), Expect: s.version})
+		changes := []keystore.Change{counter, {Op: keystore.Delete, Ref: s.record.Ref(), Expect: s.version}}
+		if name.Type == keystore.PrincipalGroup {
+			gone, err := x.withoutMembers(ctx, s.record.ID, removeUsersFirst)
+			if err != nil {
+				return err
+			}
+			changes = append(changes, gone)
+		}
+		return x.commit(ctx, changes...)
 	})
+}
+
+const removeUsersFirst = "Cannot delete entity, must remove users from group first."
+
+// standing tells whether a user, role or group has managed policies attached that there are, and is in groups that there are. What it
+// has and is gone keeps it from everything but its end.
+func (c *call) standing(ctx context.Context, record keystore.Principal) (attached, groups bool, err error) {
+	there := func(ref keystore.Ref) bool {
+		_, failure := c.dir.cfg.Store.Get(ctx, ref)
+		err = errors.Join(err, records.IgnoreNotFound(failure))
+		return failure == nil
+	}
+	for _, a := range record.Attached {
+		attached = attached || there(keystore.ManagedPolicyRef(record.Account, a.ID))
+	}
+	for _, g := range record.Groups {
+		groups = groups || there(keystore.PrincipalRef(record.Account, g.ID))
+	}
+	return attached, groups, err
 }

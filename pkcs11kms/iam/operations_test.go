@@ -126,7 +126,7 @@ func TestFormOfPrincipals(t *testing.T) {
 		}
 		requireAPIError(t, err, "ValidationError", want)
 	}
-	for _, name := range []PrincipalName{{}, {"group", "g"}} {
+	for _, name := range []PrincipalName{{}, {"planet", "g"}} {
 		require.Equal(t, "ValidationError", errorCode(second(b.CreatePrincipal(t.Context(), name, PrincipalOptions{}))))
 	}
 	for name, test := range map[string]struct {

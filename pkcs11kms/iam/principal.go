@@ -12,20 +12,22 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
-// PrincipalName names a user or a role of the account. The zero PrincipalName is the account's root, which has access keys
+// PrincipalName names a user, a role or a group of the account. The zero PrincipalName is the account's root, which has access keys
 // and nothing else.
 type PrincipalName struct {
 	Type keystore.PrincipalType
-	Name string // 1 to 64 characters of letters, digits and _+=,.@- ; the case counts, except that no two names differ by it alone
+	// Name has 1 to 64 characters, that of a group 128, of letters, digits and _+=,.@- ; the case counts, except that no two names differ by
+	// it alone.
+	Name string
 }
 
 func (n PrincipalName) root() bool { return n == PrincipalName{} }
 
-// Principal is a user or role as the operations of AWS IAM return it.
+// Principal is a user, role or group as the operations of AWS IAM return it.
 type Principal struct {
 	PrincipalName
 	PrincipalOptions
-	ID      string // unique, never used again: AIDA or AROA and 17 characters of base32
+	ID      string // unique, never used again: AIDA, AROA or AGPA and 17 characters of base32
 	ARN     string
 	Created time.Time // UTC, whole seconds
 }
@@ -47,23 +49,26 @@ type PrincipalOptions struct {
 	MaxSessionDuration int32
 }
 
-// principalKind is what the rules of users and of roles differ in.
+// principalKind is what the rules of users, roles and groups differ in.
 type principalKind struct {
 	member      string // of the API's inputs
 	entity      string // in the texts of errors
 	quota       string // the name of limit
 	limit       int
 	inlineBytes int // of all inline policies together, blanks not counted
+	nameLength  int
 }
 
 var principalKinds = map[keystore.PrincipalType]principalKind{
-	keystore.PrincipalUser: {"userName", "User", "UsersPerAccount", 5000, 2048},
-	keystore.PrincipalRole: {"roleName", "Role", "RolesPerAccount", 1000, 10240},
+	keystore.PrincipalUser: {"userName", "User", "UsersPerAccount", 5000, 2048, 64},
+	keystore.PrincipalRole: {"roleName", "Role", "RolesPerAccount", 1000, 10240, 64},
+
+	keystore.PrincipalGroup: {"groupName", "Group", "GroupsPerAccount", 300, 5120, 128},
 }
 
 func kindOf(t keystore.PrincipalType) principalKind { return principalKinds[t] }
 
-// input is the input that names a user or role.
+// input is the input that names a user, role or group.
 func (n PrincipalName) input() input { return input{kindOf(n.Type).member: n.Name} }
 
 var (
@@ -77,9 +82,9 @@ var (
 func (n PrincipalName) check() error {
 	kind, ok := principalKinds[n.Type]
 	if !ok {
-		return failure(validationError, "The account's root is neither a user nor a role.")
+		return failure(validationError, "The account's root is neither a user nor a role nor a group.")
 	}
-	return checkName(kind.member, n.Name, 64)
+	return checkName(kind.member, n.Name, kind.nameLength)
 }
 
 func checkName(member, name string, most int) error {
@@ -111,6 +116,9 @@ func (o PrincipalOptions) check(t keystore.PrincipalType) error {
 	}
 	if t != keystore.PrincipalRole && (o.TrustPolicy != "" || o.Description != "" || o.MaxSessionDuration != 0) {
 		return failure(validationError, "Only a role has a description, sessions and an assume role policy.")
+	}
+	if t == keystore.PrincipalGroup && len(o.Tags) > 0 {
+		return failure(validationError, "A group has no tags.")
 	}
 	return checkTrustPolicy(o.TrustPolicy)
 }
@@ -151,8 +159,7 @@ func (c *Client) UpdateRole(ctx context.Context, roleName string, to RoleUpdate)
 		in["maxSessionDuration"] = *to.MaxSessionDuration
 		checkSession(&v, cmp.Or(*to.MaxSessionDuration, -1)) // 0 is no duration
 	}
-	op := byType{ops.UpdateRole, ops.UpdateRole}
-	return c.change(ctx, op, name, request{input: in, form: invalid(v)}, func(record *keystore.Principal) error {
+	return c.change(ctx, byType{role: ops.UpdateRole}, name, request{input: in, form: invalid(v)}, func(record *keystore.Principal) error {
 		if to.Description != nil {
 			record.Description = *to.Description
 		}

@@ -26,31 +26,55 @@ func checkTags(v *form.Violations, tags []keystore.Tag) {
 	}
 }
 
+// checkTagKeys checks the form of a list of the keys of tags.
+func checkTagKeys(keys []string) error {
+	var v form.Violations
+	v.Length("tagKeys", len(keys), 0, maxTags)
+	for i := range keys {
+		v.Text(fmt.Sprintf("tagKeys.%d.member", i+1), keys[i], 1, 128, tagKeyPattern)
+	}
+	return invalid(v)
+}
+
 // withTags returns the tags of a principal after some were added or given another value, ordered by key. Keys that
 // differ in case alone are the same.
 func withTags(t keystore.PrincipalType, have, add []keystore.Tag) ([]keystore.Tag, error) {
+	all, err := joinTags(have, add, strings.EqualFold, "Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+	if err == nil && len(all) > maxTags {
+		err = quotaExceeded("TagsPer"+kindOf(t).entity, maxTags)
+	}
+	return all, err
+}
+
+// withPolicyTags is withTags of a managed policy, whose keys know case.
+func withPolicyTags(have, add []keystore.Tag) ([]keystore.Tag, error) {
+	all, err := joinTags(have, add, func(a, b string) bool { return a == b }, "Duplicate tag keys found.")
+	if err == nil && len(all) > maxTags {
+		err = failure(limitExceeded, "The number of tags has reached the maximum limit.")
+	}
+	return all, err
+}
+
+func joinTags(have, add []keystore.Tag, same func(a, b string) bool, duplicate string) ([]keystore.Tag, error) {
 	all := slices.Clone(have)
 	for i, tag := range add {
-		same := func(other keystore.Tag) bool { return strings.EqualFold(other.Key, tag.Key) }
-		if slices.ContainsFunc(add[:i], same) {
-			return nil, failure(invalidInput, "Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+		is := func(other keystore.Tag) bool { return same(other.Key, tag.Key) }
+		if slices.ContainsFunc(add[:i], is) {
+			return nil, failure(invalidInput, "%s", duplicate)
 		}
 		if form.ReservedTag(tag.Key) {
 			return nil, failure(invalidInput, "aws: prefixed tag key names are not allowed for external use.")
 		}
-		all = append(slices.DeleteFunc(all, same), tag)
-	}
-	if len(all) > maxTags {
-		return nil, quotaExceeded("TagsPer"+kindOf(t).entity, maxTags)
+		all = append(slices.DeleteFunc(all, is), tag)
 	}
 	slices.SortFunc(all, func(a, b keystore.Tag) int { return strings.Compare(a.Key, b.Key) })
 	return all, nil
 }
 
 var (
-	tagPrincipal      = byType{ops.TagUser, ops.TagRole}
-	untagPrincipal    = byType{ops.UntagUser, ops.UntagRole}
-	listPrincipalTags = byType{ops.ListUserTags, ops.ListRoleTags}
+	tagPrincipal      = byType{user: ops.TagUser, role: ops.TagRole}
+	untagPrincipal    = byType{user: ops.UntagUser, role: ops.UntagRole}
+	listPrincipalTags = byType{user: ops.ListUserTags, role: ops.ListRoleTags}
 )
 
 // TagPrincipal adds tags to a user or role, or gives those that it has another value. (TagUser, TagRole)
@@ -68,14 +92,9 @@ func (c *Client) TagPrincipal(ctx context.Context, name PrincipalName, tags []ke
 
 // UntagPrincipal removes tags by their keys, in whatever case. Those that there are not are ignored. (UntagUser, UntagRole)
 func (c *Client) UntagPrincipal(ctx context.Context, name PrincipalName, keys []string) error {
-	var v form.Violations
-	v.Length("tagKeys", len(keys), 0, maxTags)
-	for i := range keys {
-		v.Text(fmt.Sprintf("tagKeys.%d.member", i+1), keys[i], 1, 128, tagKeyPattern)
-	}
 	in := name.input()
 	in["tagKeys"] = keys
-	req := request{input: in, form: invalid(v), given: map[string][]string{"aws:tagkeys": keys}}
+	req := request{input: in, form: checkTagKeys(keys), given: map[string][]string{"aws:tagkeys": keys}}
 	return c.change(ctx, untagPrincipal, name, req, func(record *keystore.Principal) error {
 		record.Tags = slices.DeleteFunc(slices.Clone(record.Tags), func(t keystore.Tag) bool {
 			return slices.ContainsFunc(keys, func(key string) bool { return strings.EqualFold(key, t.Key) })

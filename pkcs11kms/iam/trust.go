@@ -30,7 +30,7 @@ func (c *Client) UpdateTrustPolicy(ctx context.Context, roleName, document strin
 	name := PrincipalName{keystore.PrincipalRole, roleName}
 	in := name.input()
 	in["policyDocument"] = document
-	op := byType{ops.UpdateAssumeRolePolicy, ops.UpdateAssumeRolePolicy}
+	op := byType{role: ops.UpdateAssumeRolePolicy}
 	return c.change(ctx, op, name, request{input: in, form: cmp.Or(name.check(), wrong)}, func(record *keystore.Principal) (err error) {
 		record.Trust = ""
 		record.TrustPolicy, err = c.dir.boundTrust(ctx, record.Account, document)

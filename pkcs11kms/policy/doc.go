@@ -1,4 +1,4 @@
-// Package policy reads and evaluates the documents that say who may do what: key policies and IAM inline policies.
+// Package policy reads and evaluates the documents that say who may do what: key policies and IAM identity policies.
 //
 //	key, err := policy.ParseKeyPolicy(text)
 //	inline, err := policy.ParseIdentityPolicy(inlineText)

@@ -248,7 +248,8 @@ func pattern(text string) string {
 	for name, expression := range map[string]string{
 		"uuid":   `[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`,
 		"marker": `[A-Za-z0-9_-]+`, "base64": `[A-Za-z0-9+/]{43}=`, "enum": `[A-Z0-9_]+(, [A-Z0-9_]+)*`, "words": `\w+(, \w+)*`,
-		"user": `AIDA[A-Z2-7]{17}`, "time": `20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "key": `AKIA[A-Z2-7]{16}`, "secret": `[A-Za-z0-9+/]{40}`,
+		"user": `AIDA[A-Z2-7]{17}`, "group": `AGPA[A-Z2-7]{17}`, "policy": `ANPA[A-Z2-7]{17}`,
+		"time": `20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "key": `AKIA[A-Z2-7]{16}`, "secret": `[A-Za-z0-9+/]{40}`,
 	} {
 		text = strings.ReplaceAll(text, regexp.QuoteMeta("{{"+name+"}}"), expression)
 	}

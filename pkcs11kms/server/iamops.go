@@ -11,7 +11,7 @@ import (
 
 const iamNamespace = "https://iam.amazonaws.com/doc/2010-05-08/"
 
-// identities is AWS IAM: users and roles with their inline policies, tags and access keys. Inputs and outputs are in iamshapes.go.
+// identities is AWS IAM. Inputs are in iaminputs.go, outputs in iamshapes.go.
 var identities = &service{signingName: "iam", codec: query("iam", iamNamespace), global: true, operations: map[string]handler{
 	"CreateUser":               iamOp(createUser),
 	"GetUser":                  iamOp(getUser),
@@ -24,8 +24,10 @@ var identities = &service{signingName: "iam", codec: query("iam", iamNamespace),
 	"TagUser":                  iamOp(tagPrincipal[userTags]),
 	"UntagUser":                iamOp(untagPrincipal[userTagKeys]),
 	"ListUserTags":             iamOp(listTags[userPage]),
-	"ListAttachedUserPolicies": iamOp(listAttached[userPage]),
-	"ListGroupsForUser":        iamOp(listGroups),
+	"ListAttachedUserPolicies": iamOp(listAttached[userAttached]),
+	"ListGroupsForUser":        iamOp(listGroupsOfUser),
+	"AttachUserPolicy":         iamOp(attachPolicy[userAttachment]),
+	"DetachUserPolicy":         iamOp(detachPolicy[userAttachment]),
 
 	"CreateRole":                  iamOp(createRole),
 	"GetRole":                     iamOp(getRole),
@@ -40,8 +42,38 @@ var identities = &service{signingName: "iam", codec: query("iam", iamNamespace),
 	"TagRole":                     iamOp(tagPrincipal[roleTags]),
 	"UntagRole":                   iamOp(untagPrincipal[roleTagKeys]),
 	"ListRoleTags":                iamOp(listTags[rolePage]),
-	"ListAttachedRolePolicies":    iamOp(listAttached[rolePage]),
+	"ListAttachedRolePolicies":    iamOp(listAttached[roleAttached]),
 	"ListInstanceProfilesForRole": iamOp(listInstanceProfiles),
+	"AttachRolePolicy":            iamOp(attachPolicy[roleAttachment]),
+	"DetachRolePolicy":            iamOp(detachPolicy[roleAttachment]),
+
+	"CreateGroup":               iamOp(createGroup),
+	"GetGroup":                  iamOp(getGroup),
+	"ListGroups":                iamOp(listGroups),
+	"DeleteGroup":               iamOp(deletePrincipal[groupInput]),
+	"AddUserToGroup":            iamOp(addToGroup),
+	"RemoveUserFromGroup":       iamOp(removeFromGroup),
+	"PutGroupPolicy":            iamOp(putPolicy[groupPolicyDocument]),
+	"GetGroupPolicy":            iamOp(getGroupPolicy),
+	"ListGroupPolicies":         iamOp(listPolicies[groupPage]),
+	"DeleteGroupPolicy":         iamOp(deletePolicy[groupPolicy]),
+	"AttachGroupPolicy":         iamOp(attachPolicy[groupAttachment]),
+	"DetachGroupPolicy":         iamOp(detachPolicy[groupAttachment]),
+	"ListAttachedGroupPolicies": iamOp(listAttached[groupAttached]),
+
+	"CreatePolicy":            iamOp(createPolicy),
+	"GetPolicy":               iamOp(getPolicy),
+	"ListPolicies":            iamOp(listManaged),
+	"DeletePolicy":            iamOp(deleteManaged),
+	"CreatePolicyVersion":     iamOp(createVersion),
+	"GetPolicyVersion":        iamOp(getVersion),
+	"ListPolicyVersions":      iamOp(listVersions),
+	"SetDefaultPolicyVersion": iamOp(setDefaultVersion),
+	"DeletePolicyVersion":     iamOp(deleteVersion),
+	"ListEntitiesForPolicy":   iamOp(listEntities),
+	"TagPolicy":               iamOp(tagPolicy),
+	"UntagPolicy":             iamOp(untagPolicy),
+	"ListPolicyTags":          iamOp(listPolicyTags),
 
 	"CreateAccessKey":      iamOp(createAccessKey),
 	"ListAccessKeys":       iamOp(listAccessKeys),
@@ -65,6 +97,10 @@ func user(name string) iam.PrincipalName {
 
 func role(name string) iam.PrincipalName {
 	return iam.PrincipalName{Type: keystore.PrincipalRole, Name: name}
+}
+
+func group(name string) iam.PrincipalName {
+	return iam.PrincipalName{Type: keystore.PrincipalGroup, Name: name}
 }
 
 // userOrCaller is the user of that name, or without one the caller: a user, or the account's root.
@@ -99,23 +135,16 @@ func getUser(ctx context.Context, c *iam.Client, in *optionalUser) (*userOutput,
 }
 
 func listUsers(ctx context.Context, c *iam.Client, in *listInput) (*usersOutput, error) {
-	if err := in.page.check(); err != nil {
-		return nil, err
-	}
-	all, err := c.ListPrincipals(ctx, keystore.PrincipalUser, text(in.PathPrefix))
-	if err != nil {
-		return nil, err
-	}
-	part, next := pageOf(all, in.page, nameOfPrincipal)
-	out := &usersOutput{Users: []userShape{}, paged: next}
-	for _, found := range part {
-		out.Users = append(out.Users, *shownUser(found, false))
-	}
-	return out, nil
+	part, next, err := listPrincipals(ctx, c, keystore.PrincipalUser, in)
+	return &usersOutput{Users: shownUsers(part), paged: next}, err
 }
 
-func listGroups(ctx context.Context, c *iam.Client, in *userPage) (*groupsOutput, error) {
-	return &groupsOutput{Groups: []nothing{}}, c.ListGroups(ctx, *in.UserName)
+func shownUsers(list []iam.Principal) []userShape {
+	shown := []userShape{}
+	for _, found := range list {
+		shown = append(shown, *shownUser(found, false))
+	}
+	return shown
 }
 
 // Roles.
@@ -143,21 +172,14 @@ func getRole(ctx context.Context, c *iam.Client, in *roleInput) (*roleOutput, er
 }
 
 func listRoles(ctx context.Context, c *iam.Client, in *listInput) (*rolesOutput, error) {
-	if err := in.page.check(); err != nil {
-		return nil, err
-	}
-	all, err := c.ListPrincipals(ctx, keystore.PrincipalRole, text(in.PathPrefix))
-	if err != nil {
-		return nil, err
-	}
-	part, next := pageOf(all, in.page, nameOfPrincipal)
+	part, next, err := listPrincipals(ctx, c, keystore.PrincipalRole, in)
 	out := &rolesOutput{Roles: []roleShape{}, paged: next}
 	for _, found := range part {
 		shown := shownRole(found)
 		shown.Tags = nil
 		out.Roles = append(out.Roles, *shown)
 	}
-	return out, nil
+	return out, err
 }
 
 func updateRole(ctx context.Context, c *iam.Client, in *updateRoleInput) (*nothing, error) {

@@ -2,12 +2,13 @@ package server
 
 import (
 	"context"
+	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
-// The operations that users and roles have in common. Their inputs differ in how they name the user or role.
+// The operations that users, roles and groups have in common. Their inputs differ in how they name one.
 
 type named interface{ principal() iam.PrincipalName }
 
@@ -44,6 +45,11 @@ func getRolePolicy(ctx context.Context, c *iam.Client, in *rolePolicy) (*rolePol
 	return &rolePolicyOutput{*in.RoleName, *in.PolicyName, escaped(document)}, err
 }
 
+func getGroupPolicy(ctx context.Context, c *iam.Client, in *groupPolicy) (*groupPolicyOutput, error) {
+	document, err := c.GetPrincipalPolicy(ctx, in.principal(), *in.PolicyName)
+	return &groupPolicyOutput{*in.GroupName, *in.PolicyName, escaped(document)}, err
+}
+
 func listPolicies[T any, In input[T, page]](ctx context.Context, c *iam.Client, in *T) (*policyNamesOutput, error) {
 	at := In(in).shared()
 	if err := at.check(); err != nil {
@@ -57,8 +63,42 @@ func listPolicies[T any, In input[T, page]](ctx context.Context, c *iam.Client, 
 	return &policyNamesOutput{PolicyNames: part, paged: next}, nil
 }
 
-func listAttached[T any, In input[T, page]](ctx context.Context, c *iam.Client, in *T) (*attachedOutput, error) {
-	return &attachedOutput{AttachedPolicies: []nothing{}}, c.ListAttachedPolicies(ctx, In(in).principal())
+func attachPolicy[T any, In input[T, string]](ctx context.Context, c *iam.Client, in *T) (*nothing, error) {
+	return done(c.AttachPolicy(ctx, In(in).principal(), In(in).shared()))
+}
+
+func detachPolicy[T any, In input[T, string]](ctx context.Context, c *iam.Client, in *T) (*nothing, error) {
+	return done(c.DetachPolicy(ctx, In(in).principal(), In(in).shared()))
+}
+
+func listAttached[T any, In interface {
+	*T
+	named
+	listed() (string, page)
+}](ctx context.Context, c *iam.Client, in *T) (*attachedOutput, error) {
+	prefix, at := In(in).listed()
+	if err := at.check(); err != nil {
+		return nil, err
+	}
+	all, err := c.ListAttachedPolicies(ctx, In(in).principal(), prefix)
+	if err != nil {
+		return nil, err
+	}
+	part, next := pageOf(all, at, func(a iam.AttachedPolicy) string { return strings.ToLower(a.Name) })
+	out := &attachedOutput{AttachedPolicies: []attachedShape{}, paged: next}
+	for _, attached := range part {
+		out.AttachedPolicies = append(out.AttachedPolicies, attachedShape{attached.Name, attached.ARN})
+	}
+	return out, nil
+}
+
+// listPrincipals returns a page of the users, roles or groups.
+func listPrincipals(ctx context.Context, c *iam.Client, t keystore.PrincipalType, in *listInput) ([]iam.Principal, paged, error) {
+	if err := in.page.check(); err != nil {
+		return nil, paged{}, err
+	}
+	list, next, err := c.PagePrincipals(ctx, t, text(in.PathPrefix), in.page.asked())
+	return list, upTo(next), err
 }
 
 func tagPrincipal[T any, In input[T, []tagShape]](ctx context.Context, c *iam.Client, in *T) (*nothing, error) {

@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -144,6 +145,99 @@ func TestRolesOverTheWire(t *testing.T) {
 	must("ListInstanceProfilesForRole", "RoleName", "Maker")
 	must("DeleteRolePolicy", "RoleName", "Maker", "PolicyName", "own")
 	must("DeleteRole", "RoleName", "Maker")
+}
+
+// The life of a group and of a managed policy, in the shapes of AWS IAM.
+func TestGroupsAndPoliciesOverTheWire(t *testing.T) {
+	f, r := newQueryFixture(t)
+	must := func(want, action string, parameters ...string) {
+		t.Helper()
+		status, got := f.ask(t, r, action, parameters...)
+		require.Equal(t, http.StatusOK, status, got)
+		if want != "" {
+			want = "<" + action + "Result>" + want + "</" + action + "Result>"
+		}
+		require.Regexp(t, pattern("<"+action+`Response xmlns="https://iam.amazonaws.com/doc/2010-05-08/">`+want+
+			"<ResponseMetadata><RequestId>{{uuid}}</RequestId></ResponseMetadata></"+action+"Response>"), got)
+	}
+	const group = `<Path>/ops/</Path><GroupName>Ops</GroupName><GroupId>{{group}}</GroupId>` +
+		`<Arn>arn:aws:iam::111122223333:group/ops/Ops</Arn><CreateDate>{{time}}</CreateDate>`
+	const more = `<IsTruncated>false</IsTruncated>`
+	must("<Group>"+group+"</Group>", "CreateGroup", "GroupName", "Ops", "Path", "/ops/")
+	must("<Groups><member>"+group+"</member></Groups>"+more, "ListGroups", "PathPrefix", "/ops/")
+	status, got := f.ask(t, r, "CreateUser", "UserName", "Alice")
+	require.Equal(t, http.StatusOK, status, got)
+	must("", "AddUserToGroup", "GroupName", "Ops", "UserName", "Alice")
+	must("<Group>"+group+"</Group><Users><member><Path>/</Path><UserName>Alice</UserName><UserId>{{user}}</UserId>"+
+		"<Arn>arn:aws:iam::111122223333:user/Alice</Arn><CreateDate>{{time}}</CreateDate></member></Users>"+more, "GetGroup", "GroupName", "Ops")
+	must("<Groups><member>"+group+"</member></Groups>"+more, "ListGroupsForUser", "UserName", "Alice")
+
+	const document = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "kms:ListKeys", "Resource": "*"}}`
+	const escapedDocument = "%7B%22Version%22%3A%20%222012-10-17%22%2C%20%22Statement%22%3A%20%7B%22Effect%22%3A%20%22Allow" +
+		"%22%2C%20%22Action%22%3A%20%22kms%3AListKeys%22%2C%20%22Resource%22%3A%20%22%2A%22%7D%7D"
+	const arn = "arn:aws:iam::111122223333:policy/List"
+	shown := func(attached, rest string) string {
+		return "<PolicyName>List</PolicyName><PolicyId>{{policy}}</PolicyId><Arn>" + arn + "</Arn><Path>/</Path>" +
+			"<DefaultVersionId>v1</DefaultVersionId><AttachmentCount>" + attached + "</AttachmentCount>" +
+			"<PermissionsBoundaryUsageCount>0</PermissionsBoundaryUsageCount>" +
+			"<IsAttachable>true</IsAttachable>" + rest
+	}
+	const times = "<CreateDate>{{time}}</CreateDate><UpdateDate>{{time}}</UpdateDate>"
+	must("<Policy>"+shown("0", times)+"</Policy>", "CreatePolicy", "PolicyName", "List", "PolicyDocument", document, "Description", "lists")
+	must("", "AttachGroupPolicy", "GroupName", "Ops", "PolicyArn", arn)
+	must("<Policy>"+shown("1", "<Description>lists</Description>"+times+"<Tags></Tags>")+"</Policy>", "GetPolicy", "PolicyArn", arn)
+	must("<Policies><member>"+shown("1", times)+"</member></Policies>"+more, "ListPolicies", "Scope", "Local", "OnlyAttached", "true")
+	must("<Policies></Policies>"+more, "ListPolicies", "Scope", "AWS")
+	must("<AttachedPolicies><member><PolicyName>List</PolicyName><PolicyArn>"+arn+"</PolicyArn></member></AttachedPolicies>"+more,
+		"ListAttachedGroupPolicies", "GroupName", "Ops")
+	must("<PolicyGroups><member><GroupName>Ops</GroupName><GroupId>{{group}}</GroupId></member></PolicyGroups><PolicyUsers></PolicyUsers>"+
+		"<PolicyRoles></PolicyRoles>"+more, "ListEntitiesForPolicy", "PolicyArn", arn)
+	must("<PolicyVersion><VersionId>v2</VersionId><IsDefaultVersion>false</IsDefaultVersion><CreateDate>{{time}}</CreateDate></PolicyVersion>",
+		"CreatePolicyVersion", "PolicyArn", arn, "PolicyDocument", document)
+	version := func(id, isDefault string) string {
+		return "<VersionId>" + id + "</VersionId><IsDefaultVersion>" + isDefault + "</IsDefaultVersion><CreateDate>{{time}}</CreateDate>"
+	}
+	must("<PolicyVersion><Document>"+escapedDocument+"</Document>"+version("v1", "true")+"</PolicyVersion>",
+		"GetPolicyVersion", "PolicyArn", arn, "VersionId", "v1")
+	must("<Versions><member>"+version("v2", "false")+"</member><member>"+version("v1", "true")+"</member></Versions>"+more,
+		"ListPolicyVersions", "PolicyArn", arn)
+	must("<Versions><member>"+version("v2", "false")+"</member></Versions><IsTruncated>true</IsTruncated><Marker>MDA</Marker>",
+		"ListPolicyVersions", "PolicyArn", arn, "MaxItems", "1")
+	must("<Versions><member>"+version("v1", "true")+"</member></Versions>"+more, "ListPolicyVersions", "PolicyArn", arn, "Marker", "MDA")
+	must("", "SetDefaultPolicyVersion", "PolicyArn", arn, "VersionId", "v2")
+	must("", "DeletePolicyVersion", "PolicyArn", arn, "VersionId", "v1")
+	must("", "TagPolicy", "PolicyArn", arn, "Tags.member.1.Key", "Team", "Tags.member.1.Value", "id")
+	must("<Tags><member><Key>Team</Key><Value>id</Value></member></Tags>"+more, "ListPolicyTags", "PolicyArn", arn)
+	must("", "UntagPolicy", "PolicyArn", arn, "TagKeys.member.1", "Team")
+
+	must("", "PutGroupPolicy", "GroupName", "Ops", "PolicyName", "own", "PolicyDocument", document)
+	must("<GroupName>Ops</GroupName><PolicyName>own</PolicyName><PolicyDocument>"+escapedDocument+"</PolicyDocument>",
+		"GetGroupPolicy", "GroupName", "Ops", "PolicyName", "own")
+	must("<PolicyNames><member>own</member></PolicyNames>"+more, "ListGroupPolicies", "GroupName", "Ops")
+	for _, name := range []string{"User", "Role"} {
+		if name == "Role" {
+			status, got := f.ask(t, r, "CreateRole", "RoleName", "Alice", "AssumeRolePolicyDocument", trustText)
+			require.Equal(t, http.StatusOK, status, got)
+		}
+		must("", "Attach"+name+"Policy", name+"Name", "Alice", "PolicyArn", arn)
+		must("<AttachedPolicies></AttachedPolicies>"+more, "ListAttached"+name+"Policies", name+"Name", "Alice", "PathPrefix", "/x/")
+		must("", "Detach"+name+"Policy", name+"Name", "Alice", "PolicyArn", arn)
+	}
+	for _, tc := range [][]string{
+		{"409", "DeletePolicy", "PolicyArn", arn}, {"409", "DeleteGroup", "GroupName", "Ops"},
+		{"404", "GetPolicy", "PolicyArn", "arn:aws:iam::aws:policy/AdministratorAccess"},
+		{"400", "GetPolicy", "PolicyArn", "arn:aws:iam::1:role/x"},
+		{"400", "ListPolicies", "Scope", "x"}, {"400", "ListEntitiesForPolicy", "PolicyArn", arn, "EntityFilter", "x"},
+		{"400", "ListPolicies", "Marker", "?"}, {"400", "CreatePolicy", "PolicyName", "x", "PolicyDocument", "{"},
+	} {
+		status, got := f.ask(t, r, tc[1], tc[2:]...)
+		require.Equal(t, tc[0], strconv.Itoa(status), "%v: %s", tc, got)
+	}
+	must("", "DeleteGroupPolicy", "GroupName", "Ops", "PolicyName", "own")
+	must("", "DetachGroupPolicy", "GroupName", "Ops", "PolicyArn", arn)
+	must("", "RemoveUserFromGroup", "GroupName", "Ops", "UserName", "Alice")
+	must("", "DeleteGroup", "GroupName", "Ops")
+	must("", "DeletePolicy", "PolicyArn", arn)
 }
 
 // What is refused, with the codes, statuses and texts of AWS.

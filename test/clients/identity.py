@@ -51,8 +51,38 @@ for call in (
         call()
     except botocore.exceptions.ClientError as e:
         found.setdefault("errors", []).append([type(e).__name__, e.response["Error"]["Code"]])
-iam.delete_access_key(UserName="Bob", AccessKeyId=made["AccessKeyId"])
+# A group and a managed policy give the right that the inline policy does not.
 iam.delete_user_policy(UserName="Bob", PolicyName="own")
+iam.create_group(GroupName="Ops")
+made_policy = iam.create_policy(PolicyName="Mac", PolicyDocument=policy("kms:GenerateMac"), Tags=[{"Key": "Team", "Value": "id"}])["Policy"]
+iam.get_waiter("policy_exists").wait(PolicyArn=made_policy["Arn"])
+iam.attach_group_policy(GroupName="Ops", PolicyArn=made_policy["Arn"])
+iam.add_user_to_group(GroupName="Ops", UserName="Bob")
+mac = client("kms", **bob).generate_mac(KeyId=key, Message=b"a message", MacAlgorithm="HMAC_SHA_256")
+found["by group"] = len(mac["Mac"])
+found["members"] = [user["UserName"] for user in iam.get_group(GroupName="Ops")["Users"]]
+found["entities"] = [g["GroupName"] for g in iam.list_entities_for_policy(PolicyArn=made_policy["Arn"])["PolicyGroups"]]
+version = iam.create_policy_version(PolicyArn=made_policy["Arn"], PolicyDocument=policy("kms:VerifyMac"), SetAsDefault=True)["PolicyVersion"]
+read = iam.get_policy(PolicyArn=made_policy["Arn"])["Policy"]
+found["managed"] = [version["VersionId"], read["DefaultVersionId"], read["AttachmentCount"], read["Tags"]]
+document = iam.get_policy_version(PolicyArn=made_policy["Arn"], VersionId="v2")["PolicyVersion"]["Document"]
+found["version"] = document["Statement"][0]["Action"]
+for call in (
+    lambda: client("kms", **bob).generate_mac(KeyId=key, Message=b"a message", MacAlgorithm="HMAC_SHA_256"),
+    lambda: iam.delete_policy(PolicyArn=made_policy["Arn"]),
+    lambda: iam.attach_user_policy(UserName="Bob", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"),
+):
+    try:
+        call()
+    except botocore.exceptions.ClientError as e:
+        found.setdefault("refused", []).append([type(e).__name__, e.response["Error"]["Code"]])
+iam.remove_user_from_group(GroupName="Ops", UserName="Bob")
+iam.detach_group_policy(GroupName="Ops", PolicyArn=made_policy["Arn"])
+iam.delete_group(GroupName="Ops")
+iam.delete_policy_version(PolicyArn=made_policy["Arn"], VersionId="v1")
+iam.delete_policy(PolicyArn=made_policy["Arn"])
+found["policies"] = iam.list_policies(Scope="Local")["Policies"]
+iam.delete_access_key(UserName="Bob", AccessKeyId=made["AccessKeyId"])
 iam.delete_user(UserName="Bob")
 iam.delete_role_policy(RoleName="Maker", PolicyName="own")
 iam.delete_role(RoleName="Maker")

@@ -28,6 +28,9 @@ func TestIdentitiesByBoto3(t *testing.T) {
 	require.JSONEq(t, `{"identity": "`+arn+`root",
 		"role": ["`+arn+`role/jwt/Maker", true, [{"Key": "Team", "Value": "id"}], 3600], "policy": ["kms:GenerateMac"],
 		"users": ["a", "b", "Bob", "c"], "mac": 32, "bob": "`+arn+`user/Bob", "roles": [],
+		"by group": 32, "members": ["Bob"], "entities": ["Ops"], "managed": ["v2", "v2", 1, [{"Key": "Team", "Value": "id"}]],
+		"version": ["kms:VerifyMac"], "policies": [], "refused": [["ClientError", "AccessDeniedException"],
+			["DeleteConflictException", "DeleteConflict"], ["NoSuchEntityException", "NoSuchEntity"]],
 		"errors": [["ClientError", "AccessDenied"], ["DeleteConflictException", "DeleteConflict"],
 			["NoSuchEntityException", "NoSuchEntity"], ["EntityAlreadyExistsException", "EntityAlreadyExists"]]}`,
 		string(run(t, rootEnv(t, srv), boto3.find(t), script, key)))
@@ -62,9 +65,21 @@ func TestIdentitiesByTheAWSCLI(t *testing.T) {
 	call(&roles, "iam", "list-roles")
 	require.Len(t, roles.Roles, 1)
 	assert.Equal(t, "2012-10-17", roles.Roles[0].AssumeRolePolicyDocument["Version"])
-	out, err := process(t, env, aws, "iam", "create-group", "--group-name", "g", "--endpoint-url", srv.URL).CombinedOutput()
+	out, err := process(t, env, aws, "iam", "create-account-alias", "--account-alias", "abc", "--endpoint-url", srv.URL).CombinedOutput()
 	require.Error(t, err)
-	assert.Contains(t, string(out), "An error occurred (InvalidAction) when calling the CreateGroup operation: Could not find operation "+
-		"CreateGroup for version 2010-05-08")
+	assert.Contains(t, string(out), "An error occurred (InvalidAction) when calling the CreateAccountAlias operation: Could not find "+
+		"operation CreateAccountAlias for version 2010-05-08")
+	const document = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "kms:ListKeys", "Resource": "*"}}`
+	var made struct{ Policy struct{ Arn string } }
+	call(&made, "iam", "create-policy", "--policy-name", "List", "--policy-document", document)
+	call(nil, "iam", "attach-role-policy", "--role-name", "Maker", "--policy-arn", made.Policy.Arn)
+	var attached struct {
+		AttachedPolicies []struct{ PolicyArn string }
+	}
+	call(&attached, "iam", "list-attached-role-policies", "--role-name", "Maker")
+	require.Len(t, attached.AttachedPolicies, 1)
+	assert.Equal(t, made.Policy.Arn, attached.AttachedPolicies[0].PolicyArn)
+	call(nil, "iam", "detach-role-policy", "--role-name", "Maker", "--policy-arn", made.Policy.Arn)
+	call(nil, "iam", "delete-policy", "--policy-arn", made.Policy.Arn)
 	call(nil, "iam", "delete-role", "--role-name", "Maker")
 }

@@ -32,7 +32,7 @@ const lastID = "\U0010FFFF"
 
 // Holdings returns what the store holds, in order. The cost is that of one read for each answer, however many keys there are.
 func Holdings(ctx context.Context, store keystore.Store) (held []Holding, err error) {
-	for _, index := range []keystore.Index{keystore.IndexCKAID, keystore.IndexPrincipalName} {
+	for _, index := range []keystore.Index{keystore.IndexCKAID, keystore.IndexPrincipalName, keystore.IndexPolicyName} {
 		var after keystore.Ref
 		for {
 			recs, err := store.Lookup(ctx, index, "", after, 1)

@@ -1,7 +1,7 @@
 package ops
 
-// The operations of AWS IAM on users, roles and access keys: the rows of its service authorization reference. Only the caller's own
-// policies can allow them. In this service roles have access keys too.
+// The operations of AWS IAM on users, roles, groups, managed policies and access keys: the rows of its service authorization reference.
+// Only the caller's own policies can allow them. In this service roles have access keys too.
 
 const iam = "iam"
 
@@ -31,7 +31,7 @@ var (
 	ListUserTags = add(Operation{Service: iam, Name: "ListUserTags", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"userName"}})
 	ListAttachedUserPolicies = add(Operation{Service: iam, Name: "ListAttachedUserPolicies", Subject: Principal, IdentityOnly: true,
-		Read: true, Record: []string{"userName"}})
+		Read: true, Record: []string{"userName", "pathPrefix"}})
 	ListGroupsForUser = add(Operation{Service: iam, Name: "ListGroupsForUser", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"userName"}})
 )
@@ -67,10 +67,83 @@ var (
 	UpdateAssumeRolePolicy = add(Operation{Service: iam, Name: "UpdateAssumeRolePolicy", Subject: Principal, IdentityOnly: true, Writes: true,
 		Record: []string{"roleName", "policyDocument"}})
 	ListAttachedRolePolicies = add(Operation{Service: iam, Name: "ListAttachedRolePolicies", Subject: Principal, IdentityOnly: true,
-		Read: true, Record: []string{"roleName"}})
+		Read: true, Record: []string{"roleName", "pathPrefix"}})
 	ListInstanceProfilesForRole = add(Operation{Service: iam, Name: "ListInstanceProfilesForRole", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"roleName"}})
 )
+
+// Groups.
+var (
+	CreateGroup = add(Operation{Service: iam, Name: "CreateGroup", Subject: Principal, IdentityOnly: true, Writes: true,
+		Record: []string{"groupName", "path"}, Respond: []string{"group"}})
+	GetGroup = add(Operation{Service: iam, Name: "GetGroup", Subject: Principal, IdentityOnly: true,
+		Read: true, Record: []string{"groupName"}})
+	ListGroups = add(Operation{Service: iam, Name: "ListGroups", Subject: Account, IdentityOnly: true,
+		Read: true, Record: []string{"pathPrefix"}})
+	DeleteGroup = add(Operation{Service: iam, Name: "DeleteGroup", Subject: Principal, IdentityOnly: true, Writes: true,
+		Record: []string{"groupName"}})
+	AddUserToGroup = add(Operation{Service: iam, Name: "AddUserToGroup", Subject: Principal, IdentityOnly: true, Writes: true,
+		Record: []string{"groupName", "userName"}})
+	RemoveUserFromGroup = add(Operation{Service: iam, Name: "RemoveUserFromGroup", Subject: Principal, IdentityOnly: true, Writes: true,
+		Record: []string{"groupName", "userName"}})
+	PutGroupPolicy = add(Operation{Service: iam, Name: "PutGroupPolicy", Subject: Principal, IdentityOnly: true, Writes: true,
+		Record: []string{"groupName", "policyName", "policyDocument"}})
+	GetGroupPolicy = add(Operation{Service: iam, Name: "GetGroupPolicy", Subject: Principal, IdentityOnly: true,
+		Read: true, Record: []string{"groupName", "policyName"}})
+	ListGroupPolicies = add(Operation{Service: iam, Name: "ListGroupPolicies", Subject: Principal, IdentityOnly: true,
+		Read: true, Record: []string{"groupName"}})
+	DeleteGroupPolicy = add(Operation{Service: iam, Name: "DeleteGroupPolicy", Subject: Principal, IdentityOnly: true, Writes: true,
+		Record: []string{"groupName", "policyName"}})
+)
+
+// Managed policies.
+var (
+	CreatePolicy = add(Operation{Service: iam, Name: "CreatePolicy", Subject: ManagedPolicy, IdentityOnly: true, Writes: true,
+		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"},
+		Record:     []string{"policyName", "path", "policyDocument", "description", "tags"}, Respond: []string{"policy"}})
+	GetPolicy = add(Operation{Service: iam, Name: "GetPolicy", Subject: ManagedPolicy, IdentityOnly: true,
+		Read: true, Record: []string{"policyArn"}})
+	ListPolicies = add(Operation{Service: iam, Name: "ListPolicies", Subject: Account, IdentityOnly: true,
+		Read: true, Record: []string{"scope", "onlyAttached", "pathPrefix", "policyUsageFilter"}})
+	DeletePolicy = add(Operation{Service: iam, Name: "DeletePolicy", Subject: ManagedPolicy, IdentityOnly: true, Writes: true,
+		Record: []string{"policyArn"}})
+	CreatePolicyVersion = add(Operation{Service: iam, Name: "CreatePolicyVersion", Subject: ManagedPolicy, IdentityOnly: true, Writes: true,
+		Record: []string{"policyArn", "policyDocument", "setAsDefault"}, Respond: []string{"policyVersion"}})
+	GetPolicyVersion = add(Operation{Service: iam, Name: "GetPolicyVersion", Subject: ManagedPolicy, IdentityOnly: true,
+		Read: true, Record: []string{"policyArn", "versionId"}})
+	ListPolicyVersions = add(Operation{Service: iam, Name: "ListPolicyVersions", Subject: ManagedPolicy, IdentityOnly: true,
+		Read: true, Record: []string{"policyArn"}})
+	SetDefaultPolicyVersion = add(Operation{Service: iam, Name: "SetDefaultPolicyVersion", Subject: ManagedPolicy, IdentityOnly: true,
+		Writes: true, Record: []string{"policyArn", "versionId"}})
+	DeletePolicyVersion = add(Operation{Service: iam, Name: "DeletePolicyVersion", Subject: ManagedPolicy, IdentityOnly: true, Writes: true,
+		Record: []string{"policyArn", "versionId"}})
+	TagPolicy = add(Operation{Service: iam, Name: "TagPolicy", Subject: ManagedPolicy, IdentityOnly: true, Writes: true,
+		Conditions: []string{"aws:RequestTag/", "aws:TagKeys"}, Record: []string{"policyArn", "tags"}})
+	UntagPolicy = add(Operation{Service: iam, Name: "UntagPolicy", Subject: ManagedPolicy, IdentityOnly: true, Writes: true,
+		Conditions: []string{"aws:TagKeys"}, Record: []string{"policyArn", "tagKeys"}})
+	ListPolicyTags = add(Operation{Service: iam, Name: "ListPolicyTags", Subject: ManagedPolicy, IdentityOnly: true,
+		Read: true, Record: []string{"policyArn"}})
+	ListEntitiesForPolicy = add(Operation{Service: iam, Name: "ListEntitiesForPolicy", Subject: ManagedPolicy, IdentityOnly: true,
+		Read: true, Record: []string{"policyArn", "entityFilter", "pathPrefix", "policyUsageFilter"}})
+)
+
+// Who has managed policies attached.
+var (
+	AttachUserPolicy  = add(attaching("AttachUserPolicy", "userName"))
+	AttachRolePolicy  = add(attaching("AttachRolePolicy", "roleName"))
+	AttachGroupPolicy = add(attaching("AttachGroupPolicy", "groupName"))
+	DetachUserPolicy  = add(attaching("DetachUserPolicy", "userName"))
+	DetachRolePolicy  = add(attaching("DetachRolePolicy", "roleName"))
+	DetachGroupPolicy = add(attaching("DetachGroupPolicy", "groupName"))
+
+	ListAttachedGroupPolicies = add(Operation{Service: iam, Name: "ListAttachedGroupPolicies", Subject: Principal, IdentityOnly: true,
+		Read: true, Record: []string{"groupName", "pathPrefix"}})
+)
+
+func attaching(name, member string) Operation {
+	return Operation{Service: iam, Name: name, Subject: Principal, IdentityOnly: true, Writes: true,
+		Conditions: []string{"iam:PolicyARN"}, Record: []string{member, "policyArn"}}
+}
 
 // Access keys, whoever they belong to. Those of the account's root, and nobody else's rights over them, are the root's alone.
 var (

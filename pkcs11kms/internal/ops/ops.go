@@ -51,10 +51,11 @@ type Subject int
 
 // The subjects.
 const (
-	Key       Subject = iota // a key, named by KeyId
-	Alias                    // an alias and the key that it leads to
-	Account                  // nothing that has a name
-	Principal                // a user, a role or the account's root
+	Key           Subject = iota // a key, named by KeyId
+	Alias                        // an alias and the key that it leads to
+	Account                      // nothing that has a name
+	Principal                    // a user, a role, a group or the account's root
+	ManagedPolicy                // a managed policy
 )
 
 // States is a row of the key state table (AWS KMS developer guide, "Key states").

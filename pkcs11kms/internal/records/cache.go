@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -38,6 +39,7 @@ type Cache struct {
 	decoded   *simplelru.LRU[keystore.Ref, any]
 	displaced uint64 // records that have made room for others
 	reads     reads
+	drops     atomic.Uint64 // see Drops; grows while mu is held
 	mark      keystore.Mark // the moment of the store at the last confirmation
 	confirmed time.Time     // when that look began
 }
@@ -190,14 +192,20 @@ func (c *Cache) Confirm(ctx context.Context) error {
 	return nil
 }
 
+// Drops counts the records that were forgotten since they have, or may have, changed. While it stays the same, what was made of several
+// records that the cache had confirmed, after Drops was asked, is as current as they are.
+func (c *Cache) Drops() uint64 { return c.drops.Load() }
+
 // drop forgets a record, also one that is just being read. The caller holds mu.
 func (c *Cache) drop(ref keystore.Ref) {
+	c.drops.Add(1)
 	c.decoded.Remove(ref)
 	c.reads.outdate(ref)
 }
 
 // dropAll forgets every record. The caller holds mu.
 func (c *Cache) dropAll() {
+	c.drops.Add(1)
 	c.decoded.Purge()
 	c.reads.outdateAll()
 }

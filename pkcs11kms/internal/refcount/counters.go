@@ -1,9 +1,9 @@
 // Package refcount compares what the records of a store say twice.
 //
-// Such records change in one Commit, so they agree unless somebody edited the store or a program had a defect: the counters of
-// an account's keys, users and roles, whatever names another record that counts those that name it (see type refcount), and grants. What is
-// found here was so at one moment although others change the store meanwhile: each finding is made between two looks at a
-// record that every such change would have changed too.
+// Such records change in one Commit, so they agree unless somebody edited the store or a program had a defect: the counters of an
+// account's keys, users, roles, groups and managed policies, whatever names another record that counts those that name it (see type
+// refcount), grants, and who has managed policies and is in groups. What is found here was so at one moment although others change the
+// store meanwhile: each finding is made between two looks at a record that every such change would have changed too.
 package refcount
 
 import (
@@ -27,6 +27,9 @@ type Discrepancy struct {
 	Batch         []keystore.Change
 }
 
+// identityCounters are those of an account's users, roles, groups and managed policies.
+var identityCounters = []string{keystore.CounterUsers, keystore.CounterRoles, keystore.CounterGroups, keystore.CounterPolicies}
+
 // countTries bounds how often the keys of an account are counters while others create and delete them.
 const countTries = 20
 
@@ -42,7 +45,7 @@ func Find(ctx context.Context, store keystore.Store, account string, regions []s
 		for _, name := range regions {
 			counts.add(name, a.ID, keystore.CounterKeys)
 		}
-		counts.add("", a.ID, keystore.CounterUsers, keystore.CounterRoles)
+		counts.add("", a.ID, identityCounters...)
 	}
 	counts.add("", "", keystore.CounterAccounts)
 	held, err := keyring.Holdings(ctx, store) // also what the configuration does not name
@@ -52,7 +55,7 @@ func Find(ctx context.Context, store keystore.Store, account string, regions []s
 	for _, h := range held {
 		switch {
 		case h.Region == "":
-			counts.add("", h.Account, keystore.CounterUsers, keystore.CounterRoles)
+			counts.add("", h.Account, identityCounters...)
 		case h.Account != "":
 			counts.add(h.Region, h.Account, keystore.CounterKeys)
 		}
@@ -67,6 +70,10 @@ func Find(ctx context.Context, store keystore.Store, account string, regions []s
 	}
 	wrong, err := examineGrants(ctx, store, counts)
 	if err != nil {
+		return nil, err
+	}
+	found = append(found, wrong...)
+	if wrong, err = examineMembers(ctx, store, counts); err != nil {
 		return nil, err
 	}
 	found = append(found, wrong...)
@@ -147,7 +154,8 @@ func counted(counter keystore.Ref) string {
 
 // count counts the records that the counter of that name is for.
 func count(ctx context.Context, store keystore.Store, counter keystore.Ref) (n int, err error) {
-	every := map[string]keystore.Kind{keystore.CounterKeys: keystore.KindKey, keystore.CounterAccounts: keystore.KindAccount}
+	every := map[string]keystore.Kind{keystore.CounterKeys: keystore.KindKey, keystore.CounterAccounts: keystore.KindAccount,
+		keystore.CounterPolicies: keystore.KindManagedPolicy}
 	if kind, ok := every[counter.ID]; ok {
 		err = records.EachOf(ctx, store, kind, counter.Region, counter.Account, func(keystore.Record) error {
 			n++

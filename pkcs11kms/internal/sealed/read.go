@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"slices"
+	"strings"
 
 	"github.com/pkcs11kms/bridge/keystore"
 )
@@ -161,6 +162,18 @@ func (s *Store) All(ctx context.Context, after keystore.Ref, limit int) ([]keyst
 // have it.
 func (s *Store) Lookup(ctx context.Context, index keystore.Index, value string, after keystore.Ref, limit int) ([]keystore.Record, error) {
 	found, err := s.Store.Lookup(ctx, index, value, after, limit)
+	return s.checkFound(ctx, found, err, index, func(has string) bool { return value == "" || has == value })
+}
+
+// Range implements keystore.Store, as Lookup.
+func (s *Store) Range(ctx context.Context, index keystore.Index, prefix, after string, limit int) ([]keystore.Record, error) {
+	found, err := s.Store.Range(ctx, index, prefix, after, limit)
+	return s.checkFound(ctx, found, err, index, func(has string) bool { return strings.HasPrefix(has, prefix) && has > after })
+}
+
+// checkFound checks what an index has found: each has a value there that fits.
+func (s *Store) checkFound(ctx context.Context, found []keystore.Record, err error, index keystore.Index,
+	fits func(value string) bool) ([]keystore.Record, error) {
 	recs, err := s.checkAll(ctx, slices.Clone(found), err)
 	if err != nil || s.state.Load().seals == nil {
 		return recs, err
@@ -171,7 +184,7 @@ func (s *Store) Lookup(ctx context.Context, index keystore.Index, value string, 
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Index == index && (value == "" || e.Value == value) }) {
+		if !slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Index == index && fits(e.Value) }) {
 			return nil, s.refuse(rec, errEntry)
 		}
 	}

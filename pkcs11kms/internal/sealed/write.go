@@ -163,8 +163,8 @@ func Told(ref keystore.Ref) bool {
 	switch ref.Kind {
 	case keystore.KindKey:
 		return ref.Account != ""
-	case keystore.KindAlias, keystore.KindAccessKey, keystore.KindPrincipal, keystore.KindGrant, keystore.KindGrantee,
-		keystore.KindAccount:
+	case keystore.KindAlias, keystore.KindAccessKey, keystore.KindPrincipal, keystore.KindManagedPolicy, keystore.KindGrant,
+		keystore.KindGrantee, keystore.KindAccount:
 		return true
 	}
 	return false
