@@ -10,6 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
 )
 
 // A grant gives a user of another account what it says, by the unique id; to the account it leaves the rest.
@@ -197,5 +199,41 @@ func TestBothAccountsFindTheUseOfAKey(t *testing.T) {
 	for _, record := range denied {
 		require.Equal(t, []any{}, record["resources"])
 		require.NotContains(t, record, "additionalEventData")
+	}
+}
+
+// A role that somebody of another account assumes is found by both; what its trust denied is the caller's alone, and looks the same whether
+// there is such a role or not.
+func TestBothAccountsFindTheSessionOfARole(t *testing.T) {
+	c, _ := newSearched(t, nil)
+	second := inAccount(t, c, secondAccount)
+	user := userOf(t, second, "u", allow("*", "sts:AssumeRole"))
+	role, err := c.IAM().CreatePrincipal(t.Context(), roleName("r"), iam.PrincipalOptions{TrustPolicy: `{"Version":"2012-10-17",` +
+		`"Statement":{"Effect":"Allow","Principal":{"AWS":"` + user.caller.ARN() + `"},"Action":"sts:AssumeRole"}}`})
+	require.NoError(t, err)
+	_, err = user.IAM().AssumeRole(t.Context(), iam.AssumeRoleInput{RoleARN: role.ARN, SessionName: "job"})
+	require.NoError(t, err)
+	calling, owning := eventsOf(t, second, "AssumeRole"), eventsOf(t, c, "AssumeRole")
+	require.Len(t, calling, 1)
+	require.Len(t, owning, 1)
+	require.Equal(t, calling[0]["sharedEventID"], owning[0]["sharedEventID"])
+	require.Len(t, owning[0]["sharedEventID"], 36)
+	require.NotEqual(t, calling[0]["eventID"], owning[0]["eventID"])
+	require.Equal(t, map[string]any{"type": "AWSAccount", "principalId": user.caller.ID(), "accountId": secondAccount},
+		owning[0]["userIdentity"])
+	require.Equal(t, calling[0]["responseElements"], owning[0]["responseElements"])
+	for _, arn := range []string{role.ARN, role.ARN + "x"} {
+		_, err = second.IAM().AssumeRole(t.Context(), iam.AssumeRoleInput{RoleARN: arn, SessionName: "job"})
+		require.Error(t, err)
+		_, err = userOf(t, second, "by"+arn[len(arn)-1:], allow("*", "sts:*")).IAM().AssumeRole(t.Context(),
+			iam.AssumeRoleInput{RoleARN: arn, SessionName: "job"})
+		require.ErrorContains(t, err, "AccessDenied")
+	}
+	require.Len(t, eventsOf(t, c, "AssumeRole"), 1)
+	denied := eventsOf(t, second, "AssumeRole")
+	require.Len(t, denied, 5)
+	for i, record := range denied[:4] {
+		require.NotContains(t, record, "sharedEventID")
+		require.Equal(t, len(denied[(i+2)%4]["resources"].([]any)), len(record["resources"].([]any)))
 	}
 }

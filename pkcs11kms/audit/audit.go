@@ -48,7 +48,7 @@ type Event struct {
 	RequestID       string
 	CallID, EventID uuid.UUID
 
-	Across *Across // the key is of another account than the caller; nil: it is not
+	Across *Across // the key, or the role that is assumed, is of another account than the caller; nil: it is not
 
 	// Resource is the ARN of the key that the request led to, or of the user or role that was decided on; empty when it names none, or no
 	// key that there is. Alias is that of the alias that is made, changed or deleted.
@@ -78,7 +78,7 @@ type Session struct {
 
 // Across says for whom a call is recorded beside the caller's account, see ForOwner. It is not changed.
 type Across struct {
-	Owner    string    // the account of the key, 12 digits
+	Owner    string    // the account of the key or role, 12 digits
 	EventID  uuid.UUID // of that record
 	SharedID uuid.UUID // of both
 

@@ -1,12 +1,15 @@
 package audit
 
-import "errors"
+import (
+	"errors"
+	"slices"
+)
 
-// A call about a key of another account is recorded for both accounts, as CloudTrail does: once for the caller's, and once for the key's,
-// which learns the account and the unique id of the caller and not its name. What was denied is recorded for the caller's alone, and tells
-// nothing of a key: whether there is one is not the caller's business.
+// A call about a key of another account, or by which a role of one is assumed, is recorded for both accounts, as CloudTrail does: once for
+// the caller's, and once for the other, which learns the account and the unique id of the caller and not its name. What was denied is
+// recorded for the caller's alone, and tells nothing of a key: whether there is one is not the caller's business.
 
-// ForOwner returns the event of a call as it is recorded for the account of the key; ok tells whether it is. For Writers other than a Log,
+// ForOwner returns the event of a call as it is recorded for the account of the key or role; ok tells whether it is. For Writers other than a Log,
 // which records both.
 func (e *Event) ForOwner() (owners Event, ok bool) {
 	if !e.shared() || e.Across.forOwner {
@@ -27,16 +30,17 @@ func (e *Event) recipient() string {
 	return e.Account
 }
 
-// shared tells whether the call is recorded for the account of the key as well.
-func (e *Event) shared() bool {
-	return e.Across != nil && e.Kind == Call && !e.hidden()
-}
+// shared tells whether the call is recorded for the other account as well.
+func (e *Event) shared() bool { return e.Across != nil && e.Kind == Call && !e.denied() }
 
-// hidden tells whether the record says nothing of the key: the caller, of another account, is not allowed to do what it asks for.
-func (e *Event) hidden() bool {
+// hidden tells whether the record says nothing of the key: the caller, of another account, is not allowed to do what it asks for. That of
+// a role which could not be assumed has its ARN as the caller has written it, whether there is such a role or not.
+func (e *Event) hidden() bool { return e.Across != nil && e.Service == "kms" && e.denied() }
+
+func (e *Event) denied() bool {
 	var api interface { // smithy.APIError
 		error
 		ErrorCode() string
 	}
-	return e.Across != nil && errors.As(e.Err, &api) && api.ErrorCode() == "AccessDeniedException"
+	return errors.As(e.Err, &api) && slices.Contains([]string{"AccessDenied", "AccessDeniedException"}, api.ErrorCode())
 }

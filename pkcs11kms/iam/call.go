@@ -52,6 +52,7 @@ type call struct {
 	output       map[string]any    // what the audit log is shown of the answer, by the names of the row's Respond
 	requestID    string            // of a call in process that writes
 	created      string            // the id of an access key that it has made
+	across       *audit.Across     // made when the role that is assumed is first seen to be of another account
 }
 
 var _ guard.Call[subject] = (*call)(nil)
@@ -147,6 +148,12 @@ func (c *call) Event(s subject) audit.Event {
 		e.Output = c.output
 	}
 	c.caller.Describe(&e)
+	if account := s.record.Account; s.assumed && account != "" && account != c.caller.account {
+		if c.across == nil {
+			c.across = &audit.Across{Owner: account, EventID: audit.NewUUID(), SharedID: audit.NewUUID()}
+		}
+		e.Across = c.across
+	}
 	if e.RequestID == "" && c.op.Writes {
 		if c.requestID == "" {
 			c.requestID = audit.NewID()
