@@ -9,8 +9,8 @@ import (
 // the caller's, and once for the other, which learns the account and the unique id of the caller and not its name. What was denied is
 // recorded for the caller's alone, and tells nothing of a key: whether there is one is not the caller's business.
 
-// ForOwner returns the event of a call as it is recorded for the account of the key or role; ok tells whether it is. For Writers other than a Log,
-// which records both.
+// ForOwner returns the event of a call as it is recorded for the account of the key or role; ok tells whether it is. For Writers other than
+// a Log, which records both.
 func (e *Event) ForOwner() (owners Event, ok bool) {
 	if !e.shared() || e.Across.forOwner {
 		return Event{}, false
