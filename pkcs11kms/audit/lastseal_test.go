@@ -3,6 +3,7 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,4 +104,29 @@ func TestKeptOutside(t *testing.T) {
 	require.Len(t, s.signer.outside, 2)
 	require.Greater(t, s.signer.outside[1].Seq, uint64(1))
 	require.Empty(t, s.l.Warning())
+}
+
+// A file may be compressed after the directory was read and before it is opened.
+func TestALogHoldsWhatIsCompressedMeanwhile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "audit")
+	l := mustOpen(t, dir, Options{})
+	for i := range 10 {
+		require.NoError(t, l.Record(t.Context(), use(i)))
+	}
+	h := headAt(t, dir, 10)
+	found, err := list(dir)
+	require.NoError(t, err)
+	files := found.files[1]
+	require.Len(t, files, 1)
+	require.False(t, files[0].packed)
+	l.Rotate()
+	require.NoError(t, l.Record(t.Context(), use(11)))
+	require.Eventually(t, func() bool {
+		_, err := os.Stat(files[0].name())
+		return errors.Is(err, fs.ErrNotExist)
+	}, time.Minute, time.Millisecond)
+	end, err := endOf(files)
+	require.NoError(t, err)
+	require.Equal(t, h.Hash, hexOf(end.place.prev))
+	require.NoError(t, l.Close())
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"time"
 )
@@ -136,10 +135,7 @@ func tells(line, torn []byte) bool {
 
 // readTail reads the end of a file, a whole one where it is short or compressed. size is that of what is in it.
 func readTail(f file) (tail []byte, size int64, err error) {
-	r, err := os.Open(f.name())
-	if errors.Is(err, fs.ErrNotExist) && f.fresh { // it has got its name
-		r, err = os.Open(f.path)
-	}
+	r, f, err := openNamed(f)
 	if err != nil {
 		return nil, 0, err
 	}

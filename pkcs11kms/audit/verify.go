@@ -214,8 +214,8 @@ func (v *verifier) chain(files []file) error {
 	return nil
 }
 
-// openFile opens a file for reading what was recorded in it. It may get another name meanwhile, and be compressed.
-func openFile(f file) (io.ReadCloser, error) {
+// openNamed opens a file by the name that it has now: it may have got another one since the directory was read, and been compressed.
+func openNamed(f file) (*os.File, file, error) {
 	r, err := os.Open(f.name())
 	if errors.Is(err, fs.ErrNotExist) && f.fresh {
 		f.fresh = false
@@ -225,6 +225,12 @@ func openFile(f file) (io.ReadCloser, error) {
 		f.packed = true
 		r, err = os.Open(f.name())
 	}
+	return r, f, err
+}
+
+// openFile opens a file for reading what was recorded in it.
+func openFile(f file) (io.ReadCloser, error) {
+	r, f, err := openNamed(f)
 	if err != nil || !f.packed {
 		return r, err
 	}
