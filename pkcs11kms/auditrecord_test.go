@@ -55,7 +55,7 @@ func newRecordRig(t *testing.T) *recordRig {
 }
 
 // unlimited lets the account begin anew with its rates.
-func (r *recordRig) unlimited() { r.bridge.throttle.limiters.Clear() }
+func (r *recordRig) unlimited() { r.bridge.rates.Clear() }
 
 // prepared makes the key that an operation can succeed on, and returns how its input is filled.
 func (r *recordRig) prepared(t *testing.T, op string) func(reflect.Value) {

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/core"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 )
 
@@ -22,7 +23,7 @@ type Bridge struct {
 
 	defaultPolicies sync.Map // account -> *policy.Document: the policy of its keys that were created without one
 
-	throttle  throttle
+	rates     guard.Rates
 	searching chan struct{} // has one while the audit log is searched for a caller
 
 	tokenErrors tokenErrorCounts
@@ -42,7 +43,8 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 	}
 	b := &Bridge{cfg: cfg, searching: make(chan struct{}, 1)}
 	b.closed = sync.OnceValue(b.closeAll)
-	if b.core, err = core.Open(ctx, cfg.Keyring(), cfg.Audit); err != nil {
+	identities := core.Identities{NoRates: cfg.Quotas.NoRates, NoRoleAccessKeys: cfg.NoRoleAccessKeys}
+	if b.core, err = core.Open(ctx, cfg.Keyring(), identities, cfg.Audit); err != nil {
 		if hidden, ok := errors.AsType[*keyring.HiddenError](err); ok {
 			err = &SetupError{Problem: hidden.Problem, Advice: hidden.Advice}
 		}

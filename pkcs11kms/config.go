@@ -57,6 +57,8 @@ type Config struct {
 
 	// Quotas bound what the account may have and do. Default: those of AWS KMS.
 	Quotas Quotas
+	// NoRoleAccessKeys forbids to make access keys of roles, and to use those that there are: only sessions act for a role then, as in AWS.
+	NoRoleAccessKeys bool
 	// WaitForTokens lets Open succeed while the token of a region that was used before cannot be reached: that region's keys answer with
 	// KeyUnavailableException until it can be. A wrong PIN, another token and a wrong configuration fail all the same. For servers, which
 	// may be started before their HSM. Default: Open fails.

@@ -3,9 +3,6 @@ package pkcs11kms
 import (
 	"errors"
 	"fmt"
-	"sync"
-
-	"golang.org/x/time/rate"
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
@@ -41,16 +38,6 @@ func (q Quotas) complete() (Quotas, error) {
 	return q, nil
 }
 
-// throttle holds the request rates of the accounts and regions. Safe for concurrent use.
-type throttle struct {
-	limiters sync.Map // throttleKey -> *rate.Limiter
-}
-
-type throttleKey struct {
-	account, region string
-	class           *ops.Rate
-}
-
 // throttle takes one request from the caller's rate, or returns ThrottlingException. k is nil for operations that name no key.
 func (c *Client) throttle(op *ops.Operation, k *key) error {
 	class := op.Rate
@@ -60,13 +47,7 @@ func (c *Client) throttle(op *ops.Operation, k *key) error {
 	if class == nil || c.bridge.cfg.Quotas.NoRates {
 		return nil
 	}
-	name := throttleKey{c.caller.Account(), c.region.Name, class}
-	limiter, ok := c.bridge.throttle.limiters.Load(name)
-	if !ok {
-		fresh := rate.NewLimiter(rate.Limit(class.PerSecond), max(1, int(class.PerSecond)))
-		limiter, _ = c.bridge.throttle.limiters.LoadOrStore(name, fresh)
-	}
-	if !limiter.(*rate.Limiter).AllowN(c.bridge.cfg.Now(), 1) {
+	if !c.bridge.rates.Take(c.caller.Account(), c.region.Name, class, c.bridge.cfg.Now()) {
 		if op.Service != kmsService {
 			return apierr.RateExceeded()
 		}

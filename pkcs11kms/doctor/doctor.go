@@ -177,6 +177,7 @@ func (d *examination) examineStore(ctx context.Context, name string) {
 	d.examineConsistency(ctx)
 	d.examineIdentities(ctx)
 	d.examineSecrets(ctx)
+	d.examineRoleKeys(ctx)
 }
 
 func (d *examination) examineRegion(ctx context.Context, name string) {

@@ -83,6 +83,37 @@ func (d *examination) examineAttached(ctx context.Context, record keystore.Princ
 	return nil
 }
 
+// examineRoleKeys lists the access keys of roles, which AWS does not have: sessions act for roles there, and here too.
+func (d *examination) examineRoleKeys(ctx context.Context) {
+	err := records.EachIndexed(ctx, d.store, keystore.IndexAccessKeyOwner, func(rec keystore.Record) error {
+		key, err := keystore.DecodeAccessKey(rec)
+		if err != nil || key.Owner == key.Account || !slices.Contains(d.accounts, key.Account) {
+			return err
+		}
+		owner, err := d.store.Get(ctx, keystore.PrincipalRef(key.Account, key.Owner))
+		if errors.Is(err, keystore.ErrNotFound) {
+			return nil // what is counted tells of that
+		}
+		var record keystore.Principal
+		if err == nil {
+			record, err = keystore.DecodePrincipal(owner)
+		}
+		if err != nil || record.Type != keystore.PrincipalRole {
+			return err
+		}
+		if !d.cfg.NoRoleAccessKeys {
+			d.add("role", record.Name, StatusOK, "has the access key "+key.ID+", "+string(key.Status)+"; in AWS sessions alone act for a role")
+			return nil
+		}
+		d.advise("role", record.Name, StatusWarning, "has the access key "+key.ID+", which nobody can use: role-access-keys is off",
+			"have its user assume the role; then: pkcs11kms iam delete-access-key --access-key-id "+key.ID+d.inAccount(key.Account))
+		return nil
+	})
+	if err != nil {
+		d.fail("store", "access keys of roles", err)
+	}
+}
+
 // examineSecrets looks whether there are records of the service keys that made the secrets of the access keys there are. Their objects are
 // examined with the other keys'.
 func (d *examination) examineSecrets(ctx context.Context) {

@@ -101,6 +101,9 @@ func (c *Client) CreateAccessKey(ctx context.Context, owner PrincipalName) (made
 }
 
 func (c *call) createAccessKey(ctx context.Context, name PrincipalName, owner subject) (AccessKey, error) {
+	if name.Type == keystore.PrincipalRole && c.dir.cfg.NoRoleAccessKeys {
+		return AccessKey{}, failure(validationError, "This service makes no access keys of roles (role-access-keys): assume the role.")
+	}
 	if err := c.admitAccessKey(ctx, name, owner); err != nil {
 		return AccessKey{}, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/apierr"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
@@ -127,8 +128,13 @@ func (c *call) Authorise(ctx context.Context, s subject, _ bool) error {
 	return denied(c.caller, c.op, s.name(), d)
 }
 
-// Throttle implements guard.Call: the rates of AWS IAM are not published, and nothing here is scarce.
-func (c *call) Throttle(subject) error { return nil }
+// Throttle implements guard.Call. The rates are of an account, wherever it calls.
+func (c *call) Throttle(subject) error {
+	if c.op.Rate == nil || c.dir.cfg.NoRates || c.dir.rates.Take(c.caller.account, "", c.op.Rate, c.Now()) {
+		return nil
+	}
+	return apierr.RateExceeded()
+}
 
 // Fits implements guard.Call: users and roles have no states.
 func (c *call) Fits(context.Context, subject) error { return nil }

@@ -18,44 +18,44 @@ func deny(action string) string {
 
 // ways are where the policy of a user can stand.
 var ways = map[string]struct {
-	give, take func(t *testing.T, r *rig, user PrincipalName, document string)
+	give, take func(t testing.TB, r *rig, user PrincipalName, document string)
 }{
 	"inline": {
-		func(t *testing.T, r *rig, user PrincipalName, document string) {
+		func(t testing.TB, r *rig, user PrincipalName, document string) {
 			require.NoError(t, r.PutPrincipalPolicy(t.Context(), user, "w", document))
 		},
-		func(t *testing.T, r *rig, user PrincipalName, _ string) {
+		func(t testing.TB, r *rig, user PrincipalName, _ string) {
 			require.NoError(t, r.DeletePrincipalPolicy(t.Context(), user, "w"))
 		},
 	},
 	"attached": {
-		func(t *testing.T, r *rig, user PrincipalName, document string) {
+		func(t testing.TB, r *rig, user PrincipalName, document string) {
 			require.NoError(t, r.AttachPolicy(t.Context(), user, mustCreatePolicy(t, r.Client, "w", document).ARN))
 		},
-		func(t *testing.T, r *rig, user PrincipalName, _ string) {
+		func(t testing.TB, r *rig, user PrincipalName, _ string) {
 			require.NoError(t, r.DetachPolicy(t.Context(), user, policyPrefix+"w"))
 			require.NoError(t, r.DeletePolicy(t.Context(), policyPrefix+"w"))
 		},
 	},
 	"group, inline": {
-		func(t *testing.T, r *rig, user PrincipalName, document string) {
+		func(t testing.TB, r *rig, user PrincipalName, document string) {
 			mustCreatePrincipal(t, r.Client, groupName("w"))
 			require.NoError(t, r.AddUserToGroup(t.Context(), "w", user.Name))
 			require.NoError(t, r.PutPrincipalPolicy(t.Context(), groupName("w"), "w", document))
 		},
-		func(t *testing.T, r *rig, user PrincipalName, _ string) {
+		func(t testing.TB, r *rig, user PrincipalName, _ string) {
 			require.NoError(t, r.DeletePrincipalPolicy(t.Context(), groupName("w"), "w"))
 			require.NoError(t, r.RemoveUserFromGroup(t.Context(), "w", user.Name))
 			require.NoError(t, r.DeletePrincipal(t.Context(), groupName("w")))
 		},
 	},
 	"group, attached": {
-		func(t *testing.T, r *rig, user PrincipalName, document string) {
+		func(t testing.TB, r *rig, user PrincipalName, document string) {
 			mustCreatePrincipal(t, r.Client, groupName("w"))
 			require.NoError(t, r.AttachPolicy(t.Context(), groupName("w"), mustCreatePolicy(t, r.Client, "w", document).ARN))
 			require.NoError(t, r.AddUserToGroup(t.Context(), "w", user.Name))
 		},
-		func(t *testing.T, r *rig, user PrincipalName, _ string) {
+		func(t testing.TB, r *rig, user PrincipalName, _ string) {
 			require.NoError(t, r.RemoveUserFromGroup(t.Context(), "w", user.Name))
 			require.NoError(t, r.DetachPolicy(t.Context(), groupName("w"), policyPrefix+"w"))
 			require.NoError(t, r.DeletePrincipal(t.Context(), groupName("w")))
@@ -322,4 +322,22 @@ func TestWhatIsComposedIsKept(t *testing.T) {
 		}
 	}))
 	require.Equal(t, 3, counted.reads)
+}
+
+// BenchmarkIdentify is what every call pays to know its caller: a user with an inline policy, and one with that in a group and attached
+// to it.
+func BenchmarkIdentify(b *testing.B) {
+	for _, way := range []string{"inline", "group, attached"} {
+		b.Run(strings.ReplaceAll(way, ", ", "-"), func(b *testing.B) {
+			r := newRig(b)
+			c := r.as(b, "Alice", "")
+			ways[way].give(b, r, alice, allowed("*", "*"))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.dir.Identify(b.Context(), c.caller); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

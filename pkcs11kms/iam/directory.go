@@ -10,11 +10,12 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/guard"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/lastuse"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/records"
 )
 
-// Config is what a Directory works with. Every field is required.
+// Config is what a Directory works with. Every field is required that is no bool.
 type Config struct {
 	Partition string   // the second part of every ARN
 	Accounts  []string // those that there are without a record; the store has the others, and everybody else is nobody
@@ -32,6 +33,9 @@ type Config struct {
 	Epoch func(ctx context.Context, epoch uint32) (Epoch, error)
 	// Latest is the latest time that the store has seen; the zero Time where it has seen none.
 	Latest func(context.Context) (time.Time, error)
+
+	NoRates          bool // the requests of an account are not limited
+	NoRoleAccessKeys bool // access keys of roles are not made, and those that there are not known
 
 	Audit audit.Writer
 	Log   *slog.Logger
@@ -54,6 +58,7 @@ type Directory struct {
 	tokenKeys  *tokenKeys
 	sessions   *sessions
 	storeClock storeClock
+	rates      guard.Rates
 }
 
 // New makes a Directory.

@@ -85,7 +85,7 @@ func (s *countingStore) Lookup(ctx context.Context, index keystore.Index, value 
 	return s.Store.Lookup(ctx, index, value, after, limit)
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	path := filepath.Join(t.TempDir(), "kms.db")
 	require.NoError(t, sqlite.Create(path))
 	store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
@@ -109,15 +109,16 @@ func newRig(t *testing.T) *rig {
 			}
 			return Epoch{Key: 1}, nil
 		},
-		Latest: func(context.Context) (time.Time, error) { return time.Time{}, nil },
-		Audit:  log, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Latest:  func(context.Context) (time.Time, error) { return time.Time{}, nil },
+		NoRates: true,
+		Audit:   log, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}
 	d := New(cfg)
 	return &rig{Client: d.Client().As(d.Root(testAccount)), dir: d, cfg: cfg, log: log}
 }
 
 // as returns the client of a new user with an inline policy; none, where the document is empty.
-func (r *rig) as(t *testing.T, name, document string) *Client {
+func (r *rig) as(t testing.TB, name, document string) *Client {
 	t.Helper()
 	user := PrincipalName{keystore.PrincipalUser, name}
 	made, err := r.CreatePrincipal(t.Context(), user, PrincipalOptions{})
@@ -130,7 +131,7 @@ func (r *rig) as(t *testing.T, name, document string) *Client {
 	return r.As(caller)
 }
 
-func mustCreatePrincipal(t *testing.T, c *Client, name PrincipalName) Principal {
+func mustCreatePrincipal(t testing.TB, c *Client, name PrincipalName) Principal {
 	t.Helper()
 	p, err := c.CreatePrincipal(t.Context(), name, PrincipalOptions{})
 	require.NoError(t, err)

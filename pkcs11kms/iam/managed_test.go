@@ -14,7 +14,7 @@ import (
 
 const policyPrefix = "arn:aws:iam::" + testAccount + ":policy/"
 
-func mustCreatePolicy(t *testing.T, c *Client, name, document string) Policy {
+func mustCreatePolicy(t testing.TB, c *Client, name, document string) Policy {
 	t.Helper()
 	made, err := c.CreatePolicy(t.Context(), name, document, PolicyOptions{})
 	require.NoError(t, err)

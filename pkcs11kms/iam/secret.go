@@ -32,6 +32,9 @@ func (d *Directory) keyCaller(ctx context.Context, key keystore.AccessKey) (Call
 	if err != nil {
 		return Caller{}, err
 	}
+	if !p.record.Type.IsCaller() || p.record.Type == keystore.PrincipalRole && d.cfg.NoRoleAccessKeys {
+		return Caller{}, keystore.ErrNotFound
+	}
 	return p.caller, nil
 }
 

@@ -76,6 +76,13 @@ func Load(dir string) (Config, error) {
 		return Config{}, invalidConfig(dir, fmt.Errorf("seal-records: %w", err))
 	}
 	cfg.SealRecords = !leave
+	switch file.RoleKeys {
+	case "", "on":
+	case "off":
+		cfg.NoRoleAccessKeys = true
+	default:
+		return Config{}, invalidConfig(dir, fmt.Errorf("role-access-keys: %q is neither on nor off", file.RoleKeys))
+	}
 	var on bool
 	if cfg.AuditOptions, on, err = file.Audit.options(dir); err != nil {
 		return Config{}, invalidConfig(dir, err)

@@ -199,6 +199,14 @@ func TestLoadRefusals(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, cfg.MaxSessions)
 
+	require.False(t, cfg.NoRoleAccessKeys)
+	write(string(text) + "role-access-keys: off\n")
+	cfg, err = Load(dir)
+	require.NoError(t, err)
+	require.True(t, cfg.NoRoleAccessKeys)
+	write(string(text) + "role-access-keys: auto\n")
+	refused(`role-access-keys: "auto" is neither on nor off`)
+
 	for quota, say := range map[string]string{
 		"keys: 0":              "quotas.keys is 0, not a positive number",
 		"policy-bytes: -1":     "quotas.policy-bytes is -1, not a positive number",

@@ -24,8 +24,9 @@ type configYAML struct {
 	Services      []string              `yaml:"services,omitempty,flow"` // of the server; absent: kms
 	Regions       map[string]regionYAML `yaml:"regions"`
 	Sessions      int                   `yaml:"sessions,omitempty"`
-	SessionCopies string                `yaml:"session-copies,omitempty"` // auto or off
-	SealRecords   string                `yaml:"seal-records,omitempty"`   // auto or off
+	SessionCopies string                `yaml:"session-copies,omitempty"`   // auto or off
+	SealRecords   string                `yaml:"seal-records,omitempty"`     // auto or off
+	RoleKeys      string                `yaml:"role-access-keys,omitempty"` // on or off
 	CallTimeout   time.Duration         `yaml:"call-timeout,omitempty"`
 	Listen        string                `yaml:"listen,omitempty"`
 	ReusePort     bool                  `yaml:"reuse-port,omitempty"`
@@ -123,8 +124,9 @@ func readConfig(path string) (*configYAML, error) {
 	if err != nil {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
 		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
-			"sessions, session-copies, seal-records, call-timeout, listen, reuse-port, admin-listen, tls.cert, tls.key, log.requests,\n"+
-			"services, quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.grants-per-key, quotas.policy-bytes,\n"+
+			"sessions, session-copies, seal-records, role-access-keys, call-timeout, listen, reuse-port, admin-listen,\n"+
+			"tls.cert, tls.key, log.requests, services,\n"+
+			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.grants-per-key, quotas.policy-bytes,\n"+
 			"quotas.rates,\n"+
 			"audit.file, audit.fsync, audit.rotate-bytes, audit.rotate-age, audit.keep-days, audit.keep-bytes, audit.stdout,\n"+
 			"audit.token-seal, audit.syslog.address, audit.syslog.ca, audit.syslog.cert, audit.syslog.key,\n"+

@@ -38,11 +38,17 @@ type Core struct {
 	lastSeal func(context.Context) // makes the last seal of the audit log
 }
 
+// Identities says how users, roles and access keys are kept.
+type Identities struct {
+	NoRates          bool
+	NoRoleAccessKeys bool
+}
+
 // Open opens the tokens, and starts the goroutines that keep what is cached honest (a poller that confirms it) and the keys whole
 // (the janitor), that write when keys and access keys were last used, and that seal the audit log, where that can be sealed and the process
 // is no short one. A configuration by which keys, users or access keys would not be seen is refused with a *keyring.HiddenError. The
 // store stays the caller's.
-func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, error) {
+func Open(ctx context.Context, cfg keyring.Config, options Identities, log audit.Writer) (*Core, error) {
 	// The store comes first: it is the cheaper one to be wrong about, and knows which token each region must have.
 	if err := keyring.CheckHoldings(ctx, sealed.Trusting(cfg.Store), cfg.Account, cfg.Regions); err != nil {
 		return nil, err
@@ -78,7 +84,9 @@ func Open(ctx context.Context, cfg keyring.Config, log audit.Writer) (*Core, err
 			return iam.Epoch{Key: version, Mistaken: c.Keys.Mistaken()}, err
 		},
 		Latest: c.Keys.LatestTime,
-		Audit:  log, Log: c.Log, Now: c.now,
+
+		NoRates: options.NoRates, NoRoleAccessKeys: options.NoRoleAccessKeys,
+		Audit: log, Log: c.Log, Now: c.now,
 	})
 	c.Uses = lastuse.NewKeys(c.Cache.Direct(), c.now, c.Log)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
