@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -30,6 +32,12 @@ var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
 
 // IsAccountID tells whether a text has the form of an account's number.
 func IsAccountID(id string) bool { return accountPattern.MatchString(id) }
+
+// IsAccountName tells whether a text can be the name of an account: printable characters, and not too many.
+func IsAccountName(name string) bool {
+	return len(name) <= MaxAccountName && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
+}
 
 // AccountRef names the record of an account.
 func AccountRef(id string) Ref { return Ref{Kind: KindAccount, ID: id} }
@@ -62,8 +70,8 @@ func (a Account) check() error {
 	switch {
 	case !IsAccountID(a.ID):
 		return errors.New("the id is not one of an account")
-	case len(a.Name) > MaxAccountName || !utf8.ValidString(a.Name):
-		return errors.New("the name is too long, or no text")
+	case !IsAccountName(a.Name):
+		return errors.New("the name is too long, or not printable")
 	case a.Created.Location() != time.UTC || a.Created.Nanosecond() != 0:
 		return errors.New("unreadable value: no time in whole seconds of UTC")
 	}

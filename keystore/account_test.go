@@ -32,6 +32,7 @@ func TestDecodeAccountRefusesWhatWasNotWritten(t *testing.T) {
 		"parts of it":    `{"created":"2026-11-30T22:23:24.5Z"}`,
 		"another zone":   `{"created":"2026-11-30T22:23:24+01:00"}`,
 		"unknown member": `{"created":"2026-11-30T22:23:24Z","by":"me"}`,
+		"a line end":     `{"name":"a\nb","created":"2026-11-30T22:23:24Z"}`,
 		"long name":      `{"name":"` + strings.Repeat("n", keystore.MaxAccountName+1) + `","created":"2026-11-30T22:23:24Z"}`,
 	} {
 		_, err := keystore.DecodeAccount(keystore.Record{Ref: keystore.AccountRef("111122223333"), Version: 1, Value: []byte(value)})

@@ -41,9 +41,9 @@ func (c *Client) CreateAccount(ctx context.Context, in NewAccount) (made Account
 	switch {
 	case !keystore.IsAccountID(in.ID):
 		return Account{}, &RefusedError{Problem: fmt.Sprintf("account id %q is not 12 digits", in.ID), Advice: "give the number of an account"}
-	case len(in.Name) > keystore.MaxAccountName || strings.ToValidUTF8(in.Name, "") != in.Name:
-		return Account{}, &RefusedError{Problem: "the account's name is too long, or no text",
-			Advice: fmt.Sprintf("it may have %d bytes", keystore.MaxAccountName)}
+	case !keystore.IsAccountName(in.Name):
+		return Account{}, &RefusedError{Problem: "the account's name is too long, or not printable",
+			Advice: fmt.Sprintf("it may have %d bytes of printable characters", keystore.MaxAccountName)}
 	}
 	shown := map[string]any{"accountId": in.ID, "accountName": in.Name}
 	err = Administer(ctx, c, ops.CreateAccount, shown, func(ctx context.Context, inside *core.Core, bound []keystore.Change) error {

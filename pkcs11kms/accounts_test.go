@@ -2,6 +2,7 @@ package pkcs11kms
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,6 +79,10 @@ func TestAccountsAreMadeWhileOthersRun(t *testing.T) {
 	for _, wrong := range []string{"", "44445555666", "4444555566667", "44445555666x"} {
 		_, err = c.CreateAccount(t.Context(), NewAccount{ID: wrong})
 		requireRefusal(t, err, "12 digits")
+	}
+	for _, wrong := range []string{strings.Repeat("n", keystore.MaxAccountName+1), "a\nb", "a\xff"} {
+		_, err = c.CreateAccount(t.Context(), NewAccount{ID: "777788889999", Name: wrong})
+		requireRefusal(t, err, "the account's name")
 	}
 	requireNoDiscrepancies(t, c.bridge)
 }

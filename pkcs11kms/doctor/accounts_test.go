@@ -38,6 +38,7 @@ func TestDoctorExaminesAllAccounts(t *testing.T) {
 
 	r := examine(t.Context(), cfg)
 	require.True(t, r.OK(), "%+v", r.Checks)
+	require.Equal(t, []Check{{"store", "accounts", StatusOK, "there are 2, all of which are examined", ""}}, r.find("store", "accounts"))
 	require.Equal(t, StatusOK, r.find("key", *key.KeyId)[0].Status)
 	require.Len(t, r.find("key", *mine.KeyId), 1, "the user that the policy names is there")
 	require.Contains(t, r.find("user", "Operator")[0].Hint, "--policy-name all --account-id "+second)

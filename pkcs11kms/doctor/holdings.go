@@ -70,6 +70,9 @@ func (d *examination) readAccounts(ctx context.Context) {
 	for _, account := range found {
 		d.accounts = append(d.accounts, account.ID)
 	}
+	if n := len(d.accounts); n > 1 {
+		d.add("store", "accounts", StatusOK, fmt.Sprintf("there are %d, all of which are examined", n))
+	}
 }
 
 // examineConsistency reports what Repair would correct.
