@@ -55,7 +55,8 @@ func ownThings(t *testing.T, c *Client) (names []string) {
 	require.NoError(t, err)
 	access, err := c.IAM().CreateAccessKey(t.Context(), userName(marked))
 	require.NoError(t, err)
-	managed, err := c.IAM().CreatePolicy(t.Context(), marked, allow("arn:aws:kms:*:"+testAccount+":key/*", "kms:*"), iam.PolicyOptions{Path: "/"})
+	managed, err := c.IAM().CreatePolicy(t.Context(), marked, allow("arn:aws:kms:*:"+testAccount+":key/*", "kms:*"),
+		iam.PolicyOptions{Path: "/"})
 	require.NoError(t, err)
 	require.NoError(t, c.IAM().AttachPolicy(t.Context(), userName(marked), managed.ARN))
 	return []string{*key.Arn, *key.KeyId, "alias/" + marked, aliasOf(testAccount, "alias/"+marked), *made.GrantId, *made.GrantToken,
@@ -105,7 +106,7 @@ func TestNothingOfAnAccountIsAnothers(t *testing.T) {
 	require.NotEqual(t, map[keystore.Ref]uint64{}, before)
 }
 
-// eachOfIAM visits the methods of AWS IAM, each with many arguments: the names in the place of every text, and of a user, a role or a group.
+// eachOfIAM visits the methods of AWS IAM, each with many arguments: the names in the place of the first text, and of a user or role.
 func eachOfIAM(c *iam.Client, names []string, visit func(method string, args []reflect.Value)) {
 	of := reflect.TypeOf(c)
 	for i := range of.NumMethod() {
