@@ -138,6 +138,11 @@ func parseCase(t *testing.T, where, text string) *goldenCase {
 			if c.request.Action == "kms:GenerateMac" {
 				c.request.Action, c.request.Resource = "sts:AssumeRole", assumedARN
 			}
+		case "managed":
+			addInline(&c.inline, rest)
+		case "group":
+			group, policy, _ := strings.Cut(rest, " ")
+			addNamed(&c.inline, "group/"+group+": ", policy)
 		case "version:":
 			c.version = rest
 		case "as:":
@@ -189,11 +194,15 @@ func (c *goldenCase) raw(t *testing.T, where, line string) {
 }
 
 // addInline adds a statement; "inline NAME" without one is a list of policies that is empty.
-func addInline(list *[]inlinePolicy, line string) {
+func addInline(list *[]inlinePolicy, line string) { addNamed(list, "", line) }
+
+// addNamed is addInline of a policy of something else, which its name begins with.
+func addNamed(list *[]inlinePolicy, of, line string) {
 	name, statement, some := strings.Cut(line, ": ")
 	if !some {
 		return
 	}
+	name = of + name
 	if n := len(*list); n == 0 || (*list)[n-1].name != name {
 		*list = append(*list, inlinePolicy{name: name})
 	}
