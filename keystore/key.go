@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// KeyState is the state of a key record. Enabled, Disabled and PendingDeletion are AWS KMS's KeyState values; Creating
-// and Deleting are the bridge's own and never visible through the API.
+// KeyState is the state of a key record. Enabled, Disabled, PendingDeletion and PendingImport are AWS KMS's KeyState values;
+// Creating and Deleting are the bridge's own and never visible through the API.
 type KeyState string
 
 const (
@@ -21,14 +21,18 @@ const (
 	Deleting KeyState = "Deleting" // the token object is being destroyed, then the record goes
 
 	PendingDeletion KeyState = "PendingDeletion" // AWS KMS's: to be destroyed at DeletionDate
+	PendingImport   KeyState = "PendingImport"   // AWS KMS's: its material is not here yet, or not any more
 )
 
 // Unfinished tells whether the record is between two of its own steps: an instance works on it, or died over it.
 func (s KeyState) Unfinished() bool { return s == Creating || s == Deleting }
 
+// importing tells whether the material of the key is being imported or deleted.
+func (k Key) importing() bool { return k.Import != nil && k.Instance != "" }
+
 // known tells whether this version of the program has the state. Another may mean that the key must not be used.
 func (s KeyState) known() bool {
-	return s.Unfinished() || s == Enabled || s == Disabled || s == PendingDeletion
+	return s.Unfinished() || s == Enabled || s == Disabled || s == PendingDeletion || s == PendingImport
 }
 
 // Key is the metadata of one KMS key. Its token object is the one with CKA_ID CKAID.
@@ -43,7 +47,7 @@ type Key struct {
 	Description string    `json:"description,omitempty"`
 	Created     time.Time `json:"created"`            // UTC, whole milliseconds
 	CKAID       HexBytes  `json:"cka_id"`             // 16 random bytes, unique in the store
-	Instance    string    `json:"instance,omitempty"` // who creates or deletes; set in those states only
+	Instance    string    `json:"instance,omitempty"` // who creates or deletes the key, or imports or deletes its material
 
 	DeletionDate time.Time `json:"deletion_date,omitzero"` // UTC, whole milliseconds; in the state PendingDeletion only
 	Aliases      int       `json:"aliases,omitempty"`      // how many alias records name the key
@@ -53,6 +57,15 @@ type Key struct {
 	PublicKey    HexBytes  `json:"public_key,omitempty"`   // of a finished key of usage SIGN_VERIFY: DER SubjectPublicKeyInfo
 	Label        string    `json:"label,omitempty"`        // that an adopted object had when it was adopted; empty: none, or not on record
 	Proof        HexBytes  `json:"proof,omitempty"`        // of a service key: its MAC of a text that is always the same; empty: not on record
+	Import       *Import   `json:"import,omitempty"`       // of a key whose material is imported: origin EXTERNAL
+}
+
+// Import is what is on record of imported key material.
+type Import struct {
+	Held        bool      `json:"held,omitempty"`        // the object is the material, whole; else there is none, or one that is to be destroyed
+	ValidTo     time.Time `json:"valid_to,omitzero"`     // from when on it must not be used; zero: it does not expire. UTC, whole milliseconds
+	Fingerprint HexBytes  `json:"fingerprint,omitempty"` // of the first material that was imported: no other may be
+	Removed     int       `json:"removed,omitempty"`     // how often material was taken away: envelopes of before do not count any more
 }
 
 // Tag is a tag of a key.
@@ -83,8 +96,11 @@ func (k Key) Put(expect uint64) Change {
 		*text = strings.ToValidUTF8(*text, "\uFFFD")
 	}
 	index := []Entry{{IndexCKAID, hex.EncodeToString(k.CKAID)}}
-	if k.State.Unfinished() {
+	if k.State.Unfinished() || k.importing() {
 		index = append(index, Entry{IndexUnfinished, k.Instance})
+	}
+	if k.Import != nil && k.Import.Held && !k.Import.ValidTo.IsZero() {
+		index = append(index, Entry{IndexValidTo, k.Import.ValidTo.UTC().Format(time.RFC3339)})
 	}
 	if k.State == PendingDeletion {
 		index = append(index, Entry{IndexPendingDeletion, k.DeletionDate.UTC().Format(time.RFC3339)})

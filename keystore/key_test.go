@@ -133,7 +133,7 @@ func TestDecodeKeyRefusesWhatWasNotWritten(t *testing.T) {
 		"null":               `null`,
 		"cut off":            golden[:len(golden)-1],
 		"field of tomorrow":  replace(`{`, `{"policy":"deny",`),
-		"state of tomorrow":  replace(`Enabled`, `PendingImport`),
+		"state of tomorrow":  replace(`Enabled`, `PendingReplicaDeletion`),
 		"no state":           replace(`"state":"Enabled",`, ``),
 		"state of no case":   replace(`Enabled`, `enabled`),
 		"name in upper case": replace(`"state"`, `"State"`),

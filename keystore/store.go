@@ -59,10 +59,13 @@ const (
 	// IndexCKAID finds the key record by its CKA_ID. Unique in the store: a Commit that would give one value to two
 	// records fails with ErrExists.
 	IndexCKAID Index = "cka-id"
-	// IndexUnfinished finds the key records in the states Creating and Deleting by the instance that works on them.
+	// IndexUnfinished finds the key records in the states Creating and Deleting, and those whose material is being imported or deleted, by
+	// the instance that works on them.
 	IndexUnfinished Index = "unfinished"
 	// IndexPendingDeletion finds the key records in the state PendingDeletion by their date (RFC 3339, UTC).
 	IndexPendingDeletion Index = "pending-deletion"
+	// IndexValidTo finds the key records with imported material by the time when that expires (RFC 3339, UTC).
+	IndexValidTo Index = "valid-to"
 	// IndexAliasTarget finds the aliases of a key, see TargetValue.
 	IndexAliasTarget Index = "alias-target"
 	// IndexAccessKeyOwner finds the access keys of a principal that are not deleted, see OwnerValue.

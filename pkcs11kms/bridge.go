@@ -57,10 +57,18 @@ func Open(ctx context.Context, given Config) (*Bridge, error) {
 func (cfg Config) Keyring() keyring.Config {
 	return keyring.Config{
 		Account: cfg.AccountID, Partition: cfg.Partition,
-		Regions: cfg.regionNames(), Only: cfg.OnlyRegion, Token: cfg.TokenConfig,
+		Regions: cfg.regionNames(), Only: cfg.OnlyRegion, Token: cfg.TokenConfig, Import: cfg.importWays(),
 		Store: cfg.Store, Log: cfg.Logger, Now: cfg.Now,
 		CallTimeout: cfg.CallTimeout, MaxKeys: cfg.Quotas.Keys, ShortLived: cfg.ShortLived, SealNew: cfg.SealRecords,
 	}
+}
+
+func (cfg Config) importWays() map[string]keyring.ImportWay {
+	ways := map[string]keyring.ImportWay{}
+	for name, region := range cfg.Regions {
+		ways[name] = keyring.ImportWay(region.Import)
+	}
+	return ways
 }
 
 // regionNames returns the names of the regions in order, but the default one first.

@@ -104,6 +104,7 @@ type call struct {
 	across       *audit.Across               // made when the key's account is first seen to be another one
 	name         keyID                       // what req.keyID names
 	precondition []keystore.Change           // what every commit is bound to
+	software     bool                        // key material was opened in the memory of this process
 	created      func(context.Context) error // undoes what the call has created; nil: nothing that a repeated call makes again
 }
 
@@ -121,6 +122,12 @@ func (c *call) settle(s subject) {
 
 // commit changes the store, if what permitted the call is as it was then. Otherwise the error is keystore.ErrConflict.
 func (c *call) commit(ctx context.Context, changes ...keystore.Change) error {
+	_, err := c.commitVersion(ctx, changes...)
+	return err
+}
+
+// commitVersion is commit, and returns the version of the first change.
+func (c *call) commitVersion(ctx context.Context, changes ...keystore.Change) (uint64, error) {
 	all := append(changes, c.precondition...)
 	for _, bound := range c.req.bound {
 		i := slices.IndexFunc(changes, func(change keystore.Change) bool { return change.Ref == bound.Ref })
@@ -128,11 +135,10 @@ func (c *call) commit(ctx context.Context, changes ...keystore.Change) error {
 		case i < 0:
 			all = append(all, bound)
 		case changes[i].Expect != bound.Expect:
-			return keystore.ErrConflict
+			return 0, keystore.ErrConflict
 		}
 	}
-	_, err := c.bridge.core.Cache.Commit(ctx, all...)
-	return err
+	return c.bridge.core.Cache.Commit(ctx, all...)
 }
 
 // Now implements guard.Call.
@@ -205,6 +211,9 @@ func (c *call) Fits(ctx context.Context, s subject) error {
 	if err := c.checkGrantTokens(ctx, c.req.grantTokens); err != nil {
 		return err
 	}
+	if err := originAllows(c.op.Origin, s.key); err != nil {
+		return err
+	}
 	if err := stateAllows(c.op.States, s.key); err != nil {
 		return err
 	}
@@ -260,6 +269,9 @@ func (c *call) describeChange(e *audit.Event, s subject) {
 	if c.req.aliasName != "" {
 		e.Alias = c.aliasARN(c.req.aliasName)
 	}
+	if c.software {
+		e.Additional = map[string]any{"unwrappedBy": "software"}
+	}
 	if c.req.retire != nil {
 		e.Additional = map[string]any{"grantId": c.req.retire.ID}
 	}
@@ -293,15 +305,27 @@ func (c *call) TakeBack(ctx context.Context) bool {
 	return true
 }
 
+// originAllows returns the refusal of the key's origin, or nil.
+func originAllows(rule ops.Origin, k *key) error {
+	switch {
+	case rule == ops.ExternalOnly && k.Record.Import == nil, rule == ops.Rotates && k.State() == keystore.PendingImport:
+		return apierr.Unsupported("%s origin is %s which is not valid for this operation.", k.ARN, k.Record.Origin)
+	}
+	return nil
+}
+
 // stateAllows returns the refusal of the key's state, or nil.
 func stateAllows(rule ops.States, k *key) error {
-	pending := k.Record.State == keystore.PendingDeletion
+	state := k.State()
+	pending := state == keystore.PendingDeletion
 	switch {
 	case rule == ops.PendingOnly && !pending:
 		return apierr.InvalidState("%s is not pending deletion.", k.ARN)
-	case (rule == ops.EnabledOnly || rule == ops.NotPending) && pending:
+	case rule != ops.AnyState && rule != ops.PendingOnly && pending:
 		return apierr.InvalidState("%s is pending deletion.", k.ARN)
-	case rule == ops.EnabledOnly && k.Record.State != keystore.Enabled:
+	case (rule == ops.EnabledOnly || rule == ops.HasMaterial) && state == keystore.PendingImport:
+		return apierr.InvalidState("%s is pending import.", k.ARN)
+	case rule == ops.EnabledOnly && state != keystore.Enabled:
 		return apierr.Disabled(k.ARN)
 	}
 	return nil

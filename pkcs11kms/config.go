@@ -11,6 +11,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
@@ -93,7 +94,17 @@ type Region struct {
 	// TryLowPIN logs in although an earlier wrong PIN was noted by the token (CKF_USER_PIN_COUNT_LOW). Without it
 	// such a token is refused, so that a program started again and again cannot lock it.
 	TryLowPIN bool
+	// Import says how envelopes with key material are opened that is imported: "token" (ImportByToken), or "software-unwrap"
+	// (ImportSoftware), by which what the token does not open is opened in the memory of this process. Default: by the token; with a
+	// SoftHSM token as with ImportSoftware.
+	Import string
 }
+
+// The values of Region.Import.
+const (
+	ImportByToken  = string(keyring.ImportByToken)
+	ImportSoftware = string(keyring.ImportSoftware)
+)
 
 var (
 	accountPattern   = regexp.MustCompile(`^[0-9]{12}$`)
@@ -148,6 +159,9 @@ func (cfg Config) check() error {
 	for name, region := range cfg.Regions {
 		if !regionPattern.MatchString(name) {
 			return fmt.Errorf("region name %q is not of the form us-east-1", name)
+		}
+		if region.Import != "" && region.Import != ImportByToken && region.Import != ImportSoftware {
+			return fmt.Errorf("region %s: import is %q, neither %s nor %s", name, region.Import, ImportByToken, ImportSoftware)
 		}
 		if region.Token == "" {
 			return fmt.Errorf("region %s has no token", name)

@@ -1,6 +1,7 @@
 package pkcs11kms
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -24,7 +25,8 @@ import (
 
 // CreateKey generates a key in the token and returns its metadata. KeySpec is HMAC_224, HMAC_256, HMAC_384 or HMAC_512 with
 // the KeyUsage GENERATE_VERIFY_MAC, or RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521,
-// ECC_SECG_P256K1 or ECC_NIST_EDWARDS25519 with SIGN_VERIFY; both must be given. Other specs, usages, origins, multi-Region
+// ECC_SECG_P256K1 or ECC_NIST_EDWARDS25519 with SIGN_VERIFY; both must be given. With the Origin EXTERNAL, of HMAC keys, nothing
+// is generated: the key is PendingImport until ImportKeyMaterial. Other specs, usages, origins, multi-Region
 // keys are refused with UnsupportedOperationException, and so are what the token cannot do and, in FIPS 140-3 mode,
 // ECC_SECG_P256K1. A Policy is checked as PutKeyPolicy checks it, and Tags need the permission for TagResource. It is not
 // idempotent: a call repeated makes a second key.
@@ -43,7 +45,7 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		if err := c.grantedCreate(ctx, in, &c.req, &record); err != nil {
 			return nil, err
 		}
-		k, err := c.bridge.core.Keys.Make(ctx, c.region, spec, record, c.precondition)
+		k, err := c.make(ctx, in, spec, record)
 		if gap, ok := errors.AsType[*token.GapError](err); ok {
 			return nil, gapError(spec, gap)
 		}
@@ -53,6 +55,14 @@ func (c *Client) CreateKey(ctx context.Context, in *kms.CreateKeyInput, optFns .
 		c.created = func(ctx context.Context) error { return c.bridge.core.Keys.TakeBack(ctx, k) }
 		return &kms.CreateKeyOutput{KeyMetadata: k.Metadata()}, nil
 	})
+}
+
+// make makes the key, or for material that is to be imported its record alone.
+func (c *call) make(ctx context.Context, in *kms.CreateKeyInput, spec *keyring.Spec, record keystore.Key) (*keyring.Key, error) {
+	if in.Origin == types.OriginTypeExternal {
+		return c.bridge.core.Keys.MakeEmpty(ctx, spec, record, c.precondition)
+	}
+	return c.bridge.core.Keys.Make(ctx, c.region, spec, record, c.precondition)
 }
 
 // grantedCreate puts tags and policy into a new record, if the caller may give them.
@@ -68,7 +78,7 @@ func (c *Client) grantedCreate(ctx context.Context, in *kms.CreateKeyInput, req 
 	}
 	if in.Policy != nil {
 		k := &key{Key: &keyring.Key{Record: *record, ARN: arn}} // what it will be
-		k.Record.Spec, k.Record.Usage, k.Record.Origin = string(requestedSpec(in)), string(in.KeyUsage), string(types.OriginTypeAwsKms)
+		k.Record.Spec, k.Record.Usage, k.Record.Origin = string(requestedSpec(in)), string(in.KeyUsage), string(requestedOrigin(in))
 		record.Policy, err = c.givenPolicy(ctx, *in.Policy, k, in.BypassPolicyLockoutSafetyCheck)
 	}
 	return err
@@ -125,13 +135,19 @@ func requestedSpec(in *kms.CreateKeyInput) types.KeySpec {
 	return types.KeySpecSymmetricDefault
 }
 
+func requestedOrigin(in *kms.CreateKeyInput) types.OriginType {
+	return cmp.Or(in.Origin, types.OriginTypeAwsKms)
+}
+
 // supported returns the spec of the key to make, or the refusal of whatever this service or the token cannot do.
 func (c *Client) supported(ctx context.Context, in *kms.CreateKeyInput) (*keyring.Spec, error) {
 	switch {
 	case in.CustomKeyStoreId != nil || in.XksKeyId != nil:
 		return nil, apierr.Unsupported("Custom key stores are not supported.")
-	case in.Origin != "" && in.Origin != types.OriginTypeAwsKms:
+	case requestedOrigin(in) != types.OriginTypeAwsKms && in.Origin != types.OriginTypeExternal:
 		return nil, apierr.Unsupported("Origin %s is not supported.", in.Origin)
+	case in.Origin == types.OriginTypeExternal && keyring.MACSpecOf(requestedSpec(in)) == nil:
+		return nil, apierr.Unsupported("Origin EXTERNAL is not supported for KeySpec %s.", requestedSpec(in))
 	case aws.ToBool(in.MultiRegion):
 		return nil, apierr.Unsupported("Multi-Region keys are not supported.")
 	}

@@ -59,7 +59,8 @@ func givenWindow(days int32) map[string][]string {
 	return map[string][]string{"kms:schedulekeydeletionpendingwindowindays": {strconv.Itoa(int(days))}}
 }
 
-// CancelKeyDeletion takes a scheduled deletion back. The key is Disabled then, whatever it was before.
+// CancelKeyDeletion takes a scheduled deletion back. The key is Disabled then, whatever it was before, or PendingImport if it has no
+// material.
 func (c *Client) CancelKeyDeletion(
 	ctx context.Context, in *kms.CancelKeyDeletionInput, optFns ...func(*kms.Options),
 ) (*kms.CancelKeyDeletionOutput, error) {
@@ -70,6 +71,9 @@ func (c *Client) CancelKeyDeletion(
 	) (*kms.CancelKeyDeletionOutput, error) {
 		record := k.Record
 		record.State, record.DeletionDate = keystore.Disabled, time.Time{}
+		if record.Import != nil && !record.Import.Held {
+			record.State = keystore.PendingImport
+		}
 		return &kms.CancelKeyDeletionOutput{KeyId: aws.String(k.ARN)}, c.commit(ctx, record.Put(k.Version))
 	})
 }

@@ -33,10 +33,6 @@ func otherKind(k *key) error {
 
 func noSuchKind(*key) error { return apierr.UnsupportedKind() }
 
-func notExternal(k *key) error {
-	return apierr.Unsupported("%s origin is %s which is not valid for this operation.", k.ARN, k.Record.Origin)
-}
-
 // checkCiphertext holds what the model leaves to the operation: without the modifier there must be a ciphertext.
 func checkCiphertext(ciphertext []byte, modifiers []types.DryRunModifierType) error {
 	var v form.Violations
@@ -163,36 +159,6 @@ func (c *Client) ListKeyRotations(
 		func(_ *Client, in *kms.ListKeyRotationsInput) (request, error) {
 			return request{keyID: in.KeyId}, nil
 		}, noSuchKind)
-}
-
-// GetParametersForImport refuses every key that the token made with UnsupportedOperationException.
-func (c *Client) GetParametersForImport(
-	ctx context.Context, in *kms.GetParametersForImportInput, optFns ...func(*kms.Options),
-) (*kms.GetParametersForImportOutput, error) {
-	return refuse[kms.GetParametersForImportOutput](ctx, c, ops.GetParametersForImport, in, optFns,
-		func(_ *Client, in *kms.GetParametersForImportInput) (request, error) {
-			return request{keyID: in.KeyId}, nil
-		}, notExternal)
-}
-
-// ImportKeyMaterial refuses every key that the token made with UnsupportedOperationException.
-func (c *Client) ImportKeyMaterial(
-	ctx context.Context, in *kms.ImportKeyMaterialInput, optFns ...func(*kms.Options),
-) (*kms.ImportKeyMaterialOutput, error) {
-	return refuse[kms.ImportKeyMaterialOutput](ctx, c, ops.ImportKeyMaterial, in, optFns,
-		func(_ *Client, in *kms.ImportKeyMaterialInput) (request, error) {
-			return request{keyID: in.KeyId}, nil
-		}, notExternal)
-}
-
-// DeleteImportedKeyMaterial refuses every key that the token made with UnsupportedOperationException.
-func (c *Client) DeleteImportedKeyMaterial(
-	ctx context.Context, in *kms.DeleteImportedKeyMaterialInput, optFns ...func(*kms.Options),
-) (*kms.DeleteImportedKeyMaterialOutput, error) {
-	return refuse[kms.DeleteImportedKeyMaterialOutput](ctx, c, ops.DeleteImportedKeyMaterial, in, optFns,
-		func(_ *Client, in *kms.DeleteImportedKeyMaterialInput) (request, error) {
-			return request{keyID: in.KeyId}, nil
-		}, notExternal)
 }
 
 // Decrypt refuses every ciphertext: this service never made one. Without a KeyId, as for a symmetric key, no key is looked

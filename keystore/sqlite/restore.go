@@ -165,6 +165,9 @@ func settle(ctx context.Context, s keystore.Store) (*Restored, error) {
 		return nil, err
 	}
 	err = eachOf(ctx, s, keystore.IndexUnfinished, func(rec keystore.Record) error {
+		if kept, err := settleImport(ctx, s, rec); kept || err != nil {
+			return err
+		}
 		done.Dropped = append(done.Dropped, rec.Ref)
 		return drop(ctx, s, rec)
 	})
@@ -223,6 +226,18 @@ func eachOf(ctx context.Context, s keystore.Store, index keystore.Index, visit f
 }
 
 // drop removes a key's record with what counts it. (Half-made keys have no aliases.)
+// settleImport ends the import, or the deletion, of the material of a key that is whole. An object that it may have left in the token stays.
+func settleImport(ctx context.Context, s keystore.Store, rec keystore.Record) (kept bool, err error) {
+	rec.Seal = nil
+	key, err := keystore.DecodeKey(rec)
+	if err != nil || key.State.Unfinished() {
+		return false, nil //nolint:nilerr // what cannot be read is dropped
+	}
+	key.Instance = ""
+	_, err = s.Commit(ctx, key.Put(rec.Version))
+	return true, err
+}
+
 func drop(ctx context.Context, s keystore.Store, rec keystore.Record) error {
 	changes := []keystore.Change{{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version}}
 	counted, err := s.Get(ctx, keystore.CounterRef(rec.Ref.Region, rec.Ref.Account, keystore.CounterKeys))

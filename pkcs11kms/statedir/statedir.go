@@ -100,7 +100,7 @@ func Load(dir string) (Config, error) {
 		if err != nil {
 			return Config{}, fmt.Errorf("region %s in %s: %w", name, configFile, err)
 		}
-		cfg.Regions[name] = pkcs11kms.Region{Token: uri, SoftHSMConfig: conf}
+		cfg.Regions[name] = pkcs11kms.Region{Token: uri, SoftHSMConfig: conf, Import: r.Import}
 	}
 	if _, err := cfg.WithDefaults(); err != nil {
 		return Config{}, invalidConfig(dir, err)

@@ -38,7 +38,8 @@ type configYAML struct {
 }
 
 type regionYAML struct {
-	Token string `yaml:"token"`
+	Token  string `yaml:"token"`
+	Import string `yaml:"import,omitempty"` // token or software-unwrap; absent: by the token, SoftHSM's in either way
 }
 
 type tlsYAML struct {

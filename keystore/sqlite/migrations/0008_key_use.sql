@@ -3,3 +3,4 @@
 -- what was kept before for that, and how long its sessions last. A program that does not know of them could not read them, nor groups, nor
 -- what grants there are on keys, managed policies and who has them, and what accounts, which are of new kinds as well; the version keeps it
 -- from opening the store.
+-- Records of keys tell of material that was imported, and may be in the state PendingImport.

@@ -65,6 +65,7 @@ func Open(ctx context.Context, cfg keyring.Config, options Identities, log audit
 	cfg.Store, cfg.Sealed = c.Store, c.Store
 	c.Cache = records.New(c.Store, c.Log, c.now)
 	cfg.Removing, cfg.RemovingGrants = c.removals(cfg, log), c.grantRemovals(cfg, log)
+	cfg.EndingMaterial = c.endings(cfg, log)
 	sealing, _ := log.(sealable)
 	if cfg.ShortLived {
 		sealing = nil

@@ -15,6 +15,9 @@ const (
 	removeHalfMade = "RemoveUnfinishedKey"
 	removeService  = "RemoveServiceKey" // one that was retired, or never whole
 	removeGrants   = "RemoveGrants"     // a batch of those on a key that is being deleted
+
+	deleteExpired  = "DeleteExpiredKeyMaterial" // of AWS KMS
+	removeMaterial = "RemoveKeyMaterial"        // the object of what has expired, or of an import or a deletion that was cut off
 )
 
 // removing is keyring.Config.Removing, and RemovingGrants.
@@ -28,8 +31,20 @@ func (c *Core) removals(cfg keyring.Config, log audit.Writer) removing {
 		if key.Account == "" || key.State == keystore.Creating {
 			service, operation = "pkcs11kms", removeHalfMade
 		}
-		if key.Account == "" && key.State == keystore.Deleting {
+		if key.Account == "" && (key.State == keystore.Deleting || key.State == keystore.PendingDeletion) {
 			operation = removeService
+		}
+		return removal(ctx, cfg, log, key, service, operation)
+	}
+}
+
+// endings is removals for imported key material.
+func (c *Core) endings(cfg keyring.Config, log audit.Writer) func(
+	context.Context, keystore.Key, bool) (context.Context, func(error) error, error) {
+	return func(ctx context.Context, key keystore.Key, expires bool) (context.Context, func(error) error, error) {
+		service, operation := "pkcs11kms", removeMaterial
+		if expires {
+			service, operation = "kms", deleteExpired
 		}
 		return removal(ctx, cfg, log, key, service, operation)
 	}

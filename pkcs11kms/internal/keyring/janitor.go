@@ -35,6 +35,9 @@ func (r *Ring) Run(ctx context.Context) {
 		if err := r.DestroyDue(ctx); err != nil {
 			r.cfg.Log.Error("keys whose deletion date has come are not destroyed", "error", err)
 		}
+		if err := r.Expire(ctx); err != nil && !r.locked() {
+			r.cfg.Log.Error("imported key material that has expired is not taken away", "error", err)
+		}
 		if first {
 			close(r.settled)
 		}
@@ -42,6 +45,7 @@ func (r *Ring) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-r.expired:
 		}
 		if ctx.Err() != nil {
 			return // both were ready
@@ -120,18 +124,22 @@ func (r *Ring) tidyRecord(ctx context.Context, rec keystore.Record, p *pass) (do
 	if _, ok := r.regions[record.Region]; !ok {
 		return false, nil // only a process that has the region's token can finish it
 	}
+	finish := r.Finish
+	if !record.State.Unfinished() {
+		finish = r.finishMaterial
+	}
 	if record.Instance == r.cfg.Store.Instance() {
 		if r.inProgress.has(rec.Ref) {
 			return false, nil
 		}
-		return r.Finish(ctx, record, rec.Version)
+		return finish(ctx, record, rec.Version)
 	}
 	free, err := r.ownerOf(ctx, record.Instance, p)
 	if err != nil || free == nil {
 		return false, err
 	}
 	// The version makes this safe even if the record was read before its owner finished it and ended.
-	return r.Finish(ctx, record, rec.Version)
+	return finish(ctx, record, rec.Version)
 }
 
 // ownerOf takes an instance over, once in a pass, and returns what ends that. Nil when the instance is alive, or when
@@ -227,7 +235,7 @@ func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64, 
 func (r *Ring) destroyObject(ctx context.Context, record keystore.Key) (found bool, err error) {
 	t := r.regions[record.Region].Token
 	label, describe, destroy := record.ID, t.Describe, t.DestroyKey
-	if SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage)) != nil {
+	if SpecIn(SignSpecs, types.KeySpec(record.Spec)) != nil { // also a pair for envelopes
 		describe, destroy = t.DescribePair, t.DestroyKeyPair
 	}
 	switch record.Adopted {

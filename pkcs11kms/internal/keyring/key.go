@@ -17,6 +17,7 @@ type Key struct {
 	Version  uint64 // of the record
 	ARN      string
 	Material Material // nil for a key of a spec that is not known
+	ring     *Ring    // whose clock says whether imported material has expired
 }
 
 // Dropped implements records.Dropped: the record has changed, or others are used more.
@@ -48,21 +49,23 @@ func (r *Ring) Decode(rec keystore.Record) (*Key, error) {
 		Version:  rec.Version,
 		ARN:      "arn:" + r.cfg.Partition + ":kms:" + record.Region + ":" + record.Account + ":key/" + record.ID,
 		Material: material,
+		ring:     r,
 	}, nil
 }
 
 // Metadata is the KeyMetadata of CreateKey and DescribeKey, with the members that the real service sends for this
 // kind of key and no others.
 func (k *Key) Metadata() *types.KeyMetadata {
+	state := k.State()
 	m := &types.KeyMetadata{
 		AWSAccountId:          aws.String(k.Record.Account),
 		KeyId:                 aws.String(k.Record.ID),
 		Arn:                   aws.String(k.ARN),
 		CreationDate:          aws.Time(k.Record.Created),
-		Enabled:               k.Record.State == keystore.Enabled,
+		Enabled:               state == keystore.Enabled,
 		Description:           aws.String(k.Record.Description),
 		KeyUsage:              types.KeyUsageType(k.Record.Usage),
-		KeyState:              types.KeyState(k.Record.State),
+		KeyState:              types.KeyState(state),
 		Origin:                types.OriginType(k.Record.Origin),
 		KeyManager:            types.KeyManagerTypeCustomer,
 		CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.Record.Spec),
@@ -72,7 +75,13 @@ func (k *Key) Metadata() *types.KeyMetadata {
 	if k.Material != nil {
 		k.Material.describe(m)
 	}
-	if k.Record.State == keystore.PendingDeletion {
+	if held := k.Record.Import; held != nil && held.Held && state != keystore.PendingImport {
+		m.ExpirationModel = types.ExpirationModelTypeKeyMaterialDoesNotExpire
+		if !held.ValidTo.IsZero() {
+			m.ExpirationModel, m.ValidTo = types.ExpirationModelTypeKeyMaterialExpires, aws.Time(held.ValidTo)
+		}
+	}
+	if state == keystore.PendingDeletion {
 		m.DeletionDate = aws.Time(k.Record.DeletionDate)
 	}
 	return m

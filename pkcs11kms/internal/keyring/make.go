@@ -89,6 +89,9 @@ func (r *Ring) tryMake(
 	defer begun.done()
 	made := begun.record
 	made.State, made.Instance, made.PublicKey = keystore.Enabled, "", begun.public
+	if spec.Wraps {
+		made.State, made.DeletionDate = keystore.PendingDeletion, spec.Until
+	}
 	var enabled uint64
 	if made.Proof, err = secretsProof(ctx, in.Token, made); err == nil {
 		enabled, err = r.cache.Commit(ctx, append([]keystore.Change{made.Put(begun.version)}, precondition...)...)
@@ -133,11 +136,23 @@ func (r *Ring) generate(ctx context.Context, in *Region, spec *Spec, record keys
 	return b, nil
 }
 
+// MakeEmpty makes the record of a key whose material is to be imported: it has no object.
+func (r *Ring) MakeEmpty(ctx context.Context, spec *Spec, record keystore.Key, precondition []keystore.Change) (*Key, error) {
+	record = r.begun(record, spec)
+	record.Origin, record.State, record.Import = string(types.OriginTypeExternal), keystore.PendingImport, &keystore.Import{}
+	return r.putNew(ctx, record, precondition)
+}
+
 // Adopt makes the record of an enabled key whose object is in the token already. keystore.ErrExists says that a key has it,
 // keystore.ErrConflict that what precondition names has changed.
 func (r *Ring) Adopt(ctx context.Context, spec *Spec, record keystore.Key, precondition []keystore.Change) (*Key, error) {
 	record = r.begun(record, spec)
 	record.State = keystore.Enabled
+	return r.putNew(ctx, record, precondition)
+}
+
+// putNew commits a new record as it is.
+func (r *Ring) putNew(ctx context.Context, record keystore.Key, precondition []keystore.Change) (*Key, error) {
 	change := record.Put(0)
 	version, err := r.commitCounted(ctx, record, 1, change, precondition...)
 	if err != nil {

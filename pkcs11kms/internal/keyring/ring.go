@@ -29,6 +29,8 @@ type Config struct {
 	Only    string   // the one of Regions whose token is opened; all when it is empty
 	// Token says how the token of a region is opened, without what tells which it must be.
 	Token func(region string) token.Config
+	// Import says how envelopes with key material are opened, by the names of regions.
+	Import map[string]ImportWay
 
 	Store keystore.Store
 	// Sealed is Store again, where its records may have seals: Open has it unlocked, and refuses one without seals where there are to be
@@ -49,6 +51,8 @@ type Config struct {
 	// noting, by which ended knows what it has written to the store. An error keeps the key from being removed, and one of ended is
 	// logged. Nil: nobody is told.
 	Removing func(ctx context.Context, key keystore.Key) (noting context.Context, ended func(error) error, err error)
+	// EndingMaterial is Removing for imported material: expires tells that its time has come, else its object is destroyed.
+	EndingMaterial func(ctx context.Context, key keystore.Key, expires bool) (noting context.Context, ended func(error) error, err error)
 	// RemovingGrants is Removing for each batch of the grants on a key that go before it, with the context of the batch. Nil: nobody is told.
 	RemovingGrants func(ctx context.Context, key keystore.Key) (batch context.Context, ended func(error) error, err error)
 }
@@ -64,6 +68,9 @@ type Ring struct {
 	inProgress        *inProgress
 	releaseInProgress func()        // ends the use of inProgress
 	settled           chan struct{} // closed after the janitor's first pass
+
+	latest  atomic.Int64  // the latest time that was seen, in nanoseconds since 1970: see Later
+	expired chan struct{} // wakes the janitor: see noteExpired
 
 	rolledBack atomic.Pointer[SealError] // why the store is never unlocked, if it is not
 
@@ -104,12 +111,16 @@ func Open(ctx context.Context, cfg Config, cache *records.Cache) (*Ring, error) 
 	if err := r.sealNew(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("sealing the new store: %w", err), r.Close())
 	}
+	if err := r.seeStored(ctx); err != nil && !r.locked() { // else the janitor reads it, once the store is open
+		return nil, errors.Join(fmt.Errorf("reading the latest time that the store has seen: %w", err), r.Close())
+	}
 	return r, nil
 }
 
 // newRing is a Ring without a token.
 func newRing(cfg Config, cache *records.Cache) *Ring {
-	r := &Ring{cfg: cfg, cache: cache, regions: map[string]*Region{}, opened: cfg.Now(), settled: make(chan struct{})}
+	r := &Ring{cfg: cfg, cache: cache, regions: map[string]*Region{}, opened: cfg.Now(), settled: make(chan struct{}),
+		expired: make(chan struct{}, 1)}
 	r.inProgress, r.releaseInProgress = shareInProgress(cfg.Store.Instance())
 	return r
 }

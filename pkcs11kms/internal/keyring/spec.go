@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/fips140"
 	"slices"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
@@ -24,6 +25,10 @@ type Spec struct {
 
 	// Of signing keys, whose algorithms are those of the pair.
 	Pair pubkey.Spec
+
+	// Of pairs for envelopes, see wrapping.go.
+	Wraps bool
+	Until time.Time // when the pair is destroyed
 }
 
 var MACSpecs = []Spec{
@@ -178,6 +183,11 @@ func (s *Spec) Generate(ctx context.Context, t *token.Token, record keystore.Key
 	if !s.Pair.Valid() {
 		object, err = t.GenerateHMACKey(ctx, s.Hash, record.CKAID, record.ID)
 		return object, nil, err
+	}
+	if s.Wraps {
+		opening, _ := WrappingPair(record)
+		public, err = t.GenerateWrappingPair(ctx, s.Pair, opening, record.CKAID, record.ID)
+		return t.KeyPair(s.Pair, record.CKAID), public, err
 	}
 	pair, half, err := t.GenerateKeyPair(ctx, s.Pair, record.CKAID, record.ID)
 	if err != nil {

@@ -43,9 +43,9 @@ var (
 	ListKeys = add(Operation{Service: kms, Name: "ListKeys", Subject: Account, IdentityOnly: true,
 		Rate: own(500), Read: true, Record: []string{"limit", "marker"}})
 	EnableKey = add(Operation{Service: kms, Name: "EnableKey",
-		Writes: true, States: NotPending, Rate: own(5), Record: []string{"keyId"}})
+		Writes: true, States: HasMaterial, Rate: own(5), Record: []string{"keyId"}})
 	DisableKey = add(Operation{Service: kms, Name: "DisableKey",
-		Writes: true, States: NotPending, Rate: own(5), Record: []string{"keyId"}})
+		Writes: true, States: HasMaterial, Rate: own(5), Record: []string{"keyId"}})
 	UpdateKeyDescription = add(Operation{Service: kms, Name: "UpdateKeyDescription",
 		Writes: true, States: NotPending, Rate: own(5), Record: []string{"keyId", "description"}})
 	ScheduleKeyDeletion = add(Operation{Service: kms, Name: "ScheduleKeyDeletion",
@@ -78,6 +78,20 @@ var (
 		States: EnabledOnly, Rate: own(2000), Read: true, Record: []string{"keyId"}})
 	GenerateRandom = add(Operation{Service: kms, Name: "GenerateRandom", Subject: Account, IdentityOnly: true,
 		Rate: symmetric, Read: true, Record: []string{"numberOfBytes", "customKeyStoreId"}})
+)
+
+// Imported key material. Making a pair for envelopes takes a token as long as making another RSA key, see CreateKey.
+var (
+	GetParametersForImport = add(Operation{Service: kms, Name: "GetParametersForImport",
+		Origin: ExternalOnly, States: NotPending, Rate: own(0.25), Longer: time.Minute, Read: true,
+		Conditions: []string{"kms:WrappingAlgorithm", "kms:WrappingKeySpec"},
+		Record:     []string{"keyId", "wrappingAlgorithm", "wrappingKeySpec"}})
+	ImportKeyMaterial = add(Operation{Service: kms, Name: "ImportKeyMaterial",
+		Writes: true, Origin: ExternalOnly, States: NotPending, Rate: own(5),
+		Conditions: []string{"kms:ExpirationModel", "kms:ValidTo"},
+		Record:     []string{"keyId", "validTo", "expirationModel", "importType", "keyMaterialDescription"}})
+	DeleteImportedKeyMaterial = add(Operation{Service: kms, Name: "DeleteImportedKeyMaterial",
+		Writes: true, Origin: ExternalOnly, Rate: own(5), Record: []string{"keyId", "keyMaterialId"}})
 )
 
 // Aliases.

@@ -41,25 +41,15 @@ var (
 // Rotation, which HMAC keys and key pairs do not have.
 var (
 	EnableKeyRotation = add(Operation{Service: kms, Name: "EnableKeyRotation",
-		States: EnabledOnly, Rate: own(15), Answer: Refused, Record: []string{"keyId", "rotationPeriodInDays"}})
+		Origin: Rotates, States: EnabledOnly, Rate: own(15), Answer: Refused, Record: []string{"keyId", "rotationPeriodInDays"}})
 	DisableKeyRotation = add(Operation{Service: kms, Name: "DisableKeyRotation",
-		States: EnabledOnly, Rate: own(5), Answer: Refused, Record: []string{"keyId"}})
+		Origin: Rotates, States: EnabledOnly, Rate: own(5), Answer: Refused, Record: []string{"keyId"}})
 	RotateKeyOnDemand = add(Operation{Service: kms, Name: "RotateKeyOnDemand",
 		States: EnabledOnly, Rate: own(5), Answer: Refused, Record: []string{"keyId"}})
 	ListKeyRotations = add(Operation{Service: kms, Name: "ListKeyRotations",
 		Rate: own(100), Answer: Refused, Read: true, Record: []string{"keyId", "includeKeyMaterial", "limit", "marker"}})
 	GetKeyRotationStatus = add(Operation{Service: kms, Name: "GetKeyRotationStatus", Across: true,
-		Rate: own(1000), Read: true, Record: []string{"keyId"}})
-)
-
-// Imported key material.
-var (
-	GetParametersForImport = add(Operation{Service: kms, Name: "GetParametersForImport",
-		Rate: own(0.25), Answer: Refused, Read: true, Record: []string{"keyId", "wrappingAlgorithm", "wrappingKeySpec"}})
-	ImportKeyMaterial = add(Operation{Service: kms, Name: "ImportKeyMaterial",
-		Rate: own(5), Answer: Refused, Record: []string{"keyId", "validTo", "expirationModel", "importType", "keyMaterialDescription"}})
-	DeleteImportedKeyMaterial = add(Operation{Service: kms, Name: "DeleteImportedKeyMaterial",
-		Rate: own(5), Answer: Refused, Record: []string{"keyId", "keyMaterialId"}})
+		Origin: Rotates, Rate: own(1000), Read: true, Record: []string{"keyId"}})
 )
 
 // Operations that are known and not done, whatever the key is.

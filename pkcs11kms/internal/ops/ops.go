@@ -29,6 +29,7 @@ type Operation struct {
 
 	Writes bool          // changes something: reads records from the store, and is decided anew when it lost a race
 	States States        // the key states in which it is allowed
+	Origin Origin        // what the operation asks of the key's origin
 	Usage  string        // the KeyUsage that the key must have; empty: any
 	Rate   *Rate         // the requests a second that it shares with the other rows that name this Rate; nil: unlimited
 	Curve  *Rate         // Rate for elliptic curve keys, where they have another
@@ -67,6 +68,17 @@ const (
 	EnabledOnly        // DisabledException, or KMSInvalidStateException in PendingDeletion
 	NotPending         // KMSInvalidStateException in PendingDeletion
 	PendingOnly        // KMSInvalidStateException in every other state
+	HasMaterial        // KMSInvalidStateException in PendingDeletion and PendingImport
+)
+
+// Origin is what an operation asks of a key's origin.
+type Origin int
+
+// The rules, of which each is asked before the state.
+const (
+	AnyOrigin    Origin = iota
+	ExternalOnly        // UnsupportedOperationException for a key that the token made
+	Rotates             // UnsupportedOperationException for a key that is pending import
 )
 
 // Answer tells operations apart by whether they can succeed here.

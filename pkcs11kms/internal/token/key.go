@@ -51,6 +51,7 @@ func (t *Token) ImportHMACKey(ctx context.Context, h Hash, id []byte, label stri
 	}
 	value = append([]byte(nil), value...)
 	create := func(s *session) (pkcs11.ObjectHandle, error) {
+		defer clear(value)
 		template := t.restricted(append(t.keyTemplate(t.facts().off, h, id, label, true), pkcs11.NewAttribute(pkcs11.CKA_VALUE, value)), h)
 		object, err := t.c.CreateObject(s.handle, template)
 		return object, wrapRV("C_CreateObject", err)

@@ -177,6 +177,22 @@ func (s serialized) WrapKey(h pkcs11.SessionHandle, m []*pkcs11.Mechanism, wrapp
 	return s.m.WrapKey(h, m, wrapping, key)
 }
 
+func (s serialized) UnwrapKey(h pkcs11.SessionHandle, m []*pkcs11.Mechanism, unwrapping pkcs11.ObjectHandle, wrapped []byte,
+	template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	defer s.alone()()
+	return s.m.UnwrapKey(h, m, unwrapping, wrapped, template)
+}
+
+func (s serialized) DecryptInit(h pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) error {
+	defer s.alone()()
+	return s.m.DecryptInit(h, m, key)
+}
+
+func (s serialized) Decrypt(h pkcs11.SessionHandle, cipher []byte) ([]byte, error) {
+	defer s.alone()()
+	return s.m.Decrypt(h, cipher)
+}
+
 func (s serialized) GenerateRandom(h pkcs11.SessionHandle, length int) ([]byte, error) {
 	defer s.alone()()
 	return s.m.GenerateRandom(h, length)

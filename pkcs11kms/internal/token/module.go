@@ -41,6 +41,10 @@ type module interface {
 	SignUpdate(s pkcs11.SessionHandle, part []byte) error
 	SignFinal(s pkcs11.SessionHandle) ([]byte, error)
 	WrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, wrapping, key pkcs11.ObjectHandle) ([]byte, error)
+	UnwrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, unwrapping pkcs11.ObjectHandle, wrapped []byte,
+		template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+	DecryptInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) error
+	Decrypt(s pkcs11.SessionHandle, cipher []byte) ([]byte, error)
 	GenerateRandom(s pkcs11.SessionHandle, length int) ([]byte, error)
 }
 

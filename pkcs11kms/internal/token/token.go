@@ -80,6 +80,8 @@ type Token struct {
 	gaps        sync.Map // Hash, pubkey.Spec or signing -> keptGap: what was tried in vain
 	proven      sync.Map // Hash, pubkey.Spec or signing -> true: what was made and used
 	messageOnly sync.Map // pubkey.Algorithm -> true: signed only with the token's own hash
+	unwraps     sync.Map // envelope.Algorithm -> unwrapping: how the token opens it
+	envelopes   atomic.Pointer[envelopeTrial]
 
 	pool    *pool
 	streams semaphore // places for streams, a quarter of the pool
