@@ -62,7 +62,7 @@ type Key struct {
 
 // Import is what is on record of imported key material.
 type Import struct {
-	Held        bool      `json:"held,omitempty"`        // the object is the material, whole; else there is none, or one that is to be destroyed
+	Held        bool      `json:"held,omitempty"`        // the object is the material, whole; else there is none, or a useless one
 	ValidTo     time.Time `json:"valid_to,omitzero"`     // from when on it must not be used; zero: it does not expire. UTC, whole milliseconds
 	Fingerprint HexBytes  `json:"fingerprint,omitempty"` // of the first material that was imported: no other may be
 	Removed     int       `json:"removed,omitempty"`     // how often material was taken away: envelopes of before do not count any more

@@ -64,6 +64,9 @@ func (r *recordRig) prepared(t *testing.T, op string) func(reflect.Value) {
 	if slices.Contains([]string{"Sign", "Verify", "GetPublicKey"}, op) {
 		in = kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify}
 	}
+	if rowOf(op).Origin == ops.ExternalOnly {
+		in.Origin = types.OriginTypeExternal
+	}
 	made, err := r.CreateKey(ctx, &in)
 	require.NoError(t, err)
 	id := made.KeyMetadata.KeyId
@@ -75,6 +78,13 @@ func (r *recordRig) prepared(t *testing.T, op string) func(reflect.Value) {
 		_, err = r.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: ptr("alias/minimal"), TargetKeyId: id})
 	case "VerifyMac":
 		more["Mac"], err = generate(ctx, r.Client, id, []byte(hidden))
+	case "ImportKeyMaterial":
+		in := importInput(t, id, parameters(t, r.Client, id, oaep256, types.WrappingKeySpecRsa2048), oaep256, random(32))
+		more["ImportToken"], more["EncryptedKeyMaterial"] = in.ImportToken, in.EncryptedKeyMaterial
+		r.unlimited()
+	case "DeleteImportedKeyMaterial":
+		err = importMaterial(t, r.Client, id, oaep1, random(32), time.Time{})
+		r.unlimited()
 	case "RetireGrant", "RevokeGrant":
 		var out *kms.CreateGrantOutput
 		if out, err = r.CreateGrant(ctx, grantInput(id, r.Client, opMAC)); err == nil {

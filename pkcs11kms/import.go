@@ -41,7 +41,7 @@ func (c *Client) GetParametersForImport(
 	}, func(
 		ctx context.Context, c *call, in *kms.GetParametersForImportInput, k *key,
 	) (*kms.GetParametersForImportOutput, error) {
-		algorithm, ok := envelope.Find(in.WrappingAlgorithm)
+		algorithm, ok := envelope.Find(string(in.WrappingAlgorithm))
 		if !ok {
 			return nil, apierr.Unsupported("WrappingAlgorithm %s is not supported.", in.WrappingAlgorithm)
 		}
@@ -174,5 +174,5 @@ func (c *Client) DeleteImportedKeyMaterial(
 // WrapKeyMaterial puts key material into the envelope that ImportKeyMaterial takes. public is the PublicKey of GetParametersForImport, and
 // algorithm the WrappingAlgorithm that it was asked for. The material stays the caller's, to be wiped.
 func WrapKeyMaterial(algorithm types.AlgorithmSpec, public, material []byte) ([]byte, error) {
-	return envelope.Wrap(algorithm, public, material)
+	return envelope.Wrap(string(algorithm), public, material)
 }

@@ -11,6 +11,7 @@ import (
 	"crypto/sha512"
 	"crypto/x509"
 	"hash"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/keyring"
+	"github.com/pkcs11kms/bridge/pkcs11kms/internal/ops"
 )
 
 // mustCreateExternal makes a key whose material is to be imported.
@@ -34,7 +36,9 @@ func mustCreateExternal(t testing.TB, c *Client, spec types.KeySpec) *types.KeyM
 }
 
 // parameters are what GetParametersForImport answers.
-func parameters(t testing.TB, c *Client, keyID *string, a types.AlgorithmSpec, spec types.WrappingKeySpec) *kms.GetParametersForImportOutput {
+func parameters(
+	t testing.TB, c *Client, keyID *string, a types.AlgorithmSpec, spec types.WrappingKeySpec,
+) *kms.GetParametersForImportOutput {
 	t.Helper()
 	out, err := c.GetParametersForImport(t.Context(), &kms.GetParametersForImportInput{KeyId: keyID, WrappingAlgorithm: a,
 		WrappingKeySpec: spec})
@@ -87,8 +91,8 @@ func hmacOf(h func() hash.Hash, key, message []byte) []byte {
 var macHashes = map[types.KeySpec]func() hash.Hash{types.KeySpecHmac224: sha256.New224, types.KeySpecHmac256: sha256.New,
 	types.KeySpecHmac384: sha512.New384, types.KeySpecHmac512: sha512.New}
 
-// TestImport imports keys of each spec, of the shortest length, one that is no multiple of 8, and the longest, in each envelope, and compares
-// what they make with Go's own.
+// TestImport imports keys of each spec, of the shortest length, one that is no multiple of 8, and the longest, in each envelope, and
+// compares what they make with Go's own.
 func TestImport(t *testing.T) {
 	c := newClient(t)
 	for i := range keyring.MACSpecs {
@@ -102,7 +106,8 @@ func TestImport(t *testing.T) {
 				require.Empty(t, key.ExpirationModel)
 				material := random(length)
 				require.NoError(t, importMaterial(t, c, key.KeyId, a, material, time.Time{}), "%s %s %d", spec.Name, a, length)
-				out, err := c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: spec.Algorithm, Message: []byte("m")})
+				out, err := c.GenerateMac(t.Context(),
+					&kms.GenerateMacInput{KeyId: key.KeyId, MacAlgorithm: spec.Algorithm, Message: []byte("m")})
 				require.NoError(t, err)
 				require.Equal(t, hmacOf(macHashes[spec.Name], material, []byte("m")), out.Mac, "%s %s %d", spec.Name, a, length)
 				now := describe(t, c, key.KeyId)
@@ -237,8 +242,11 @@ func TestImportErrors(t *testing.T) {
 func TestImportTooLong(t *testing.T) {
 	c := newClient(t)
 	key := mustCreateExternal(t, c, types.KeySpecHmac256)
-	for a, code := range map[types.AlgorithmSpec]string{oaep256: "IncorrectKeyMaterialException",
-		types.AlgorithmSpecRsaAesKeyWrapSha1: "InvalidCiphertextException", types.AlgorithmSpecRsaAesKeyWrapSha256: "InvalidCiphertextException"} {
+	for a, code := range map[types.AlgorithmSpec]string{
+		oaep256:                                "IncorrectKeyMaterialException",
+		types.AlgorithmSpecRsaAesKeyWrapSha1:   "InvalidCiphertextException",
+		types.AlgorithmSpecRsaAesKeyWrapSha256: "InvalidCiphertextException",
+	} {
 		requireAPIError(t, importMaterial(t, c, key.KeyId, a, random(129), time.Time{}), code, "")
 	}
 }
@@ -454,4 +462,62 @@ func TestImportsAtOnce(t *testing.T) {
 	mac, err := generate(t.Context(), clients[1], key.KeyId, []byte("m"))
 	require.NoError(t, err)
 	assert.Equal(t, hmacOf(sha256.New, won[0], []byte("m")), mac)
+}
+
+// TestStateTableOfImportedKeys has each operation on a key of origin EXTERNAL in each state, also after the material has expired.
+func TestStateTableOfImportedKeys(t *testing.T) {
+	cfg := newConfig(t)
+	clock := newClock()
+	cfg.Now = clock.Now
+	c := openClient(t, cfg)
+	const ok, kind = "ok", "UnsupportedOperationException: "
+	const external = kind + "%ARN% origin is EXTERNAL which is not valid for this operation."
+	const pending, none = "KMSInvalidStateException: %ARN% is pending deletion.", "KMSInvalidStateException: %ARN% is pending import."
+	const badToken = "InvalidImportTokenException: "
+	table := stateTable(types.KeyUsageTypeGenerateVerifyMac)
+	empty := map[string]string{} // in PendingImport
+	for op, row := range table {
+		empty[op] = row.enabled
+		switch rowOf(op).States {
+		case ops.EnabledOnly, ops.HasMaterial:
+			empty[op] = none
+		}
+	}
+	for _, op := range []string{"EnableKeyRotation", "DisableKeyRotation", "GetKeyRotationStatus"} {
+		empty[op] = external
+	}
+	table["GetParametersForImport"], empty["GetParametersForImport"] = cell{ok, ok, pending}, ok
+	table["ImportKeyMaterial"], empty["ImportKeyMaterial"] = cell{badToken, badToken, pending}, badToken
+	table["DeleteImportedKeyMaterial"], empty["DeleteImportedKeyMaterial"] = cell{ok, ok, ok}, ok
+	for _, op := range operations() {
+		if namesNoKey[op] {
+			continue
+		}
+		for state, want := range map[string]string{"Enabled": table[op].enabled, "Disabled": table[op].disabled,
+			"PendingDeletion": table[op].pending, "PendingImport": empty[op], "expired": empty[op], "deleted": empty[op]} {
+			key := mustCreateExternal(t, c, types.KeySpecHmac256)
+			if state != "PendingImport" {
+				require.NoError(t, importMaterial(t, c, key.KeyId, oaep1, random(32), clock.Now().Add(time.Minute)))
+			}
+			switch state {
+			case "Disabled":
+				require.NoError(t, toggle(t.Context(), c, key.KeyId, false))
+			case "PendingDeletion":
+				schedule(t, c, key.KeyId, 7)
+			case "expired":
+				clock.Advance(time.Minute)
+			case "deleted":
+				_, err := c.DeleteImportedKeyMaterial(t.Context(), &kms.DeleteImportedKeyMaterialInput{KeyId: key.KeyId})
+				require.NoError(t, err)
+			}
+			if op == "UpdateAlias" {
+				createAlias(t, c, "alias/minimal", mustCreate(t, c, types.KeySpecHmac256).KeyId)
+			}
+			got := answerOf(t, c, op, *key.KeyId)
+			require.Equal(t, strings.ReplaceAll(want, "%ARN%", *key.Arn), got, "%s in the state %s", op, state)
+			if strings.HasSuffix(op, "Alias") && (got == "ok" || op == "UpdateAlias") {
+				require.Equal(t, "ok", answerOf(t, c, "DeleteAlias", *key.KeyId))
+			}
+		}
+	}
 }

@@ -45,7 +45,10 @@ var memberOrder = map[string][]string{
 		"ExpirationModel", "ValidTo", "RotationDate", "RotationType"},
 	"GetPublicKeyOutput": {"KeyId", "PublicKey", "CustomerMasterKeySpec", "KeySpec", "KeyUsage", "EncryptionAlgorithms",
 		"SigningAlgorithms", "KeyAgreementAlgorithms", "EncapsulationAlgorithms"},
-	"GenerateRandomOutput": {"Plaintext", "CiphertextForRecipient"},
+	"GetParametersForImportOutput":    {"KeyId", "ImportToken", "PublicKey", "ParametersValidTo"},
+	"ImportKeyMaterialOutput":         {"KeyId", "KeyMaterialId"},
+	"DeleteImportedKeyMaterialOutput": {"KeyId", "KeyMaterialId"},
+	"GenerateRandomOutput":            {"Plaintext", "CiphertextForRecipient"},
 }
 
 // document is a response as a tree of maps, lists and scalars, which is what JMESPath works on. Go's maps have no

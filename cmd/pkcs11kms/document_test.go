@@ -64,6 +64,7 @@ func TestEveryMemberHasItsPlace(t *testing.T) {
 	of := []any{types.KeyMetadata{}, kms.GenerateMacOutput{}, kms.VerifyMacOutput{}, kms.SignOutput{}, kms.VerifyOutput{},
 		kms.ListKeysOutput{}, types.KeyListEntry{}, kms.ListAliasesOutput{}, types.AliasListEntry{}, kms.ListResourceTagsOutput{},
 		types.Tag{}, kms.ScheduleKeyDeletionOutput{}, kms.GetKeyPolicyOutput{}, kms.ListKeyPoliciesOutput{},
+		kms.GetParametersForImportOutput{}, kms.ImportKeyMaterialOutput{}, kms.DeleteImportedKeyMaterialOutput{},
 		kms.GetKeyRotationStatusOutput{}, kms.ListKeyRotationsOutput{}, types.RotationsListEntry{}, kms.GetPublicKeyOutput{},
 		kms.GenerateRandomOutput{}}
 	require.Len(t, of, len(memberOrder))

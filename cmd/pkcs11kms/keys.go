@@ -38,7 +38,7 @@ func (a *app) createKeyCommand() *cobra.Command {
 	in.text(&req.Description, "description", "a text of up to 8192 characters")
 	//lint:ignore SA1019 the aws CLI has the flag, and the service takes either
 	enum(in, &req.CustomerMasterKeySpec, "customer-master-key-spec", "the older name of --key-spec", types.CustomerMasterKeySpec("").Values())
-	enum(in, &req.Origin, "origin", "AWS_KMS", types.OriginType("").Values())
+	enum(in, &req.Origin, "origin", "AWS_KMS (default), or EXTERNAL for an HMAC key whose material is imported", types.OriginType("").Values())
 	in.text(&req.Policy, "policy", "the key policy, as JSON or file://PATH")
 	in.boolean(func(on bool) { req.BypassPolicyLockoutSafetyCheck = on }, "bypass-policy-lockout-safety-check",
 		"allow a policy that locks its author out")

@@ -113,6 +113,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.serveCommand(), a.auditCommand(), a.iamCommand(), a.serviceKeyCommand(), a.versionCommand(),
 		a.createKeyCommand(), a.adoptKeyCommand(), a.describeKeyCommand(), a.getKeyLastUsageCommand(), a.listKeysCommand(),
 		a.enableKeyCommand(), a.disableKeyCommand(),
+		a.getParametersForImportCommand(), a.importKeyMaterialCommand(), a.deleteImportedKeyMaterialCommand(),
 		a.updateKeyDescriptionCommand(), a.scheduleKeyDeletionCommand(), a.cancelKeyDeletionCommand(),
 		a.generateMacCommand(), a.verifyMacCommand(), a.macCommand(), a.generateRandomCommand(),
 		a.signCommand(), a.verifyCommand(), a.getPublicKeyCommand(),

@@ -71,7 +71,7 @@ func TestServe(t *testing.T) {
 }
 
 // TestRatesOfServers: a server holds the rates of the service, a development server has none. Of the operation asked here
-// an account has one in four seconds; the refusal of an HMAC key is what it answers otherwise.
+// an account has one in four seconds; the refusal of a key that the token made is what it answers otherwise.
 func TestRatesOfServers(t *testing.T) {
 	const refused, throttled = "UnsupportedOperationException", "ThrottlingException"
 	p := newProgram(t)

@@ -18,8 +18,7 @@ var ownVerbs = []string{"init", "doctor", "crosscheck-child", "bench", "backup",
 
 // verbless are operations that are answered and have no verb: they could only be refused here.
 var verbless = []string{"Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPair",
-	"GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate", "GetParametersForImport", "ImportKeyMaterial",
-	"DeleteImportedKeyMaterial"}
+	"GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate"}
 
 // iamVerbless are operations of AWS IAM that are there for programs that look before they delete: what they list is always empty.
 var iamVerbless = []string{"ListInstanceProfilesForRole"}

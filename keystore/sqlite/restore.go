@@ -225,8 +225,8 @@ func eachOf(ctx context.Context, s keystore.Store, index keystore.Index, visit f
 	}
 }
 
-// drop removes a key's record with what counts it. (Half-made keys have no aliases.)
-// settleImport ends the import, or the deletion, of the material of a key that is whole. An object that it may have left in the token stays.
+// settleImport ends the import, or the deletion, of the material of a key that is whole. An object that it may have left in the token
+// stays.
 func settleImport(ctx context.Context, s keystore.Store, rec keystore.Record) (kept bool, err error) {
 	rec.Seal = nil
 	key, err := keystore.DecodeKey(rec)
@@ -238,6 +238,7 @@ func settleImport(ctx context.Context, s keystore.Store, rec keystore.Record) (k
 	return true, err
 }
 
+// drop removes a key's record with what counts it. (Half-made keys have no aliases.)
 func drop(ctx context.Context, s keystore.Store, rec keystore.Record) error {
 	changes := []keystore.Change{{Op: keystore.Delete, Ref: rec.Ref, Expect: rec.Version}}
 	counted, err := s.Get(ctx, keystore.CounterRef(rec.Ref.Region, rec.Ref.Account, keystore.CounterKeys))

@@ -256,17 +256,23 @@ func adopt(ctx context.Context, inside *core.Core, spec *keyring.Spec, record ke
 
 // exposure tells through what the value of a key may have become known, or can be used, beside this service.
 func exposure(o token.Object) (weak []string) {
-	switch {
-	case !o.Sensitive:
-		weak = append(weak, "not sensitive")
-	case !o.AlwaysSensitive:
+	weak = exposureNow(o)
+	if o.Sensitive && !o.AlwaysSensitive {
 		weak = append(weak, "not always sensitive")
 	}
-	switch {
-	case o.Extractable:
-		weak = append(weak, "extractable")
-	case !o.NeverExtractable:
+	if !o.Extractable && !o.NeverExtractable {
 		weak = append(weak, "extractable at some time")
+	}
+	return weak
+}
+
+// exposureNow leaves aside what the object was before: a key that was imported has been outside.
+func exposureNow(o token.Object) (weak []string) {
+	if !o.Sensitive {
+		weak = append(weak, "not sensitive")
+	}
+	if o.Extractable {
+		weak = append(weak, "extractable")
 	}
 	if !o.Private {
 		weak = append(weak, "not private")

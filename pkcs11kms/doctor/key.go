@@ -93,9 +93,11 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 		Adopted: string(record.Adopted), Service: record.Account == ""}
 	spec := keyring.MACSpecOf(types.KeySpec(record.Spec))
 	signing := keyring.SignSpecOf(types.KeySpec(record.Spec), types.KeyUsageType(record.Usage))
+	_, wraps := keyring.WrappingPair(record)
 	sharing := objects
 	objects = slices.DeleteFunc(slices.Clone(objects), func(o token.Object) bool {
-		return signing == nil && !o.SecretKey() || signing != nil && !o.PrivateKey()
+		pair := signing != nil || wraps
+		return !pair && !o.SecretKey() || pair && !o.PrivateKey()
 	})
 	if len(objects) > 0 {
 		o := objectReport(objects[0])
@@ -104,6 +106,9 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 	switch {
 	case record.State.Unfinished():
 		d.examineUnfinished(ctx, record)
+	case record.Import != nil && !record.Import.Held:
+		d.examineEmpty(ctx, record, objects)
+		return r
 	case isSecretsKey(record) && d.secretsVoid(ctx, record, t):
 		return r
 	case len(objects) == 0:
@@ -112,6 +117,8 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 	case len(objects) > 1:
 		d.advise("key", record.ID, StatusError, fmt.Sprintf("%d objects of the token share its CKA_ID: the key cannot be used", len(objects)),
 			"find out who made the other one, and destroy or change that: its CKA_ID is "+r.CKAID)
+	case wraps:
+		d.examineWrapping(record, objects[0])
 	case record.Adopted != "" && spec != nil:
 		d.examineAdopted(record, spec, objects[0], t.Capabilities().AllowedMechanisms)
 	case signing != nil && signing.NotApproved() != nil:
@@ -119,7 +126,7 @@ func (d *examination) examineKey(ctx context.Context, record keystore.Key, objec
 	case signing != nil:
 		d.examinePair(ctx, record, signing, objects[0], t)
 	default:
-		d.examineOwn(record, objects[0], otherLength(spec, objects[0])...)
+		d.examineOwn(record, objects[0], otherLength(spec, objects[0], record.Import != nil)...)
 	}
 	if len(objects) == 1 && !record.State.Unfinished() {
 		d.examineLabels(record, objects[0], sharing)
@@ -176,8 +183,8 @@ func (d *examination) examineUse(ctx context.Context, record keystore.Key, k *to
 }
 
 // otherLength tells whether an object has the length that its key was made with.
-func otherLength(spec *keyring.Spec, o token.Object) []string {
-	if spec != nil && o.ValueLen != 0 && o.ValueLen != spec.Hash.KeyBytes() {
+func otherLength(spec *keyring.Spec, o token.Object, imported bool) []string {
+	if spec != nil && !imported && o.ValueLen != 0 && o.ValueLen != spec.Hash.KeyBytes() {
 		return []string{"another length"}
 	}
 	return nil
@@ -232,6 +239,9 @@ func (d *examination) examinePair(ctx context.Context, record keystore.Key, spec
 // examineOwn compares an object with what CreateKey asked the token for; more is what else is wrong with it.
 func (d *examination) examineOwn(record keystore.Key, o token.Object, more ...string) {
 	wrong := exposure(o)
+	if record.Import != nil {
+		wrong = exposureNow(o)
+	}
 	if !o.Sign {
 		wrong = append(wrong, "cannot sign")
 	}
@@ -264,6 +274,9 @@ func (d *examination) sound(record keystore.Key) {
 // examineUnfinished says of a key that is half made or half deleted who will finish it.
 func (d *examination) examineUnfinished(ctx context.Context, record keystore.Key) {
 	text := fmt.Sprintf("is half made (%s)", record.State)
+	if record.Import != nil {
+		text = "has key material that is being imported or deleted"
+	}
 	free, err := d.store.TakeOver(ctx, record.Instance)
 	if err == nil {
 		free(false)

@@ -46,6 +46,10 @@ var conditionKeys = map[string]keyInfo{
 	"kms:retiringserviceprincipal":               {family: stringFamily, of: ownRequests},
 	"kms:grantconstrainttype":                    {family: stringFamily, of: ownRequests},
 	"kms:grantconstraintsourcearn":               {family: arnFamily, of: ownRequests},
+	"kms:expirationmodel":                        {family: stringFamily, of: ownRequests},
+	"kms:wrappingalgorithm":                      {family: stringFamily, of: ownRequests},
+	"kms:wrappingkeyspec":                        {family: stringFamily, of: ownRequests},
+	"kms:validto":                                {family: dateFamily, of: ownRequests},
 	"kms:grantisforawsresource":                  {family: boolFamily, of: ownRequests},
 
 	// For keys, callers and operations that this service does not have.
@@ -53,10 +57,6 @@ var conditionKeys = map[string]keyInfo{
 	"kms:rotationperiodindays":  {family: numericFamily, of: noRequest},
 	"kms:replicaregion":         {family: stringFamily, of: noRequest},
 	"kms:primaryregion":         {family: stringFamily, of: noRequest},
-	"kms:expirationmodel":       {family: stringFamily, of: noRequest},
-	"kms:validto":               {family: dateFamily, of: noRequest},
-	"kms:wrappingalgorithm":     {family: stringFamily, of: noRequest},
-	"kms:wrappingkeyspec":       {family: stringFamily, of: noRequest},
 	"kms:viaservice":            {family: stringFamily, of: noRequest},
 	"kms:encryptionalgorithm":   {family: stringFamily, of: noRequest},
 	"kms:encryptioncontext:":    {family: stringFamily, of: noRequest},

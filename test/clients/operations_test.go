@@ -19,7 +19,6 @@ var withoutVerb = func() map[string]string {
 		"there are no keys that encrypt": {"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair",
 			"GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext", "ReEncrypt"},
 		"there are no keys that agree on others": {"Decapsulate", "DeriveSharedSecret", "Encapsulate"},
-		"key material never leaves or enters":    {"DeleteImportedKeyMaterial", "GetParametersForImport", "ImportKeyMaterial"},
 		"there are no key stores but the tokens": {"ConnectCustomKeyStore", "CreateCustomKeyStore", "DeleteCustomKeyStore",
 			"DescribeCustomKeyStores", "DisconnectCustomKeyStore", "UpdateCustomKeyStore"},
 		"a key is of one region": {"ReplicateKey", "UpdatePrimaryRegion"},
@@ -117,7 +116,8 @@ func operationsOfOtherKinds(key, blob string) []call {
 		usage("Decapsulate", members{"EncapsulationAlgorithm": "ML_KEM", "SharedSecretCiphertextBlob": blob}),
 		{"Decrypt", members{"CiphertextBlob": blob, "KeyId": key}, "InvalidCiphertextException", ""},
 		external("GetParametersForImport", members{"WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"}),
-		external("ImportKeyMaterial", members{"ImportToken": blob, "EncryptedKeyMaterial": blob}),
+		external("ImportKeyMaterial", members{"ImportToken": blob, "EncryptedKeyMaterial": blob,
+			"ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}),
 		external("DeleteImportedKeyMaterial", members{}),
 	}
 	for _, operation := range []string{"EnableKeyRotation", "DisableKeyRotation", "RotateKeyOnDemand", "ListKeyRotations"} {

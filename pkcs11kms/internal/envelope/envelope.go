@@ -12,27 +12,25 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 )
 
 // Algorithm is one of the envelopes.
 type Algorithm struct {
-	Name types.AlgorithmSpec
-	SHA1 bool // the hash of OAEP and of its mask is SHA-1, else SHA-256; the label is empty
-	AES  bool // the material is under an AES key, which is what the RSA key wraps
+	Name string // of the API: WrappingAlgorithm
+	SHA1 bool   // the hash of OAEP and of its mask is SHA-1, else SHA-256; the label is empty
+	AES  bool   // the material is under an AES key, which is what the RSA key wraps
 }
 
 // Algorithms are the envelopes that there are.
 var Algorithms = []Algorithm{
-	{Name: types.AlgorithmSpecRsaesOaepSha1, SHA1: true},
-	{Name: types.AlgorithmSpecRsaesOaepSha256},
-	{Name: types.AlgorithmSpecRsaAesKeyWrapSha1, SHA1: true, AES: true},
-	{Name: types.AlgorithmSpecRsaAesKeyWrapSha256, AES: true},
+	{Name: "RSAES_OAEP_SHA_1", SHA1: true},
+	{Name: "RSAES_OAEP_SHA_256"},
+	{Name: "RSA_AES_KEY_WRAP_SHA_1", SHA1: true, AES: true},
+	{Name: "RSA_AES_KEY_WRAP_SHA_256", AES: true},
 }
 
 // Find returns the envelope of that name; ok is false for what this service does not have.
-func Find(name types.AlgorithmSpec) (a Algorithm, ok bool) {
+func Find(name string) (a Algorithm, ok bool) {
 	for _, known := range Algorithms {
 		if known.Name == name {
 			return known, true
@@ -129,7 +127,7 @@ func (a Algorithm) Open(encoded, tail []byte) ([]byte, error) {
 }
 
 // Wrap is Seal by the names of the API: an algorithm, and a public key as DER SubjectPublicKeyInfo.
-func Wrap(name types.AlgorithmSpec, public, material []byte) ([]byte, error) {
+func Wrap(name string, public, material []byte) ([]byte, error) {
 	a, ok := Find(name)
 	if !ok {
 		return nil, fmt.Errorf("wrapping key material: the algorithm %q is not one of this service", name)

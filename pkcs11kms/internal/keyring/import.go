@@ -52,13 +52,14 @@ const (
 
 // SoftwareUnwraps tells whether a region's envelopes may be opened in the memory of this process. In FIPS 140-3 mode they may not.
 func (r *Ring) SoftwareUnwraps(in *Region) bool {
+	return SoftwareUnwraps(r.cfg.Import[in.Name], in.Token.Info())
+}
+
+// SoftwareUnwraps is the rule for that.
+func SoftwareUnwraps(way ImportWay, info token.Info) bool {
 	if fips140.Enabled() {
 		return false
 	}
-	return softwareUnwraps(r.cfg.Import[in.Name], in.Token.Info())
-}
-
-func softwareUnwraps(way ImportWay, info token.Info) bool {
 	return way == ImportSoftware || way == ImportDefault && strings.HasPrefix(info.Manufacturer, "SoftHSM")
 }
 
@@ -98,7 +99,7 @@ func (r *Ring) Opened(ctx context.Context, in *Region) (names []string, err erro
 			return nil, err
 		}
 		if err == nil {
-			names = append(names, string(a.Name))
+			names = append(names, a.Name)
 		}
 	}
 	return names, nil

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/envelope"
 )
@@ -32,12 +30,12 @@ var (
 
 // importToken is what an import token says. Nothing of it is kept here.
 type importToken struct {
-	Key       string              `json:"key"` // its ARN
-	Pair      string              `json:"pair"`
-	Algorithm types.AlgorithmSpec `json:"algorithm"`
-	NotAfter  int64               `json:"not_after"` // seconds since 1970
-	Removed   int                 `json:"removed"`   // of the key's record when the token was made
-	Nonce     []byte              `json:"nonce"`
+	Key       string `json:"key"` // its ARN
+	Pair      string `json:"pair"`
+	Algorithm string `json:"algorithm"`
+	NotAfter  int64  `json:"not_after"` // seconds since 1970
+	Removed   int    `json:"removed"`   // of the key's record when the token was made
+	Nonce     []byte `json:"nonce"`
 }
 
 // importTokenVersion is the first byte of a token; the MAC of SHA-256 and longer follows what the token says.

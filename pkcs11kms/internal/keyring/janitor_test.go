@@ -54,8 +54,9 @@ func TestPassesOfALongLivedProcessAreTold(t *testing.T) {
 	<-r.Settled()
 	stop()
 	<-done
-	require.Equal(t, 2, looks)
-	require.Equal(t, []string{"janitor cannot read the store", "keys whose deletion date has come are not destroyed"}, log.messages)
+	require.Equal(t, 3, looks)
+	require.Equal(t, []string{"janitor cannot read the store", "keys whose deletion date has come are not destroyed",
+		"imported key material that has expired is not taken away"}, log.messages)
 	store.before = func() {}
 	_, err := r.Tidy(t.Context())
 	require.ErrorIs(t, err, errDisk, "for those who ask for a pass")

@@ -16,9 +16,9 @@ import (
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
 )
 
-// Key material is imported in envelopes for RSA pairs of the region's token: service keys, of which there is one a day for each length and
-// way of opening that somebody asks for, so that nobody can fill the token by asking. One of a day serves the import tokens of that day,
-// which are good for 24 hours, and is destroyed when the last of them is over, by the janitor's way of keys that are scheduled for deletion.
+// Key material is imported in envelopes for RSA pairs of the region's token: service keys, of which there is one a day for each length
+// and way of opening that somebody asks for, so that nobody can fill the token by asking. One of a day serves the import tokens of that
+// day, which are good for 24 hours, and is destroyed when the last of them is over, as keys are that are scheduled for deletion.
 
 // wrappingPrefix begins the ids of such pairs: wrapping/unwrap/RSA_4096/2026-12-01.
 const wrappingPrefix = ServicePrefix + "wrapping/"

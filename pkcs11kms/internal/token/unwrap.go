@@ -168,8 +168,8 @@ func (s *session) unwrapBy(way unwrapping, private pkcs11.ObjectHandle, w Wrappe
 }
 
 // unwrappingAES asks for the AES key of an envelope: it ends with the session, and unwraps.
-var unwrappingAES = append(switchedOff([]uint{pkcs11.CKA_TOKEN, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT, pkcs11.CKA_WRAP,
-	pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY}),
+var unwrappingAES = append(switchedOff([]uint{pkcs11.CKA_TOKEN, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT,
+	pkcs11.CKA_WRAP, pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY}),
 	pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 	pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
 	pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
