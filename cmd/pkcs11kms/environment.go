@@ -25,7 +25,7 @@ var (
 	envEndpoint     = variable{"AWS_ENDPOINT_URL", "--endpoint-url", "the same for all AWS services; or endpoint_url of the profile"}
 	envAccessKey    = variable{"AWS_ACCESS_KEY_ID", "", "the access key, for a server"}
 	envSecret       = variable{"AWS_SECRET_ACCESS_KEY", "", "its secret"}
-	envSessionToken = variable{"AWS_SESSION_TOKEN", "", "must not be set: a pkcs11kms server has no temporary credentials"}
+	envSessionToken = variable{"AWS_SESSION_TOKEN", "", "its session token, of an access key that AssumeRole has given out"}
 	envProfile      = variable{"AWS_PROFILE", "", "the profile of the AWS configuration, in place of an access key"}
 	envRegion       = variable{"AWS_REGION", "--region", "the region, for a server"}
 	envCABundle     = variable{"AWS_CA_BUNDLE", "", "certificates (PEM) of the authorities to trust, for a server"}

@@ -103,17 +103,17 @@ var authenticationHints = map[string]string{
 	"InvalidSignatureException": "check the secret of the access key, the region and the clock of this machine",
 }
 
-// sessionTokenHint names a session token that is sent along: a pkcs11kms server knows none, so one that is left from work with
-// AWS makes it refuse the best access key. Without one it is empty.
+// sessionTokenHint names a session token that is sent along: a server knows those that it has given out itself, so one that is left from
+// work with AWS makes it refuse the best access key. Without one it is empty.
 func sessionTokenHint(ctx context.Context, found aws.CredentialsProvider) string {
 	used, err := found.Retrieve(ctx)
 	switch {
 	case err != nil || used.SessionToken == "":
 		return ""
 	case envSessionToken.value() == used.SessionToken:
-		return "a session token was sent, which a pkcs11kms server does not know: unset " + envSessionToken.name + "\n"
+		return "a session token was sent, which is not one of this server: unset " + envSessionToken.name + "\n"
 	}
-	return "a session token was sent, which a pkcs11kms server does not know: take it out of the profile (" + used.Source + ")\n"
+	return "a session token was sent, which is not one of this server: take it out of the profile (" + used.Source + ")\n"
 }
 
 // remoteError turns what the SDK says of a server into what a person can use: errors of the API stay what they are.

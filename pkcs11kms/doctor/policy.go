@@ -26,7 +26,7 @@ func (d *examination) examinePolicy(ctx context.Context, record keystore.Key) {
 		if name == "*" || strings.HasPrefix(name, "arn:") || keystore.IsAccountID(name) {
 			continue // everybody, or an account
 		}
-		_, err := d.store.Get(ctx, keystore.PrincipalRef(policy.SplitID(name, record.Account)))
+		_, err := d.store.Get(ctx, keystore.RightsRef(policy.SplitID(name, record.Account)))
 		switch {
 		case errors.Is(err, keystore.ErrNotFound):
 			gone = append(gone, name)

@@ -87,3 +87,30 @@ func TestRepairOfGrants(t *testing.T) {
 }
 
 func doRepair(t *testing.T, c *client) ([]string, error) { return Repair(t.Context(), c.Client) }
+
+// What a session is given is of its role: it is not void, and no policy that names it is of somebody gone, as long as there is the role.
+func TestSessionsAreThereAsLongAsTheirRole(t *testing.T) {
+	cfg := newConfig(t)
+	c := openClient(t, cfg)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	name := iam.PrincipalName{Type: keystore.PrincipalRole, Name: "Role"}
+	users := c.bridge.IAM().As(c.bridge.Root())
+	_, err := users.CreatePrincipal(t.Context(), name, iam.PrincipalOptions{})
+	require.NoError(t, err)
+	session := "arn:aws:sts::" + testAccount + ":assumed-role/Role/job"
+	mustGrant(t, c, key.KeyId, session)
+	root := `{"Effect": "Allow", "Principal": {"AWS": "` + testAccount + `"}, "Action": "kms:*", "Resource": "*"}`
+	_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyId, Policy: aws.String(`{"Version": "2012-10-17", "Statement": [` +
+		root + `, {"Effect": "Allow", "Principal": {"AWS": "` + session + `"}, "Action": "kms:GenerateMac", "Resource": "*"}]}`)})
+	require.NoError(t, err)
+	requireNoDiscrepancies(t, c)
+	for _, check := range examine(t.Context(), cfg).find("key", *key.KeyId) {
+		require.Equal(t, StatusOK, check.Status, check.Text)
+	}
+	require.NoError(t, users.DeletePrincipal(t.Context(), name))
+	var texts string
+	for _, check := range examine(t.Context(), cfg).find("key", *key.KeyId) {
+		texts += check.Text
+	}
+	require.Regexp(t, "its key policy names users or roles that were deleted: AROA[A-Z2-7]{17}:job", texts)
+}

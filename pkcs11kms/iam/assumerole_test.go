@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pkcs11kms/bridge/keystore"
+	"github.com/pkcs11kms/bridge/pkcs11kms/audit"
 	"github.com/pkcs11kms/bridge/pkcs11kms/internal/sigv4"
 )
 
@@ -156,6 +157,26 @@ func TestTrust(t *testing.T) {
 	requireAPIError(t, err, "AccessDenied", notAuthorized(permitted, "sts:AssumeRole", "arn:aws:iam::"+testAccount+":role/None"))
 	_, err = r.dir.Client().AssumeRole(t.Context(), AssumeRoleInput{RoleARN: "arn:aws:iam::" + testAccount + ":role/None", SessionName: "job"})
 	require.Equal(t, "AccessDenied", errorCode(err), "nobody")
+}
+
+// A session of another account's role is told to both accounts; who may not assume it is told to nobody but his own.
+func TestBothAccountsHearOfASession(t *testing.T) {
+	r := newRig(t)
+	caller := r.inOther().as(t, "Foreign", allowed("sts:AssumeRole", "*"))
+	role := mustRole(t, r.Client, producer.Name, trusts(otherAccount))
+	assume(t, caller, role.ARN, "job")
+	last := func() audit.Event { return r.log.recorded[len(r.log.recorded)-1] }
+	event := last()
+	require.Equal(t, otherAccount, event.Account)
+	owners, shared := event.ForOwner()
+	require.True(t, shared)
+	require.Contains(t, string(audit.AppendRecord(nil, &owners, time.Now())), `"recipientAccountId":"`+testAccount+`"`)
+	require.NoError(t, r.UpdateTrustPolicy(t.Context(), producer.Name, trustsNobody))
+	_, err := caller.AssumeRole(t.Context(), AssumeRoleInput{RoleARN: role.ARN, SessionName: "job"})
+	require.Equal(t, "AccessDenied", errorCode(err))
+	event = last()
+	_, shared = event.ForOwner()
+	require.False(t, shared)
 }
 
 // A trust policy that programs before have kept lets nobody in until it is set again; a namesake of whom a role trusts is a stranger.

@@ -185,7 +185,7 @@ func principalThere(ctx context.Context, store keystore.Store, owner string) (bo
 	if id == account {
 		return true, nil
 	}
-	_, err := store.Get(ctx, keystore.PrincipalRef(account, id))
+	_, err := store.Get(ctx, keystore.RightsRef(account, id))
 	if errors.Is(err, keystore.ErrNotFound) {
 		return false, nil
 	}
