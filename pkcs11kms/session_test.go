@@ -1,6 +1,9 @@
 package pkcs11kms
 
 import (
+	"encoding/base64"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -123,4 +126,42 @@ func TestSessionsAndGrants(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list.Grants, 1)
 	require.Equal(t, two.caller.ARN(), *list.Grants[0].RetiringPrincipal)
+}
+
+// Tokens are opened without the HSM: it hears of 10,000 altered ones nothing, in a process that has opened one before, and of the key once in
+// another one. A session works in each process of the store.
+func TestForgedTokensAskTheHSMNothing(t *testing.T) {
+	cfg, m := through(t)
+	c := openClient(t, cfg)
+	user := as(t, c, userName("User"))
+	mustRole(t, c, "Role", allow("*", "kms:GenerateMac"))
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	made, err := user.IAM().AssumeRole(t.Context(), iam.AssumeRoleInput{RoleARN: arnOfPrincipal(roleName("Role")), SessionName: "job"})
+	require.NoError(t, err)
+	other := openClient(t, cfg)
+	try := func(token string) (Caller, error) {
+		_, caller, err := other.bridge.SessionKey(t.Context(), made.AccessKeyID, token, testDate, testRegion, "kms")
+		return caller, err
+	}
+	caller, err := try(made.SessionToken)
+	require.NoError(t, err)
+	_, err = generate(t.Context(), other.As(caller), key.KeyId, []byte("m"))
+	require.NoError(t, err)
+	signed := func() int { return m.Counters()["C_SignInit"].Calls + m.Counters()["C_FindObjectsInit"].Calls }
+	before := signed()
+	raw, err := base64.StdEncoding.DecodeString(made.SessionToken)
+	require.NoError(t, err)
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 10_000 {
+		altered := slices.Clone(raw)
+		altered[random.IntN(len(raw))] ^= byte(1 + random.IntN(255))
+		_, err := try(base64.StdEncoding.EncodeToString(altered))
+		require.ErrorIs(t, err, iam.ErrUnknownAccessKey)
+	}
+	require.Equal(t, before, signed())
+	for range 100 {
+		_, err := try(made.SessionToken)
+		require.NoError(t, err)
+	}
+	require.Equal(t, before, signed())
 }

@@ -257,3 +257,45 @@ func TestRetiringIsRecorded(t *testing.T) {
 		}
 	}
 }
+
+// Sessions of before a rotation go on in every process, and end when the service key that sealed their tokens is retired.
+func TestSessionsWorkThroughARotation(t *testing.T) {
+	cfg := newConfig(t)
+	c, server := openClient(t, cfg), openClient(t, cfg)
+	const trust = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}}`
+	_, err := rootOf(c).CreatePrincipal(t.Context(), iam.PrincipalName{Type: keystore.PrincipalRole, Name: "Role"},
+		iam.PrincipalOptions{TrustPolicy: trust})
+	require.NoError(t, err)
+	user, err := rootOf(c).CreatePrincipal(t.Context(), iam.PrincipalName{Type: keystore.PrincipalUser, Name: "User"}, iam.PrincipalOptions{})
+	require.NoError(t, err)
+	assume := func(one *client) iam.AssumedRole {
+		caller, err := one.bridge.Caller(t.Context(), user.ARN)
+		require.NoError(t, err)
+		made, err := one.bridge.IAM().As(caller).AssumeRole(t.Context(), iam.AssumeRoleInput{SessionName: "job",
+			RoleARN: "arn:aws:iam::" + testAccount + ":role/Role"})
+		require.NoError(t, err)
+		return made
+	}
+	opens := func(one *client, made iam.AssumedRole) error {
+		signing, _, err := one.bridge.SessionKey(t.Context(), made.AccessKeyID, made.SessionToken, "20260102", testRegion, "kms")
+		if err == nil && signing != sigv4.SigningKey(made.SecretAccessKey, "20260102", testRegion, "kms") {
+			err = errors.New("another secret")
+		}
+		return err
+	}
+	first := assume(c)
+	require.NoError(t, opens(server, first))
+	rotateSecretsOf(t, c, 2)
+	second := assume(server)
+	require.NoError(t, server.bridge.Close())
+	server = openClient(t, cfg)
+	for _, one := range []*client{c, server} {
+		require.NoError(t, opens(one, first))
+		require.NoError(t, opens(one, second))
+	}
+	require.NoError(t, RetireServiceKey(t.Context(), c.Client, "access-keys", 1))
+	require.ErrorIs(t, opens(c, first), iam.ErrUnknownAccessKey)
+	require.Eventually(t, func() bool { return errors.Is(opens(server, first), iam.ErrUnknownAccessKey) }, 10*time.Second, 50*time.Millisecond)
+	require.NoError(t, opens(c, second))
+	require.NoError(t, opens(server, second))
+}
