@@ -18,10 +18,10 @@ import (
 // AssumeRoleInput is what AWS STS takes for AssumeRole, but for multi-factor authentication and contexts, which are not here.
 type AssumeRoleInput struct {
 	RoleARN           string
-	SessionName       string  // 2 to 64 characters of letters, digits and _+=,.@-
-	DurationSeconds   *int32  // 900 to what the role allows; nil: 3600
-	Policy            *string // a session policy: what the session may do at most
-	PolicyARNs        []string
+	SessionName       string         // 2 to 64 characters of letters, digits and _+=,.@-
+	DurationSeconds   *int32         // 900 to what the role allows; nil: 3600
+	Policy            *string        // a session policy: what the session may do at most
+	PolicyARNs        []string       // managed policies of the role's account, which bound the session as well: at most ten
 	Tags              []keystore.Tag // session tags: at most 50
 	TransitiveTagKeys []string       // of Tags: those that go into the sessions that this one begins
 	ExternalID        *string
@@ -109,6 +109,9 @@ func (in AssumeRoleInput) input(caller Caller) input {
 	shown := input{"roleArn": in.RoleARN, "roleSessionName": in.SessionName, "durationSeconds": in.duration()}
 	if in.Policy != nil {
 		shown["policy"] = *in.Policy
+	}
+	if in.PolicyARNs != nil {
+		shown["policyArns"] = in.PolicyARNs
 	}
 	if in.SourceIdentity != nil {
 		shown["sourceIdentity"] = *in.SourceIdentity
@@ -214,6 +217,9 @@ func (c *call) assumeRole(ctx context.Context, in AssumeRoleInput, role keystore
 		Issued: now.Unix(), Expires: now.Unix() + int64(in.duration()), SourceIdentity: in.sourceIdentity(c.caller),
 		Policy: aws.ToString(in.Policy), Tags: append(in.sessionTags(), c.caller.transitiveTags()...),
 	}
+	if claims.Managed, err = c.sessionManaged(ctx, role.Account, in.PolicyARNs); err != nil {
+		return AssumedRole{}, err
+	}
 	token, secret, err := c.dir.sealSession(ctx, claims)
 	if tooLarge, ok := errors.AsType[errTokenTooLarge](err); ok {
 		return AssumedRole{}, failure(packedPolicyTooLarge, "Packed policy consumes %d%% of allotted space", tooLarge.percent)
@@ -225,13 +231,31 @@ func (c *call) assumeRole(ctx context.Context, in AssumeRoleInput, role keystore
 		ID: sessionID(role.ID, in.SessionName), ARN: c.dir.sessionARN(role.Account, role.Name, in.SessionName),
 		AccessKeyID: claims.AccessKeyID, SecretAccessKey: secret, SessionToken: token, Expiration: time.Unix(claims.Expires, 0).UTC(),
 	}
-	if in.Policy != nil {
+	if in.Policy != nil || in.PolicyARNs != nil {
 		made.PackedPolicySize = aws.Int32(int32(percentOf(token)))
 	}
 	if claims.SourceIdentity != "" {
 		made.SourceIdentity = &claims.SourceIdentity
 	}
 	return made, nil
+}
+
+// sessionManaged finds the managed policies of the role's account that are to be session policies.
+func (c *call) sessionManaged(ctx context.Context, account string, arns []string) (found []keystore.Attached, err error) {
+	inAccount := &Client{dir: c.dir, caller: c.dir.Root(account)}
+	for _, arn := range arns {
+		record, _, err := inAccount.findPolicy(ctx, arn)
+		if errors.Is(err, keystore.ErrNotFound) {
+			return nil, failure(validationError, "Policy %s does not exist or is not attachable.", arn)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if at, has := keystore.FindAttached(found, record.ID); !has {
+			found = slices.Insert(found, at, keystore.Attached{ID: record.ID, Revision: record.Revision})
+		}
+	}
+	return found, nil
 }
 
 // clockTolerance is how far the clock may be behind what the store has seen when a session begins.

@@ -320,8 +320,11 @@ func TestAssumeRoleRefusals(t *testing.T) {
 		"no ARN": {func(in *AssumeRoleInput) { in.RoleARN = "role/JwtProducer/nothing" }, "ValidationError",
 			"role/JwtProducer/nothing is invalid"},
 		"a user": {func(in *AssumeRoleInput) { in.RoleARN = aliceARN }, "ValidationError", aliceARN + " is invalid"},
-		"policies by ARN": {func(in *AssumeRoleInput) { in.PolicyARNs = []string{"arn:aws:iam::aws:policy/x"} }, "ValidationError",
-			"PolicyArns is not supported: this service has no managed policies."},
+		"policies of AWS": {func(in *AssumeRoleInput) { in.PolicyARNs = []string{"arn:aws:iam::aws:policy/x"} }, "ValidationError",
+			"Policy arn:aws:iam::aws:policy/x does not exist or is not attachable."},
+		"no policy's ARN": {func(in *AssumeRoleInput) { in.PolicyARNs = []string{"arn:aws:iam::111122223333:role/x"} }, "ValidationError",
+			"ARN arn:aws:iam::111122223333:role/x is not valid."},
+		"11 policies":     {func(in *AssumeRoleInput) { in.PolicyARNs = make([]string, 11) }, "ValidationError", "at 'policyArns'"},
 		"no policy":       {func(in *AssumeRoleInput) { in.Policy = aws.String("{}") }, "MalformedPolicyDocument", "no Statement"},
 		"an empty policy": {func(in *AssumeRoleInput) { in.Policy = aws.String("") }, "ValidationError", "at 'policy'"},
 		"a trust policy": {func(in *AssumeRoleInput) { in.Policy = aws.String(trustsAll) }, "MalformedPolicyDocument",
@@ -463,6 +466,44 @@ func TestWhatASessionMay(t *testing.T) {
 	require.Equal(t, "AccessDenied", errorCode(get(all)), "a namesake of the role")
 	_, _, err = r.dir.SessionKey(t.Context(), limited.AccessKeyID, limited.SessionToken, "20260102", testRegion, "kms")
 	require.ErrorIs(t, err, ErrUnknownAccessKey)
+}
+
+// Managed policies bound a session as its own policy does, as they are at each call; a session that one of them is gone from may do nothing.
+func TestManagedSessionPolicies(t *testing.T) {
+	r := newRig(t)
+	mustRole(t, r.Client, producer.Name, trustsAll)
+	require.NoError(t, r.PutPrincipalPolicy(t.Context(), producer, "own", allowed("iam:*", "*")))
+	user := r.as(t, "Alice", "")
+	some, err := r.CreatePolicy(t.Context(), "some", allowed("iam:GetUser", "*"), PolicyOptions{})
+	require.NoError(t, err)
+	in := AssumeRoleInput{RoleARN: producerARN, SessionName: "job", PolicyARNs: []string{some.ARN, some.ARN}}
+	made, err := user.AssumeRole(t.Context(), in)
+	require.NoError(t, err)
+	require.NotNil(t, made.PackedPolicySize)
+	job := r.As(r.session(t, made))
+	get := func() error { return second(job.GetPrincipal(t.Context(), alice)) }
+	list := func() error { return second(job.ListPrincipals(t.Context(), keystore.PrincipalUser, "")) }
+	require.NoError(t, get())
+	require.Equal(t, "AccessDenied", errorCode(list()))
+	_, err = r.CreatePolicyVersion(t.Context(), some.ARN, allowed("iam:List*", "*"), true)
+	require.NoError(t, err)
+	require.NoError(t, list())
+	require.Equal(t, "AccessDenied", errorCode(get()))
+	in.Policy = aws.String(allowed("iam:GetUser", "*"))
+	made, err = user.AssumeRole(t.Context(), in)
+	require.NoError(t, err)
+	both := r.As(r.session(t, made))
+	require.NoError(t, second(both.GetPrincipal(t.Context(), alice)), "one of the session policies is enough")
+	require.NoError(t, second(both.ListPrincipals(t.Context(), keystore.PrincipalUser, "")))
+
+	require.NoError(t, r.DeletePolicyVersion(t.Context(), some.ARN, "v1"))
+	require.NoError(t, r.DeletePolicy(t.Context(), some.ARN))
+	require.Equal(t, "AccessDenied", errorCode(get()))
+	require.Equal(t, "AccessDenied", errorCode(list()))
+	require.Equal(t, "AccessDenied", errorCode(second(both.GetPrincipal(t.Context(), alice))))
+	_, err = r.CreatePolicy(t.Context(), "some", allowed("iam:*", "*"), PolicyOptions{})
+	require.NoError(t, err)
+	require.Equal(t, "AccessDenied", errorCode(list()), "a namesake of the policy")
 }
 
 // Sessions are asked for by name where the service has operations on a user or on whoever asks.

@@ -37,6 +37,7 @@ func (c *Client) checkAssumeRole(in AssumeRoleInput) error {
 		}
 		v.Add(fmt.Sprintf("'%d'", *d), "durationSeconds", bound)
 	}
+	v.Length("policyArns", len(in.PolicyARNs), 0, maxAttached)
 	in.checkSessionTags(&v)
 	if in.ExternalID != nil {
 		v.Text("externalId", *in.ExternalID, 2, 1224, externalIDPattern)
@@ -50,8 +51,10 @@ func (c *Client) checkAssumeRole(in AssumeRoleInput) error {
 	if !roleARNPattern.MatchString(in.RoleARN) {
 		return failure(validationError, "%s is invalid", in.RoleARN)
 	}
-	if len(in.PolicyARNs) > 0 {
-		return failure(validationError, "PolicyArns is not supported: this service has no managed policies.")
+	for _, arn := range in.PolicyARNs {
+		if err := checkPolicyARN(arn); err != nil {
+			return err
+		}
 	}
 	if in.Policy != nil {
 		if _, err := policy.ParseIdentityPolicy(*in.Policy); err != nil {

@@ -123,6 +123,43 @@ func (d *Directory) compose(ctx context.Context, p *principal) ([]policy.Named, 
 	return all, nil
 }
 
+// sessionPolicies returns all session policies of a session. Where one of them is not there any more, or is of before the session, which may
+// have held a deny, the error is a partError: the session may do nothing then.
+func (d *Directory) sessionPolicies(ctx context.Context, s *session) ([]policy.Named, error) {
+	if len(s.Managed) == 0 {
+		return s.policies, nil
+	}
+	drops := d.cfg.Cache.Drops()
+	if kept := s.all.Load(); kept != nil && kept.drops == drops {
+		return kept.policies, nil
+	}
+	all, err := d.composeSession(ctx, s)
+	if _, old := errors.AsType[partError](err); old { // the cache may be from before the session
+		if err := d.cfg.Cache.Confirm(ctx); err != nil {
+			return nil, err
+		}
+		drops = d.cfg.Cache.Drops()
+		all, err = d.composeSession(ctx, s)
+	}
+	if err == nil {
+		s.all.Store(&composed{drops, all})
+	}
+	return all, err
+}
+
+// composeSession reads and joins the session policies of a session.
+func (d *Directory) composeSession(ctx context.Context, s *session) ([]policy.Named, error) {
+	all := slices.Clip(s.policies)
+	for _, attached := range s.Managed {
+		m, err := d.managed(ctx, s.Account, attached.ID)
+		if err := stands(attached, func() int { return m.record.Revision }, err); err != nil {
+			return nil, err
+		}
+		all = append(all, policy.Named{Name: m.arn, Document: m.document})
+	}
+	return all, nil
+}
+
 // stands tells what is wrong with a part that was read by its id.
 func stands(a keystore.Attached, revision func() int, err error) error {
 	switch {
@@ -136,9 +173,10 @@ func stands(a keystore.Attached, revision func() int, err error) error {
 	return nil
 }
 
-// unchangedParts binds the commits of a caller to what its groups and managed policies say as they are now.
-func (d *Directory) unchangedParts(ctx context.Context, p *principal) ([]keystore.Change, error) {
-	if len(p.record.Attached)+len(p.record.Groups) == 0 {
+// unchangedParts binds the commits of a caller to what its groups and managed policies say as they are now, those of its session s among
+// them, if it is one.
+func (d *Directory) unchangedParts(ctx context.Context, p *principal, s *session) ([]keystore.Change, error) {
+	if len(p.record.Attached)+len(p.record.Groups) == 0 && (s == nil || len(s.Managed) == 0) {
 		return nil, nil
 	}
 	_, version, err := records.ReadCounter(ctx, d.cfg.Store, "", p.record.Account, keystore.CounterPolicyChanges)

@@ -109,9 +109,13 @@ func (d *Directory) Identify(ctx context.Context, caller Caller) (Identity, erro
 		if s.expired(d.cfg.Now()) {
 			return Identity{}, nil
 		}
-		who.Session, who.Limited = s.policies, s.limited()
+		who.Limited = s.limited()
+		who.Session, err = d.sessionPolicies(ctx, s)
+		if _, gone := errors.AsType[partError](err); gone {
+			return Identity{}, nil
+		}
 	}
-	return who, nil
+	return who, err
 }
 
 // Unchanged binds the commits of an operation to the caller's user or role, and what it has attached, as it is when the operation is
@@ -128,7 +132,7 @@ func (d *Directory) Unchanged(ctx context.Context, caller Caller) ([]keystore.Ch
 	if err != nil {
 		return nil, err
 	}
-	parts, err := d.unchangedParts(ctx, p)
+	parts, err := d.unchangedParts(ctx, p, caller.session)
 	return append(parts, keystore.Change{Op: keystore.Check, Ref: p.record.Ref(), Expect: p.version}), err
 }
 

@@ -3,6 +3,7 @@ package iam
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pkcs11kms/bridge/keystore"
@@ -23,8 +24,11 @@ type sessionClaims struct {
 	Issued         int64        `json:"i"` // seconds since 1970, as Expires
 	Expires        int64        `json:"e"`
 	SourceIdentity string       `json:"s,omitempty"`
-	Policy         string       `json:"p,omitempty"` // the session policy; a session without one is not limited
+	Policy         string       `json:"p,omitempty"` // the session policy
 	Tags           []sessionTag `json:"t,omitempty"`
+
+	// Managed are the managed policies of the role's account that are session policies as well: as they are at each call.
+	Managed []keystore.Attached `json:"m,omitempty"`
 }
 
 // sessionTag is a session tag. No two of a session have keys that differ in case alone.
@@ -38,7 +42,8 @@ type sessionTag struct {
 type session struct {
 	sessionClaims
 	tags     []keystore.Tag
-	policies []policy.Named // the session policy, or nothing
+	policies []policy.Named // the session policy, or nothing; see sessionPolicies
+	all      atomic.Pointer[composed]
 	caller   Caller
 	roleARN  string
 	roleName string
@@ -50,8 +55,8 @@ type session struct {
 	signing map[scope]sigv4.Key // at most maxScopes
 }
 
-// limited tells whether a session policy bounds the rights of the session.
-func (s *session) limited() bool { return s.Policy != "" }
+// limited tells whether session policies bound the rights of the session.
+func (s *session) limited() bool { return s.Policy != "" || len(s.Managed) > 0 }
 
 // expired tells whether the session has ended at a time.
 func (s *session) expired(now time.Time) bool { return now.Unix() >= s.Expires }

@@ -101,7 +101,7 @@ func TestSessionsOverTheWire(t *testing.T) {
 	}{
 		"MFA":      {[]string{"SerialNumber", "arn:aws:iam::111122223333:mfa/a", "TokenCode", "123456"}, "TokenCode are not supported"},
 		"contexts": {[]string{"ProvidedContexts.member.1.ProviderArn", "x"}, "ProvidedContexts is not supported."},
-		"policies": {[]string{"PolicyArns.member.1.arn", "arn:aws:iam::aws:policy/x"}, "PolicyArns is not supported"},
+		"policies": {[]string{"PolicyArns.member.1.arn", "arn:aws:iam::aws:policy/x"}, "does not exist or is not attachable."},
 	} {
 		got := f.send(t, f.form(t, r.url, signing{id: key.ID, secret: key.Secret, service: "sts"}, append([]string{"Action", "AssumeRole",
 			"Version", "2011-06-15", "RoleArn", "arn:aws:iam::" + testAccount + ":role/Maker", "RoleSessionName", "job"}, test.parameters...)...))

@@ -28,7 +28,9 @@ func getCallerIdentity(ctx context.Context, c *pkcs11kms.Client, _ *struct{}) (*
 
 // The input and the output of AssumeRole, with the members of its model.
 type (
-	policyShape   struct{ Arn *string }
+	policyShape struct {
+		Arn *string `query:"arn"` // so the model has it
+	}
 	providedShape struct{ ProviderArn, ContextAssertion *string }
 
 	assumeRoleInput struct {

@@ -26,6 +26,7 @@ type input struct {
 	On   *bool
 	Tags []tag
 	Keys []string
+	ARN  *string `query:"arn"`
 	page
 }
 
@@ -46,6 +47,7 @@ func TestDecode(t *testing.T) {
 		"Action=X&Version=1&Name=a%2Bb+c%C3%BC": {Name: ptr("a+b cü")},
 		"Name=":                                 {Name: ptr("")},
 		"Name=a&Name=b&Other=1":                 {Name: ptr("a")},
+		"Name=a&arn=x&ARN=y":                    {Name: ptr("a"), ARN: ptr("x")},
 		"Name=a&On=TRUE&MaxItems=7":             {Name: ptr("a"), On: ptr(true), page: page{ptr(int32(7))}},
 		"Name=a&Tags=&Keys=":                    {Name: ptr("a"), Tags: []tag{}, Keys: []string{}},
 		"Name=a&Keys.member.2=y&Keys.member.1=x&Keys.member.10=z": {Name: ptr("a"), Keys: []string{"x", "y", "z"}},

@@ -1,6 +1,7 @@
 package awsquery
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -67,7 +68,7 @@ func (e *MissingError) Error() string {
 
 // Decode fills the struct that in points to. A field of type *string, *int32 or *bool is the parameter of its name, a slice of strings or
 // structs is a list (Tags.member.1.Key). What is absent stays nil, and an empty list that is there becomes an empty slice. Parameters that
-// no field has are ignored, as AWS does. Fields with the tag query:"required" must be there. Fields of embedded structs count as the
+// no field has are ignored, as AWS does. Fields with the tag query:"required" must be there; another tag is the name of the parameter. Fields of embedded structs count as the
 // struct's.
 func (c Call) Decode(in any) error {
 	var missing MissingError
@@ -83,7 +84,7 @@ func (c Call) Decode(in any) error {
 func (c Call) fill(into reflect.Value, prefix string, missing *MissingError) error {
 	for i := range into.NumField() {
 		field := into.Type().Field(i)
-		name := prefix + field.Name
+		name := prefix + cmp.Or(strings.TrimPrefix(field.Tag.Get("query"), "required"), field.Name)
 		if field.Anonymous {
 			if err := c.fill(into.Field(i), prefix, missing); err != nil {
 				return err

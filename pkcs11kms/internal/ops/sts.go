@@ -10,7 +10,7 @@ var (
 	AssumeRole = add(Operation{Service: "sts", Name: "AssumeRole", Subject: Principal, Read: true, Rate: stsRate,
 		Conditions: []string{"sts:RoleSessionName", "sts:ExternalId", "sts:SourceIdentity", "sts:TransitiveTagKeys", "aws:RequestTag/",
 			"aws:TagKeys"},
-		Record: []string{"roleArn", "roleSessionName", "durationSeconds", "policy", "sourceIdentity", "tags", "transitiveTagKeys",
+		Record: []string{"roleArn", "roleSessionName", "durationSeconds", "policy", "policyArns", "sourceIdentity", "tags", "transitiveTagKeys",
 			"incomingTransitiveTags"},
 		Respond: []string{"credentials", "assumedRoleUser", "packedPolicySize", "sourceIdentity"}})
 
