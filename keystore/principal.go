@@ -103,7 +103,8 @@ func (p Principal) Ref() Ref { return PrincipalRef(p.Account, p.ID) }
 // PrincipalRef names the record of a principal by its unique id.
 func PrincipalRef(account, id string) Ref { return Ref{Kind: KindPrincipal, Account: account, ID: id} }
 
-// RightsRef names the record that the rights of a principal are in, by its unique id: that of a session of a role (AROA...:NAME) is its role's.
+// RightsRef names the record that the rights of a principal are in, by its unique id: that of a session of a role (AROA...:NAME) is its
+// role's.
 func RightsRef(account, id string) Ref {
 	record, _, _ := strings.Cut(id, ":")
 	return PrincipalRef(account, record)

@@ -128,8 +128,8 @@ func TestSessionsAndGrants(t *testing.T) {
 	require.Equal(t, two.caller.ARN(), *list.Grants[0].RetiringPrincipal)
 }
 
-// Tokens are opened without the HSM: it hears of 10,000 altered ones nothing, in a process that has opened one before, and of the key once in
-// another one. A session works in each process of the store.
+// Tokens are opened without the HSM: of 10,000 altered ones it hears nothing, in a process that has opened one before. A session works in
+// each process of the store.
 func TestForgedTokensAskTheHSMNothing(t *testing.T) {
 	cfg, m := through(t)
 	c := openClient(t, cfg)

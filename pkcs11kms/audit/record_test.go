@@ -117,7 +117,8 @@ func TestIdentityOfASession(t *testing.T) {
 	e := &Event{Service: "kms", Operation: "Sign", Account: "111122223333", Principal: "arn:aws:sts::111122223333:assumed-role/Maker/root",
 		PrincipalID: "AROA7:root", Session: &Session{RoleARN: "arn:aws:iam::111122223333:role/jwt/Maker", RoleID: "AROA7", RoleName: "Maker",
 			Created: time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), SourceIdentity: "bob"}}
-	issuer := map[string]any{"type": "Role", "principalId": "AROA7", "arn": e.Session.RoleARN, "accountId": "111122223333", "userName": "Maker"}
+	issuer := map[string]any{"type": "Role", "principalId": "AROA7", "arn": e.Session.RoleARN, "accountId": "111122223333",
+		"userName": "Maker"}
 	want := map[string]any{"type": "AssumedRole", "principalId": "AROA7:root", "arn": e.Principal, "accountId": "111122223333",
 		"sessionContext": map[string]any{"sessionIssuer": issuer, "webIdFederationData": map[string]any{}, "sourceIdentity": "bob",
 			"attributes": map[string]any{"creationDate": "2026-01-02T02:04:05Z", "mfaAuthenticated": "false"}}}

@@ -100,8 +100,9 @@ func TestSessionsAreThereAsLongAsTheirRole(t *testing.T) {
 	session := "arn:aws:sts::" + testAccount + ":assumed-role/Role/job"
 	mustGrant(t, c, key.KeyId, session)
 	root := `{"Effect": "Allow", "Principal": {"AWS": "` + testAccount + `"}, "Action": "kms:*", "Resource": "*"}`
-	_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyId, Policy: aws.String(`{"Version": "2012-10-17", "Statement": [` +
-		root + `, {"Effect": "Allow", "Principal": {"AWS": "` + session + `"}, "Action": "kms:GenerateMac", "Resource": "*"}]}`)})
+	named := `{"Effect": "Allow", "Principal": {"AWS": "` + session + `"}, "Action": "kms:GenerateMac", "Resource": "*"}`
+	_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyId,
+		Policy: aws.String(`{"Version": "2012-10-17", "Statement": [` + root + `, ` + named + `]}`)})
 	require.NoError(t, err)
 	requireNoDiscrepancies(t, c)
 	for _, check := range examine(t.Context(), cfg).find("key", *key.KeyId) {

@@ -468,7 +468,7 @@ func TestWhatASessionMay(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnknownAccessKey)
 }
 
-// Managed policies bound a session as its own policy does, as they are at each call; a session that one of them is gone from may do nothing.
+// Managed policies bound a session as its own policy does, as they are at each call; where one is gone the session may do nothing.
 func TestManagedSessionPolicies(t *testing.T) {
 	r := newRig(t)
 	mustRole(t, r.Client, producer.Name, trustsAll)

@@ -123,8 +123,8 @@ func (d *Directory) compose(ctx context.Context, p *principal) ([]policy.Named, 
 	return all, nil
 }
 
-// sessionPolicies returns all session policies of a session. Where one of them is not there any more, or is of before the session, which may
-// have held a deny, the error is a partError: the session may do nothing then.
+// sessionPolicies returns all session policies of a session. Where one of them is not there any more, or is of before the session, the
+// error is a partError: it may have held a deny, so the session may do nothing then.
 func (d *Directory) sessionPolicies(ctx context.Context, s *session) ([]policy.Named, error) {
 	if len(s.Managed) == 0 {
 		return s.policies, nil

@@ -68,8 +68,8 @@ func (e *MissingError) Error() string {
 
 // Decode fills the struct that in points to. A field of type *string, *int32 or *bool is the parameter of its name, a slice of strings or
 // structs is a list (Tags.member.1.Key). What is absent stays nil, and an empty list that is there becomes an empty slice. Parameters that
-// no field has are ignored, as AWS does. Fields with the tag query:"required" must be there; another tag is the name of the parameter. Fields of embedded structs count as the
-// struct's.
+// no field has are ignored, as AWS does. Fields with the tag query:"required" must be there; another tag is the name of the parameter.
+// Fields of embedded structs count as the struct's.
 func (c Call) Decode(in any) error {
 	var missing MissingError
 	if err := c.fill(reflect.ValueOf(in).Elem(), "", &missing); err != nil {
