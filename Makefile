@@ -101,7 +101,7 @@ faultp11:
 	mkdir -p bin
 	$(CC) -std=gnu11 -O1 -g -Wall -fPIC -shared -Wl,-z,nodelete -fvisibility=hidden -o bin/faultp11.so test/faultp11/module/*.c -ldl -pthread
 
-# Ansible's module for keys, against a server. Its Debian package is large.
+# Ansible's modules for keys, users, roles, groups and policies, against a server. Its Debian package is large.
 ansible: build
 	sh softhsm/install.sh $(call missing,command -v ansible-playbook,ansible) $(call missing,/usr/bin/python3 -c 'import boto3',python3-boto3)
 	sh test/clients/ansible.sh bin/pkcs11kms

@@ -21,7 +21,8 @@ var verbless = []string{"Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey", "G
 	"GenerateDataKeyPairWithoutPlaintext", "DeriveSharedSecret", "Encapsulate", "Decapsulate"}
 
 // iamVerbless are operations of AWS IAM that are there for programs that look before they delete: what they list is always empty.
-var iamVerbless = []string{"ListInstanceProfilesForRole"}
+var iamVerbless = []string{"ListInstanceProfilesForRole", "GetLoginProfile", "ListMFADevices", "ListSigningCertificates",
+	"ListSSHPublicKeys", "ListServiceSpecificCredentials"}
 
 // ownIAMVerbs are those that "aws iam" does not have: no request makes an account.
 var ownIAMVerbs = []string{"create-account", "list-accounts"}

@@ -161,6 +161,18 @@ func requests(x target) map[string]asked {
 	switch x.name.Type {
 	case keystore.PrincipalUser:
 		all["ListGroupsForUser"] = asked{x.arn, func(ctx context.Context, c *Client) error { return second(c.ListGroups(ctx, x.name.Name)) }}
+		for operation, call := range map[string]func(*Client, context.Context, string) error{"ListMFADevices": (*Client).ListMFADevices,
+			"ListSigningCertificates": (*Client).ListSigningCertificates, "ListSSHPublicKeys": (*Client).ListSSHPublicKeys,
+			"ListServiceSpecificCredentials": (*Client).ListServiceSpecificCredentials,
+			"GetLoginProfile": func(c *Client, ctx context.Context, name string) error {
+				err := c.GetLoginProfile(ctx, name)
+				if errorCode(err) == "NoSuchEntity" {
+					err = nil // nobody has one
+				}
+				return err
+			}} {
+			all[operation] = asked{x.arn, func(ctx context.Context, c *Client) error { return call(c, ctx, x.name.Name) }}
+		}
 		return all
 	case keystore.PrincipalGroup:
 		for operation := range all {

@@ -27,7 +27,14 @@ var identities = &service{signingName: "iam", codec: query("iam", iamNamespace),
 	"ListAttachedUserPolicies": iamOp(listAttached[userAttached]),
 	"ListGroupsForUser":        iamOp(listGroupsOfUser),
 	"AttachUserPolicy":         iamOp(attachPolicy[userAttachment]),
-	"DetachUserPolicy":         iamOp(detachPolicy[userAttachment]),
+
+	"GetLoginProfile":                iamOp(getLoginProfile),
+	"ListMFADevices":                 iamOp(listMFADevices),
+	"ListSigningCertificates":        iamOp(listSigningCertificates),
+	"ListSSHPublicKeys":              iamOp(listSSHPublicKeys),
+	"ListServiceSpecificCredentials": iamOp(listServiceSpecificCredentials),
+
+	"DetachUserPolicy": iamOp(detachPolicy[userAttachment]),
 
 	"CreateRole":                  iamOp(createRole),
 	"GetRole":                     iamOp(getRole),
@@ -188,8 +195,4 @@ func updateRole(ctx context.Context, c *iam.Client, in *updateRoleInput) (*nothi
 
 func updateTrust(ctx context.Context, c *iam.Client, in *trustInput) (*nothing, error) {
 	return done(c.UpdateTrustPolicy(ctx, *in.RoleName, *in.PolicyDocument))
-}
-
-func listInstanceProfiles(ctx context.Context, c *iam.Client, in *rolePage) (*profilesOutput, error) {
-	return &profilesOutput{InstanceProfiles: []nothing{}}, c.ListInstanceProfiles(ctx, *in.RoleName)
 }

@@ -110,10 +110,6 @@ type (
 		PolicyRoles  []entityRole
 		paged
 	}
-	profilesOutput struct {
-		InstanceProfiles []nothing
-		IsTruncated      bool
-	}
 	accessKeyOutput  struct{ AccessKey accessKeyShape }
 	accessKeysOutput struct {
 		AccessKeyMetadata []accessKeyShape

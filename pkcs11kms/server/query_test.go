@@ -94,6 +94,14 @@ func TestUsersOverTheWire(t *testing.T) {
 	must("<PolicyNames><member>own</member></PolicyNames><IsTruncated>false</IsTruncated>", "ListUserPolicies", "UserName", "Alice")
 	must("<AttachedPolicies></AttachedPolicies><IsTruncated>false</IsTruncated>", "ListAttachedUserPolicies", "UserName", "Alice")
 	must("<Groups></Groups><IsTruncated>false</IsTruncated>", "ListGroupsForUser", "UserName", "Alice")
+	for action, list := range map[string]string{"ListMFADevices": "MFADevices", "ListSigningCertificates": "Certificates",
+		"ListSSHPublicKeys": "SSHPublicKeys"} {
+		must("<"+list+"></"+list+"><IsTruncated>false</IsTruncated>", action, "UserName", "Alice")
+	}
+	must("<ServiceSpecificCredentials></ServiceSpecificCredentials>", "ListServiceSpecificCredentials", "UserName", "Alice")
+	status, got := f.ask(t, r, "GetLoginProfile", "UserName", "Alice")
+	require.Equal(t, http.StatusNotFound, status)
+	require.Contains(t, got, "<Code>NoSuchEntity</Code><Message>Login Profile for User Alice cannot be found.</Message>")
 	must("", "TagUser", "UserName", "Alice", "Tags.member.1.Key", "Stage", "Tags.member.1.Value", "test")
 	must("", "UntagUser", "UserName", "Alice", "TagKeys.member.1", "team")
 	must("<Tags><member><Key>Stage</Key><Value>test</Value></member></Tags><IsTruncated>false</IsTruncated>",

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Has Ansible's module amazon.aws.kms_key make, change, read and delete a key of a server on a SoftHSM token of its own, and
-# looks that no other key was made on the way.
+# Has Ansible's modules for keys, roles, policies, users and groups make, change, read and delete those of a server on a SoftHSM token of its
+# own, and looks that no other key was made on the way.
 #
 # usage: ansible.sh BINARY
 set -eu
@@ -36,5 +36,6 @@ export AWS_URL
 
 # The system's Python has the boto3 that Debian's Ansible goes with.
 ansible-playbook --inventory localhost, --connection local --extra-vars ansible_python_interpreter=/usr/bin/python3 "$here/ansible.yml"
+ansible-playbook --inventory localhost, --connection local --extra-vars ansible_python_interpreter=/usr/bin/python3 "$here/ansible-iam.yml"
 keys=$("$pkcs11kms" list-keys --query 'length(Keys)' --output text)
 [ "$keys" = 1 ] || { echo "$keys keys were made for one" >&2; exit 1; }

@@ -51,6 +51,19 @@ var (
 		Read: true, Record: []string{"userName"}})
 )
 
+// What users of AWS have beside, and nobody has here.
+var (
+	GetLoginProfile                = addIAM(ofUser("GetLoginProfile"))
+	ListMFADevices                 = addIAM(ofUser("ListMFADevices"))
+	ListSigningCertificates        = addIAM(ofUser("ListSigningCertificates"))
+	ListSSHPublicKeys              = addIAM(ofUser("ListSSHPublicKeys"))
+	ListServiceSpecificCredentials = addIAM(ofUser("ListServiceSpecificCredentials"))
+)
+
+func ofUser(name string) Operation {
+	return Operation{Service: iam, Name: name, Subject: Principal, IdentityOnly: true, Read: true, Record: []string{"userName"}}
+}
+
 // Roles.
 var (
 	CreateRole = addIAM(Operation{Service: iam, Name: "CreateRole", Subject: Principal, IdentityOnly: true, Writes: true,
