@@ -13,6 +13,7 @@ import (
 
 	"github.com/pkcs11kms/bridge/keystore"
 	"github.com/pkcs11kms/bridge/pkcs11kms/iam"
+	"github.com/pkcs11kms/bridge/pkcs11kms/policy"
 )
 
 const trustAccount = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:*"}]}`
@@ -164,4 +165,29 @@ func TestForgedTokensAskTheHSMNothing(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, before, signed())
+}
+
+// A session that nobody has begun may what one would that begins now.
+func TestSimulatedSessions(t *testing.T) {
+	c := newClient(t)
+	key := mustCreate(t, c, types.KeySpecHmac256)
+	mustRole(t, c, "Role", allow("*", "kms:GenerateMac"))
+	ask := Simulation{Principal: "arn:aws:sts::" + testAccount + ":assumed-role/Role/job", Action: "kms:GenerateMac", KeyID: *key.KeyId}
+	verdict, err := c.bridge.SimulatePolicy(t.Context(), ask)
+	require.NoError(t, err)
+	require.True(t, verdict.Allowed)
+	ask.Session = allow("*", "kms:VerifyMac")
+	verdict, err = c.bridge.SimulatePolicy(t.Context(), ask)
+	require.NoError(t, err)
+	require.Equal(t, policy.NoSessionAllow, verdict.Reason)
+	putPolicy(t, c, key.KeyId, keyPolicy(grant("Allow", ask.Principal, "kms:GenerateMac")))
+	verdict, err = c.bridge.SimulatePolicy(t.Context(), ask)
+	require.NoError(t, err)
+	require.True(t, verdict.Allowed, "named by the key policy")
+	ask.Principal = arnOfPrincipal(roleName("Role"))
+	_, err = c.bridge.SimulatePolicy(t.Context(), ask)
+	requireCode(t, err, "ValidationException")
+	ask.Principal = "arn:aws:sts::" + testAccount + ":assumed-role/None/job"
+	_, err = c.bridge.SimulatePolicy(t.Context(), ask)
+	requireCode(t, err, "NoSuchEntity")
 }

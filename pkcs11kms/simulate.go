@@ -15,9 +15,10 @@ import (
 // Simulation is a question about a call that nobody makes.
 type Simulation struct {
 	Region    string              // empty: the default region
-	Principal string              // ARN of a user, a role or the account's root
+	Principal string              // ARN of a user, a role, a session of a role (which need not be there) or the account's root
 	Action    string              // such as kms:GenerateMac
 	KeyID     string              // what GenerateMac takes; empty: an action that names no key
+	Session   string              // the session policy of a session; empty: none
 	Context   map[string][]string // values of condition keys, in place of those of the key, the principal and now
 }
 
@@ -36,7 +37,7 @@ func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, err
 	if err != nil {
 		return Verdict{}, err
 	}
-	caller, err := b.Caller(ctx, s.Principal)
+	caller, err := b.simulatedCaller(ctx, s)
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -70,6 +71,18 @@ func (b *Bridge) SimulatePolicy(ctx context.Context, s Simulation) (Verdict, err
 	}
 	d, err := c.decision(ctx, op, &q)
 	return Verdict{d, q.resource}, c.answer(ctx, "SimulatePolicy", "", err)
+}
+
+// simulatedCaller is who asks.
+func (b *Bridge) simulatedCaller(ctx context.Context, s Simulation) (Caller, error) {
+	identities := b.core.Identities
+	switch isSession := identities.IsSessionARN(s.Principal); {
+	case isSession:
+		return identities.SimulatedSession(ctx, s.Principal, s.Session)
+	case s.Session != "":
+		return Caller{}, apierr.Validation("Only a session of a role has a session policy.")
+	}
+	return b.Caller(ctx, s.Principal)
 }
 
 // simulated returns the operation of an action.

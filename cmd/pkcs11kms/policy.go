@@ -49,10 +49,11 @@ func (a *app) policySimulateCommand() *cobra.Command {
 			"aws:SourceIp and the like. Those of the key, of the principal and of the time need not be given.",
 		"pkcs11kms policy simulate --principal arn:aws:iam::000000000000:root --action kms:GenerateMac --key-id alias/tokens",
 		"pkcs11kms policy simulate --principal arn:aws:iam::000000000000:root --action kms:CreateKey --context kms:KeySpec=HMAC_256")
-	var principal, action, keyID *string
+	var principal, session, action, keyID *string
 	var given []string
 	in := newInput(cmd)
-	in.text(&principal, "principal", "the ARN of a user, a role or the account's root (required)")
+	in.text(&principal, "principal", "the ARN of a user, a role, a session of a role or the account's root (required)")
+	in.text(&session, "session-policy", "what a session may at most: JSON, or file://PATH")
 	in.text(&action, "action", "such as kms:GenerateMac (required)")
 	in.text(&keyID, "key-id", "key id, key ARN, alias name or alias ARN; not for actions without a key")
 	in.list(&given, "context", "condition keys of the request, KEY=VALUE; several values of one key by naming it again")
@@ -64,7 +65,8 @@ func (a *app) policySimulateCommand() *cobra.Command {
 			return nil, change{}, err
 		}
 		verdict, err := bridge.SimulatePolicy(ctx, pkcs11kms.Simulation{
-			Region: a.region, Principal: *principal, Action: *action, KeyID: aws.ToString(keyID), Context: conditions,
+			Region: a.region, Principal: *principal, Action: *action, KeyID: aws.ToString(keyID),
+			Session: aws.ToString(session), Context: conditions,
 		})
 		return simulationOf(*principal, *action, verdict), change{}, err
 	})

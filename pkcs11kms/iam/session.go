@@ -1,6 +1,7 @@
 package iam
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -98,6 +99,37 @@ func (d *Directory) complete(s *session, role *principal) error {
 	s.roleARN, s.roleName = role.arn, role.record.Name
 	s.caller = Caller{account: s.Account, arn: d.sessionARN(s.Account, s.roleName, s.Name), id: sessionID(s.RoleID, s.Name), session: s}
 	return nil
+}
+
+// SimulatedSession returns the Caller that a session of a role would be that began now, by its ARN; sessionPolicy bounds it, unless it is
+// empty. NoSuchEntity when there is no such role. It is for questions about what a session may, which nobody has begun.
+func (d *Directory) SimulatedSession(ctx context.Context, arn, sessionPolicy string) (Caller, error) {
+	id, ok, err := d.ARNToID(ctx, arn)
+	if err == nil && !ok {
+		err = failure(noSuchEntity, "The principal with ARN %s cannot be found.", arn)
+	}
+	if err != nil {
+		return Caller{}, err
+	}
+	account := AccountOfARN(arn)
+	roleID, name, _ := strings.Cut(id, ":")
+	role, err := d.principal(ctx, account, roleID)
+	if err != nil {
+		return Caller{}, err
+	}
+	now := d.cfg.Now().Unix()
+	s := &session{sessionClaims: sessionClaims{Account: account, RoleID: roleID, Name: name, Issued: now, Expires: now + defaultDuration,
+		Policy: sessionPolicy}}
+	if err := d.complete(s, role); err != nil {
+		return Caller{}, failure(malformedPolicyDocument, "%v", err)
+	}
+	return s.caller, nil
+}
+
+// IsSessionARN tells whether an ARN has the form of that of a session of a role.
+func (d *Directory) IsSessionARN(arn string) bool {
+	_, _, _, ok := d.parseSessionARN(arn)
+	return ok
 }
 
 // condition is the value of a condition key that only sessions have; ok tells whether the session decides about the key.
