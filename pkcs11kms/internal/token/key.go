@@ -56,7 +56,9 @@ func (t *Token) ImportHMACKey(ctx context.Context, h Hash, id []byte, label stri
 		object, err := t.c.CreateObject(s.handle, template)
 		return object, wrapRV("C_CreateObject", err)
 	}
-	return t.makeKey(ctx, "C_CreateObject", h, id, create)
+	key, err := t.makeKey(ctx, "C_CreateObject", h, id, create)
+	clearUnlessHung(value, err)
+	return key, err
 }
 
 func (t *Token) makeKey(ctx context.Context, name string, h Hash, id []byte,

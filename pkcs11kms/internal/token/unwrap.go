@@ -75,12 +75,21 @@ func (t *Token) MACOfWrapped(ctx context.Context, w Wrapped, h Hash, message []b
 func (t *Token) MACOfValue(ctx context.Context, h Hash, value, message []byte) ([]byte, error) {
 	message = append([]byte(nil), message...)
 	value = append([]byte(nil), value...)
-	return t.macOfTransient(ctx, "C_CreateObject", h, message, func(s *session) (pkcs11.ObjectHandle, error) {
+	tag, err := t.macOfTransient(ctx, "C_CreateObject", h, message, func(s *session) (pkcs11.ObjectHandle, error) {
 		defer clear(value)
 		template := append(t.keyTemplate(t.facts().off, h, t.probeID(), probeLabel, false), pkcs11.NewAttribute(pkcs11.CKA_VALUE, value))
 		object, err := t.c.CreateObject(s.handle, template)
 		return object, wrapRV("C_CreateObject", err)
 	})
+	clearUnlessHung(value, err)
+	return tag, err
+}
+
+// clearUnlessHung clears the value of a key that no call uses any more; one that hangs clears it itself.
+func clearUnlessHung(value []byte, err error) {
+	if _, hung := errors.AsType[*HungError](err); !hung {
+		clear(value)
+	}
 }
 
 // macOfTransient makes a MAC by a session object, and destroys that.
