@@ -73,7 +73,8 @@ func joined(expr ast.Expr) (value string, known bool) {
 }
 
 // prose are the words that follow the program's name where no command is meant.
-var prose = []string{"that", "server", "was", "test", "internal", "never", "answers", "secret", "probe"}
+var prose = []string{"that", "server", "was", "test", "internal", "never", "answers", "secret", "probe",
+	"session", "import", "imported"}
 
 // TestCommandsInTextsExist: whatever hint, help or message names a command of ours names one that is there, with flags that it has.
 // Of a hint this much can be held without being in the situation that it is for; TestHintsAreFollowed is in some.

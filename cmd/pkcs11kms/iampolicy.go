@@ -82,8 +82,8 @@ func (a *app) deletePrincipalPolicyCommand(k iamKind) *cobra.Command {
 
 func (a *app) updateTrustCommand(k iamKind) *cobra.Command {
 	cmd, in := k.verb("update-assume-role-policy --role-name NAME --policy-document JSON", "Give a role another trust policy",
-		"The policy says who may assume the role: by aws sts assume-role at a server, or a profile with role_arn.\n"+
-			"Sessions that there are stay. Prints nothing.",
+		"The policy says who may assume the role, at a server: by aws sts assume-role, or by a profile with\n"+
+			"role_arn. Sessions that there are stay. Prints nothing.",
 		"update-assume-role-policy --role-name {name} --policy-document file://trust.json")
 	name := k.named(in, "policy-document")
 	var document *string

@@ -162,12 +162,19 @@ func anewAt(line []byte) uint64 {
 		Type  string    `json:"eventType"`
 		Error string    `json:"errorCode"`
 		Time  time.Time `json:"eventTime"`
+		Data  struct {
+			Ended uint64 `json:"endedAt"`
+		} `json:"additionalEventData"`
 	}
 	if json.Unmarshal(line, &event) != nil || !slices.Contains(anewEvents, event.Name) || event.Type == kinds[Intent] || event.Error != "" {
 		return 0
 	}
-	return uint64(event.Time.UnixMicro())
+	return max(event.Data.Ended, uint64(event.Time.UnixMicro()))
 }
+
+// EndedAt is what Event.Additional tells of an operator's change of the store: when it was done, in microseconds since 1970, as revisions
+// of records are. The time of an event has whole seconds.
+func EndedAt(t time.Time) map[string]any { return map[string]any{"endedAt": t.UnixMicro()} }
 
 func anyGone(last map[string]Wrote, stored map[string]Stored) bool {
 	for name, w := range last {

@@ -24,9 +24,9 @@ func (d *examination) examineIdentities(ctx context.Context) {
 			if err != nil {
 				return err
 			}
-			show := fmt.Sprintf("pkcs11kms iam get-%s-policy --%[1]s-name %s --policy-name ", record.Type, record.Name)
+			show := fmt.Sprintf("pkcs11kms iam get-%s-policy --%[1]s-name %s", record.Type, record.Name)
 			for _, inline := range record.Policies {
-				d.examineIdentityPolicy(string(record.Type), record.Name, inline, show+inline.Name+d.inAccount(account))
+				d.examineIdentityPolicy(string(record.Type), record.Name, inline, show+" --policy-name "+inline.Name+d.inAccount(account))
 			}
 			if record.Trust != "" {
 				d.advise(string(record.Type), record.Name, StatusWarning,

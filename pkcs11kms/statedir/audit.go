@@ -115,7 +115,7 @@ func (cfg Config) Audited(ctx context.Context, operation string, in map[string]a
 		return nil, closing(err)
 	}
 	return func(err error) error {
-		e.Kind, e.Intended, e.Err = audit.Call, true, err
+		e.Kind, e.Intended, e.Err, e.Additional = audit.Call, true, err, audit.EndedAt(time.Now())
 		return closing(errors.Join(err, log.Record(ctx, e)))
 	}, nil
 }

@@ -124,7 +124,7 @@ func readConfig(path string) (*configYAML, error) {
 	}
 	if err != nil {
 		err = errors.New(inType.ReplaceAllString(err.Error(), ""))
-		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token,\n"+
+		return nil, setupError("invalid "+path, "the keys are account, partition, default-region, regions.NAME.token, regions.NAME.import,\n"+
 			"sessions, session-copies, seal-records, role-access-keys, call-timeout, listen, reuse-port, admin-listen,\n"+
 			"tls.cert, tls.key, log.requests, services,\n"+
 			"quotas.keys, quotas.aliases-per-key, quotas.tags-per-key, quotas.grants-per-key, quotas.policy-bytes,\n"+
