@@ -241,9 +241,8 @@ func (d *examination) examineToken(ctx context.Context, name string, t *token.To
 		}
 	}
 	d.examineAlgorithms(name, t, r)
-	d.examineImport(name, t)
 	if len(r.KeySpecs) > 0 {
-		d.add("token", name, StatusOK, "makes and uses "+strings.Join(r.KeySpecs, ", "))
+		d.add("token", name, StatusOK, "makes and uses "+strings.Join(r.KeySpecs, ", ")+d.inMemory(name, t))
 	}
 	d.examinePromises(ctx, name, t)
 	return r

@@ -36,10 +36,11 @@ func (d *examination) examineWrapping(record keystore.Key, private token.Object)
 	d.sound(record)
 }
 
-// examineImport says where key material that is imported can be seen.
-func (d *examination) examineImport(name string, t *token.Token) {
-	if keyring.SoftwareUnwraps(keyring.ImportWay(d.cfg.Regions[name].Import), t.Info()) {
-		d.add("token", name, StatusOK, "key material that is imported and that the token does not unwrap by itself is unwrapped in the memory "+
-			"of this program (import: software-unwrap, the default of SoftHSM tokens)")
+// inMemory says of a token, behind what keys it makes, that imported key material can be seen by this program.
+func (d *examination) inMemory(name string, t *token.Token) string {
+	if !keyring.SoftwareUnwraps(keyring.ImportWay(d.cfg.Regions[name].Import), t.Info()) {
+		return ""
 	}
+	return "; key material that is imported and that it does not unwrap by itself is unwrapped in the memory of this program " +
+		"(import: software-unwrap, the default of SoftHSM tokens)"
 }
