@@ -101,7 +101,8 @@ func requireRefusedBy(t *testing.T, s *sealed.Store, ref keystore.Ref, why strin
 		require.ErrorContains(t, err, ref.ID)
 	}
 	for _, index := range []keystore.Index{keystore.IndexCKAID, keystore.IndexAliasTarget, keystore.IndexAccessKeyOwner,
-		keystore.IndexPrincipalName, keystore.IndexPendingDeletion, keystore.IndexUnfinished} {
+		keystore.IndexPrincipalName, keystore.IndexPendingDeletion, keystore.IndexUnfinished, keystore.IndexValidTo, keystore.IndexPolicyName,
+		keystore.IndexGrantKey, keystore.IndexGrantGrantee, keystore.IndexGrantRetiring, keystore.IndexGrantSame} {
 		recs, err := s.Lookup(t.Context(), index, "", keystore.Ref{}, 100)
 		for _, rec := range recs {
 			require.NotEqual(t, ref, rec.Ref)

@@ -1,9 +1,11 @@
 package sealed_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,7 +108,8 @@ func samples() []record {
 		&keystore.Key{Region: region, Account: account, ID: "1234abcd-12ab-34cd-56ef-1234567890ab", State: keystore.PendingDeletion,
 			Spec: "HMAC_256", Usage: "GENERATE_VERIFY_MAC", Origin: "AWS_KMS", Created: at, Description: "tokens", Instance: "i", CKAID: []byte{7},
 			DeletionDate: later, Aliases: 1, Tags: []keystore.Tag{{Key: "team", Value: "web"}}, Policy: "{}", Adopted: keystore.AdoptedKeep,
-			Label: "l", PublicKey: []byte{1, 2}, Proof: []byte{3}},
+			Label: "l", PublicKey: []byte{1, 2}, Proof: []byte{3},
+			Import: &keystore.Import{Held: true, ValidTo: later, Fingerprint: []byte{4}, Removed: 1}},
 		&keystore.Region{Name: region, Serial: "1", Label: "kms", Manufacturer: "m", Model: "n", Retired: &at, Unable: "2.1",
 			Binding: &keystore.Binding{CKAID: []byte{1}, Spec: "HMAC_256", Proof: []byte{2}}, Learnt: []byte(`{"at":"x"}`)},
 		&keystore.Alias{Region: region, Account: account, Name: "alias/tokens", Target: "1234abcd-12ab-34cd-56ef-1234567890ab",
@@ -115,9 +118,26 @@ func samples() []record {
 		&keystore.AccessKey{ID: "AKIAABCDEFGHIJKLMNOP", Account: account, Owner: "AIDAABCDEFGHIJKLMNOPQ", Status: keystore.AccessKeyInactive,
 			Created: at, Epoch: 2},
 		&keystore.Principal{Account: account, ID: "AROAABCDEFGHIJKLMNOPQ", Type: keystore.PrincipalRole, Name: "Signer", Path: "/", Created: at,
-			Description: "signs", Trust: "{}", AccessKeys: 1, Tags: []keystore.Tag{{Key: "a", Value: "b"}},
+			Description: "signs", TrustPolicy: "{}", MaxSessionDuration: 7200, AccessKeys: 1,
+			Tags: []keystore.Tag{{Key: "a", Value: "b"}}, Attached: []keystore.Attached{{ID: "ANPAABCDEFGHIJKLMNOPQ", Revision: 1}},
 			Policies: []keystore.InlinePolicy{{Name: "allow", Document: "{}"}, {Name: "deny", Document: "{ }"}}},
 		&keystore.KeyUse{Region: region, Account: account, KeyID: "1234abcd-12ab-34cd-56ef-1234567890ab", Operation: "GenerateMac", At: at,
 			Event: "e", Request: "r"},
+		&keystore.Principal{Account: account, ID: "AROAABCDEFGHIJKLMNOPR", Type: keystore.PrincipalRole, Name: "Older", Path: "/", Created: at,
+			Trust: "{}"},
+		&keystore.Principal{Account: account, ID: "AIDAABCDEFGHIJKLMNOPQ", Type: keystore.PrincipalUser, Name: "Alice", Path: "/", Created: at,
+			Groups: []keystore.Attached{{ID: "AGPAABCDEFGHIJKLMNOPQ", Revision: 2}}},
+		&keystore.Principal{Account: account, ID: "AGPAABCDEFGHIJKLMNOPQ", Type: keystore.PrincipalGroup, Name: "Signers", Path: "/", Created: at,
+			Revision: 2},
+		&keystore.ManagedPolicy{Account: account, ID: "ANPAABCDEFGHIJKLMNOPQ", Name: "Sign", Path: "/", Description: "d", Created: at,
+			Updated: at, Revision: 2, Default: 2, Last: 2, Tags: []keystore.Tag{{Key: "a", Value: "b"}},
+			Versions: []keystore.PolicyVersion{{Number: 1, Created: at, Document: "{}"}, {Number: 2, Created: at, Document: "{ }"}}},
+		&keystore.Grant{Region: region, Account: account, ID: strings.Repeat("0a", 32), Key: "1234abcd-12ab-34cd-56ef-1234567890ab",
+			CKAID: []byte{7}, Name: "n", Grantee: account + "/AIDAABCDEFGHIJKLMNOPQ", Retiring: account + "/AROAABCDEFGHIJKLMNOPQ", Issuer: account,
+			Operations: []string{"GenerateMac", "VerifyMac"}, SourceARN: "a", Created: at, TokenKey: bytes.Repeat([]byte{1}, 32)},
+		&keystore.Grantee{Region: region, Account: account, Key: "1234abcd-12ab-34cd-56ef-1234567890ab",
+			Principal: account + "/AIDAABCDEFGHIJKLMNOPQ", CKAID: []byte{7},
+			Gives: []keystore.OperationSet{{Operations: []string{"GenerateMac"}, Grants: 1}}},
+		&keystore.Account{ID: "111122223333", Name: "team", Created: at},
 	}
 }
