@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -45,6 +46,9 @@ func TestExamplesWork(t *testing.T) {
 	p.must("create-alias", "--alias-name", "alias/signer", "--target-key-id", signing)
 	write("jwks.json", p.must("jwt", "jwks", "--key-id", signing))
 	write("claims.json", `{"sub":"alice"}`)
+	external := strings.TrimSpace(p.must("create-key", "--key-spec", "HMAC_256", "--key-usage", "GENERATE_VERIFY_MAC", "--origin", "EXTERNAL",
+		"--query", "KeyMetadata.KeyId", "--output", "text"))
+	p.shell(strings.ReplaceAll(makeEnvelope, "$KEY", external))
 	p.tryExample("serve", "pkcs11kms serve") // which seals the audit log
 	theirs := p.theirObjects("--label sessions", "--id 0a1b2c3d", "--destroy-object 0a1b2c3d")
 
@@ -62,9 +66,13 @@ func TestExamplesWork(t *testing.T) {
 		if cmd.GroupID == groupSignatures || name == "jwt jwks" {
 			key = signing
 		}
+		if strings.Contains(name, "import") {
+			key = external
+		}
 		for line := range strings.SplitSeq(strings.ReplaceAll(cmd.Example, "\\\n", ""), "\n") {
 			line = strings.ReplaceAll(line, "1234abcd-12ab-34cd-56ef-1234567890ab", key)
 			line = strings.ReplaceAll(line, "AKIAIOSFODNN7EXAMPLE", accessKey)
+			line = strings.ReplaceAll(line, "2027-01-31T12:00:00Z", time.Now().AddDate(0, 1, 0).UTC().Format(time.RFC3339))
 			line = theirs.Replace(line)
 			line = strings.ReplaceAll(line, "--state-dir ./kms", "--state-dir ./"+dir)
 			line = strings.ReplaceAll(line, "/var/lib/pkcs11kms", "./vendor")
@@ -98,6 +106,11 @@ const (
 	dropPolicy  = "for v in $(pkcs11kms iam list-policy-versions" + onPolicy +
 		"--query 'Versions[?IsDefaultVersion==`false`].VersionId' --output text); do pkcs11kms iam delete-policy-version" + onPolicy +
 		"--version-id $v; done; pkcs11kms iam delete-policy" + onPolicy
+	makeEnvelope = "openssl rand -out key.bin 32 && pkcs11kms get-parameters-for-import --key-id $KEY " +
+		"--wrapping-algorithm RSAES_OAEP_SHA_256 --wrapping-key-spec RSA_2048 --query '[ImportToken,PublicKey]' --output text > envelope && " +
+		"cut -f 1 envelope | base64 -d > token.bin && cut -f 2 envelope | base64 -d > public.der && " +
+		"openssl pkeyutl -encrypt -pubin -inkey public.der -keyform DER -in key.bin -out wrapped.bin " +
+		"-pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha256"
 	takeBack = "pkcs11kms cancel-key-deletion --key-id $KEY && pkcs11kms enable-key --key-id $KEY"
 )
 

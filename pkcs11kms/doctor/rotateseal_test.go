@@ -62,6 +62,10 @@ func busyWith(ctx context.Context, t *testing.T, c *client, name string) error {
 	}
 	for i := 0; ctx.Err() == nil; i++ {
 		made, err := c.CreateKey(t.Context(), hmac256)
+		var away *types.DependencyTimeoutException
+		if errors.As(err, &away) {
+			continue // SoftHSM has failed, and the token was not back in time: that is no matter of seals
+		}
 		if err != nil {
 			return fmt.Errorf("CreateKey: %w", err)
 		}
