@@ -186,7 +186,7 @@ func TestRestoredStoreDestroysNothing(t *testing.T) {
 	d.halfMade(t, "object-made")
 	third := d.createKey(t)
 	assert.Subset(t, raw(t, d.token, rawJob{}).Objects, objects)
-	unknown := d.doctor(t).Unknown
+	unknown := d.putBack(t).Unknown
 	require.Len(t, unknown, 1)
 	assert.Equal(t, newer, unknown[0].Label)
 	refused, err := run(d.command(macArgs("generate-mac", newer, message)...))
@@ -197,7 +197,7 @@ func TestRestoredStoreDestroysNothing(t *testing.T) {
 	restoreNewest()
 	d.verifyMAC(t, newer, message, mac)
 	d.assertUsable(t, older)
-	unknown = d.doctor(t).Unknown
+	unknown = d.putBack(t).Unknown
 	require.Len(t, unknown, 1)
 	assert.Equal(t, third, unknown[0].Label)
 }
