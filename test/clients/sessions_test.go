@@ -110,7 +110,9 @@ func TestProfileWithARoleByTheAWSCLI(t *testing.T) {
 	}
 	srv := newServer(t)
 	path := profiles(t, srv, newMaker(t, srv))
-	env := environment(t, "AWS_PROFILE=maker", "AWS_CONFIG_FILE="+path, "PYENV_VERSION="+os.Getenv("PYENV_VERSION"), "HOME="+os.Getenv("HOME"))
+	home := t.TempDir() // where the CLI keeps sessions: an earlier one's is not to be found
+	env := environment(t, "AWS_PROFILE=maker", "AWS_CONFIG_FILE="+path, "PYENV_VERSION="+os.Getenv("PYENV_VERSION"),
+		"PYENV_ROOT="+filepath.Join(os.Getenv("HOME"), ".pyenv"), "HOME="+home)
 	who := run(t, env, cli, "sts", "get-caller-identity", "--query", "Arn", "--output", "text")
 	assert.Equal(t, "arn:aws:sts::000000000000:assumed-role/Maker/at-work\n", string(who))
 	run(t, env, cli, "kms", "list-keys")
