@@ -69,6 +69,8 @@ func EntriesOf(r Record) ([]Entry, error) {
 		return entriesOf(DecodePrincipal, r)
 	case KindManagedPolicy:
 		return entriesOf(DecodeManagedPolicy, r)
+	case KindOIDCProvider:
+		return entriesOf(DecodeOIDCProvider, r)
 	case KindMember:
 		return entriesOf(DecodeMember, r)
 	case KindCounter:

@@ -21,6 +21,8 @@ const (
 	KindManagedPolicy Kind = "policy" // a policy that many can have: Value is a ManagedPolicy. Of no region
 	KindMember        Kind = "member" // who has a policy attached, or is in a group: Value is a Member. Of no region
 
+	KindOIDCProvider Kind = "oidc-provider" // an issuer of tokens that an account takes: Value is an OIDCProvider. Of no region
+
 	KindKeyUse Kind = "key-use" // the last use of a key's material: Value is a KeyUse. Its Ref is the key's but for the kind
 
 	KindGrant   Kind = "grant"   // what a principal may do with a key: Value is a Grant

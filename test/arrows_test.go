@@ -84,7 +84,8 @@ var arrows = map[string][]string{
 	"pkcs11kms/internal/lastuse":  {"keystore", "pkcs11kms/internal/records"},
 	"pkcs11kms/iam": {"keystore", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/apierr",
 		"pkcs11kms/internal/form", "pkcs11kms/internal/guard",
-		"pkcs11kms/internal/lastuse", "pkcs11kms/internal/ops", "pkcs11kms/internal/records", "pkcs11kms/internal/sigv4"}, // and no token
+		"pkcs11kms/internal/lastuse", "pkcs11kms/internal/ops", "pkcs11kms/internal/records", "pkcs11kms/internal/sigv4",
+		"pkcs11kms/jwt"}, // and no token
 	"pkcs11kms": {"keystore", "pkcs11kms/iam", "pkcs11kms/policy", "pkcs11kms/audit", "pkcs11kms/internal/apierr", "pkcs11kms/internal/form",
 		"pkcs11kms/internal/envelope", "pkcs11kms/internal/keyid", "pkcs11kms/internal/ops", "pkcs11kms/internal/pubkey",
 		"pkcs11kms/internal/sigv4", "pkcs11kms/internal/strictjson", "pkcs11kms/internal/token",

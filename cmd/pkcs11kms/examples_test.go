@@ -33,6 +33,7 @@ func TestExamplesWork(t *testing.T) {
 		p.shell(withPolicy(kind))
 	}
 	p.shell(makePolicy)
+	p.shell(makeProvider)
 	p.certificate("server", 1)
 	require.NoError(t, os.Mkdir(filepath.Join(p.dir, "dir"), 0o700))
 	mac := p.command("sh", "-c", "pkcs11kms generate-mac --key-id "+p.key+
@@ -97,13 +98,14 @@ func around(verb string) (before, after string) {
 }
 
 const (
-	makeAlias   = "pkcs11kms create-alias --alias-name alias/tokens --target-key-id $KEY"
-	makeGrant   = "pkcs11kms create-grant --key-id $KEY --operations DescribeKey --grantee-principal arn:aws:iam::000000000000:root"
-	removeAlias = "pkcs11kms delete-alias --alias-name alias/tokens"
-	makePolicy  = "pkcs11kms iam create-policy --policy-name Mac --policy-document file://generate-mac.json"
-	onPolicy    = " --policy-arn arn:aws:iam::000000000000:policy/Mac "
-	moreVersion = "pkcs11kms iam create-policy-version" + onPolicy + "--policy-document file://generate-mac.json"
-	dropPolicy  = "for v in $(pkcs11kms iam list-policy-versions" + onPolicy +
+	makeAlias    = "pkcs11kms create-alias --alias-name alias/tokens --target-key-id $KEY"
+	makeGrant    = "pkcs11kms create-grant --key-id $KEY --operations DescribeKey --grantee-principal arn:aws:iam::000000000000:root"
+	removeAlias  = "pkcs11kms delete-alias --alias-name alias/tokens"
+	makePolicy   = "pkcs11kms iam create-policy --policy-name Mac --policy-document file://generate-mac.json"
+	onPolicy     = " --policy-arn arn:aws:iam::000000000000:policy/Mac "
+	makeProvider = "pkcs11kms iam create-open-id-connect-provider --url https://oidc.example.org/cluster"
+	moreVersion  = "pkcs11kms iam create-policy-version" + onPolicy + "--policy-document file://generate-mac.json"
+	dropPolicy   = "for v in $(pkcs11kms iam list-policy-versions" + onPolicy +
 		"--query 'Versions[?IsDefaultVersion==`false`].VersionId' --output text); do pkcs11kms iam delete-policy-version" + onPolicy +
 		"--version-id $v; done; pkcs11kms iam delete-policy" + onPolicy
 	makeEnvelope = "openssl rand -out key.bin 32 && pkcs11kms get-parameters-for-import --key-id $KEY " +
@@ -167,6 +169,7 @@ func init() {
 	afterExample["iam add-user-to-group"] = "pkcs11kms iam remove-user-from-group --group-name Operators --user-name Alice"
 	beforeExample["iam create-policy"], afterExample["iam delete-policy"] = dropPolicy, makePolicy
 	beforeExample["iam delete-policy-version"] = moreVersion
+	afterExample["iam delete-open-id-connect-provider"] = makeProvider
 	for _, changed := range []string{"create", "delete"} {
 		afterExample["iam "+changed+"-policy-version"] = dropPolicy + " && " + makePolicy
 	}

@@ -18,6 +18,7 @@ const (
 	groupRoles    = "roles"
 	groupGroups   = "groups"
 	groupManaged  = "managed"
+	groupIssuers  = "issuers"
 	groupAccounts = "accounts"
 )
 
@@ -31,7 +32,8 @@ func (a *app) iamCommand() *cobra.Command {
 		"pkcs11kms iam list-access-keys")
 	cmd.AddGroup(&cobra.Group{ID: groupUsers, Title: "Users:"}, &cobra.Group{ID: groupRoles, Title: "Roles:"},
 		&cobra.Group{ID: groupGroups, Title: "Groups:"}, &cobra.Group{ID: groupManaged, Title: "Managed policies:"},
-		&cobra.Group{ID: groupAdmin, Title: "Access keys:"}, &cobra.Group{ID: groupAccounts, Title: "Accounts:"})
+		&cobra.Group{ID: groupAdmin, Title: "Access keys:"}, &cobra.Group{ID: groupIssuers, Title: "OpenID Connect providers:"},
+		&cobra.Group{ID: groupAccounts, Title: "Accounts:"})
 	cmd.AddCommand(a.createAccessKeyCommand(), a.listAccessKeysCommand(), a.getAccessKeyLastUsedCommand(), a.updateAccessKeyCommand(),
 		a.deleteAccessKeyCommand())
 	for _, k := range []iamKind{userKind, roleKind, groupKind} {
@@ -45,11 +47,12 @@ func (a *app) iamCommand() *cobra.Command {
 	cmd.AddCommand(a.getGroupCommand(groupKind), a.addUserToGroupCommand(groupKind), a.removeUserFromGroupCommand(groupKind),
 		a.listGroupsForUserCommand(userKind))
 	cmd.AddCommand(a.managedPolicyCommands()...)
+	cmd.AddCommand(a.providerCommands()...)
 	cmd.AddCommand(a.updateRoleCommand(roleKind), a.updateTrustCommand(roleKind))
 	for _, operation := range cmd.Commands() {
 		operation.Annotations = map[string]string{printsResponse: "", allRegions: "", takesEndpoint: ""}
 	}
-	cmd.AddCommand(a.createAccountCommand(), a.listAccountsCommand())
+	cmd.AddCommand(a.updateProviderKeysCommand(), a.createAccountCommand(), a.listAccountsCommand())
 	return cmd
 }
 

@@ -49,6 +49,13 @@ type identities interface {
 	TagPolicy(ctx context.Context, arn string, tags []keystore.Tag) error
 	UntagPolicy(ctx context.Context, arn string, keys []string) error
 	ListPolicyTags(ctx context.Context, arn string) ([]keystore.Tag, error)
+	CreateOpenIDConnectProvider(ctx context.Context, url string, options iam.ProviderOptions) (iam.OpenIDConnectProvider, error)
+	GetOpenIDConnectProvider(ctx context.Context, arn string) (iam.OpenIDConnectProvider, error)
+	ListOpenIDConnectProviders(context.Context) ([]string, error)
+	DeleteOpenIDConnectProvider(ctx context.Context, arn string) error
+	AddClientID(ctx context.Context, arn, id string) error
+	RemoveClientID(ctx context.Context, arn, id string) error
+	UpdateProviderThumbprints(ctx context.Context, arn string, thumbprints []string) error
 	TagPrincipal(context.Context, iam.PrincipalName, []keystore.Tag) error
 	UntagPrincipal(context.Context, iam.PrincipalName, []string) error
 	ListPrincipalTags(context.Context, iam.PrincipalName) ([]keystore.Tag, error)

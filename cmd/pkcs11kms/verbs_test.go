@@ -2,10 +2,10 @@ package main
 
 import (
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"unicode"
 
 	"github.com/stretchr/testify/assert"
 
@@ -24,19 +24,18 @@ var verbless = []string{"Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey", "G
 var iamVerbless = []string{"ListInstanceProfilesForRole", "GetLoginProfile", "ListMFADevices", "ListSigningCertificates",
 	"ListSSHPublicKeys", "ListServiceSpecificCredentials"}
 
-// ownIAMVerbs are those that "aws iam" does not have: no request makes an account.
-var ownIAMVerbs = []string{"create-account", "list-accounts"}
+// ownIAMVerbs are those that "aws iam" does not have: no request makes an account, or gives the keys of an issuer.
+var ownIAMVerbs = []string{"create-account", "list-accounts", "update-open-id-connect-provider-keys"}
+
+// beforeWord and afterWord are where the aws CLI parts the words of a name.
+var (
+	beforeWord = regexp.MustCompile(`(.)([A-Z][a-z]+)`)
+	afterWord  = regexp.MustCompile(`([a-z0-9])([A-Z])`)
+)
 
 // awsName is the aws CLI's name of an operation: CreateKey is create-key.
 func awsName(operation string) string {
-	var verb strings.Builder
-	for i, r := range operation {
-		if unicode.IsUpper(r) && i > 0 {
-			verb.WriteByte('-')
-		}
-		verb.WriteRune(unicode.ToLower(r))
-	}
-	return verb.String()
+	return strings.ToLower(afterWord.ReplaceAllString(beforeWord.ReplaceAllString(operation, "$1-$2"), "$1-$2"))
 }
 
 // Every operation of the table that is answered has its verb, and every verb is of an operation or our own.

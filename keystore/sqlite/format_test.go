@@ -24,7 +24,7 @@ func recordFormats() string {
 		keystore.KindSeals: keystore.Seals{}, keystore.KindKeyUse: keystore.KeyUse{},
 		keystore.KindManagedPolicy: keystore.ManagedPolicy{}, keystore.KindMember: keystore.Member{},
 		keystore.KindGrant: keystore.Grant{}, keystore.KindGrantee: keystore.Grantee{},
-		keystore.KindAccount: keystore.Account{},
+		keystore.KindAccount: keystore.Account{}, keystore.KindOIDCProvider: keystore.OIDCProvider{},
 	} {
 		writeFields(&b, string(kind), reflect.TypeOf(record))
 	}

@@ -142,6 +142,9 @@ func vouchLine(rec keystore.Record) (string, error) {
 		version, _ := p.Version(p.Default)
 		return fmt.Sprintf("policy %s/%s%s %s, version v%d %s", p.Account, strings.TrimPrefix(p.Path, "/"), p.Name, p.ID, p.Default,
 			shortHash(version.Document)), err
+	case keystore.KindOIDCProvider:
+		p, err := keystore.DecodeOIDCProvider(rec)
+		return fmt.Sprintf("OIDC provider %s/%s, clients %s, keys %s", p.Account, p.URL, strings.Join(p.ClientIDs, " "), shortHash(p.Keys)), err
 	case keystore.KindAccessKey:
 		key, err := keystore.DecodeAccessKey(rec)
 		return fmt.Sprintf("access key %s of %s/%s %s", key.ID, key.Account, key.Owner, key.Status), err

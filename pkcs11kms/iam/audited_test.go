@@ -50,7 +50,7 @@ func TestRecordedMembersAreInTheRequests(t *testing.T) {
 	seen := map[string]map[string]bool{}
 	r.mustHave(t)
 	*r.log = recorder{}
-	for _, row := range policyRequests(freshPolicy) {
+	for _, row := range append(policyRequests(freshPolicy), providerRequests()...) {
 		require.NoError(t, row.call(t.Context(), r.Client), row.name)
 	}
 	for _, name := range []PrincipalName{alice, producer, groupName("Admins")} {

@@ -29,6 +29,9 @@ type subject struct {
 	policy        keystore.ManagedPolicy // of operations on a managed policy
 	policyVersion uint64                 // of its record
 
+	provider        keystore.OIDCProvider // of operations on an OIDC provider
+	providerVersion uint64                // of its record; 0: there is none
+
 	key        keystore.AccessKey // of operations on an access key
 	keyVersion uint64
 }
@@ -37,6 +40,9 @@ type subject struct {
 func (s subject) tags() []keystore.Tag {
 	if s.policy.ID != "" {
 		return s.policy.Tags
+	}
+	if s.provider.URL != "" {
+		return s.provider.Tags
 	}
 	return s.record.Tags
 }

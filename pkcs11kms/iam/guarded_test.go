@@ -98,6 +98,41 @@ func policyRequests(arn string) []struct {
 	}
 }
 
+// providerRequests are the operations of OIDC providers, in the same way.
+func providerRequests() []struct {
+	name, resource, shown string
+	call                  func(context.Context, *Client) error
+} {
+	type row = struct {
+		name, resource, shown string
+		call                  func(context.Context, *Client) error
+	}
+	arn := "arn:aws:iam::" + testAccount + ":oidc-provider/oidc.example.org/fresh"
+	thumbprints := []string{strings.Repeat("0", 40)}
+	return []row{
+		{"CreateOpenIDConnectProvider", arn, arn, func(ctx context.Context, c *Client) error {
+			return second(c.CreateOpenIDConnectProvider(ctx, "https://oidc.example.org/fresh", ProviderOptions{ClientIDs: []string{"kms"},
+				Thumbprints: thumbprints, Tags: []keystore.Tag{{Key: "Stage", Value: "test"}}}))
+		}},
+		{"GetOpenIDConnectProvider", arn, arn, func(ctx context.Context, c *Client) error {
+			return second(c.GetOpenIDConnectProvider(ctx, arn))
+		}},
+		{"ListOpenIDConnectProviders", "*", "*", func(ctx context.Context, c *Client) error {
+			return second(c.ListOpenIDConnectProviders(ctx))
+		}},
+		{"AddClientIDToOpenIDConnectProvider", arn, arn, func(ctx context.Context, c *Client) error { return c.AddClientID(ctx, arn, "x") }},
+		{"RemoveClientIDFromOpenIDConnectProvider", arn, arn, func(ctx context.Context, c *Client) error {
+			return c.RemoveClientID(ctx, arn, "x")
+		}},
+		{"UpdateOpenIDConnectProviderThumbprint", arn, arn, func(ctx context.Context, c *Client) error {
+			return c.UpdateProviderThumbprints(ctx, arn, thumbprints)
+		}},
+		{"DeleteOpenIDConnectProvider", arn, arn, func(ctx context.Context, c *Client) error {
+			return c.DeleteOpenIDConnectProvider(ctx, arn)
+		}},
+	}
+}
+
 const freshPolicy = "arn:aws:iam::" + testAccount + ":policy/new/Fresh"
 
 // shown is what a refusal calls the resource of an operation on x: what was asked for, not what is known of it.
@@ -252,7 +287,7 @@ func TestEveryOperationAsksItsCaller(t *testing.T) {
 		require.NoError(t, r.PutPrincipalPolicy(t.Context(), admin, "p", allowed(action, x.resource)))
 		assert.NoError(t, x.call(t.Context(), administrator), name)
 	}
-	for _, row := range policyRequests(freshPolicy) {
+	for _, row := range append(policyRequests(freshPolicy), providerRequests()...) {
 		check(row.name, row.shown, asked{row.resource, row.call})
 	}
 	for _, name := range []PrincipalName{{keystore.PrincipalUser, "Target"}, {keystore.PrincipalRole, "Target"}, groupName("Target")} {

@@ -7,14 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	gojwt "github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
-
-	"github.com/pkcs11kms/bridge/pkcs11kms"
-	"github.com/pkcs11kms/bridge/pkcs11kms/doctor"
-	"github.com/pkcs11kms/bridge/pkcs11kms/internal/token"
-	"github.com/pkcs11kms/bridge/pkcs11kms/kmstest"
 )
 
 // The vectors of RFC 7515 appendix A. Their tokens have no kid, so they go through the methods and not through a Verifier.
@@ -96,31 +90,6 @@ func TestVectorsOfRFC7515(t *testing.T) {
 		_, err := test.method.Sign(input, keys[kid])
 		require.ErrorIs(t, err, errNoClient)
 	}
-}
-
-// TestHMACVectorOfRFC7515 has A.1's key in a token: nothing but a test puts keys there.
-func TestHMACVectorOfRFC7515(t *testing.T) {
-	id := bytes.Repeat([]byte{1}, 16)
-	srv := kmstest.NewServer(t, kmstest.Configure(func(cfg *pkcs11kms.Config) {
-		tok, err := token.Open(t.Context(), token.Config{URI: cfg.Regions[pkcs11kms.DefaultRegion].Token})
-		require.NoError(t, err)
-		value, err := base64.RawURLEncoding.DecodeString(a1Key)
-		require.NoError(t, err)
-		_, err = tok.ImportHMACKey(t.Context(), token.SHA256, id, "RFC 7515 A.1", value)
-		require.NoError(t, err)
-		require.NoError(t, tok.Close())
-	}))
-	adopted, _, err := doctor.AdoptKey(t.Context(), inProcess(t, srv.Bridge()), doctor.AdoptOptions{ID: id, KeySpec: types.KeySpecHmac256})
-	require.NoError(t, err)
-	key, err := Resolve(t.Context(), srv.Client(), *adopted.KeyId)
-	require.NoError(t, err)
-	input, signature := split(t, a1Token)
-	made, err := HS256.Sign(input, key)
-	require.NoError(t, err)
-	require.True(t, bytes.Equal(signature, made))
-	require.NoError(t, HS256.Verify(input, signature, key))
-	signature[31] ^= 1
-	require.ErrorIs(t, HS256.Verify(input, signature, key), gojwt.ErrTokenSignatureInvalid)
 }
 
 // derOf writes two numbers as they stand.
@@ -211,12 +180,4 @@ func FuzzKeySet(f *testing.F) {
 		require.Equal(t, set.Keys, again.Keys)
 		require.Empty(t, again.Ignored)
 	})
-}
-
-// inProcess is the client of the account's root in the default region.
-func inProcess(t *testing.T, bridge *pkcs11kms.Bridge) *pkcs11kms.Client {
-	t.Helper()
-	client, err := bridge.Client("")
-	require.NoError(t, err)
-	return client.As(bridge.Root())
 }

@@ -1,6 +1,6 @@
 -- No table has changed. Records of a new kind tell when the material of a key was last used; an access key's record tells which service key
 -- makes its secret, the record of the seals of which epoch before the last one seals still count, and a role's whom it trusts, beside
 -- what was kept before for that, and how long its sessions last. A program that does not know of them could not read them, nor groups, nor
--- what grants there are on keys, managed policies and who has them, and what accounts, which are of new kinds as well; the version keeps it
+-- what grants there are on keys, managed policies and who has them, what accounts, and what issuers of OIDC tokens, which are of new kinds as well; the version keeps it
 -- from opening the store.
 -- Records of keys tell of material that was imported, and may be in the state PendingImport.

@@ -186,3 +186,22 @@ var (
 	GetAccessKeyLastUsed = addIAM(Operation{Service: iam, Name: "GetAccessKeyLastUsed", Subject: Principal, IdentityOnly: true,
 		Read: true, Record: []string{"accessKeyId"}})
 )
+
+// OIDC providers. Their keys are given by an operation of our own, see own.go, where AWS fetches them.
+var (
+	CreateOpenIDConnectProvider = addIAM(Operation{Service: iam, Name: "CreateOpenIDConnectProvider", Subject: OIDCProvider,
+		IdentityOnly: true, Writes: true, Conditions: []string{"aws:RequestTag/", "aws:TagKeys"},
+		Record: []string{"url", "clientIDList", "thumbprintList", "tags"}, Respond: []string{"openIDConnectProviderArn"}})
+	GetOpenIDConnectProvider = addIAM(Operation{Service: iam, Name: "GetOpenIDConnectProvider", Subject: OIDCProvider, IdentityOnly: true,
+		Read: true, Record: []string{"openIDConnectProviderArn"}})
+	ListOpenIDConnectProviders = addIAM(Operation{Service: iam, Name: "ListOpenIDConnectProviders", Subject: Account, IdentityOnly: true,
+		Read: true})
+	DeleteOpenIDConnectProvider = addIAM(Operation{Service: iam, Name: "DeleteOpenIDConnectProvider", Subject: OIDCProvider,
+		IdentityOnly: true, Writes: true, Record: []string{"openIDConnectProviderArn"}})
+	AddClientIDToOpenIDConnectProvider = addIAM(Operation{Service: iam, Name: "AddClientIDToOpenIDConnectProvider", Subject: OIDCProvider,
+		IdentityOnly: true, Writes: true, Record: []string{"openIDConnectProviderArn", "clientID"}})
+	RemoveClientIDFromOpenIDConnectProvider = addIAM(Operation{Service: iam, Name: "RemoveClientIDFromOpenIDConnectProvider",
+		Subject: OIDCProvider, IdentityOnly: true, Writes: true, Record: []string{"openIDConnectProviderArn", "clientID"}})
+	UpdateOpenIDConnectProviderThumbprint = addIAM(Operation{Service: iam, Name: "UpdateOpenIDConnectProviderThumbprint",
+		Subject: OIDCProvider, IdentityOnly: true, Writes: true, Record: []string{"openIDConnectProviderArn", "thumbprintList"}})
+)

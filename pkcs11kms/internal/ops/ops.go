@@ -57,6 +57,7 @@ const (
 	Account                      // nothing that has a name
 	Principal                    // a user, a role, a group or the account's root
 	ManagedPolicy                // a managed policy
+	OIDCProvider                 // an issuer of OpenID Connect tokens
 )
 
 // States is a row of the key state table (AWS KMS developer guide, "Key states").

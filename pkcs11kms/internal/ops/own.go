@@ -22,5 +22,7 @@ var (
 		Record: []string{"purpose", "epoch"}})
 	CreateAccount = add(Operation{Service: bridge, Name: "CreateAccount", Subject: Account, IdentityOnly: true, Writes: true,
 		Record: []string{"accountId", "accountName"}})
+	UpdateOpenIDConnectProviderKeys = add(Operation{Service: bridge, Name: "UpdateOpenIDConnectProviderKeys", Subject: OIDCProvider,
+		IdentityOnly: true, Writes: true, Record: []string{"openIDConnectProviderArn"}})
 	ListAccounts = add(Operation{Service: bridge, Name: "ListAccounts", Subject: Account, IdentityOnly: true, Read: true})
 )

@@ -27,8 +27,9 @@ type Discrepancy struct {
 	Batch         []keystore.Change
 }
 
-// identityCounters are those of an account's users, roles, groups and managed policies.
-var identityCounters = []string{keystore.CounterUsers, keystore.CounterRoles, keystore.CounterGroups, keystore.CounterPolicies}
+// identityCounters are those of an account's users, roles, groups, managed policies and OIDC providers.
+var identityCounters = []string{keystore.CounterUsers, keystore.CounterRoles, keystore.CounterGroups, keystore.CounterPolicies,
+	keystore.CounterProviders}
 
 // countTries bounds how often the keys of an account are counters while others create and delete them.
 const countTries = 20
@@ -155,7 +156,7 @@ func counted(counter keystore.Ref) string {
 // count counts the records that the counter of that name is for.
 func count(ctx context.Context, store keystore.Store, counter keystore.Ref) (n int, err error) {
 	every := map[string]keystore.Kind{keystore.CounterKeys: keystore.KindKey, keystore.CounterAccounts: keystore.KindAccount,
-		keystore.CounterPolicies: keystore.KindManagedPolicy}
+		keystore.CounterPolicies: keystore.KindManagedPolicy, keystore.CounterProviders: keystore.KindOIDCProvider}
 	if kind, ok := every[counter.ID]; ok {
 		err = records.EachOf(ctx, store, kind, counter.Region, counter.Account, func(keystore.Record) error {
 			n++

@@ -164,7 +164,7 @@ func Told(ref keystore.Ref) bool {
 	case keystore.KindKey:
 		return ref.Account != ""
 	case keystore.KindAlias, keystore.KindAccessKey, keystore.KindPrincipal, keystore.KindManagedPolicy, keystore.KindGrant,
-		keystore.KindGrantee, keystore.KindAccount:
+		keystore.KindGrantee, keystore.KindAccount, keystore.KindOIDCProvider:
 		return true
 	}
 	return false
