@@ -95,6 +95,9 @@ func (h *hits) contributed() *hit {
 
 func (e *evaluation) decide(p *Policies) Decision {
 	who := &e.request.Principal
+	if who.Federated != "" {
+		return e.decideFederated(p)
+	}
 	if who.Account == "" || who.ARN == "" || who.ID == "" || !p.usable() {
 		return Decision{Reason: NoIdentityAllow, Statement: -1}
 	}

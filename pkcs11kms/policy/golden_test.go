@@ -47,6 +47,10 @@ var callers = map[string]Principal{
 	"partnerjob": {Account: "444455556666", ARN: "arn:aws:sts::444455556666:assumed-role/Partner/job", ID: "AROAPARTNER000000001:job",
 		RoleARN: "arn:aws:iam::444455556666:role/Partner", RoleID: "AROAPARTNER000000001"},
 
+	"pod":        {Federated: "arn:aws:iam::111122223333:oidc-provider/oidc.example.org/id/1"},
+	"halfpod":    {Federated: "arn:aws:iam::111122223333:oidc-provider/oidc.example.org/id/1", Account: "111122223333"},
+	"foreignpod": {Federated: "arn:aws:iam::444455556666:oidc-provider/oidc.example.org/id/1"},
+
 	"withoutaccount": {ARN: "arn:aws:iam::111122223333:role/JwtProducer", ID: "AROAPRODUCER00000001"},
 	"withoutarn":     {Account: "111122223333", ID: "AROAPRODUCER00000001"},
 	"withoutid":      {Account: "111122223333", ARN: "arn:aws:iam::111122223333:role/JwtProducer"},

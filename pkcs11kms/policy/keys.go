@@ -74,12 +74,12 @@ var conditionKeys = map[string]keyInfo{
 	"aws:sourceaccount":         {family: stringFamily, of: noRequest},
 	"aws:calledvia":             {family: stringFamily, multi: true, of: noRequest},
 	"aws:multifactorauthage":    {family: numericFamily, of: noRequest},
-	"aws:federatedprovider":     {family: stringFamily, of: noRequest},
 
 	// Of sessions alone; a request by another caller has none.
 	"aws:tokenissuetime":         {family: dateFamily, of: anyRequest},
 	"aws:multifactorauthpresent": {family: boolFamily, of: anyRequest},
 	"aws:sourceidentity":         {family: stringFamily, of: anyRequest},
+	"aws:federatedprovider":      {family: stringFamily, of: anyRequest},
 
 	"sts:externalid":        {family: stringFamily, of: assuming},
 	"sts:rolesessionname":   {family: stringFamily, of: assuming},

@@ -116,7 +116,7 @@ func (l *linter) principals(p place) {
 		return
 	}
 	if providers := n.member("Federated"); providers != nil {
-		l.warn(providers, path+".Federated", "nobody logs in by an identity provider here")
+		l.federated(p, providers, path+".Federated")
 	}
 	if services := n.member("Service"); services != nil {
 		l.warn(services, path+".Service", "no AWS service calls this service")

@@ -40,10 +40,44 @@ func (l *linter) actions(p place) {
 func (l *linter) trustActions(p place) {
 	for _, item := range p.node.member("Action").list() {
 		name := strings.ToLower(item.text)
-		if strings.HasPrefix(name, "sts:assumerolewith") || name == "sts:setcontext" {
+		if strings.HasPrefix(name, "sts:assumerolewithsaml") || name == "sts:setcontext" {
 			l.warn(&item, p.path+".Action", "%s is not here: no request is for it", excerpt(item.text))
 		}
 	}
+}
+
+// federated remarks on identity providers that there cannot be, and on those of which every token is enough.
+func (l *linter) federated(p place, providers *node, path string) {
+	for _, item := range providers.list() {
+		_, url, isOIDC := strings.Cut(item.text, ":oidc-provider/")
+		switch {
+		case !isOIDC:
+			l.warn(&item, path, "nobody logs in by %s here: name the ARN of an OIDC provider", excerpt(item.text))
+		case p.compiled.allow && !p.tells(url+":sub"):
+			l.warn(&item, path, "without a condition on %s, everybody who has a token of the issuer may assume the role", excerpt(url+":sub"))
+		}
+	}
+}
+
+// tells tells whether a condition of the statement asks for values of a key of which not every one will do.
+func (p place) tells(key string) bool {
+	block := p.node.member("Condition")
+	if block == nil {
+		return false
+	}
+	for i := range block.names {
+		op, _ := parseOperator(block.names[i].text)
+		if op.family != stringFamily || op.negated || op.ifExists || op.set == forAll {
+			continue
+		}
+		for j := range block.items[i].names {
+			any := func(value node) bool { return strings.Trim(value.text, "*") == "" }
+			if strings.EqualFold(block.items[i].names[j].text, key) && !slices.ContainsFunc(block.items[i].items[j].list(), any) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // conditions remarks on condition keys and on the operators they stand under.

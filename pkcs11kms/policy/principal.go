@@ -14,6 +14,8 @@ type principals struct {
 	accounts []string // by 12 digits or the ARN of the root
 	ids      []string // AIDA..., AROA..., AROA...:SESSION, see SplitID
 	arns     []string // users, roles, sessions
+
+	federated []string // identity providers, of a trust policy
 }
 
 // reach says how a statement names the caller.
@@ -105,7 +107,7 @@ func (c *compiler) principals(n *node, path string, s *statement) error {
 			return err
 		}
 	}
-	for kind, form := range otherPrincipals { // the services of AWS never call here, nor does who has logged in elsewhere
+	for kind, form := range otherPrincipals { // the services of AWS never call here
 		list := value.member(kind)
 		if list == nil {
 			continue
@@ -113,6 +115,9 @@ func (c *compiler) principals(n *node, path string, s *statement) error {
 		err := c.each(list, path+"."+kind, func(item *node, path string) error {
 			if len(item.text) > maxOtherPrincipal || !form.MatchString(item.text) {
 				return c.invalidPrincipal(item, path, kind)
+			}
+			if kind == "Federated" {
+				s.principals.federated = append(s.principals.federated, item.text)
 			}
 			return nil
 		})

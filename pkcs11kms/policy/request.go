@@ -10,6 +10,10 @@ type Principal struct {
 	// A session of a role has an ARN (arn:aws:sts::111122223333:assumed-role/JwtProducer/job) and an id (AROA...:job) of its own. RoleARN
 	// and RoleID are then those of its role, whose name in a statement names the session as well; others have none.
 	RoleARN, RoleID string
+
+	// Federated is the ARN of the identity provider by which somebody has logged in who is no principal here and has nothing else of the
+	// above: a trust policy is all that can allow him something.
+	Federated string
 }
 
 // isSession tells whether the principal is a session of a role.

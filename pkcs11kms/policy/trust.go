@@ -40,3 +40,44 @@ func isTrustKey(text string) bool {
 	}
 	return len(text) <= maxOtherPrincipal && providerKey.MatchString(text)
 }
+
+// reaches tells how a statement of a trust policy names who has logged in by an identity provider. "*" is everybody who is a principal
+// somewhere: it allows such a one nothing, and denies him what it denies.
+func (p *principals) reaches(provider string, allow bool) bool {
+	named := slices.Contains(p.federated, provider)
+	switch {
+	case allow:
+		return named && !p.not
+	case p.not:
+		return !named && !p.everyone
+	}
+	return named || p.everyone
+}
+
+// decideFederated decides for who has logged in by an identity provider, by the trust policy alone.
+func (e *evaluation) decideFederated(p *Policies) Decision {
+	who := &e.request.Principal
+	if *who != (Principal{Federated: who.Federated}) || p.Trust == nil || !p.usable() {
+		return Decision{Reason: NoIdentityAllow, Statement: -1}
+	}
+	var found hits
+	for i := range p.Trust.statements {
+		s := &p.Trust.statements[i]
+		into := &found.deny
+		if s.allow {
+			into = &found.allow
+		}
+		if !into.found && s.principals.reaches(who.Federated, s.allow) && s.applies(e) {
+			into.note("", i, s)
+		}
+	}
+	switch {
+	case found.deny.found:
+		return found.deny.decision(DeniedByKeyPolicy, found.allow.found)
+	case found.allow.found:
+		d := found.allow.allowed(AllowedByKeyPolicy)
+		d.ByKey = true
+		return d
+	}
+	return Decision{Reason: NoKeyPolicyAllow, Statement: -1}
+}
