@@ -137,6 +137,8 @@ func eachOfIAM(c *iam.Client, names []string, visit func(method string, args []r
 							*value = keystore.AccessKeyInactive
 						case *iam.AssumeRoleInput:
 							*value = iam.AssumeRoleInput{RoleARN: name, SessionName: "job"}
+						case *iam.WebIdentityInput:
+							*value = iam.WebIdentityInput{RoleARN: name, SessionName: "job", Token: "a.b.c"}
 						}
 						args = append(args, arg)
 					}

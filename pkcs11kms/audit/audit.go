@@ -42,6 +42,7 @@ type Event struct {
 	Principal   string // ARN of the caller; empty when nobody calls
 	PrincipalID string // the unique id of a user, role or session; of the account's root the account
 	Session     *Session
+	WebIdentity *WebIdentity // who calls has a token of an OIDC provider, and is no principal; Account is that of the provider
 	Origin      Origin
 	// RequestID is that of the call, the same in its Intent and its end. Empty: it is CallID. EventID is that of the record. What is zero of
 	// both is made with the record.
@@ -74,6 +75,12 @@ type Session struct {
 	RoleARN, RoleID, RoleName string
 	Created                   time.Time
 	SourceIdentity            string // empty: none
+}
+
+// WebIdentity is who has a token of an OIDC provider.
+type WebIdentity struct {
+	Issuer, Audience, Subject string // as the token has them
+	Provider                  string // the ARN
 }
 
 // Across says for whom a call is recorded beside the caller's account, see ForOwner. It is not changed.

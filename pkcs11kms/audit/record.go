@@ -103,6 +103,10 @@ func (e *Event) appendIdentity(b []byte) []byte {
 		}
 		return append(appendMember(b, "invokedBy", internalService), '}')
 	}
+	if w := e.WebIdentity; w != nil {
+		b = appendMember(append(b, `{"type":"WebIdentityUser"`...), "principalId", w.Issuer+":"+w.Audience+":"+w.Subject)
+		return append(appendMember(appendMember(b, "userName", w.Subject), "identityProvider", w.Provider), '}')
+	}
 	if e.Principal == "" {
 		return append(b, `{"type":"Unknown"}`...)
 	}

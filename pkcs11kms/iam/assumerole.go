@@ -26,6 +26,8 @@ type AssumeRoleInput struct {
 	TransitiveTagKeys []string       // of Tags: those that go into the sessions that this one begins
 	ExternalID        *string
 	SourceIdentity    *string
+
+	provider string // the ARN of the OIDC provider by whose token the session begins; empty: by a caller
 }
 
 // AssumedRole is a session that has begun, with its credentials.
@@ -214,7 +216,7 @@ func (c *call) assumeRole(ctx context.Context, in AssumeRoleInput, role keystore
 	}
 	claims := sessionClaims{
 		AccessKeyID: sessionKeyPrefix + randomBase32(16), Account: role.Account, RoleID: role.ID, Name: in.SessionName,
-		Issued: now.Unix(), Expires: now.Unix() + int64(in.duration()), SourceIdentity: in.sourceIdentity(c.caller),
+		Issued: now.Unix(), Expires: now.Unix() + int64(in.duration()), SourceIdentity: in.sourceIdentity(c.caller), Provider: in.provider,
 		Policy: aws.ToString(in.Policy), Tags: append(in.sessionTags(), c.caller.transitiveTags()...),
 	}
 	if claims.Managed, err = c.sessionManaged(ctx, role.Account, in.PolicyARNs); err != nil {

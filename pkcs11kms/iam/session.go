@@ -28,6 +28,8 @@ type sessionClaims struct {
 	Policy         string       `json:"p,omitempty"` // the session policy
 	Tags           []sessionTag `json:"t,omitempty"`
 
+	Provider string `json:"f,omitempty"` // the ARN of the OIDC provider by whose token it began; empty: it began otherwise
+
 	// Managed are the managed policies of the role's account that are session policies as well: as they are at each call.
 	Managed []keystore.Attached `json:"m,omitempty"`
 }
@@ -144,6 +146,10 @@ func (s *session) condition(name string) (values []string, ok bool) {
 		return one(time.Unix(s.Issued, 0).UTC().Format(time.RFC3339))
 	case "multifactorauthpresent":
 		return one("false")
+	case "federatedprovider":
+		if s.Provider != "" {
+			return one(s.Provider)
+		}
 	case "sourceidentity":
 		if s.SourceIdentity != "" {
 			return one(s.SourceIdentity)

@@ -55,6 +55,7 @@ type Server struct {
 	limits, adminLimits limits
 	allotted            func() allotment // how many connections the listeners may have
 	gates               *gates
+	unsigned            *unsignedCalls
 	bodies              bodies
 
 	transport       *transportLog
@@ -75,7 +76,7 @@ func New(bridge *pkcs11kms.Bridge, o Options) *Server {
 	}
 	s := &Server{
 		bridge: bridge, log: o.Logger, requests: o.LogRequests, timeout: o.CallTimeout, metrics: newMetrics(bridge, o),
-		unauthenticated: newLimiter(), transport: newTransportLog(o.Logger), gates: newGates(), bodies: newBodies(),
+		unauthenticated: newLimiter(), transport: newTransportLog(o.Logger), unsigned: newUnsignedCalls(), gates: newGates(), bodies: newBodies(),
 		services: enabled(o.Services), verifiers: map[*service]*sigv4.Verifier[identity]{},
 		limits: defaultLimits, adminLimits: defaultAdminLimits,
 	}
@@ -163,6 +164,9 @@ func (s *Server) safely(r *http.Request, x *exchange) (body []byte, err error) {
 }
 
 func (s *Server) answer(r *http.Request, x *exchange) ([]byte, error) {
+	if s.mayBeUnsigned(r) {
+		return s.answerUnsigned(r, x)
+	}
 	service, name, err := s.serviceOf(r)
 	if err != nil {
 		return nil, s.misdirect(r)

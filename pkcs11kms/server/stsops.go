@@ -15,6 +15,7 @@ const stsNamespace = "https://sts.amazonaws.com/doc/2011-06-15/"
 // securityTokens is AWS STS.
 var securityTokens = &service{signingName: "sts", codec: query("sts", stsNamespace), global: true, operations: map[string]handler{
 	"AssumeRole":        queryOp(stsNamespace, assumeRole),
+	webIdentity:         queryOp(stsNamespace, assumeRoleWithWebIdentity),
 	"GetCallerIdentity": queryOp(stsNamespace, getCallerIdentity),
 }}
 
