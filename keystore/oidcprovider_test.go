@@ -35,7 +35,8 @@ func TestDecodeOIDCProviderRefusesWhatWasNotWritten(t *testing.T) {
 		"an empty one":   `{"created":"2026-11-30T22:23:24Z","clients":["","a"]}`,
 		"large":          `{"created":"2026-11-30T22:23:24Z","keys":"` + strings.Repeat("k", keystore.MaxProviderKeys+1) + `"}`,
 	} {
-		_, err := keystore.DecodeOIDCProvider(keystore.Record{Ref: keystore.OIDCProviderRef("111122223333", "a.b"), Version: 1, Value: []byte(value)})
+		ref := keystore.OIDCProviderRef("111122223333", "a.b")
+		_, err := keystore.DecodeOIDCProvider(keystore.Record{Ref: ref, Version: 1, Value: []byte(value)})
 		require.ErrorContains(t, err, "a.b", name)
 	}
 	good := []byte(`{"created":"2026-11-30T22:23:24Z"}`)

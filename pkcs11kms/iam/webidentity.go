@@ -152,9 +152,10 @@ type webCall struct {
 	audience    string
 }
 
-// AssumeRoleWithWebIdentity begins a session of a role for whoever has a token of an OIDC provider of the role's account, if the role trusts
-// the provider: it needs no caller. Tokens are RS256 to RS512 or ES256 to ES512, by a key of the provider's JWK Set, for one of its client
-// ids. Nothing is recorded of a token that nobody is proved to have signed, and the HSM is not asked. (AWS STS, AssumeRoleWithWebIdentity)
+// AssumeRoleWithWebIdentity begins a session of a role for whoever has a token of an OIDC provider of the role's account, if the role
+// trusts the provider: it needs no caller. Tokens are RS256 to RS512 or ES256 to ES512, by a key of the provider's JWK Set, for one of its
+// client ids. Nothing is recorded of a token that nobody is proved to have signed, and the HSM is not asked. (AWS STS,
+// AssumeRoleWithWebIdentity)
 func (c *Client) AssumeRoleWithWebIdentity(ctx context.Context, in WebIdentityInput) (made WebIdentityRole, err error) {
 	nobody := Caller{conn: c.caller.conn, connected: c.caller.connected}
 	x := &webCall{in: in, call: call{Client: c.As(nobody), op: ops.AssumeRoleWithWebIdentity}}

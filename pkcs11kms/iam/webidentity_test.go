@@ -131,7 +131,8 @@ func webRig(t *testing.T) (r *rig, c *cluster, ask func(token string) (WebIdenti
 
 func TestAssumeRoleWithWebIdentity(t *testing.T) {
 	r, c, ask, macs := webRig(t)
-	for alg, kid := range map[string]string{"RS256": "rsa", "RS384": "rsa", "RS512": "rsa", "ES256": "p256", "ES384": "p384", "ES512": "p521"} {
+	for alg, kid := range map[string]string{"RS256": "rsa", "RS384": "rsa", "RS512": "rsa", "ES256": "p256", "ES384": "p384",
+		"ES512": "p521"} {
 		made, err := ask(c.sign(t, gojwt.GetSigningMethod(alg), kid, podClaims(), nil))
 		require.NoError(t, err, alg)
 		require.Equal(t, [4]string{podSubject, issuer, podAudience, "arn:aws:sts::" + testAccount + ":assumed-role/JwtProducer/pod"},
@@ -321,7 +322,8 @@ func TestWebIdentityIsNoPrincipal(t *testing.T) {
 // The operations of providers: what is refused, and what is kept of keys.
 func TestOpenIDConnectProviders(t *testing.T) {
 	r, c := newRig(t), newCluster()
-	for _, url := range []string{"http://a.b", "https://a", "https://A.b", "https://a.b/", "https://a.b:443", "https://a.b?x", "https://a.b/c d",
+	for _, url := range []string{"http://a.b", "https://a", "https://A.b", "https://a.b/", "https://a.b:443", "https://a.b?x",
+		"https://a.b/c d",
 		"https://user@a.b", "a.b"} {
 		_, err := r.CreateOpenIDConnectProvider(t.Context(), url, ProviderOptions{})
 		requireAPIError(t, err, "ValidationError", "Invalid Open ID Connect Provider URL")

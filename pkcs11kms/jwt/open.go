@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Claimed returns the claims of a token as it has them, of which nothing is proved: to find the keys by which it can be verified. Its errors
-// are ErrInvalidToken.
+// Claimed returns the claims of a token as it has them, of which nothing is proved: to find the keys by which it can be verified. Its
+// errors are ErrInvalidToken.
 func Claimed(token string) (json.RawMessage, error) {
 	p, err := parse(token)
 	if err != nil {
@@ -17,9 +17,9 @@ func Claimed(token string) (json.RawMessage, error) {
 	return p.claims, nil
 }
 
-// Open returns the claims of a token that a key of the set has signed by one of the methods. Nothing of what they say was looked at: whoever
-// asks must compare times, issuer and audience, which a Verifier can do. No KMS is asked. A token that does not verify is ErrInvalidToken,
-// and beside it ErrUnknownKey or ErrAlgorithm where that is why; every other error is of the set.
+// Open returns the claims of a token that a key of the set has signed by one of the methods. Nothing of what they say was looked at:
+// whoever asks must compare times, issuer and audience, which a Verifier can do. No KMS is asked. A token that does not verify is
+// ErrInvalidToken, and beside it ErrUnknownKey or ErrAlgorithm where that is why; every other error is of the set.
 func (s *KeySet) Open(token string, methods ...*Method) (json.RawMessage, error) {
 	p, err := parse(token)
 	if err != nil {

@@ -75,7 +75,8 @@ func TestWebIdentityOverTheWire(t *testing.T) {
 	text := token()
 	got := f.send(t, askPod(t, r.url, text))
 	require.Equal(t, http.StatusOK, got.StatusCode, got.body)
-	require.Regexp(t, `^<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult>`+
+	require.Regexp(t, `^<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">`+
+		`<AssumeRoleWithWebIdentityResult>`+
 		`<Credentials><AccessKeyId>ASIA[A-Z2-7]{16}</AccessKeyId><SecretAccessKey>[^<]{40}</SecretAccessKey><SessionToken>[^<]+</SessionToken>`+
 		`<Expiration>20[0-9-]+T[0-9:]+Z</Expiration></Credentials><SubjectFromWebIdentityToken>pod</SubjectFromWebIdentityToken>`+
 		`<AssumedRoleUser><AssumedRoleId>AROA[A-Z2-7]{17}:job</AssumedRoleId><Arn>arn:aws:sts::111122223333:assumed-role/Pod/job</Arn>`+
