@@ -49,8 +49,8 @@ func newPod(t *testing.T, srv *kmstest.Server) (path string) {
 	require.NoError(t, err)
 	pod := iam.PrincipalName{Type: keystore.PrincipalRole, Name: "Pod"}
 	_, err = root.CreatePrincipal(t.Context(), pod, iam.PrincipalOptions{TrustPolicy: `{"Version": "2012-10-17", "Statement": {
-		"Effect": "Allow", "Principal": {"Federated": "` + provider.ARN + `"}, "Action": "sts:AssumeRoleWithWebIdentity", "Condition": {"StringEquals":
-		{"` + podIssuer + `:sub": "` + podSubject + `", "` + podIssuer + `:aud": "sts.amazonaws.com"}}}}`})
+		"Effect": "Allow", "Principal": {"Federated": "` + provider.ARN + `"}, "Action": "sts:AssumeRoleWithWebIdentity",
+		"Condition": {"StringEquals": {"` + podIssuer + `:sub": "` + podSubject + `", "` + podIssuer + `:aud": "sts.amazonaws.com"}}}}`})
 	require.NoError(t, err)
 	require.NoError(t, root.PutPrincipalPolicy(t.Context(), pod, "own",
 		`{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "kms:GenerateMac", "Resource": "*"}}`))
