@@ -139,5 +139,7 @@ func samples() []record {
 			Principal: account + "/AIDAABCDEFGHIJKLMNOPQ", CKAID: []byte{7},
 			Gives: []keystore.OperationSet{{Operations: []string{"GenerateMac"}, Grants: 1}}},
 		&keystore.Account{ID: "111122223333", Name: "team", Created: at},
+		&keystore.OIDCProvider{Account: account, URL: "oidc.example.org/a", Created: at, ClientIDs: []string{"kms", "sts"},
+			Thumbprints: []string{"00"}, Tags: []keystore.Tag{{Key: "Team", Value: "id"}}, Keys: `{"keys":[]}`},
 	}
 }
