@@ -366,6 +366,9 @@ func TestOpenIDConnectProviders(t *testing.T) {
 	arns, err = other.ListOpenIDConnectProviders(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, arns)
+	foreign := strings.Replace(issuerARN, testAccount, otherAccount, 1)
+	_, err = r.GetOpenIDConnectProvider(t.Context(), foreign)
+	requireAPIError(t, err, "NoSuchEntity", "OpenIDConnect Provider not found for arn "+foreign)
 	require.NoError(t, r.DeleteOpenIDConnectProvider(t.Context(), issuerARN))
 	requireAPIError(t, r.DeleteOpenIDConnectProvider(t.Context(), issuerARN), "NoSuchEntity",
 		"OpenId connect Provider "+issuerARN+" cannot be found.")

@@ -92,6 +92,24 @@ func TestVectorsOfRFC7515(t *testing.T) {
 	}
 }
 
+// Open wants a kid, and a method that is among those that may be used; Claimed reads what nobody has proved.
+func TestOpenWithVectors(t *testing.T) {
+	set, err := ParseKeySet([]byte(vectorKeys))
+	require.NoError(t, err)
+	_, err = set.Open(a2Token, RS256)
+	require.ErrorIs(t, err, ErrUnknownKey)
+	require.ErrorIs(t, err, ErrInvalidToken)
+	_, err = set.Open(a2Token, ES256, RS384)
+	require.ErrorIs(t, err, ErrAlgorithm)
+	_, err = set.Open(a1Token, Methods()...)
+	require.ErrorIs(t, err, ErrAlgorithm, "a MAC is of no use with public keys")
+	claims, err := Claimed(a2Token)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"iss": "joe", "exp": 1300819380, "http://example.com/is_root": true}`, string(claims))
+	_, err = Claimed(a2Token[1:])
+	require.ErrorIs(t, err, ErrInvalidToken)
+}
+
 // derOf writes two numbers as they stand.
 func derOf(r, s string) []byte {
 	body := "\x02" + string(rune(len(r))) + r + "\x02" + string(rune(len(s))) + s
@@ -155,6 +173,8 @@ func FuzzToken(f *testing.F) {
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, text string) {
 		require.ErrorIs(t, v.Verify(context.Background(), text, nil), ErrInvalidToken)
+		_, err := set.Open(text, Methods()...)
+		require.ErrorIs(t, err, ErrInvalidToken)
 		p, err := parse(text)
 		if err != nil {
 			require.ErrorIs(t, err, ErrInvalidToken)

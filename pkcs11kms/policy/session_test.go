@@ -133,7 +133,7 @@ func FuzzTrustPolicy(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, caller := range []string{"producer", "job", "partner", "root"} {
+		for _, caller := range []string{"producer", "job", "partner", "root", "pod"} {
 			for _, action := range []string{"kms:GenerateMac", "iam:CreateUser"} {
 				got := Evaluate(Request{Principal: callers[caller], Action: action, Resource: assumedARN, Account: "111122223333"},
 					Policies{Trust: d})
