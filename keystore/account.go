@@ -56,14 +56,7 @@ func DecodeAccount(r Record) (Account, error) {
 	if r.Ref.Kind != KindAccount || r.Ref.Region != "" || r.Ref.Account != "" {
 		return Account{}, fmt.Errorf("record %s/%s is not an account", r.Ref.Kind, r.Ref.ID)
 	}
-	err := decode(r, &a)
-	if err == nil {
-		err = a.check()
-	}
-	if err != nil {
-		return Account{}, fmt.Errorf("account record %s: %w", r.Ref.ID, err)
-	}
-	return a, nil
+	return decodeChecked(r, a, "account record")
 }
 
 func (a Account) check() error {

@@ -75,14 +75,7 @@ func DecodeGrant(r Record) (Grant, error) {
 	if r.Ref.Kind != KindGrant {
 		return Grant{}, fmt.Errorf("record %s/%s is not a grant", r.Ref.Kind, r.Ref.ID)
 	}
-	err := decode(r, &g)
-	if err == nil {
-		err = g.check()
-	}
-	if err != nil {
-		return Grant{}, fmt.Errorf("grant record %s: %w", r.Ref.ID, err)
-	}
-	return g, nil
+	return decodeChecked(r, g, "grant record")
 }
 
 var (
@@ -175,14 +168,7 @@ func DecodeGrantee(r Record) (Grantee, error) {
 	if r.Ref.Kind != KindGrantee || !ok || !grantNamePattern.MatchString(g.Principal) {
 		return Grantee{}, fmt.Errorf("record %s/%s is not of a grantee", r.Ref.Kind, r.Ref.ID)
 	}
-	err := decode(r, &g)
-	if err == nil {
-		err = g.check()
-	}
-	if err != nil {
-		return Grantee{}, fmt.Errorf("record of grantee %s: %w", r.Ref.ID, err)
-	}
-	return g, nil
+	return decodeChecked(r, g, "record of grantee")
 }
 
 func (g Grantee) check() error {

@@ -216,3 +216,16 @@ func decode(r Record, v any) error {
 	}
 	return nil
 }
+
+// decodeChecked decodes a value, given what its Ref says of it, and refuses what check refuses. what begins its errors.
+func decodeChecked[T interface{ check() error }](r Record, into T, what string) (T, error) {
+	err := decode(r, &into)
+	if err == nil {
+		err = into.check()
+	}
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("%s %s: %w", what, r.Ref.ID, err)
+	}
+	return into, nil
+}

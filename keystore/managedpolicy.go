@@ -73,14 +73,7 @@ func DecodeManagedPolicy(r Record) (ManagedPolicy, error) {
 	if r.Ref.Kind != KindManagedPolicy || r.Ref.Region != "" {
 		return ManagedPolicy{}, fmt.Errorf("record %s/%s is not a managed policy", r.Ref.Kind, r.Ref.ID)
 	}
-	err := decode(r, &p)
-	if err == nil {
-		err = p.check()
-	}
-	if err != nil {
-		return ManagedPolicy{}, fmt.Errorf("policy record %s: %w", r.Ref.ID, err)
-	}
-	return p, nil
+	return decodeChecked(r, p, "policy record")
 }
 
 // check refuses what would give the record another meaning than it has.

@@ -61,14 +61,7 @@ func DecodeOIDCProvider(r Record) (OIDCProvider, error) {
 	if r.Ref.Kind != KindOIDCProvider || r.Ref.Region != "" {
 		return OIDCProvider{}, fmt.Errorf("record %s/%s is not an OIDC provider", r.Ref.Kind, r.Ref.ID)
 	}
-	err := decode(r, &p)
-	if err == nil {
-		err = p.check()
-	}
-	if err != nil {
-		return OIDCProvider{}, fmt.Errorf("OIDC provider record %s: %w", r.Ref.ID, err)
-	}
-	return p, nil
+	return decodeChecked(r, p, "OIDC provider record")
 }
 
 // check refuses what would give the record another meaning than it has.

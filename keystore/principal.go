@@ -127,14 +127,7 @@ func DecodePrincipal(r Record) (Principal, error) {
 	if r.Ref.Kind != KindPrincipal || r.Ref.Region != "" {
 		return Principal{}, fmt.Errorf("record %s/%s is not a principal", r.Ref.Kind, r.Ref.ID)
 	}
-	err := decode(r, &p)
-	if err == nil {
-		err = p.check()
-	}
-	if err != nil {
-		return Principal{}, fmt.Errorf("principal record %s: %w", r.Ref.ID, err)
-	}
-	return p, nil
+	return decodeChecked(r, p, "principal record")
 }
 
 // check refuses what would give the record another meaning than its reference or its type has.
