@@ -233,15 +233,10 @@ func (r *Ring) endMaterial(ctx context.Context, ref keystore.Ref, mustFind bool)
 		if err != nil || record.Import == nil || record.Import.Held || record.State.Unfinished() || record.Instance != r.cfg.Store.Instance() {
 			return err
 		}
-		found, err := r.destroyObject(ctx, record)
-		switch {
-		case err != nil:
+		if err := r.destroyMaterial(ctx, record, mustFind); err != nil {
 			return err
-		case mustFind && !found:
-			return errNotFound
 		}
 		crash.At("material-destroyed")
-		r.regions[record.Region].handles.Delete(record.CKAID.String())
 		record.Instance = ""
 		_, err = r.cache.Commit(ctx, record.Put(rec.Version))
 		return err

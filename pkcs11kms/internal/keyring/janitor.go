@@ -215,6 +215,19 @@ func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64, 
 	if err := r.removeGrants(ctx, record, version); err != nil {
 		return err
 	}
+	if err := r.destroyMaterial(ctx, record, mustFind); err != nil {
+		return err
+	}
+	crash.At("object-destroyed")
+	if _, err = r.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version}); err != nil {
+		return err
+	}
+	crash.At("record-removed")
+	return nil
+}
+
+// destroyMaterial is destroyObject, and forgets the object's handle. With mustFind it is an error that there was none.
+func (r *Ring) destroyMaterial(ctx context.Context, record keystore.Key, mustFind bool) error {
 	found, err := r.destroyObject(ctx, record)
 	switch {
 	case err != nil:
@@ -222,12 +235,7 @@ func (r *Ring) remove(ctx context.Context, record keystore.Key, version uint64, 
 	case mustFind && !found:
 		return errNotFound
 	}
-	crash.At("object-destroyed")
 	r.regions[record.Region].handles.Delete(record.CKAID.String())
-	if _, err = r.commitCounted(ctx, record, -1, keystore.Change{Op: keystore.Delete, Ref: record.Ref(), Expect: version}); err != nil {
-		return err
-	}
-	crash.At("record-removed")
 	return nil
 }
 
